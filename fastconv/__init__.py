@@ -1,0 +1,33 @@
+"""fastconv: convolution for NumPy arrays, as fast as the machine allows, with no framework behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .backends import enable_backend, registry
+from .settings import config, get_num_threads, set_num_threads
+from .errors import Unavailable, Unsupported
+from .image import convolve, correlate
+from .ops import conv1d, conv2d, conv3d, explain
+from .plan import Plan
+from .prepared import PreparedConv, prepare
+from .problem import ConvProblem
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConvProblem", "Plan", "PreparedConv", "Unavailable", "Unsupported", "backends", "check", "config", "conv1d", "conv2d",
+    "conv3d", "convolve", "correlate", "enable_backend", "explain", "get_num_threads", "prepare", "set_num_threads",
+]
+
+
+def backends() -> dict[str, str | None]:
+    """The backends that take part, in order, each with the reason why it cannot run here, or None."""
+    return {name: backend.unavailable() for name, backend in registry().items()}
+
+
+def check(*arguments: Any, **keywords: Any) -> Any:
+    """Compare every available backend with the oracle: see `fastconv.checks.check`."""
+    from .checks import check as run
+
+    return run(*arguments, **keywords)

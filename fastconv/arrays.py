@@ -1,0 +1,127 @@
+"""Type in, type out: what kinds of arrays the API takes, and how each is seen by the backends.
+
+A *kind* knows one family of arrays: how to view one without a copy, and how to make an empty one. CPU kinds are viewed as
+`numpy.ndarray`; the CUDA kinds of torch, CuPy and Numba through ``__cuda_array_interface__``, by the `cuda` backend itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Kind(Protocol):
+    """One family of arrays."""
+
+    name: str
+    device: str  # "cpu", or "cuda:<index>"
+
+    def view(self, name: str, array: Any) -> Any: ...  # an object with shape and dtype; a numpy.ndarray on the CPU
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any: ...  # a new array of this kind
+
+
+class NumpyKind:
+    """NumPy arrays, and whatever `np.asarray` takes."""
+
+    name = "numpy"
+    device = "cpu"
+
+    def view(self, name: str, array: Any) -> np.ndarray:
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{name} is a masked array; its mask would be ignored: pass array.filled(value)")
+        if type(array).__module__.startswith(("scipy.sparse", "sparse")):
+            raise TypeError(f"{name} is a sparse array; pass a dense one ({type(array).__name__}.toarray())")
+        view = np.asarray(array)
+        if view.dtype == object:
+            raise TypeError(f"{name} must be numeric, got {type(array).__name__}, which NumPy sees as an object array")
+        return view
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+
+class TorchCpuKind:
+    """Dense torch tensors on the CPU; views share their memory."""
+
+    name = "torch"
+    device = "cpu"
+
+    def view(self, name: str, array: Any) -> np.ndarray:
+        _check_torch(name, array)
+        return array.numpy()
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        torch = sys.modules["torch"]
+        return torch.empty(shape, dtype=getattr(torch, dtype))
+
+
+class CudaKind:
+    """CUDA arrays of torch, CuPy or Numba; they stay where they are."""
+
+    def __init__(self, name: str, device: str, example: Any) -> None:
+        self.name, self.device, self._example = name, device, example
+
+    def view(self, name: str, array: Any) -> Any:
+        from .backends import numba_cuda
+
+        if self.name == "torch":
+            _check_torch(name, array)
+        return numba_cuda.device_view(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        from .backends import numba_cuda
+
+        return numba_cuda.empty_like(self._example, shape, dtype)
+
+
+def _check_torch(name: str, tensor: Any) -> None:
+    if tensor.requires_grad:
+        raise TypeError(f"{name} requires grad, and fastconv does not record gradients; pass {name}.detach()")
+    if str(tensor.layout) != "torch.strided":
+        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+
+
+NUMPY = NumpyKind()
+_TORCH_CPU = TorchCpuKind()
+
+
+def kind_of(array: Any) -> Kind:
+    """The kind of one argument."""
+    if type(array) is np.ndarray:
+        return NUMPY
+    module = type(array).__module__.partition(".")[0]
+    if module == "torch" and hasattr(array, "requires_grad"):
+        device = str(array.device)
+        if device == "cpu":
+            return _TORCH_CPU
+        if device.startswith("cuda"):
+            return CudaKind("torch", device, array)
+        raise TypeError(f"torch tensors must be on the CPU or a CUDA device, got device {device}")
+    if hasattr(array, "__cuda_array_interface__"):
+        index = getattr(getattr(array, "device", None), "id", 0)
+        return CudaKind(module, f"cuda:{index}", array)
+    return NUMPY
+
+
+def common_kind(arguments: dict[str, Any]) -> Kind:
+    """The one kind of all array arguments that are not None.
+
+    Raises:
+        TypeError: they are of different kinds or on different devices.
+    """
+    kinds = {name: kind_of(array) for name, array in arguments.items() if array is not None}
+    first = next(iter(kinds.values()))
+    for name, kind in kinds.items():
+        if (kind.name, kind.device) != (first.name, first.device):
+            described = ", ".join(f"{key} is {value.name} on {value.device}" for key, value in kinds.items())
+            raise TypeError(f"array arguments must be of one kind and on one device: {described}")
+    return first
+
+
+def ready(array: np.ndarray, dtype: str) -> np.ndarray:
+    """`array` in native, aligned `dtype`; the same object when it already is, else a copy."""
+    if array.dtype.name == dtype and array.dtype.isnative and array.flags.aligned:
+        return array
+    return array.astype(np.dtype(dtype), order="K", copy=True)

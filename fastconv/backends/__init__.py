@@ -1,0 +1,128 @@
+"""The backends: a protocol, an ordered list, and a registry.
+
+Adding a backend is one file in this folder that ends in ``backend = MyBackend()``, and its module name in `ORDER`. Modules
+must be cheap to import; what is heavy is imported when first needed. Third parties register a module or object with a
+``backend`` under the entry-point group ``fastconv.backends``; it takes part once `enable_backend(name)` or
+``FASTCONV_BACKENDS`` names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Hashable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .. import settings
+from ..errors import Unavailable
+
+if TYPE_CHECKING:
+    from ..problem import ConvProblem
+
+ORDER = ("cython_native", "numba_jit", "im2col", "naive", "numba_cuda")  # fastest first; the last never for NumPy by itself
+
+
+class Candidate(NamedTuple):
+    """One way in which a backend could compute a problem."""
+
+    algorithm: str
+    isa: str | None = None
+
+    def __str__(self) -> str:
+        return self.algorithm if self.isa is None else f"{self.algorithm}/{self.isa}"
+
+
+class Kernel(Protocol):
+    """A candidate bound to a problem. Holds no weights; may be used by several threads at once."""
+
+    workspace_bytes: int  # scratch memory while running
+    packed_bytes: int  # what pack() keeps
+    pack_key: Hashable  # kernels with equal keys accept each other's packed weights
+
+    def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
+        """Weights and bias in the form that `run` wants: a snapshot, immutable."""
+
+    def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
+        """Compute into `out`, overwriting all of it.
+
+        All arrays are in the problem's layout, dtype and shape (batch included), native-endian and aligned, with any
+        strides; `residual` may be `out` itself, nothing else overlaps.
+        """
+
+
+class Backend(Protocol):
+    """Who executes."""
+
+    name: str
+    device: str  # "cpu" or "cuda"
+
+    def unavailable(self) -> str | None:
+        """Why it cannot run here, with what would change that; None if it can."""
+
+    def candidates(self, problem: ConvProblem) -> tuple[Candidate, ...]:
+        """Its algorithms (and ISAs), best first; asked only while available."""
+
+    def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
+        """Why this candidate does not compute the problem, in one line; None if it does."""
+
+    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
+        """Estimated time; None: ranked by order alone."""
+
+    def bind(self, problem: ConvProblem, candidate: Candidate) -> Kernel: ...
+
+
+def refuses_direction(problem: ConvProblem) -> str | None:
+    """The reason of every backend that computes the forward direction only."""
+    return None if problem.direction == "forward" else f"computes the forward direction only, not {problem.direction}"
+
+
+_registry: dict[str, Backend] = {}
+
+
+def registry() -> dict[str, Backend]:
+    """All backends that take part, by name, in order."""
+    if not _registry:
+        found = [importlib.import_module(f".{module}", __name__).backend for module in ORDER]
+        _registry.update({backend.name: backend for backend in found})
+    for name in settings.current().backends:
+        if name not in _registry:
+            enable_backend(name)
+    return _registry
+
+
+def get(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = registry().get(name)
+    if found is None:
+        raise ValueError(f"backend must be 'auto' or one of {', '.join(registry())}, got {name!r}")
+    return found
+
+
+def enable_backend(name: str) -> None:
+    """Let a third party's backend take part: the one registered under `name` in the group ``fastconv.backends``.
+
+    It is ranked by its own estimates, and behind fastconv's backends where it gives none.
+
+    Raises:
+        Unavailable: nothing is registered under that name, or it does not import.
+    """
+    found = [point for point in entry_points(group="fastconv.backends") if point.name == name]
+    if not found:
+        raise Unavailable(f"no installed package registers a fastconv backend named {name!r} (entry-point group fastconv.backends)")
+    try:
+        loaded = found[0].load()
+    except Exception as error:
+        raise Unavailable(f"backend {name!r} does not import: {error}") from error
+    register(getattr(loaded, "backend", loaded))
+
+
+def register(backend: Backend) -> None:
+    """Add a backend object, for this process; one of the same name is replaced."""
+    registry()[backend.name] = backend
+    settings.update()  # a new serial: whatever was planned before is planned anew

@@ -1,0 +1,4 @@
+class _B:
+    name="cython"; device="cpu"
+    def unavailable(self): return "stub"
+backend=_B()

@@ -1,0 +1,4 @@
+class _B:
+    name="cuda"; device="cuda"
+    def unavailable(self): return "stub"
+backend=_B()

@@ -1,0 +1,244 @@
+"""The functional API: conv1d, conv2d, conv3d, and `explain`.
+
+A call is: arguments -> ConvProblem (validated) -> Plan -> Kernel -> run. Everything before `run` depends only on shapes,
+dtypes and plain arguments, and is remembered under them (`_memo`), so that a repeated call costs a few microseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import arrays, settings
+from .backends import Kernel
+from .plan import Plan, plan
+from .problem import ConvProblem, result_dtype
+
+_MEMO_SIZE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a call needs once its arguments are understood."""
+
+    problem: ConvProblem
+    kernel: Kernel
+    batched: bool
+    output_shape: tuple[int, ...]  # as returned: without the batch axis where the input had none
+    input_ready: bool  # the input dtype is the problem's
+    weight_ready: bool
+
+
+_memo: dict[Any, Bound] = {}
+
+
+def conv1d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
+    padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
+    backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
+) -> Any:
+    """1-D convolution: input (N, C, W) or (C, W), weight (out, C / groups, kW). Everything else as `conv2d`."""
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, activation, residual, out,
+                 backend, algorithm, accuracy)
+
+
+def conv2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
+    padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
+    backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
+) -> Any:
+    """2-D convolution ``act(conv(input, weight) + bias + residual)``: PyTorch's arguments, meaning and order.
+
+    "Convolution" is cross-correlation, as in every deep-learning library; `fastconv.convolve` flips the kernel.
+
+    Args:
+        input: (N, C, H, W), or (C, H, W) for one image; channels_last: (N, H, W, C) or (H, W, C).
+        weight: (out, C / groups, kH, kW), in every layout.
+        bias: (out,), or None.
+        stride, dilation: an int, or one per axis.
+        padding: an int; one entry per axis, each an int or (low, high); "valid"; "same" (with any stride: the SAME_UPPER
+            of TensorFlow and ONNX), "same_lower"; "full".
+        groups: divides the input and output channels.
+        padding_mode: zeros, reflect, symmetric, replicate or circular: the input is continued as `numpy.pad` does it, then
+            convolved. Padded zeros are multiplied like any other value: an infinite weight over them gives NaN.
+        layout: channels_first (NCHW) or channels_last (NHWC).
+        activation: None, a name or (name, parameter): relu, relu6, leaky_relu (negative slope, 0.01), sigmoid, tanh,
+            gelu (erf), gelu_tanh, silu, hardswish.
+        residual: added before the activation; of exactly the output's shape and dtype; may be `out` itself.
+        out: array of exactly the output's shape and dtype, any strides; overwritten and returned.
+        backend: "auto", or one of `fastconv.backends()`.
+        algorithm: None, or direct, gemm, im2col, ... of that backend.
+        accuracy: "strict" sums the products themselves; "fast" (default) admits algorithms of at most 4x its RMS error on
+            zero-mean data and may flush denormals; "loose" admits all.
+
+    Returns:
+        The output, contiguous in `layout`, of the kind (NumPy, torch, ...) and on the device of the input. Its dtype is
+        ``np.result_type(input, weight)``, which must be float32 or float64.
+
+    Raises:
+        ValueError: shapes or values that no backend may compute.
+        TypeError: dtypes or kinds of arrays that do not fit.
+        Unsupported: what was asked for by name refuses the problem.
+        Unavailable: what was asked for by name cannot run here.
+    """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, activation, residual, out,
+                 backend, algorithm, accuracy)
+
+
+def conv3d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
+    padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
+    backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
+) -> Any:
+    """3-D convolution: input (N, C, D, H, W) or (C, D, H, W), weight (out, C / groups, kD, kH, kW). Everything else as
+    `conv2d`."""
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, activation, residual, out,
+                 backend, algorithm, accuracy)
+
+
+def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
+          padding_mode: str, layout: str, activation: Any, residual: Any, out: Any, backend: str, algorithm: str | None,
+          accuracy: str | None) -> Any:
+    kind = arrays.common_kind({"input": input, "weight": weight, "bias": bias, "residual": residual, "out": out})
+    x, w = kind.view("input", input), kind.view("weight", weight)
+    b = None if bias is None else kind.view("bias", bias)
+    r = None if residual is None else kind.view("residual", residual)
+    arguments = (stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm, accuracy)
+    key = (ndim, x.shape, x.dtype, w.shape, w.dtype, None if b is None else b.shape, r is None, kind.device,
+           settings.current().serial, *map(_typed, arguments))
+    try:
+        bound = _memo.get(key)
+    except TypeError:  # an unhashable argument: the validation names it
+        bound = key = None
+    if bound is None:
+        bound = bind(ndim, x, w, b, r, kind.device, *arguments)
+        if key is not None:
+            _remember(key, bound)
+    packed = bound.kernel.pack(*weights_ready(bound, w, b))
+    return execute(bound, kind, x, packed, r, out, (w, b))
+
+
+def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: Any, padding: Any, dilation: Any, groups: Any,
+         padding_mode: str, layout: str, activation: Any, backend: str, algorithm: str | None, accuracy: str | None) -> Bound:
+    """Understand the arguments of a call: problem, plan, kernel."""
+    problem = ConvProblem.from_shapes(
+        x.shape, w.shape, ndim=ndim, bias_shape=None if b is None else b.shape, stride=stride, padding=padding,
+        dilation=dilation, groups=groups, padding_mode=padding_mode, layout=layout, activation=activation,
+        residual=residual is not None, dtype=result_dtype(x.dtype, w.dtype), accuracy=accuracy or settings.current().accuracy)
+    batched = len(x.shape) == ndim + 2
+    chosen = plan(problem, backend, algorithm, device.partition(":")[0])
+    return Bound(problem, chosen.kernel, batched, problem.output_shape if batched else problem.output_shape[1:],
+                 x.dtype == problem.dtype, w.dtype == problem.dtype)
+
+
+def _remember(key: Any, bound: Bound) -> None:
+    if len(_memo) >= _MEMO_SIZE:
+        _memo.clear()
+    _memo[key] = bound
+
+
+def _typed(value: Any) -> Any:
+    """`value` such that equal keys mean equal meaning: 1, 1.0 and True hash alike, but only one is a stride."""
+    if value is None or type(value) is int or type(value) is str:
+        return value
+    if type(value) is tuple:
+        return tuple(map(_typed, value))
+    return (type(value), tuple(map(_typed, value)) if type(value) is list else value)
+
+
+def weights_ready(bound: Bound, w: Any, b: Any) -> tuple[Any, Any]:
+    """Weight and bias in the problem's dtype."""
+    if not isinstance(w, np.ndarray):
+        return w, b
+    dtype = bound.problem.dtype
+    return arrays.ready(w, dtype), None if b is None else arrays.ready(_plain(b, "bias"), dtype)
+
+
+def _plain(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} must be of a real dtype, got {array.dtype.name}")
+    return array
+
+
+def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any, out: Any, weights: tuple[Any, ...] = ()) -> Any:
+    """Run a bound kernel: make or check `out`, add the batch axis, avoid overlaps, return what the user gets."""
+    problem = bound.problem
+    result = kind.empty(bound.output_shape, problem.dtype) if out is None else out
+    y = kind.view("out", result)
+    if out is not None:
+        _check_like("out", y, bound, "")
+    if residual is not None:
+        _check_like("residual", residual, bound, " (residual never broadcasts)")
+    if problem.batch == 0:
+        return result
+    if kind.device != "cpu":
+        bound.kernel.run(x, packed, y, residual)
+        return result
+    _run_on_cpu(bound, x, packed, y, residual, () if out is None else weights)
+    return result
+
+
+def _run_on_cpu(bound: Bound, x: np.ndarray, packed: Any, y: np.ndarray, residual: np.ndarray | None,
+                weights: tuple[Any, ...]) -> None:
+    dtype = bound.problem.dtype
+    if not y.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    x = arrays.ready(x, dtype)
+    target = y
+    if _needs_temporary(x, y, residual, weights):
+        target = np.empty(y.shape, dtype)
+    r = None if residual is None else arrays.ready(residual, dtype)
+    if bound.batched:
+        bound.kernel.run(x, packed, target, r)
+    else:
+        bound.kernel.run(x[None], packed, target[None], None if r is None else r[None])
+    if target is not y:
+        y[...] = target
+
+
+def _needs_temporary(x: np.ndarray, y: np.ndarray, residual: np.ndarray | None, weights: tuple[Any, ...]) -> bool:
+    """Whether a kernel could not write `y` directly: odd bytes, or memory shared with what it still reads."""
+    if not (y.dtype.isnative and y.flags.aligned):
+        return True
+    if np.may_share_memory(x, y) or any(w is not None and np.may_share_memory(w, y) for w in weights):
+        return True
+    if residual is None or not np.may_share_memory(residual, y):
+        return False
+    same = (residual.__array_interface__["data"] == y.__array_interface__["data"] and residual.strides == y.strides)
+    return not same
+
+
+def _check_like(name: str, array: Any, bound: Bound, note: str) -> None:
+    if tuple(array.shape) != bound.output_shape:
+        raise ValueError(f"{name} must have the output's shape {bound.output_shape}, got {tuple(array.shape)}{note}")
+    if array.dtype.name != bound.problem.dtype:
+        raise TypeError(f"{name} must have the output's dtype {bound.problem.dtype}, got {array.dtype.name}")
+
+
+def explain(problem: Any, *arguments: Any, ndim: int = 2, backend: str = "auto", algorithm: str | None = None,
+            **keywords: Any) -> Plan:
+    """The plan of a problem: the choice, and why each other candidate was refused or lost. Print it.
+
+    Args:
+        problem: a ConvProblem, a problem text, or the arguments of `conv2d` (with ``ndim=1`` or 3: of `conv1d`, `conv3d`).
+        backend, algorithm: as for `conv2d`.
+    """
+    if isinstance(problem, str) and not arguments:
+        problem = ConvProblem.from_text(problem)
+    if isinstance(problem, ConvProblem):
+        return plan(problem, backend, algorithm)
+    return _explain_call(ndim, problem, *arguments, backend=backend, algorithm=algorithm, **keywords)
+
+
+def _explain_call(
+    ndim: int, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
+    padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
+    backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
+) -> Plan:
+    kind = arrays.common_kind({"input": input, "weight": weight, "bias": bias, "residual": residual, "out": out})
+    bound = bind(ndim, kind.view("input", input), kind.view("weight", weight), None if bias is None else kind.view("bias", bias),
+                 residual, kind.device, stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm,
+                 accuracy)
+    return plan(bound.problem, backend, algorithm, kind.device.partition(":")[0])

@@ -1,0 +1,28 @@
+"""The padded input, as `numpy.pad` makes it: what the NumPy backends and the references slide their windows over."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .problem import ConvProblem
+
+NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
+
+
+def pad(array: np.ndarray, problem: ConvProblem) -> np.ndarray:
+    """`array` (batch, channels, *space) with the problem's padding; no copy where there is none."""
+    crop = tuple(slice(0, size + min(0, high)) for size, (_, high) in zip(problem.input_size, problem.padding))
+    widths = [(low, max(0, high)) for low, high in problem.padding]
+    if not any(map(any, widths)):
+        return array[(..., *crop)]
+    return np.pad(array, [(0, 0), (0, 0), *widths], mode=NUMPY_MODES[problem.padding_mode])[
+        (..., *(slice(0, size) for size in problem.padded_size))]
+
+
+def index_map(problem: ConvProblem, axis: int) -> np.ndarray:
+    """For each padded coordinate along `axis`, the input coordinate it repeats, or -1 where a zero stands (int64)."""
+    low, high = problem.padding[axis]
+    source = np.arange(problem.input_size[axis], dtype=np.int64)
+    extra = {"constant_values": -1} if problem.padding_mode == "zeros" else {}
+    mapped = np.pad(source, (low, max(0, high)), mode=NUMPY_MODES[problem.padding_mode], **extra)  # type: ignore[call-overload]
+    return mapped[: problem.padded_size[axis]]

@@ -1,0 +1,160 @@
+"""The plan: the one place that chooses who computes a problem, and how.
+
+Every candidate of every backend is listed, asked, and ranked: those with a time estimate by the estimate, then the others in
+the registry's order. The plan keeps each reason, and prints itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from . import settings
+from .backends import Backend, Candidate, Kernel, get, registry
+from .errors import Unavailable, Unsupported
+from .problem import ConvProblem
+
+SUMS_PRODUCTS = frozenset({"direct", "gemm", "im2col", "depthwise"})  # admitted by accuracy="strict"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A candidate (None: the whole backend) that was not chosen, and why."""
+
+    backend: str
+    candidate: Candidate | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choice for a problem, and why each other candidate was refused or lost. ``print(plan)`` shows it."""
+
+    problem: ConvProblem
+    backend: str
+    candidate: Candidate
+    seconds: float | None
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def algorithm(self) -> str:
+        return self.candidate.algorithm
+
+    @property
+    def isa(self) -> str | None:
+        return self.candidate.isa
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel of this choice; made once per problem."""
+        return bind(self.problem, self.backend, self.candidate)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory of one call."""
+        return self.kernel.workspace_bytes
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory of the packed weights."""
+        return self.kernel.packed_bytes
+
+    def __str__(self) -> str:
+        p = self.problem
+        estimate = "" if self.seconds is None else f", estimated {self.seconds * 1e3:.3g} ms"
+        lines = [
+            f"problem    {p.text}",
+            f"           {p.flops / 1e6:.6g} MFLOP, {p.bytes / 1e6:.6g} MB, output {p.output_shape}",
+            f"plan       {self.backend} {self.candidate}{estimate}",
+            f"memory     workspace {self.workspace_bytes} bytes, packed weights {self.packed_bytes} bytes",
+        ]
+        width = max((len(_label(r)) for r in self.rejected), default=0)
+        lines += [f"not        {_label(r):<{width}}  {r.reason}" for r in self.rejected]
+        return "\n".join(lines)
+
+
+def _label(rejected: Rejected) -> str:
+    return rejected.backend if rejected.candidate is None else f"{rejected.backend} {rejected.candidate}"
+
+
+@functools.lru_cache(maxsize=512)
+def bind(problem: ConvProblem, backend: str, candidate: Candidate) -> Kernel:
+    """The kernel of a candidate for a problem, cached."""
+    return get(backend).bind(problem, candidate)
+
+
+def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu") -> Plan:
+    """Choose for `problem` among the backends of `device` ("cpu" or "cuda"), or within the one that is named.
+
+    Raises:
+        Unavailable: the backend asked for cannot run here.
+        Unsupported: everything that was asked for refuses the problem.
+        ValueError: there is no such backend or algorithm.
+    """
+    if backend == "auto" and device == "cpu":
+        backend = settings.current().backend
+    return _plan(problem, backend, algorithm, device, settings.current().serial)
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(problem: ConvProblem, backend: str, algorithm: str | None, device: str, serial: int) -> Plan:
+    accepted: list[tuple[tuple[bool, float, int], str, Candidate]] = []
+    rejected: list[Rejected] = []
+    for who in _asked(backend, device):
+        reason = who.unavailable()
+        if reason is not None:
+            if backend != "auto":
+                raise Unavailable(f"backend {who.name!r} is not available: {reason}")
+            rejected.append(Rejected(who.name, None, f"unavailable: {reason}"))
+            continue
+        for candidate in who.candidates(problem):
+            reason = _refusal(who, problem, candidate, algorithm)
+            if reason is not None:
+                rejected.append(Rejected(who.name, candidate, f"refuses: {reason}"))
+                continue
+            seconds = who.seconds(problem, candidate, None)
+            rank = (seconds is None, seconds or 0.0, len(accepted))
+            accepted.append((rank, who.name, candidate))
+    if not accepted:
+        raise Unsupported(_nobody(problem, backend, algorithm, rejected))
+    accepted.sort()
+    (unknown, seconds, _), name, candidate = accepted[0]
+    lost = [Rejected(other, c, _why_lost(rank, accepted[0][0])) for rank, other, c in accepted[1:]]
+    made = Plan(problem, name, candidate, None if unknown else seconds, (*lost, *rejected))
+    if settings.current().verbose:
+        print(f"fastconv: {problem.text} -> {name} {candidate}", file=sys.stderr)
+    return made
+
+
+def _asked(backend: str, device: str) -> Iterator[Backend]:
+    if backend != "auto":
+        yield get(backend)
+        return
+    for who in registry().values():
+        if who.device == device:
+            yield who
+
+
+def _refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm: str | None) -> str | None:
+    if algorithm is not None and candidate.algorithm != algorithm:
+        return f"algorithm {algorithm!r} was asked for"
+    if problem.accuracy == "strict" and candidate.algorithm not in SUMS_PRODUCTS:
+        return "accuracy='strict' admits only algorithms that sum the products themselves"
+    return who.refuses(problem, candidate)
+
+
+def _why_lost(rank: tuple[bool, float, int], best: tuple[bool, float, int]) -> str:
+    if not rank[0]:
+        return f"estimated {rank[1] * 1e3:.3g} ms, slower"
+    return "lower in the order" if best[0] else "gives no estimate"
+
+
+def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> str:
+    asked = "no backend" if backend == "auto" else f"backend {backend!r}"
+    which = "" if algorithm is None else f" with algorithm {algorithm!r}"
+    negation = "computes" if backend == "auto" else "does not compute"
+    reasons = "; ".join(f"{_label(r)}: {r.reason}" for r in rejected) or "it has no candidates"
+    return f"{asked}{which} {negation} {problem.text}: {reasons}"

@@ -1,0 +1,121 @@
+"""prepare(): an operator whose weights are snapshotted and packed once, and run many times."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from . import arrays, ops, settings
+from .plan import Plan, plan
+
+_SHAPES_KEPT = 8  # plans (and packings) kept per prepared operator
+
+
+class PreparedConv:
+    """``act(conv(x, weight) + bias + residual)`` for one set of weights; made by `prepare`.
+
+    Plans and packs at once when the input shape was given, else on first use of each shape. Safe to share between threads;
+    picklable (packed anew where it is loaded).
+    """
+
+    def __init__(self, weight: Any, bias: Any, arguments: dict[str, Any], input_shape: Any) -> None:
+        kind = arrays.common_kind({"weight": weight, "bias": bias})
+        if kind.device != "cpu":
+            raise TypeError(f"prepare takes weights on the CPU, got a {kind.name} array on {kind.device}")
+        self._weight = np.array(kind.view("weight", weight))
+        self._bias = None if bias is None else np.array(kind.view("bias", bias))
+        self._ndim = self._weight.ndim - 2
+        if self._ndim not in (1, 2, 3):
+            raise ValueError(f"weight must have shape (out_channels, in_channels / groups, *kernel) with 1, 2 or 3 kernel axes, "
+                             f"got {self._weight.shape}")
+        self._arguments = arguments
+        self._bounds: OrderedDict[Any, ops.Bound] = OrderedDict()
+        self._packings: dict[Any, Any] = {}
+        self._lock = threading.Lock()
+        self._input_shape = None if input_shape is None else tuple(input_shape)
+        self._latest: ops.Bound | None = None
+        if self._input_shape is not None:
+            self._bound(self._input_shape, residual=False)
+
+    def __call__(self, input: Any, *, residual: Any = None, out: Any = None) -> Any:
+        """The convolution of `input`, whose dtype must be the weight's.
+
+        Raises:
+            TypeError: another dtype; it would need other packed weights.
+        """
+        kind = arrays.common_kind({"input": input, "residual": residual, "out": out})
+        x = kind.view("input", input)
+        if x.dtype != self._weight.dtype:
+            raise TypeError(f"input must have the weight's dtype {self._weight.dtype.name}, got {x.dtype.name}")
+        r = None if residual is None else kind.view("residual", residual)
+        bound = self._bound(x.shape, r is not None)
+        return ops.execute(bound, kind, x, self._packed(bound), r, out)
+
+    def _bound(self, shape: tuple[int, ...], residual: bool) -> ops.Bound:
+        key = (shape, residual, settings.current().serial)
+        found = self._bounds.get(key)
+        if found is None:
+            with self._lock:
+                example = np.broadcast_to(np.empty((), self._weight.dtype), shape)  # a shape and a dtype, no memory
+                found = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, "cpu",
+                                 **self._arguments)
+                self._bounds[key] = found
+                self._pack(found)
+                while len(self._bounds) > _SHAPES_KEPT:
+                    self._bounds.popitem(last=False)
+                    keys = {bound.kernel.pack_key for bound in self._bounds.values()}
+                    self._packings = {key: value for key, value in self._packings.items() if key in keys}
+        self._latest = found
+        return found
+
+    def _pack(self, bound: ops.Bound) -> Any:
+        key = bound.kernel.pack_key
+        if key not in self._packings:
+            self._packings[key] = bound.kernel.pack(*ops.weights_ready(bound, self._weight, self._bias))
+        return self._packings[key]
+
+    def _packed(self, bound: ops.Bound) -> Any:
+        packed = self._packings.get(bound.kernel.pack_key)
+        if packed is None:  # dropped by another thread meanwhile
+            with self._lock:
+                packed = self._pack(bound)
+        return packed
+
+    def plan(self, shape: Any) -> Plan:
+        """The plan for inputs of that shape."""
+        bound = self._bound(tuple(shape), residual=False)
+        return plan(bound.problem, self._arguments["backend"], self._arguments["algorithm"])
+
+    @property
+    def packed_bytes(self) -> int:
+        """Memory of the packed weights of the shape used last (0 before the first)."""
+        return self._latest.kernel.packed_bytes if self._latest else 0
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory of one call with the shape used last (0 before the first)."""
+        return self._latest.kernel.workspace_bytes if self._latest else 0
+
+    def __reduce__(self) -> Any:
+        return PreparedConv, (self._weight, self._bias, self._arguments, self._input_shape)
+
+    def __repr__(self) -> str:
+        return f"PreparedConv(weight {self._weight.shape} {self._weight.dtype.name}, {self._arguments})"
+
+
+def prepare(
+    weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, backend: str = "auto",
+    algorithm: str | None = None, accuracy: str | None = None, input_shape: Any = None,
+) -> PreparedConv:
+    """An operator ``conv(x, *, residual=None, out=None)`` with these weights; arguments as for `conv2d`.
+
+    Weights and bias are copied: later changes of the arrays have no effect. The kernel's axes say whether it is 1-D, 2-D or
+    3-D. With `input_shape`, planning and packing happen now; otherwise on the first call with each shape.
+    """
+    arguments = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode, layout=layout,
+                     activation=activation, backend=backend, algorithm=algorithm, accuracy=accuracy)
+    return PreparedConv(weight, bias, arguments, input_shape)

@@ -1,0 +1,352 @@
+"""ConvProblem: one convolution, fully described. The only place that validates; what passes here, a backend either
+computes or refuses.
+
+Words and meaning are PyTorch's (`torch.nn.functional.conv2d`): "convolution" is cross-correlation. The text form lives in
+`problem_text.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import problem_text
+from .settings import ACCURACIES
+
+DTYPES = ("float32", "float64")
+PADDING_MODES = ("zeros", "reflect", "symmetric", "replicate", "circular")
+DIRECTIONS = ("forward", "backward_input", "backward_weight")
+ACTIVATIONS = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
+PADDING_WORDS = ("valid", "same", "same_lower", "full")
+LAYOUTS = {
+    "channels_first": (1, 2, 3), "channels_last": (1, 2, 3),
+    "NCW": (1,), "NCHW": (2,), "NCDHW": (3,), "NWC": (1,), "NHWC": (2,), "NDHWC": (3,),
+}
+
+_LARGEST = 2**62  # bytes of any one array, padded input included: far above memory, far below int64 overflow
+
+
+@dataclass(frozen=True, slots=True)
+class ConvProblem:
+    """One validated convolution: the key of every cache, the unit of every benchmark.
+
+    Attributes:
+        input_size, kernel_size: spatial sizes, one entry per axis (1, 2 or 3 axes).
+        in_channels, out_channels: of all groups together.
+        batch: images; may be 0.
+        stride, dilation: one entry per axis.
+        padding: ((low, high), ...). `high` is the effective far padding: what the last window reaches, so it can be
+            negative (but greater than -stride) where trailing input is never read.
+        padding_mode: how the border is continued, as `numpy.pad` does it.
+        dtype: "float32" or "float64".   layout: "channels_first" or "channels_last".
+        direction: "forward", "backward_input" or "backward_weight".
+        bias, residual: whether the epilogue ``act(conv + bias + residual)`` adds them.
+        activation: None or (name, parameter).
+        accuracy: which algorithms are admitted: "strict", "fast" or "loose".
+        name, count: a label and how often a network contains the layer; not part of equality.
+
+    Raises:
+        ValueError, TypeError: the message names the argument, the value received and the rule.
+    """
+
+    input_size: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    in_channels: int
+    out_channels: int
+    batch: int = 1
+    groups: int = 1
+    stride: tuple[int, ...] = ()
+    padding: tuple[tuple[int, int], ...] = ()
+    dilation: tuple[int, ...] = ()
+    padding_mode: str = "zeros"
+    dtype: str = "float32"
+    layout: str = "channels_first"
+    direction: str = "forward"
+    bias: bool = False
+    residual: bool = False
+    activation: tuple[str, float] | None = None
+    accuracy: str = "fast"
+    name: str = field(default="", compare=False)
+    count: int = field(default=1, compare=False)
+
+    def __post_init__(self) -> None:
+        ndim = len(self.input_size)
+        if ndim not in (1, 2, 3):
+            raise ValueError(f"a convolution has 1, 2 or 3 spatial axes, got input size {self.input_size}")
+        put = object.__setattr__
+        put(self, "input_size", _positive_tuple("input size", self.input_size, ndim))
+        put(self, "kernel_size", _positive_tuple("kernel size", self.kernel_size, ndim))
+        put(self, "stride", _positive_tuple("stride", self.stride or 1, ndim))
+        put(self, "dilation", _positive_tuple("dilation", self.dilation or 1, ndim))
+        for name, least in (("batch", 0), ("in_channels", 1), ("out_channels", 1), ("groups", 1), ("count", 1)):
+            put(self, name, _integer(name, getattr(self, name), least))
+        put(self, "activation", normalize_activation(self.activation))
+        _check_channels(self.in_channels, self.out_channels, self.groups)
+        _one_of("padding_mode", self.padding_mode, PADDING_MODES)
+        _one_of("dtype", self.dtype, DTYPES)
+        put(self, "layout", normalize_layout(self.layout, ndim))
+        _one_of("direction", self.direction, DIRECTIONS)
+        _one_of("accuracy", self.accuracy, ACCURACIES)
+        put(self, "padding", tuple(map(_effective_padding, self.input_size, self.kernel_size, self.stride, self.dilation,
+                                       self.padding or ((0, 0),) * ndim)))
+        self._check_bytes()
+
+    def _check_bytes(self) -> None:
+        item = 4 if self.dtype == "float32" else 8
+        sizes = {"output": math.prod(self.output_shape), "weight": math.prod(self.weight_shape),
+                 "padded input": max(1, self.batch) * self.in_channels * math.prod(self.padded_size)}
+        for what, elements in sizes.items():
+            if elements * item >= _LARGEST:
+                raise ValueError(f"the {what} would have {elements} elements, beyond what can be addressed")
+
+    # ---- derived sizes
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return len(self.input_size)
+
+    @property
+    def padded_size(self) -> tuple[int, ...]:
+        """Spatial size of what the windows slide over: (output - 1)·stride + dilation·(kernel - 1) + 1."""
+        return tuple(i + lo + hi for i, (lo, hi) in zip(self.input_size, self.padding))
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        return tuple((p - d * (k - 1) - 1) // s + 1 for p, k, s, d in
+                     zip(self.padded_size, self.kernel_size, self.stride, self.dilation))
+
+    @property
+    def channels_last(self) -> bool:
+        return self.layout == "channels_last"
+
+    def _shape(self, channels: int, space: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.batch, *space, channels) if self.channels_last else (self.batch, channels, *space)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the batched input array in this problem's layout."""
+        return self._shape(self.in_channels, self.input_size)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the batched output array in this problem's layout."""
+        return self._shape(self.out_channels, self.output_size)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """(out_channels, in_channels / groups, *kernel), in every layout."""
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+
+    @property
+    def taps(self) -> int:
+        """Products summed per output element: K = (in_channels / groups) · kernel."""
+        return math.prod(self.weight_shape[1:])
+
+    @property
+    def flops(self) -> int:
+        """2·N·OC·OH·OW·(IC/g)·kernel, padding included: the same for every algorithm."""
+        return 2 * math.prod(self.output_shape) * self.taps
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that must move at least once: input, weight, bias, residual, output."""
+        item = 4 if self.dtype == "float32" else 8
+        output = math.prod(self.output_shape)
+        elements = (math.prod(self.input_shape) + math.prod(self.weight_shape) + output * (1 + self.residual)
+                    + self.out_channels * self.bias)
+        return elements * item
+
+    # ---- construction from arrays and text
+
+    @classmethod
+    def from_shapes(
+        cls, input_shape: Sequence[int], weight_shape: Sequence[int], *, ndim: int, bias_shape: Sequence[int] | None = None,
+        stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1, padding_mode: str = "zeros",
+        layout: str = "channels_first", activation: Any = None, residual: bool = False, dtype: str = "float32",
+        accuracy: str = "fast",
+    ) -> ConvProblem:
+        """The problem that ``convNd(input, weight, ...)`` states; an input of rank ndim + 1 counts as a batch of 1."""
+        layout = normalize_layout(layout, ndim)
+        _check_ranks(input_shape, weight_shape, ndim, layout)
+        batch = input_shape[0] if len(input_shape) == ndim + 2 else 1
+        last = layout == "channels_last"
+        in_channels = input_shape[-1] if last else input_shape[-ndim - 1]
+        size = tuple(input_shape[-ndim - 1:-1] if last else input_shape[-ndim:])
+        out_channels, kernel = weight_shape[0], tuple(weight_shape[2:])
+        groups = _integer("groups", groups, 1)
+        _check_weight(in_channels, weight_shape, groups)
+        if bias_shape is not None and tuple(bias_shape) != (out_channels,):
+            raise ValueError(f"bias must have shape ({out_channels},), one value per output channel, got {tuple(bias_shape)}")
+        size = _positive_tuple("input size", size, ndim)
+        kernel = _positive_tuple("kernel size", kernel, ndim)
+        stride = _positive_tuple("stride", stride, ndim)
+        dilation = _positive_tuple("dilation", dilation, ndim)
+        return cls(
+            input_size=size, kernel_size=kernel, in_channels=in_channels, out_channels=out_channels, batch=batch,
+            groups=groups, stride=stride, dilation=dilation,
+            padding=normalize_padding(padding, size, kernel, stride, dilation), padding_mode=padding_mode, dtype=dtype,
+            layout=layout, bias=bias_shape is not None, residual=bool(residual), activation=activation, accuracy=accuracy)
+
+    @classmethod
+    def from_text(cls, text: str) -> ConvProblem:
+        """Parse a benchdnn line, such as ``mb1_ic64ih56_oc64oh56_kh3ph1_n"res2"`` (see `problem_text`)."""
+        return cls(**problem_text.parse(text))
+
+    @property
+    def text(self) -> str:
+        """The benchdnn line of this problem; ``ConvProblem.from_text(p.text) == p``."""
+        return problem_text.render(self)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+# ---- rules, one function each
+
+
+def result_dtype(input_dtype: Any, weight_dtype: Any) -> str:
+    """The dtype a convolution of these two computes in: ``np.result_type``, if that is float32 or float64.
+
+    Raises:
+        TypeError: it is anything else; nothing is rounded or widened silently.
+    """
+    dtype = np.result_type(input_dtype, weight_dtype)
+    if dtype.name not in DTYPES:
+        raise TypeError(f"input and weight must promote to float32 or float64, got {np.dtype(input_dtype).name} and "
+                        f"{np.dtype(weight_dtype).name}, which give {dtype.name}; convert one of them")
+    return dtype.name
+
+
+def normalize_layout(layout: str, ndim: int) -> str:
+    if not isinstance(layout, str):
+        raise TypeError(f"layout must be a string, got {layout!r}")
+    if ndim not in LAYOUTS.get(layout, ()):
+        fitting = [name for name, dims in LAYOUTS.items() if ndim in dims]
+        raise ValueError(f"layout for {ndim} spatial axes must be one of {', '.join(fitting)}, got {layout!r}")
+    return "channels_last" if layout[-1] in "Ct" and layout != "channels_first" else "channels_first"
+
+
+def normalize_activation(activation: Any) -> tuple[str, float] | None:
+    if activation is None:
+        return None
+    name, *parameter = (activation,) if isinstance(activation, str) else activation if isinstance(activation, tuple) else _reject(
+        f"activation must be a name or (name, parameter), got {activation!r}")
+    _one_of("activation", name, ACTIVATIONS)
+    if name != "leaky_relu":
+        if len(parameter) > 1 or any(value != 0 for value in parameter):
+            raise ValueError(f"activation {name!r} takes no parameter, got {activation!r}")
+        return name, 0.0
+    if len(parameter) > 1 or not all(isinstance(value, (int, float, np.number)) for value in parameter):
+        raise ValueError(f"activation 'leaky_relu' takes one number, its negative slope, got {activation!r}")
+    return name, float(parameter[0]) if parameter else 0.01
+
+
+def normalize_padding(padding: Any, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int],
+                      dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """((low, high), ...) of what the user wrote: an int, one entry per axis (ints or pairs), or a word."""
+    reach = [d * (k - 1) for k, d in zip(kernel, dilation)]
+    if isinstance(padding, str):
+        _one_of("padding", padding, PADDING_WORDS)
+        if padding == "valid":
+            return ((0, 0),) * len(size)
+        if padding == "full":
+            return tuple((r, r) for r in reach)
+        # TensorFlow and ONNX SAME_UPPER / SAME_LOWER: the output has ceil(input / stride) elements
+        totals = [max((-(-i // s) - 1) * s + r + 1 - i, 0) for i, s, r in zip(size, stride, reach)]
+        return tuple((t // 2, t - t // 2) if padding == "same" else (t - t // 2, t // 2) for t in totals)
+    if not isinstance(padding, (tuple, list)):
+        return ((_integer("padding", padding, 0),) * 2,) * len(size)
+    if len(padding) != len(size):
+        raise ValueError(f"padding must be one entry per spatial axis ({len(size)}), or ((low, high), ...) per axis, "
+                         f"got {padding!r}")
+    return tuple(_padding_pair(entry, padding) for entry in padding)
+
+
+def _padding_pair(entry: Any, padding: Any) -> tuple[int, int]:
+    if not isinstance(entry, (tuple, list)):
+        return (_integer("padding", entry, 0, whole=padding),) * 2
+    if len(entry) != 2:
+        raise ValueError(f"padding of an axis must be an integer or (low, high), got {entry!r} in {padding!r}")
+    return _integer("padding", entry[0], 0, whole=padding), _integer("padding", entry[1], 0, whole=padding)
+
+
+def _effective_padding(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int]) -> tuple[int, int]:
+    low, high = padding
+    if low < 0 or high <= -stride:
+        raise ValueError(f"padding must not be negative, got {padding}")
+    extent = dilation * (kernel - 1) + 1
+    padded = size + low + high
+    if extent > padded:
+        raise ValueError(f"kernel does not fit: it spans {extent} ({kernel} taps, dilation {dilation}), but the padded input "
+                         f"has {padded} ({size} + {low} + {high})")
+    return low, (padded - extent) // stride * stride + extent - size - low
+
+
+def _check_ranks(input_shape: Sequence[int], weight_shape: Sequence[int], ndim: int, layout: str) -> None:
+    space = "WHD"[:ndim][::-1]
+    expected = f"(N, {', '.join(space)}, C)" if layout == "channels_last" else f"(N, C, {', '.join(space)})"
+    if len(input_shape) not in (ndim + 1, ndim + 2):
+        raise ValueError(f"input of conv{ndim}d must have shape {expected}, or the same without N, got {tuple(input_shape)}")
+    if len(weight_shape) != ndim + 2:
+        raise ValueError(f"weight of conv{ndim}d must have shape (out_channels, in_channels / groups, "
+                         f"{', '.join('k' + axis for axis in space)}), got {tuple(weight_shape)}")
+    if 0 in weight_shape:
+        raise ValueError(f"weight must not be empty, got shape {tuple(weight_shape)}")
+
+
+def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
+    for what, channels in (("input", in_channels), ("output", out_channels)):
+        if channels % groups:
+            raise ValueError(f"groups must divide the {what} channels, got groups={groups} and {channels} {what} channels")
+
+
+def _check_weight(in_channels: int, weight_shape: Sequence[int], groups: int) -> None:
+    if in_channels == 0:
+        raise ValueError("input must have at least one channel, got 0")
+    _check_channels(in_channels, weight_shape[0], groups)
+    if weight_shape[1] * groups != in_channels:
+        raise ValueError(f"weight of shape {tuple(weight_shape)} with groups={groups} expects {weight_shape[1] * groups} input "
+                         f"channels ({weight_shape[1]} x {groups}), got {in_channels}")
+
+
+def _reject(message: str) -> NoReturn:
+    raise TypeError(message)
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, one of {', '.join(allowed)}, got {value!r}")
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _integer(name: str, value: Any, least: int, whole: Any = None) -> int:
+    """`value` as a Python int, at least `least`. NumPy integers pass; bool, float and str do not."""
+    shown = value if whole is None else whole
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {shown!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {shown!r}") from None
+    if number < least:
+        rule = "positive" if least == 1 else "at least 0"
+        raise ValueError(f"{name} must be {rule}, got {shown!r}")
+    if number >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {shown!r}")
+    return number
+
+
+def _positive_tuple(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return (_integer(name, value, 1),) * ndim
+    entries = tuple(value)
+    if len(entries) != ndim:
+        raise ValueError(f"{name} must be an integer or {ndim} of them, one per spatial axis, got {value!r}")
+    return tuple(_integer(name, entry, 1, whole=value) for entry in entries)

@@ -1,0 +1,158 @@
+"""Settings: environment variables, `set_num_threads` and the `config()` context, in one immutable object.
+
+Environment (each is also a keyword of `config`):
+
+=======================  ==============================================================================
+FASTCONV_BACKEND         the backend that ``backend="auto"`` means
+FASTCONV_BACKENDS        comma-separated third-party backends to enable
+FASTCONV_ISA             force one build of the native kernels: baseline, avx2, avx512
+FASTCONV_NUM_THREADS     threads per call; default: the physical cores this process may use
+FASTCONV_ACCURACY        default of ``accuracy``: strict, fast or loose
+FASTCONV_AUTOTUNE        1: measure candidates of new problems (reserved; off)
+FASTCONV_WISDOM          file with tuning results (reserved)
+FASTCONV_CACHE_DIR       where compiled kernels are cached
+FASTCONV_VERBOSE         1: print one line per new problem to stderr
+FASTCONV_NO_NATIVE       1: behave as if no native kernels were built (at build time: build none)
+=======================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import operator
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+ACCURACIES = ("strict", "fast", "loose")
+ISAS = ("baseline", "avx2", "avx512")
+
+_serials = itertools.count()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One consistent set of settings. `serial` differs between any two, so that caches can be keyed by it."""
+
+    backend: str = "auto"
+    backends: tuple[str, ...] = ()
+    isa: str | None = None
+    num_threads: int = 1
+    accuracy: str = "fast"
+    autotune: bool = False
+    wisdom: str | None = None
+    cache_dir: str | None = None
+    verbose: bool = False
+    no_native: bool = False
+    serial: int = dataclasses.field(default_factory=lambda: next(_serials), compare=False)
+
+    def __post_init__(self) -> None:
+        threads = self.num_threads
+        if isinstance(threads, bool) or not hasattr(threads, "__index__"):
+            raise TypeError(f"num_threads must be an integer, got {threads!r}")
+        if operator.index(threads) < 1:
+            raise ValueError(f"num_threads must be positive, got {threads}")
+        if self.accuracy not in ACCURACIES:
+            raise ValueError(f"accuracy must be one of {', '.join(ACCURACIES)}, got {self.accuracy!r}")
+        if self.isa is not None and self.isa not in ISAS:
+            raise ValueError(f"isa must be one of {', '.join(ISAS)}, got {self.isa!r}")
+
+
+def _physical_cores() -> int:
+    """Physical cores among the CPUs this process may run on (hyper-threads share the FMA units), at least 1."""
+    try:
+        cpus = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in cpus:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return max(1, len(cores))
+
+
+def _flag(text: str | None) -> bool:
+    return text not in (None, "", "0", "false", "no", "off")
+
+
+def _from_environment() -> Settings:
+    env = {name: os.environ.get(f"FASTCONV_{name}") or None for name in (
+        "BACKEND", "BACKENDS", "ISA", "NUM_THREADS", "ACCURACY", "AUTOTUNE", "WISDOM", "CACHE_DIR", "VERBOSE", "NO_NATIVE")}
+    threads = env["NUM_THREADS"]
+    if threads is not None and not threads.isdecimal():
+        raise ValueError(f"FASTCONV_NUM_THREADS must be a positive integer, got {threads!r}")
+    return Settings(
+        backend=env["BACKEND"] or "auto",
+        backends=tuple(name.strip() for name in (env["BACKENDS"] or "").split(",") if name.strip()),
+        isa=env["ISA"],
+        num_threads=int(threads) if threads else _physical_cores(),
+        accuracy=env["ACCURACY"] or "fast",
+        autotune=_flag(env["AUTOTUNE"]),
+        wisdom=env["WISDOM"],
+        cache_dir=env["CACHE_DIR"],
+        verbose=_flag(env["VERBOSE"]),
+        no_native=_flag(env["NO_NATIVE"]),
+    )
+
+
+_global: Settings = _from_environment()
+_local: ContextVar[Settings | None] = ContextVar("fastconv_settings", default=None)
+
+
+def current() -> Settings:
+    """The settings in force here: those of the innermost `config()` of this context, else the global ones."""
+    return _local.get() or _global
+
+
+def update(**changes: object) -> None:
+    """Change the global settings (all threads), and those of an enclosing `config()`."""
+    global _global
+    _global = dataclasses.replace(_global, serial=next(_serials), **changes)
+    local = _local.get()
+    if local is not None:
+        _local.set(dataclasses.replace(local, serial=next(_serials), **changes))
+
+
+def set_num_threads(n: int) -> None:
+    """Use at most `n` threads per call, in every thread of this process.
+
+    Results do not depend on the number of threads.
+
+    Raises:
+        ValueError: n is not positive.
+        TypeError: n is not an integer.
+    """
+    update(num_threads=n)
+
+
+def get_num_threads() -> int:
+    """The number of threads a call may use here."""
+    return current().num_threads
+
+
+@contextmanager
+def config(**changes: object) -> Iterator[Settings]:
+    """Settings for the body of a `with` statement, in this thread (or asyncio task) only.
+
+    Keywords are the fields of `Settings`: backend, backends, isa, num_threads, accuracy, autotune, wisdom, cache_dir,
+    verbose, no_native.
+
+    >>> with fastconv.config(num_threads=1, accuracy="strict"):
+    ...     y = fastconv.conv2d(x, w)
+    """
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"serial"}
+    unknown = set(changes) - fields
+    if unknown:
+        raise TypeError(f"config() got unknown settings {sorted(unknown)}; known: {', '.join(sorted(fields))}")
+    token = _local.set(dataclasses.replace(current(), serial=next(_serials), **changes))
+    try:
+        yield current()
+    finally:
+        _local.reset(token)

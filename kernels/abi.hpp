@@ -1,0 +1,67 @@
+// The contract between fastconv._runtime and the kernel module of each ISA: plain data and function pointers, no C++
+// runtime types, so that modules built with different flags can be mixed. Everything is inside one call of Algorithm::run;
+// nothing here owns memory.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace fastconv {
+
+constexpr int abi_version = 1;
+constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
+
+enum class Dtype : int32_t { float32, float64 };
+enum class PaddingMode : int32_t { zeros, reflect, symmetric, replicate, circular };
+enum class Activation : int32_t { none, relu, relu6, leaky_relu, sigmoid, tanh, gelu, gelu_tanh, silu, hardswish };
+
+// One validated forward convolution (fastconv.ConvProblem). Channels are per group.
+struct Problem {
+    Dtype dtype;
+    PaddingMode padding_mode;
+    Activation activation;
+    int32_t has_bias, has_residual, strict;
+    double activation_parameter;
+    int64_t batch, groups, in_channels, out_channels;
+    int64_t input[max_axes], output[max_axes], kernel[max_axes], stride[max_axes], dilation[max_axes], pad_lo[max_axes],
+        pad_hi[max_axes];
+};
+
+// An array [batch, channel (all groups), d, h, w] in that index order whatever its memory layout; strides in elements.
+struct View {
+    void* data;
+    int64_t batch, channel, space[max_axes];
+};
+
+// body(context, part) for part = 0 .. parts-1, each exactly once, on at most `parts` threads; returns when all are done.
+using Body = void (*)(void* context, int64_t part);
+using ParallelFor = void (*)(int64_t parts, Body body, void* context);
+
+struct Call {
+    View input, output, residual;  // residual.data may be null, and may equal output.data
+    const void* packed;            // what pack() wrote: weights and bias
+    void* workspace;               // workspace_bytes(problem, threads) bytes, 64-byte aligned, uninitialised
+    int32_t threads;
+    ParallelFor parallel_for;
+};
+
+struct Algorithm {
+    const char* name;                                          // "gemm", "direct", ...
+    const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line
+    size_t (*packed_bytes)(const Problem&);
+    size_t (*workspace_bytes)(const Problem&, int threads);
+    // weight: View with batch = out channel (all groups), channel = in channel of the group; bias contiguous or null
+    void (*pack)(const Problem&, const View& weight, const void* bias, void* packed);
+    void (*run)(const Problem&, const Call&);
+};
+
+struct Module {
+    int32_t abi;
+    const char* isa;
+    int32_t float32_lanes;
+    int32_t algorithm_count;
+    const Algorithm* algorithms;
+    // `repeats` x a fixed number of independent fused multiply-adds on one thread; returns the flops done
+    double (*fma_loop)(Dtype, int64_t repeats);
+};
+
+}  // namespace fastconv
