@@ -49,8 +49,8 @@ struct Algorithm {
     const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line
     size_t (*packed_bytes)(const Problem&);
     size_t (*workspace_bytes)(const Problem&, int threads);
-    // weight: View with batch = out channel (all groups), channel = in channel of the group; bias contiguous or null
-    void (*pack)(const Problem&, const View& weight, const void* bias, void* packed);
+    // weight: C-contiguous (out channels of all groups, in channels, *kernel); bias: contiguous, or null
+    void (*pack)(const Problem&, const void* weight, const void* bias, void* packed, int threads, ParallelFor);
     void (*run)(const Problem&, const Call&);
 };
 

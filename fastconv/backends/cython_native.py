@@ -1,4 +1,149 @@
-class _B:
-    name="cython"; device="cpu"
-    def unavailable(self): return "stub"
-backend=_B()
+"""cython: the native C++ kernels, one build per ISA, chosen at run time (see kernels/README.md)."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import settings
+from ..errors import Unavailable
+from ..problem import ConvProblem
+from . import Candidate, refuses_direction
+
+_BUILD = "build it with a C++17 compiler (g++ 11 or clang 15 and newer): pip install --force-reinstall fastconv"
+
+
+@functools.cache
+def runtime() -> Any:
+    """The module fastconv._runtime, or None where it was not built."""
+    try:
+        return importlib.import_module("fastconv._runtime")
+    except ImportError:
+        return None
+
+
+@functools.cache
+def isa_module(isa: str) -> Any:
+    """The kernels of one ISA; the CPU has been asked before."""
+    return runtime().Module(importlib.import_module(f"fastconv._{isa}").capsule)
+
+
+@functools.cache
+def built_isas() -> tuple[str, ...]:
+    """ISAs whose kernels were built, best last."""
+    return tuple(isa for isa in settings.ISAS if importlib.util.find_spec(f"fastconv._{isa}"))
+
+
+def runnable_isas() -> tuple[str, ...]:
+    """ISAs that were built and that this CPU runs, best last."""
+    if runtime() is None:
+        return ()
+    return tuple(isa for isa in built_isas() if isa in runtime().supported_isas())
+
+
+def chosen_isas() -> tuple[str, ...]:
+    """The ISAs to use, best first: the forced one, or all that run here.
+
+    Raises:
+        Unavailable: FASTCONV_ISA names one that cannot run here.
+    """
+    forced = settings.current().isa
+    runnable = runnable_isas()
+    if forced is None:
+        return runnable[::-1]
+    if forced not in runnable:
+        raise Unavailable(f"FASTCONV_ISA={forced} is not available: this CPU and build run {', '.join(runnable) or 'none'}")
+    return (forced,)
+
+
+class NativeKernel:
+    """A native algorithm bound to a problem."""
+
+    def __init__(self, problem: ConvProblem, candidate: Candidate) -> None:
+        assert candidate.isa is not None
+        self.problem = problem
+        self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **fields(problem))
+        self.packed_bytes = self.native.packed_bytes
+        self.pack_key = (candidate, problem.weight_shape, problem.groups, problem.dtype, problem.bias)
+        self._last = problem.channels_last
+
+    @property
+    def workspace_bytes(self) -> int:
+        return self.native.workspace_bytes(settings.current().num_threads)
+
+    def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
+        contiguous = None if bias is None else np.ascontiguousarray(bias)
+        return self.native.pack(np.ascontiguousarray(weight), contiguous, settings.current().num_threads)
+
+    def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
+        if self._last:
+            array, out = np.moveaxis(array, -1, 1), np.moveaxis(out, -1, 1)
+            residual = None if residual is None else np.moveaxis(residual, -1, 1)
+        self.native.run(array, packed, out, residual, settings.current().num_threads)
+
+
+def fields(p: ConvProblem) -> dict[str, Any]:
+    """The problem as `_runtime.Kernel` takes it: channels per group, one tuple per quantity."""
+    name, parameter = p.activation or (None, 0.0)
+    return dict(
+        dtype=p.dtype, batch=p.batch, groups=p.groups, in_channels=p.in_channels // p.groups,
+        out_channels=p.out_channels // p.groups, input=p.input_size, output=p.output_size, kernel=p.kernel_size,
+        stride=p.stride, dilation=p.dilation, pad_lo=tuple(low for low, _ in p.padding), pad_hi=tuple(high for _, high in p.padding),
+        padding_mode=p.padding_mode, activation=name, activation_parameter=parameter, has_bias=p.bias, has_residual=p.residual,
+        strict=p.accuracy == "strict")
+
+
+class NativeBackend:
+    name = "cython"
+    device = "cpu"
+
+    def unavailable(self) -> str | None:
+        if settings.current().no_native:
+            return "FASTCONV_NO_NATIVE is set"
+        if runtime() is None:
+            return f"the native kernels were not built; {_BUILD}"
+        if not runnable_isas():
+            return "none of the built ISAs runs on this CPU"
+        return None
+
+    def candidates(self, problem: ConvProblem) -> tuple[Candidate, ...]:
+        return tuple(Candidate(algorithm, isa) for isa in chosen_isas() for algorithm in isa_module(isa).algorithms)
+
+    def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
+        if candidate.isa not in chosen_isas():
+            return f"ISA {candidate.isa} is not in use"
+        return refuses_direction(problem) or runtime().refuses(isa_module(candidate.isa), candidate.algorithm, **fields(problem))
+
+    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
+        """A rough model, good enough to rank the algorithms of this backend: multiply-adds of whole vectors at one per
+        lane, unit and cycle, plus what each algorithm spends beside them. Per image, so that batch changes nothing."""
+        lanes = isa_module(candidate.isa).lanes * 4 // np.dtype(problem.dtype).itemsize
+        return ESTIMATES[candidate.algorithm](problem, lanes) / 6e9
+
+    def bind(self, problem: ConvProblem, candidate: Candidate) -> NativeKernel:
+        return NativeKernel(problem, candidate)
+
+
+def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
+    """Vectors of output channels times pixels; the tile is transposed at about 4 cycles a vector."""
+    pixels, channels = math.prod(p.output_size), p.out_channels // p.groups
+    return p.groups * pixels * math.ceil(channels / lanes) * (p.taps + 8)
+
+
+def _direct_cycles(p: ConvProblem, lanes: int) -> float:
+    """Vectors of pixels along rows times output channels; loads bound it below four output channels."""
+    rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
+    if p.taps * p.groups == p.in_channels and set(p.stride) == {1}:
+        rows, width = 1, rows * width
+    loads = 1 + 1 / min(channels, 4)
+    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 4)
+
+
+ESTIMATES = {"gemm": _gemm_cycles, "direct": _direct_cycles}
+
+backend = NativeBackend()

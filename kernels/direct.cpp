@@ -1,0 +1,225 @@
+// direct: the output pixels of a row on the vector. For few output channels per group: depthwise, grouped, images, heads.
+//
+//   out[oc][pixel vector] = bias[oc] + sum over k of w[k][oc] * x[pixel vector offset + tap offset(k)]
+//
+// Tile: up to MR output channels x NV vectors of pixels in registers, the vectors from anywhere in the box (AVX2: 6 x 2, 4 x 3,
+// 1 x 8). Pixels are loaded where they lie, unaligned; with a stride along w the slab keeps each phase (w mod stride) in a
+// row of its own, so that neighbours are adjacent again. Weights are packed [panel][k][MR] and broadcast. All k in one
+// pass: the output is written once.
+// Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
+#include "driver.hpp"
+#include "epilogue.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int max_rows = 8, max_sums = 24, max_vectors = 8;
+#elif defined(__AVX2__)
+constexpr int max_rows = 6, max_sums = 12, max_vectors = 8;
+#elif defined(__aarch64__)
+constexpr int max_rows = 6, max_sums = 18, max_vectors = 8;
+#else
+constexpr int max_rows = 5, max_sums = 10, max_vectors = 6;
+#endif
+constexpr int vectors_for(int rows) { return max_sums / rows < max_vectors ? max_sums / rows : max_vectors; }
+
+struct Place {  // of one vector of pixels: where it is read, where its lanes first .. last-1 are written
+    int64_t input, output, residual;
+    int64_t first, last;
+};
+
+// ---- micro-kernel: tile[m][v][:] = bias[m] + sum over k of w[k][m] * x[place[v] + tap[k]]
+
+template <class T, int MR, int NV>
+FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, const T* w, const T* bias, T* tile) {
+    constexpr int L = lanes<T>;
+    const T* p[NV];
+    Vec<T> sum[MR][NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+        p[v] = x + place[v].input;
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m) sum[m][v] = broadcast(bias[m]);
+    }
+    for (int64_t k = 0; k < k_count; ++k, w += MR) {
+        const int64_t offset = tap[k];
+        if constexpr (MR >= NV) {  // the fewer operands stay in registers, the others pass through one
+            Vec<T> value[NV];
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; ++v) value[v] = load(p[v] + offset);
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m) {
+                const Vec<T> weight = broadcast(w[m]);
+#pragma GCC unroll 8
+                for (int v = 0; v < NV; ++v) sum[m][v] += weight * value[v];
+            }
+        } else {
+            Vec<T> weight[MR];
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m) weight[m] = broadcast(w[m]);
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; ++v) {
+                const Vec<T> value = load(p[v] + offset);
+#pragma GCC unroll 8
+                for (int m = 0; m < MR; ++m) sum[m][v] += weight[m] * value;
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) store(tile + (m * NV + v) * L, sum[m][v]);
+}
+
+template <class T>
+using Micro = void (*)(const T*, const Place*, const int64_t*, int64_t, const T*, const T*, T*);
+
+template <class T, int MR, size_t... V>
+constexpr Micro<T> with_vectors(int64_t vectors, std::index_sequence<V...>) {
+    constexpr Micro<T> table[] = {micro<T, MR, int(V) + 1>...};
+    return table[vectors - 1];
+}
+
+template <class T, size_t... M>
+constexpr Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<M...>) {
+    constexpr Micro<T> (*table[])(int64_t) = {
+        [](int64_t n) { return with_vectors<T, int(M) + 1>(n, std::make_index_sequence<size_t(vectors_for(int(M) + 1))>{}); }...};
+    return table[rows - 1](vectors);
+}
+
+// ---- packed weights: bias [channel of all groups], then weights [group][panel][k][rows of the panel], panels of equal split
+
+template <class T>
+struct WeightPacking {
+    int64_t k, channels, panels;
+
+    explicit WeightPacking(const Problem& p) : k(products(p)), channels(p.out_channels), panels(ceil_div(p.out_channels, max_rows)) {}
+    int64_t first(int64_t panel) const { return channels * panel / panels; }
+    int64_t bias_elements(const Problem& p) const { return round_up(p.groups * channels, 64 / int64_t(sizeof(T))); }
+    size_t bytes(const Problem& p) const { return size_t(bias_elements(p) + p.groups * channels * k) * sizeof(T); }
+    int64_t offset(const Problem& p, int64_t group, int64_t panel) const {
+        return bias_elements(p) + (group * channels + first(panel)) * k;
+    }
+};
+
+// ---- one call
+
+template <class T>
+struct Job {
+    static constexpr int L = lanes<T>;
+    using Packing = WeightPacking<T>;
+    Problem p;
+    Call call;
+    bool raw;  // the input is read where it lies
+    Packing packing;
+    Blocking blocking;
+    Tasks tasks;
+    Strides strides;
+
+    Job(const Problem& problem, const Call& c, int threads)
+        : p(problem), call(c), raw(readable(problem, c.input)), packing(problem), blocking(p, limits(), sizeof(T)),
+          tasks(p, blocking, packing.panels, false, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
+
+    static Limits limits() { return {4096, 192 << 10, 32 * L, 4 * L, true}; }
+
+    // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
+    bool readable(const Problem& q, const View& v) const {
+        return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L;
+    }
+
+    static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int, ParallelFor) {
+        const Packing packing(p);
+        T* out = static_cast<T*>(packed);
+        for (int64_t c = 0; c < p.groups * packing.channels; ++c) out[c] = bias ? static_cast<const T*>(bias)[c] : T(0);
+        for (int64_t g = 0; g < p.groups; ++g)
+            for (int64_t panel = 0; panel < packing.panels; ++panel) {
+                const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
+                const T* from = static_cast<const T*>(weight) + (g * packing.channels + first) * packing.k;
+                T* to = out + packing.offset(p, g, panel);
+                for (int64_t m = 0; m < rows; ++m)
+                    for (int64_t k = 0; k < packing.k; ++k) to[k * rows + m] = from[m * packing.k + k];
+            }
+    }
+
+    struct Scratch {
+        T *slab, *tile;
+        int64_t* tap;
+        Place* places;
+        size_t bytes;
+        Scratch(const Job& j, void* base) {
+            Arena arena(base);
+            slab = arena.take<T>(j.blocking.slab_elements + L);
+            tile = arena.take<T>(max_sums * L);
+            tap = arena.take<int64_t>(j.packing.k);
+            places = arena.take<Place>(j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L));
+            bytes = arena.used();
+        }
+    };
+
+    int64_t list(const Box& box, Scratch& s) const {
+        int64_t count = 0;
+        const View &y = call.output, &r = call.residual;
+        for (int64_t d = 0; d < box.size[0]; ++d)
+            for (int64_t h = 0; h < box.size[1]; ++h)
+                for (int64_t w = 0; w < box.size[2]; w += L) {
+                    const int64_t n = std::min<int64_t>(L, box.size[2] - w);
+                    const int64_t back = raw && box.begin[2] + w + L > p.output[2] ? L - n : 0;  // lanes its neighbour has done
+                    const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2] + w - back;
+                    s.places[count++] = {raw ? strides.pixel(p, od, oh, ow) : strides.pixel(p, d, h, w),
+                                       od * y.space[0] + oh * y.space[1] + ow * y.space[2],
+                                       od * r.space[0] + oh * r.space[1] + ow * r.space[2], back, back + n};
+                }
+        return count;
+    }
+
+    void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t vectors) const {
+        const T* image = at<const T>(call.input, t.image, t.group * p.in_channels);
+        if (!raw) fill_slab(p, blocking, box, image, call.input, s.slab);
+        const T* packed = static_cast<const T*>(call.packed);
+        for (int64_t panel = tasks.first_panel(t.chunk); panel < tasks.first_panel(t.chunk + 1); ++panel) {
+            const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
+            const int64_t channel = t.group * packing.channels + first, tiles = ceil_div(vectors, vectors_for(int(rows)));
+            const T* w = packed + packing.offset(p, t.group, panel);
+            T* y = at<T>(call.output, t.image, channel);
+            const T* r = at<const T>(call.residual, t.image, channel);
+            for (int64_t i = 0; i < tiles; ++i) {
+                const int64_t from = vectors * i / tiles, count = vectors * (i + 1) / tiles - from;
+                const Micro<T> kernel = micro_at<T>(rows, count, std::make_index_sequence<size_t(max_rows)>{});
+                kernel(raw ? image : s.slab, s.places + from, s.tap, packing.k, w, packed + channel, s.tile);
+                finish(s.tile, s.places + from, rows, count, y, r);
+            }
+        }
+    }
+
+    FASTCONV_NOINLINE void finish(const T* tile, const Place* places, int64_t rows, int64_t vectors, T* y, const T* r) const {
+        const Epilogue<T> epilogue(p);
+        const bool adjacent = call.output.space[2] == 1 && (!r || call.residual.space[2] == 1);
+        for (int64_t m = 0; m < rows; ++m, y += call.output.channel, r = r ? r + call.residual.channel : nullptr)
+            for (int64_t v = 0; v < vectors; ++v, tile += L) {
+                const Place& at = places[v];
+                if (adjacent && at.last - at.first == L) {
+                    Vec<T> value = load(tile);
+                    if (r) value += load(r + at.residual);
+                    store(y + at.output, epilogue(value));
+                } else {
+                    for (int64_t i = at.first; i < at.last; ++i) {
+                        T value = tile[i];
+                        if (r) value += r[at.residual + i * call.residual.space[2]];
+                        y[at.output + i * call.output.space[2]] = epilogue(value);
+                    }
+                }
+            }
+    }
+};
+
+}  // namespace
+
+const Algorithm& direct_algorithm() {
+    static const Algorithm algorithm = Driver<Job>::algorithm("direct");
+    return algorithm;
+}
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv

@@ -1,0 +1,83 @@
+// From a Job to an Algorithm: what all direct kernels do the same way around their own packing and computing.
+//
+// Job<T>(problem, call, threads) has
+//   p, call, tasks, strides                               the problem (rows merged), its arrays, the cut, how x is read
+//   Packing<T>(problem).bytes(problem), pack(...)         the weights
+//   Scratch(job, base): tap, bytes                        memory of one part, laid out from base
+//   list(box, scratch) -> count                           where the box reads and writes; kept while the box stays the same
+//   compute(task, box, scratch, count)                    one task
+#pragma once
+#include "window.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+
+template <template <class> class Job>
+struct Driver {
+    template <class T>
+    static void part(void* context, int64_t index) {
+        using Scratch = typename Job<T>::Scratch;
+        const Job<T>& job = *static_cast<Job<T>*>(context);
+        const FlushDenormals flush(!job.p.strict);
+        Scratch scratch(job, static_cast<char*>(job.call.workspace) + size_t(index) * Scratch(job, nullptr).bytes);
+        fill_taps(job.p, job.strides, scratch.tap);
+        int64_t listed = -1, count = 0;
+        const int64_t end = job.tasks.first(index + 1);
+        for (int64_t i = job.tasks.first(index); i < end; ++i) {
+            const Tasks::Task task = job.tasks.at(i);
+            const Box box(job.p, job.blocking, task.box);
+            if (task.box != listed) {
+                count = job.list(box, scratch);
+                listed = task.box;
+            }
+            job.compute(task, box, scratch, count);
+        }
+    }
+
+    template <class T>
+    static void run(const Problem& problem, const Call& call) {
+        Problem p = problem;
+        merge_rows(p, call);
+        Job<T> job(p, call, call.threads);
+        call.parallel_for(job.tasks.parts, part<T>, &job);
+    }
+
+    template <class T>
+    static size_t workspace(const Problem& problem, int threads) {
+        size_t bytes = 0;
+        for (int merges = 0; merges < max_axes; ++merges) {  // how far rows merge depends on the strides of a call
+            Problem p = problem;
+            const Call nothing{};
+            merge_rows(p, nothing, merges);
+            const Job<T> job(p, nothing, threads);
+            bytes = std::max(bytes, size_t(job.tasks.parts) * typename Job<T>::Scratch(job, nullptr).bytes);
+        }
+        return bytes;
+    }
+
+    static Algorithm algorithm(const char* name) {
+        return {
+            name,
+            [](const Problem&) -> const char* { return nullptr; },
+            [](const Problem& p) {
+                return p.dtype == Dtype::float32 ? typename Job<float>::Packing(p).bytes(p) : typename Job<double>::Packing(p).bytes(p);
+            },
+            [](const Problem& p, int threads) {
+                return p.dtype == Dtype::float32 ? workspace<float>(p, threads) : workspace<double>(p, threads);
+            },
+            [](const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
+                (p.dtype == Dtype::float32 ? Job<float>::pack : Job<double>::pack)(p, weight, bias, packed, threads, parallel_for);
+            },
+            [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
+        };
+    }
+};
+
+// The first element of an image's channel in a view; null where there is no array.
+template <class T>
+FASTCONV_INLINE T* at(const View& v, int64_t image, int64_t channel) {
+    return v.data ? static_cast<T*>(v.data) + image * v.batch + channel * v.channel : nullptr;
+}
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv

@@ -1,0 +1,128 @@
+// One vector type per element type, as wide as the ISA of this build, and the few operations kernels need beyond + * <.
+// Everything is GCC vector extensions (gcc and clang): the same source makes SSE2, AVX2, AVX-512 and NEON code.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define FASTCONV_INLINE inline __attribute__((always_inline))
+#define FASTCONV_NOINLINE __attribute__((noinline))
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+
+template <class T>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(vector_bytes)));
+    typedef T unaligned __attribute__((vector_size(vector_bytes), aligned(alignof(T)), may_alias));
+    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Int;
+    typedef Int mask __attribute__((vector_size(vector_bytes)));
+};
+template <class T>
+using Vec = typename VectorOf<T>::type;
+template <class T>
+constexpr int lanes = vector_bytes / int(sizeof(T));
+
+template <class T>
+FASTCONV_INLINE Vec<T> load(const T* p) {
+    return *reinterpret_cast<const typename VectorOf<T>::unaligned*>(p);
+}
+
+template <class T>
+FASTCONV_INLINE void store(T* p, Vec<T> v) {
+    *reinterpret_cast<typename VectorOf<T>::unaligned*>(p) = v;
+}
+
+template <class T>
+FASTCONV_INLINE Vec<T> broadcast(T x) {
+    return x - Vec<T>{};  // x - 0 is x for every x, -0 and NaN included; compiles to a broadcast
+}
+
+// The first n lanes; the others are 0, their memory is not touched.
+template <class T>
+FASTCONV_INLINE Vec<T> load_first(const T* p, int64_t n) {
+    Vec<T> v{};
+    std::memcpy(&v, p, size_t(n) * sizeof(T));
+    return v;
+}
+
+template <class T>
+FASTCONV_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
+    std::memcpy(p, &v, size_t(n) * sizeof(T));
+}
+
+// Lane l of the result is lane index(l) of a, or, from `lanes` on, of b.
+template <class T, int H, bool High, size_t... L>
+FASTCONV_INLINE Vec<T> exchange(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
+    constexpr int n = lanes<T>;
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (High ? (int(L) & H ? n + int(L) : int(L) + H) : (int(L) & H ? n + int(L) - H : int(L)))...);
+#else
+    typename VectorOf<T>::mask index = {
+        (High ? (int(L) & H ? n + int(L) : int(L) + H) : (int(L) & H ? n + int(L) - H : int(L)))...};
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+
+// Transpose lanes x lanes in registers: log2(lanes) rounds that swap the off-diagonal blocks of size H.
+template <class T, int H = lanes<T> / 2>
+FASTCONV_INLINE void transpose(Vec<T> (&row)[lanes<T>]) {
+    using Lanes = std::make_index_sequence<size_t(lanes<T>)>;
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes<T>; ++i) {
+        if (i & H) continue;
+        Vec<T> a = row[i], b = row[i + H];
+        row[i] = exchange<T, H, false>(a, b, Lanes{});
+        row[i + H] = exchange<T, H, true>(a, b, Lanes{});
+    }
+    if constexpr (H > 1) transpose<T, H / 2>(row);
+}
+
+// Flush denormals while in scope (accuracy != "strict"): some CPUs take 5-100 times as long on them.
+class FlushDenormals {
+   public:
+    explicit FlushDenormals(bool on) : on_(on) {
+        if (on_) write((saved_ = read()) | bits);
+    }
+    ~FlushDenormals() {
+        if (on_) write(saved_);
+    }
+    FlushDenormals(const FlushDenormals&) = delete;
+    FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+   private:
+#if defined(__x86_64__)
+    static constexpr uint64_t bits = 0x8040;  // MXCSR: flush-to-zero and denormals-are-zero
+    static uint64_t read() { return _mm_getcsr(); }
+    static void write(uint64_t v) { _mm_setcsr(unsigned(v)); }
+#elif defined(__aarch64__)
+    static constexpr uint64_t bits = uint64_t(1) << 24;  // FPCR.FZ
+    static uint64_t read() {
+        uint64_t v;
+        __asm__ volatile("mrs %0, fpcr" : "=r"(v));
+        return v;
+    }
+    static void write(uint64_t v) { __asm__ volatile("msr fpcr, %0" ::"r"(v)); }
+#else
+    static constexpr uint64_t bits = 0;
+    static uint64_t read() { return 0; }
+    static void write(uint64_t) {}
+#endif
+    bool on_;
+    uint64_t saved_ = 0;
+};
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv

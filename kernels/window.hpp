@@ -1,0 +1,287 @@
+// What all direct kernels share: how the work is cut into boxes and tasks, and how a box sees its input.
+//
+// A *box* is a block of output positions (d, h, w ranges) of one image and group. The input it reads is either the caller's
+// array itself, or a *slab*: a scratch copy with the padding written out, so that everything after it is a valid
+// convolution. In both cases one tap of one channel is a fixed offset (`tap`), and one output position is a fixed offset
+// (`pixel`), whatever the stride, dilation or number of axes:  x[pixel(position) + tap(channel, kd, kh, kw)].
+//
+// What is summed, and in which order, does not depend on anything here: boxes and tasks follow batch and threads freely.
+#pragma once
+#include <algorithm>
+
+#include "abi.hpp"
+#include "simd.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+
+FASTCONV_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+FASTCONV_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+inline int64_t taps(const Problem& p) { return p.kernel[0] * p.kernel[1] * p.kernel[2]; }
+inline int64_t products(const Problem& p) { return p.in_channels * taps(p); }  // K: summed per output
+inline double multiply_adds(const Problem& p) {
+    return double(p.batch) * p.groups * p.out_channels * products(p) * double(p.output[0] * p.output[1] * p.output[2]);
+}
+inline bool is_padded(const Problem& p) {
+    for (int a = 0; a < max_axes; ++a)
+        if (p.pad_lo[a] > 0 || p.pad_hi[a] > 0) return true;
+    return false;
+}
+
+// The padded input coordinates that `size` outputs along axis a span.
+inline int64_t extent(const Problem& p, int a, int64_t size) {
+    return (size - 1) * p.stride[a] + (p.kernel[a] - 1) * p.dilation[a] + 1;
+}
+
+// Where padded coordinate i of axis a comes from: an input coordinate, or -1 for a zero. As numpy.pad: reflect has period
+// 2(n-1), symmetric 2n, circular n.
+inline int64_t source(const Problem& p, int a, int64_t i) {
+    const int64_t n = p.input[a];
+    if (i >= 0 && i < n) return i;
+    auto modulo = [i](int64_t m) { return (i % m + m) % m; };
+    switch (p.padding_mode) {
+        case PaddingMode::replicate: return i < 0 ? 0 : n - 1;
+        case PaddingMode::circular: return modulo(n);
+        case PaddingMode::symmetric: {
+            const int64_t r = modulo(2 * n);
+            return r < n ? r : 2 * n - 1 - r;
+        }
+        case PaddingMode::reflect: {
+            if (n == 1) return 0;
+            const int64_t r = modulo(2 * n - 2);
+            return r < n ? r : 2 * n - 2 - r;
+        }
+        default: return -1;
+    }
+}
+
+// Merge an axis into the next where a 1-wide kernel makes one long row of both: more pixels per row, fewer tails.
+inline void merge_rows(Problem& p, const Call& call, int most = max_axes - 1) {
+    for (int a = 1; a >= 2 - most; --a) {
+        for (int b : {a, 2})
+            if (p.kernel[b] != 1 || p.stride[b] != 1 || p.pad_lo[b] || p.pad_hi[b]) return;
+        for (const View* view : {&call.input, &call.output, &call.residual}) {
+            const int64_t width = view == &call.input ? p.input[2] : p.output[2];
+            if (view->data && p.input[a] != 1 && view->space[a] != width * view->space[2]) return;
+        }
+        p.input[2] *= p.input[a];
+        p.output[2] *= p.output[a];
+        p.input[a] = p.output[a] = 1;
+    }
+}
+
+// How far apart neighbours are in what the micro-kernels read, in elements.
+struct Strides {
+    int64_t channel, d, h, w;
+    int64_t phase;   // slab with split phases: from one phase (w mod stride) to the next; else 0
+    int64_t pixel_w; // from one output to the next along w
+
+    int64_t tap(const Problem& p, int64_t c, int64_t kd, int64_t kh, int64_t kw) const {
+        const int64_t t = kw * p.dilation[2];
+        const int64_t along = phase ? t % p.stride[2] * phase + t / p.stride[2] : t * w;
+        return c * channel + kd * p.dilation[0] * d + kh * p.dilation[1] * h + along;
+    }
+    int64_t pixel(const Problem& p, int64_t od, int64_t oh, int64_t ow) const {
+        return od * p.stride[0] * d + oh * p.stride[1] * h + ow * pixel_w;
+    }
+};
+
+inline Strides input_strides(const Problem& p, const View& v) {
+    return {v.channel, v.space[0], v.space[1], v.space[2], 0, v.space[2] * p.stride[2]};
+}
+
+struct Limits {
+    int64_t pixels;      // aim for at most so many outputs per box
+    int64_t slab_bytes;  // and for a slab of at most this size: a good half of L2
+    int64_t width;       // but keep rows at least this wide
+    int64_t granule;     // cut rows at multiples of this
+    bool split_phases;
+};
+
+// How a problem is cut: the same for every image and group.
+struct Blocking {
+    int64_t box[max_axes], count[max_axes];  // outputs per box (the last may be smaller), boxes per axis
+    Strides slab;
+    int64_t slab_elements;
+
+    Blocking(const Problem& p, const Limits& limits, int itemsize) {
+        std::copy(p.output, p.output + max_axes, box);
+        while (box[2] > limits.width && (box[2] > limits.pixels || bytes(p, limits, itemsize, 1, 1) > limits.slab_bytes))
+            box[2] = round_up(ceil_div(box[2], 2), limits.granule);
+        box[1] = grow(p.output[1], [&](int64_t h) { return fits(p, limits, itemsize, 1, h); });
+        box[0] = box[1] < p.output[1] ? 1 : grow(p.output[0], [&](int64_t d) { return fits(p, limits, itemsize, d, box[1]); });
+        for (int a = 0; a < max_axes; ++a) {
+            count[a] = ceil_div(p.output[a], box[a]);
+            box[a] = ceil_div(p.output[a], count[a]);
+        }
+        if (count[2] > 1) {
+            box[2] = round_up(box[2], limits.granule);
+            count[2] = ceil_div(p.output[2], box[2]);
+        }
+        slab_elements = layout(p, limits, box[0], box[1], itemsize, slab);
+    }
+
+    int64_t boxes() const { return count[0] * count[1] * count[2]; }
+    int64_t pixels() const { return box[0] * box[1] * box[2]; }
+
+   private:
+    template <class Fits>
+    static int64_t grow(int64_t limit, Fits fits) {  // the largest size that fits, at least 1
+        int64_t low = 1, high = limit;
+        while (low < high) {
+            const int64_t middle = (low + high + 1) / 2;
+            if (fits(middle)) low = middle;
+            else high = middle - 1;
+        }
+        return low;
+    }
+    bool fits(const Problem& p, const Limits& limits, int itemsize, int64_t d, int64_t h) const {
+        return d * h * box[2] <= limits.pixels && bytes(p, limits, itemsize, d, h) <= limits.slab_bytes;
+    }
+    int64_t bytes(const Problem& p, const Limits& limits, int itemsize, int64_t d, int64_t h) const {
+        Strides unused;
+        return layout(p, limits, d, h, itemsize, unused) * itemsize;
+    }
+    int64_t layout(const Problem& p, const Limits& limits, int64_t d, int64_t h, int itemsize, Strides& s) const {
+        const int64_t phases = limits.split_phases ? p.stride[2] : 1;
+        const int64_t width = ceil_div(extent(p, 2, box[2]), phases);
+        s.w = 1;
+        s.phase = phases > 1 ? width : 0;
+        s.pixel_w = phases > 1 ? 1 : p.stride[2];
+        s.h = width * phases;
+        s.d = s.h * extent(p, 1, h);
+        s.channel = s.d * extent(p, 0, d);
+        const int64_t line = 64 / itemsize;
+        if (p.in_channels > 4 && s.channel * itemsize % 1024 == 0) s.channel += line;  // not all channels in the same L1 sets
+        return p.in_channels * s.channel + line;  // vectors may read past the last row
+    }
+};
+
+struct Box {
+    int64_t begin[max_axes], size[max_axes];
+
+    Box(const Problem& p, const Blocking& blocking, int64_t index) {
+        for (int a = max_axes - 1; a >= 0; --a) {
+            begin[a] = index % blocking.count[a] * blocking.box[a];
+            size[a] = std::min(blocking.box[a], p.output[a] - begin[a]);
+            index /= blocking.count[a];
+        }
+    }
+    int64_t pixels() const { return size[0] * size[1] * size[2]; }
+};
+
+// One row of the slab: padded coordinates first, first + step, ... of axis w, `count` of them.
+template <class T>
+void fill_row(const Problem& p, const T* row, int64_t stride, int64_t first, int64_t step, int64_t count, T* out) {
+    const int64_t n = p.input[2];
+    const int64_t inside = first >= 0 ? 0 : std::min(count, ceil_div(-first, step));
+    const int64_t end = first >= n ? inside : std::max(inside, std::min(count, ceil_div(n - first, step)));
+    for (int64_t i = 0; i < inside; ++i) {
+        const int64_t s = source(p, 2, first + i * step);
+        out[i] = s < 0 ? T(0) : row[s * stride];
+    }
+    const T* from = row + (first + inside * step) * stride;
+    if (stride * step == 1) {
+        std::memcpy(out + inside, from, size_t(end - inside) * sizeof(T));
+    } else {
+        for (int64_t i = 0; i < end - inside; ++i) out[inside + i] = from[i * stride * step];
+    }
+    for (int64_t i = end; i < count; ++i) {
+        const int64_t s = source(p, 2, first + i * step);
+        out[i] = s < 0 ? T(0) : row[s * stride];
+    }
+}
+
+// The input of one box, all channels of its group, with the padding written out.
+template <class T>
+void fill_slab(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
+    const Strides& s = blocking.slab;
+    int64_t first[max_axes], count[max_axes];
+    for (int a = 0; a < max_axes; ++a) {
+        first[a] = box.begin[a] * p.stride[a] - p.pad_lo[a];
+        count[a] = extent(p, a, box.size[a]);
+    }
+    const int64_t phases = s.phase ? p.stride[2] : 1;
+    for (int64_t c = 0; c < p.in_channels; ++c) {
+        for (int64_t d = 0; d < count[0]; ++d) {
+            const int64_t from_d = source(p, 0, first[0] + d);
+            for (int64_t h = 0; h < count[1]; ++h) {
+                const int64_t from_h = source(p, 1, first[1] + h);
+                T* out = slab + c * s.channel + d * s.d + h * s.h;
+                if (from_d < 0 || from_h < 0) {
+                    std::fill(out, out + s.h, T(0));
+                    continue;
+                }
+                const T* row = image + c * view.channel + from_d * view.space[0] + from_h * view.space[1];
+                for (int64_t f = 0; f < phases; ++f)
+                    fill_row(p, row, view.space[2], first[2] + f, phases, ceil_div(count[2] - f, phases), out + f * s.phase);
+            }
+        }
+    }
+}
+
+// The offset of every product's input, in the order of the weights: channel, kd, kh, kw.
+inline void fill_taps(const Problem& p, const Strides& s, int64_t* offsets) {
+    for (int64_t c = 0; c < p.in_channels; ++c)
+        for (int64_t kd = 0; kd < p.kernel[0]; ++kd)
+            for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
+                for (int64_t kw = 0; kw < p.kernel[2]; ++kw) *offsets++ = s.tap(p, c, kd, kh, kw);
+}
+
+// The tasks of a call: (chunk of output-channel panels) x box x image x group, cut into contiguous parts, one per thread.
+struct Tasks {
+    int64_t chunks, boxes, images, groups, panels, parts;
+
+    Tasks(const Problem& p, const Blocking& blocking, int64_t panel_count, bool heavy_weights, int threads)
+        : chunks(1), boxes(blocking.boxes()), images(p.batch), groups(p.groups), panels(panel_count) {
+        constexpr double worth_a_thread = 2e5;  // multiply-adds: about 10 us
+        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
+        if (parts == 1) return;
+        double least = 1e300;
+        for (int64_t c = 1; c <= std::min(panels, 4 * parts); ++c) {
+            double load = double(ceil_div(count(c), parts)) * double(ceil_div(panels, c));  // panels of the busiest thread
+            if (heavy_weights && c < parts) load *= 1.1;  // each thread would stream all weights through its cache
+            if (load < least * 0.98) {
+                least = load;
+                chunks = c;
+            }
+        }
+        parts = std::min(parts, count(chunks));
+    }
+    int64_t count(int64_t c) const { return c * boxes * images * groups; }
+
+    struct Task {
+        int64_t chunk, box, image, group;
+    };
+    Task at(int64_t index) const {
+        Task t;
+        t.group = index % groups, index /= groups;
+        t.image = index % images, index /= images;
+        t.box = index % boxes;
+        t.chunk = index / boxes;
+        return t;
+    }
+    int64_t first(int64_t part) const { return count(chunks) * part / parts; }
+    int64_t first_panel(int64_t chunk) const { return panels * chunk / chunks; }
+};
+
+// Hands out aligned pieces of a buffer; with a null base it only adds up.
+class Arena {
+   public:
+    explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+    template <class T>
+    T* take(int64_t n) {
+        char* p = base_ + used_;
+        used_ += round_up(n * int64_t(sizeof(T)), 64);
+        return reinterpret_cast<T*>(p);
+    }
+    size_t used() const { return size_t(used_); }
+
+   private:
+    char* base_;
+    int64_t used_ = 0;
+};
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv
