@@ -83,6 +83,7 @@ def _check_torch(name: str, tensor: Any) -> None:
         raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
 
 
+NATIVE = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 NUMPY = NumpyKind()
 _TORCH_CPU = TorchCpuKind()
 
@@ -112,7 +113,7 @@ def common_kind(arguments: dict[str, Any]) -> Kind:
         TypeError: they are of different kinds or on different devices.
     """
     kinds = {name: kind_of(array) for name, array in arguments.items() if array is not None}
-    first = next(iter(kinds.values()))
+    first = next(iter(kinds.values()), NUMPY)  # all None: whoever needs one says so
     for name, kind in kinds.items():
         if (kind.name, kind.device) != (first.name, first.device):
             described = ", ".join(f"{key} is {value.name} on {value.device}" for key, value in kinds.items())
@@ -122,6 +123,7 @@ def common_kind(arguments: dict[str, Any]) -> Kind:
 
 def ready(array: np.ndarray, dtype: str) -> np.ndarray:
     """`array` in native, aligned `dtype`; the same object when it already is, else a copy."""
-    if array.dtype.name == dtype and array.dtype.isnative and array.flags.aligned:
+    native = NATIVE[dtype]
+    if array.dtype == native and array.flags.aligned:
         return array
-    return array.astype(np.dtype(dtype), order="K", copy=True)
+    return array.astype(native, order="K", copy=True)

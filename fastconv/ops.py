@@ -17,6 +17,7 @@ from .plan import Plan, plan
 from .problem import ConvProblem, result_dtype
 
 _MEMO_SIZE = 1024
+_PLAIN = (np.ndarray, type(None))  # the common case is told without asking each argument for its kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,6 @@ class Bound:
     kernel: Kernel
     batched: bool
     output_shape: tuple[int, ...]  # as returned: without the batch axis where the input had none
-    input_ready: bool  # the input dtype is the problem's
-    weight_ready: bool
 
 
 _memo: dict[Any, Bound] = {}
@@ -101,10 +100,7 @@ def conv3d(
 def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
           padding_mode: str, layout: str, activation: Any, residual: Any, out: Any, backend: str, algorithm: str | None,
           accuracy: str | None) -> Any:
-    kind = arrays.common_kind({"input": input, "weight": weight, "bias": bias, "residual": residual, "out": out})
-    x, w = kind.view("input", input), kind.view("weight", weight)
-    b = None if bias is None else kind.view("bias", bias)
-    r = None if residual is None else kind.view("residual", residual)
+    kind, x, w, b, r = _views(input, weight, bias, residual, out)
     arguments = (stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm, accuracy)
     key = (ndim, x.shape, x.dtype, w.shape, w.dtype, None if b is None else b.shape, r is None, kind.device,
            settings.current().serial, *map(_typed, arguments))
@@ -117,7 +113,17 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: A
         if key is not None:
             _remember(key, bound)
     packed = bound.kernel.pack(*weights_ready(bound, w, b))
-    return execute(bound, kind, x, packed, r, out, (w, b))
+    return execute(bound, kind, x, packed, r, out)
+
+
+def _views(input: Any, weight: Any, bias: Any, residual: Any, out: Any) -> tuple[arrays.Kind, Any, Any, Any, Any]:
+    """The common kind of the arguments, and how the backends see them."""
+    if (type(input) is np.ndarray and type(weight) is np.ndarray and type(bias) in _PLAIN and type(residual) in _PLAIN
+            and type(out) in _PLAIN):
+        return arrays.NUMPY, input, weight, bias, residual
+    kind = arrays.common_kind({"input": input, "weight": weight, "bias": bias, "residual": residual, "out": out})
+    return (kind, kind.view("input", input), kind.view("weight", weight), None if bias is None else kind.view("bias", bias),
+            None if residual is None else kind.view("residual", residual))
 
 
 def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: Any, padding: Any, dilation: Any, groups: Any,
@@ -126,11 +132,11 @@ def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: 
     problem = ConvProblem.from_shapes(
         x.shape, w.shape, ndim=ndim, bias_shape=None if b is None else b.shape, stride=stride, padding=padding,
         dilation=dilation, groups=groups, padding_mode=padding_mode, layout=layout, activation=activation,
-        residual=residual is not None, dtype=result_dtype(x.dtype, w.dtype), accuracy=accuracy or settings.current().accuracy)
+        residual=residual is not None, dtype=result_dtype(x.dtype, w.dtype),
+        accuracy=settings.current().accuracy if accuracy is None else accuracy)
     batched = len(x.shape) == ndim + 2
     chosen = plan(problem, backend, algorithm, device.partition(":")[0])
-    return Bound(problem, chosen.kernel, batched, problem.output_shape if batched else problem.output_shape[1:],
-                 x.dtype == problem.dtype, w.dtype == problem.dtype)
+    return Bound(problem, chosen.kernel, batched, problem.output_shape if batched else problem.output_shape[1:])
 
 
 def _remember(key: Any, bound: Bound) -> None:
@@ -162,34 +168,35 @@ def _plain(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any, out: Any, weights: tuple[Any, ...] = ()) -> Any:
+def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any, out: Any) -> Any:
     """Run a bound kernel: make or check `out`, add the batch axis, avoid overlaps, return what the user gets."""
-    problem = bound.problem
-    result = kind.empty(bound.output_shape, problem.dtype) if out is None else out
+    result = kind.empty(bound.output_shape, bound.problem.dtype) if out is None else out
     y = kind.view("out", result)
     if out is not None:
+        if kind is arrays.NUMPY and not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be an array to write into, got {type(out).__name__}")
         _check_like("out", y, bound, "")
     if residual is not None:
         _check_like("residual", residual, bound, " (residual never broadcasts)")
-    if problem.batch == 0:
+    if bound.problem.batch == 0:
         return result
-    if kind.device != "cpu":
+    if kind.device == "cpu":
+        _run_on_cpu(bound, x, packed, y, residual, fresh=out is None)
+    else:
         bound.kernel.run(x, packed, y, residual)
-        return result
-    _run_on_cpu(bound, x, packed, y, residual, () if out is None else weights)
     return result
 
 
-def _run_on_cpu(bound: Bound, x: np.ndarray, packed: Any, y: np.ndarray, residual: np.ndarray | None,
-                weights: tuple[Any, ...]) -> None:
+def _run_on_cpu(bound: Bound, x: np.ndarray, packed: Any, y: np.ndarray, residual: np.ndarray | None, fresh: bool) -> None:
     dtype = bound.problem.dtype
-    if not y.flags.writeable:
-        raise ValueError("out must be writeable, got a read-only array")
     x = arrays.ready(x, dtype)
-    target = y
-    if _needs_temporary(x, y, residual, weights):
-        target = np.empty(y.shape, dtype)
     r = None if residual is None else arrays.ready(residual, dtype)
+    target = y
+    if not fresh:
+        if not y.flags.writeable:
+            raise ValueError("out must be writeable, got a read-only array")
+        if _needs_temporary(x, y, r):
+            target = np.empty(y.shape, dtype)
     if bound.batched:
         bound.kernel.run(x, packed, target, r)
     else:
@@ -198,11 +205,9 @@ def _run_on_cpu(bound: Bound, x: np.ndarray, packed: Any, y: np.ndarray, residua
         y[...] = target
 
 
-def _needs_temporary(x: np.ndarray, y: np.ndarray, residual: np.ndarray | None, weights: tuple[Any, ...]) -> bool:
-    """Whether a kernel could not write `y` directly: odd bytes, or memory shared with what it still reads."""
-    if not (y.dtype.isnative and y.flags.aligned):
-        return True
-    if np.may_share_memory(x, y) or any(w is not None and np.may_share_memory(w, y) for w in weights):
+def _needs_temporary(x: np.ndarray, y: np.ndarray, residual: np.ndarray | None) -> bool:
+    """Whether a kernel could not write `y` directly: odd bytes, or memory that it still reads. (Weights are packed by then.)"""
+    if not (y.dtype.isnative and y.flags.aligned) or np.may_share_memory(x, y):
         return True
     if residual is None or not np.may_share_memory(residual, y):
         return False

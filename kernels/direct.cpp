@@ -7,6 +7,8 @@
 // row of its own, so that neighbours are adjacent again. Weights are packed [panel][k][MR] and broadcast. All k in one
 // pass: the output is written once.
 // Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
+#include <limits>
+
 #include "driver.hpp"
 #include "epilogue.hpp"
 
@@ -30,10 +32,19 @@ struct Place {  // of one vector of pixels: where it is read, where its lanes fi
     int64_t first, last;
 };
 
+// Where a tile goes straight from the registers: whole vectors, no residual, and no activation but a lower limit (relu: 0).
+template <class T>
+struct Straight {
+    T* y;  // null: into the tile buffer instead
+    int64_t channel;
+    T least;
+};
+
 // ---- micro-kernel: tile[m][v][:] = bias[m] + sum over k of w[k][m] * x[place[v] + tap[k]]
 
 template <class T, int MR, int NV>
-FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, const T* w, const T* bias, T* tile) {
+FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, const T* w, const T* bias, T* tile,
+                             const Straight<T>& straight) {
     constexpr int L = lanes<T>;
     const T* p[NV];
     Vec<T> sum[MR][NV];
@@ -67,6 +78,15 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
             }
         }
     }
+    if (straight.y) {
+        const Vec<T> least = broadcast(straight.least);
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m)
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; ++v)  // a comparison that keeps NaN
+                store(straight.y + m * straight.channel + place[v].output, sum[m][v] < least ? least : sum[m][v]);
+        return;
+    }
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
@@ -74,7 +94,7 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
 }
 
 template <class T>
-using Micro = void (*)(const T*, const Place*, const int64_t*, int64_t, const T*, const T*, T*);
+using Micro = void (*)(const T*, const Place*, const int64_t*, int64_t, const T*, const T*, T*, const Straight<T>&);
 
 template <class T, int MR, size_t... V>
 constexpr Micro<T> with_vectors(int64_t vectors, std::index_sequence<V...>) {
@@ -92,10 +112,10 @@ constexpr Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<M
 // ---- packed weights: bias [channel of all groups], then weights [group][panel][k][rows of the panel], panels of equal split
 
 template <class T>
-struct WeightPacking {
+struct DirectPacking {
     int64_t k, channels, panels;
 
-    explicit WeightPacking(const Problem& p) : k(products(p)), channels(p.out_channels), panels(ceil_div(p.out_channels, max_rows)) {}
+    explicit DirectPacking(const Problem& p) : k(products(p)), channels(p.out_channels), panels(ceil_div(p.out_channels, max_rows)) {}
     int64_t first(int64_t panel) const { return channels * panel / panels; }
     int64_t bias_elements(const Problem& p) const { return round_up(p.groups * channels, 64 / int64_t(sizeof(T))); }
     size_t bytes(const Problem& p) const { return size_t(bias_elements(p) + p.groups * channels * k) * sizeof(T); }
@@ -107,19 +127,23 @@ struct WeightPacking {
 // ---- one call
 
 template <class T>
-struct Job {
+struct Direct {
     static constexpr int L = lanes<T>;
-    using Packing = WeightPacking<T>;
+    using Packing = DirectPacking<T>;
     Problem p;
     Call call;
-    bool raw;  // the input is read where it lies
+    bool raw;     // the input is read where it lies
+    bool simple;  // whole vectors can be stored straight from the registers
     Packing packing;
     Blocking blocking;
     Tasks tasks;
     Strides strides;
 
-    Job(const Problem& problem, const Call& c, int threads)
-        : p(problem), call(c), raw(readable(problem, c.input)), packing(problem), blocking(p, limits(), sizeof(T)),
+    Direct(const Problem& problem, const Call& c, int threads)
+        : p(problem), call(c), raw(readable(problem, c.input)),
+          simple(c.output.space[2] == 1 && !c.residual.data &&
+                 (problem.activation == Activation::none || problem.activation == Activation::relu)),
+          packing(problem), blocking(p, limits(), sizeof(T)),
           tasks(p, blocking, packing.panels, false, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
     static Limits limits() { return {4096, 192 << 10, 32 * L, 4 * L, true}; }
@@ -148,7 +172,7 @@ struct Job {
         int64_t* tap;
         Place* places;
         size_t bytes;
-        Scratch(const Job& j, void* base) {
+        Scratch(const Direct& j, void* base) {
             Arena arena(base);
             slab = arena.take<T>(j.blocking.slab_elements + L);
             tile = arena.take<T>(max_sums * L);
@@ -187,10 +211,17 @@ struct Job {
             for (int64_t i = 0; i < tiles; ++i) {
                 const int64_t from = vectors * i / tiles, count = vectors * (i + 1) / tiles - from;
                 const Micro<T> kernel = micro_at<T>(rows, count, std::make_index_sequence<size_t(max_rows)>{});
-                kernel(raw ? image : s.slab, s.places + from, s.tap, packing.k, w, packed + channel, s.tile);
-                finish(s.tile, s.places + from, rows, count, y, r);
+                const Straight<T> straight = straighten(s.places + from, count, y);
+                kernel(raw ? image : s.slab, s.places + from, s.tap, packing.k, w, packed + channel, s.tile, straight);
+                if (!straight.y) finish(s.tile, s.places + from, rows, count, y, r);
             }
         }
+    }
+
+    Straight<T> straighten(const Place* places, int64_t vectors, T* y) const {
+        bool whole = simple;
+        for (int64_t v = 0; v < vectors; ++v) whole &= places[v].last - places[v].first == L;
+        return {whole ? y : nullptr, call.output.channel, p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity()};
     }
 
     FASTCONV_NOINLINE void finish(const T* tile, const Place* places, int64_t rows, int64_t vectors, T* y, const T* r) const {
@@ -217,7 +248,7 @@ struct Job {
 }  // namespace
 
 const Algorithm& direct_algorithm() {
-    static const Algorithm algorithm = Driver<Job>::algorithm("direct");
+    static const Algorithm algorithm = Driver<Direct>::algorithm("direct");
     return algorithm;
 }
 

@@ -6,6 +6,9 @@
 //   Scratch(job, base): tap, bytes                        memory of one part, laid out from base
 //   list(box, scratch) -> count                           where the box reads and writes; kept while the box stays the same
 //   compute(task, box, scratch, count)                    one task
+//
+// Jobs need names of their own (Gemm, Direct): gcc gives Driver<Job> external linkage even where Job is in an unnamed
+// namespace, and two of one name would silently become one.
 #pragma once
 #include "window.hpp"
 

@@ -69,11 +69,11 @@ constexpr Micro<T> micro_at(int rows, std::index_sequence<I...>) {
 // ---- packed weights: bias [group][padded oc], then weights [group][block][k][width of the block]
 
 template <class T>
-struct WeightPacking {
+struct GemmPacking {
     static constexpr int64_t wide = 2 * lanes<T>;
     int64_t k, channels, padded, blocks;
 
-    explicit WeightPacking(const Problem& p) : k(products(p)), channels(p.out_channels) {
+    explicit GemmPacking(const Problem& p) : k(products(p)), channels(p.out_channels) {
         padded = round_up(channels, lanes<T>);
         blocks = ceil_div(padded, wide);
     }
@@ -112,7 +112,7 @@ struct PackJob {
 
     static void part(void* context, int64_t index) {
         const PackJob& job = *static_cast<PackJob*>(context);
-        const WeightPacking<T> packing(job.p);
+        const GemmPacking<T> packing(job.p);
         const int64_t count = job.p.groups * packing.blocks;
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
             const int64_t group = i / packing.blocks, block = i % packing.blocks, first = block * packing.wide;
@@ -132,9 +132,9 @@ struct Run {  // pixels that follow each other along w
 };
 
 template <class T>
-struct Job {
+struct Gemm {
     static constexpr int L = lanes<T>;
-    using Packing = WeightPacking<T>;
+    using Packing = GemmPacking<T>;
     Problem p;
     Call call;
     bool raw;  // the input is read where it lies
@@ -143,7 +143,7 @@ struct Job {
     Tasks tasks;
     Strides strides;
 
-    Job(const Problem& problem, const Call& c, int threads)
+    Gemm(const Problem& problem, const Call& c, int threads)
         : p(problem), call(c), raw(c.input.data && !is_padded(problem) && !aliasing(problem, c.input)), packing(problem),
           blocking(p, limits(), sizeof(T)), tasks(p, blocking, packing.blocks, heavy(), threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
@@ -168,7 +168,7 @@ struct Job {
         int64_t *tap, *pixel;
         Run* runs;
         size_t bytes;
-        Scratch(const Job& j, void* base) {
+        Scratch(const Gemm& j, void* base) {
             Arena arena(base);
             slab = arena.take<T>(j.blocking.slab_elements);
             tile = arena.take<T>(j.blocking.pixels() * Packing::wide);
@@ -305,7 +305,7 @@ struct Job {
 }  // namespace
 
 const Algorithm& gemm_algorithm() {
-    static const Algorithm algorithm = Driver<Job>::algorithm("gemm");
+    static const Algorithm algorithm = Driver<Gemm>::algorithm("gemm");
     return algorithm;
 }
 
