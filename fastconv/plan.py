@@ -6,6 +6,7 @@ the registry's order. The plan keeps each reason, and prints itself.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
@@ -80,10 +81,14 @@ def _label(rejected: Rejected) -> str:
     return rejected.backend if rejected.candidate is None else f"{rejected.backend} {rejected.candidate}"
 
 
-@functools.lru_cache(maxsize=512)
 def bind(problem: ConvProblem, backend: str, candidate: Candidate) -> Kernel:
     """The kernel of a candidate for a problem, cached."""
-    return get(backend).bind(problem, candidate)
+    return _bind(problem, get(backend), candidate)
+
+
+@functools.lru_cache(maxsize=512)
+def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
+    return who.bind(problem, candidate)  # keyed by the object: another backend may take its name (`register`)
 
 
 def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu") -> Plan:
@@ -92,11 +97,12 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
     Raises:
         Unavailable: the backend asked for cannot run here.
         Unsupported: everything that was asked for refuses the problem.
-        ValueError: there is no such backend or algorithm.
+        ValueError: there is no such backend.
     """
     if backend == "auto" and device == "cpu":
         backend = settings.current().backend
-    return _plan(problem, backend, algorithm, device, settings.current().serial)
+    made = _plan(problem, backend, algorithm, device, settings.current().serial)
+    return dataclasses.replace(made, problem=problem)  # equal problems may have different names
 
 
 @functools.lru_cache(maxsize=4096)
@@ -104,6 +110,8 @@ def _plan(problem: ConvProblem, backend: str, algorithm: str | None, device: str
     accepted: list[tuple[tuple[bool, float, int], str, Candidate]] = []
     rejected: list[Rejected] = []
     for who in _asked(backend, device):
+        if device == "cuda" and who.device != "cuda":
+            raise Unsupported(f"backend {who.name!r} computes on the CPU, and does not take CUDA arrays")
         reason = who.unavailable()
         if reason is not None:
             if backend != "auto":
