@@ -234,6 +234,11 @@ struct Direct {
                     Vec<T> value = load(tile);
                     if (r) value += load(r + at.residual);
                     store(y + at.output, epilogue(value));
+                } else if (adjacent) {
+                    const int64_t n = at.last - at.first;
+                    Vec<T> value = load_first(tile + at.first, n);
+                    if (r) value += load_first(r + at.residual + at.first, n);
+                    store_first(y + at.output + at.first, epilogue(value), n);
                 } else {
                     for (int64_t i = at.first; i < at.last; ++i) {
                         T value = tile[i];

@@ -50,17 +50,48 @@ FASTCONV_INLINE Vec<T> broadcast(T x) {
     return x - Vec<T>{};  // x - 0 is x for every x, -0 and NaN included; compiles to a broadcast
 }
 
-// The first n lanes; the others are 0, their memory is not touched.
+// n < lanes elements, in pieces of constant size: a call to memcpy costs more than the copy.
+template <class T, int Piece = lanes<T> / 2>
+FASTCONV_INLINE void copy_few(T* to, const T* from, int64_t n) {
+    if (n & Piece) {
+        std::memcpy(to, from, sizeof(T) * Piece);
+        to += Piece, from += Piece;
+    }
+    if constexpr (Piece > 1) copy_few<T, Piece / 2>(to, from, n);
+}
+
+// n elements; neither side is touched beyond them.
+template <class T>
+FASTCONV_INLINE void copy(T* to, const T* from, int64_t n) {
+    constexpr int L = lanes<T>;
+    int64_t i = 0;
+    for (; i + L <= n; i += L) store(to + i, load(from + i));
+    copy_few(to + i, from + i, n - i);
+}
+
+template <class T>
+FASTCONV_INLINE void clear(T* to, int64_t n) {
+    constexpr int L = lanes<T>;
+    const Vec<T> zero{};
+    int64_t i = 0;
+    for (; i + L <= n; i += L) store(to + i, zero);
+    T none[L] = {};
+    copy_few(to + i, none, n - i);
+}
+
+// The first n < lanes lanes; the others are 0, their memory is not touched.
 template <class T>
 FASTCONV_INLINE Vec<T> load_first(const T* p, int64_t n) {
-    Vec<T> v{};
-    std::memcpy(&v, p, size_t(n) * sizeof(T));
-    return v;
+    alignas(vector_bytes) T lane[lanes<T>] = {};
+    copy_few(lane, p, n);
+    return load(lane);
 }
 
 template <class T>
 FASTCONV_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
-    std::memcpy(p, &v, size_t(n) * sizeof(T));
+    alignas(vector_bytes) T lane[lanes<T>];
+    store(lane, v);
+    copy_few(p, lane, n);
 }
 
 // Lane l of the result is lane index(l) of a, or, from `lanes` on, of b.

@@ -171,27 +171,37 @@ struct Box {
     int64_t pixels() const { return size[0] * size[1] * size[2]; }
 };
 
-// One row of the slab: padded coordinates first, first + step, ... of axis w, `count` of them.
-template <class T>
-void fill_row(const Problem& p, const T* row, int64_t stride, int64_t first, int64_t step, int64_t count, T* out) {
-    const int64_t n = p.input[2];
-    const int64_t inside = first >= 0 ? 0 : std::min(count, ceil_div(-first, step));
-    const int64_t end = first >= n ? inside : std::max(inside, std::min(count, ceil_div(n - first, step)));
-    for (int64_t i = 0; i < inside; ++i) {
-        const int64_t s = source(p, 2, first + i * step);
-        out[i] = s < 0 ? T(0) : row[s * stride];
+// How rows of the slab are filled: padded coordinates first, first + step, ... of axis w, `count` of them; those from
+// `inside` to `end` lie in the input, so that no row needs to look again.
+struct RowFill {
+    int64_t first, step, count, inside, end;
+
+    RowFill(const Problem& p, int64_t first_, int64_t step_, int64_t count_) : first(first_), step(step_), count(count_) {
+        const int64_t n = p.input[2];
+        inside = first >= 0 ? 0 : std::min(count, ceil_div(-first, step));
+        end = first >= n ? inside : std::max(inside, std::min(count, ceil_div(n - first, step)));
     }
-    const T* from = row + (first + inside * step) * stride;
-    if (stride * step == 1) {
-        std::memcpy(out + inside, from, size_t(end - inside) * sizeof(T));
-    } else {
-        for (int64_t i = 0; i < end - inside; ++i) out[inside + i] = from[i * stride * step];
+
+    template <class T>
+    FASTCONV_INLINE void operator()(const Problem& p, const T* row, int64_t stride, T* out) const {
+        const bool zeros = p.padding_mode == PaddingMode::zeros;
+        if (zeros) clear(out, inside), clear(out + end, count - end);
+        else borders(p, row, stride, out);
+        const T* from = row + (first + inside * step) * stride;
+        if (stride * step == 1) {
+            copy(out + inside, from, end - inside);
+        } else {
+            for (int64_t i = inside; i < end; ++i, from += stride * step) out[i] = *from;
+        }
     }
-    for (int64_t i = end; i < count; ++i) {
-        const int64_t s = source(p, 2, first + i * step);
-        out[i] = s < 0 ? T(0) : row[s * stride];
+
+   private:
+    template <class T>
+    FASTCONV_NOINLINE void borders(const Problem& p, const T* row, int64_t stride, T* out) const {
+        for (int64_t i = 0; i < inside; ++i) out[i] = row[source(p, 2, first + i * step) * stride];
+        for (int64_t i = end; i < count; ++i) out[i] = row[source(p, 2, first + i * step) * stride];
     }
-}
+};
 
 // The input of one box, all channels of its group, with the padding written out.
 template <class T>
@@ -203,21 +213,18 @@ void fill_slab(const Problem& p, const Blocking& blocking, const Box& box, const
         count[a] = extent(p, a, box.size[a]);
     }
     const int64_t phases = s.phase ? p.stride[2] : 1;
-    for (int64_t c = 0; c < p.in_channels; ++c) {
-        for (int64_t d = 0; d < count[0]; ++d) {
-            const int64_t from_d = source(p, 0, first[0] + d);
-            for (int64_t h = 0; h < count[1]; ++h) {
-                const int64_t from_h = source(p, 1, first[1] + h);
-                T* out = slab + c * s.channel + d * s.d + h * s.h;
-                if (from_d < 0 || from_h < 0) {
-                    std::fill(out, out + s.h, T(0));
-                    continue;
+    for (int64_t f = 0; f < phases; ++f) {
+        const RowFill fill(p, first[2] + f, phases, ceil_div(count[2] - f, phases));
+        for (int64_t c = 0; c < p.in_channels; ++c)
+            for (int64_t d = 0; d < count[0]; ++d) {
+                const int64_t from_d = source(p, 0, first[0] + d);
+                for (int64_t h = 0; h < count[1]; ++h) {
+                    const int64_t from_h = source(p, 1, first[1] + h);
+                    T* out = slab + c * s.channel + d * s.d + h * s.h + f * s.phase;
+                    if (from_d < 0 || from_h < 0) clear(out, fill.count);
+                    else fill(p, image + c * view.channel + from_d * view.space[0] + from_h * view.space[1], view.space[2], out);
                 }
-                const T* row = image + c * view.channel + from_d * view.space[0] + from_h * view.space[1];
-                for (int64_t f = 0; f < phases; ++f)
-                    fill_row(p, row, view.space[2], first[2] + f, phases, ceil_div(count[2] - f, phases), out + f * s.phase);
             }
-        }
     }
 }
 

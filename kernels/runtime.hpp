@@ -1,0 +1,186 @@
+// What runtime.pyx needs of the machine: CPU features, aligned memory, and two measurements.
+#pragma once
+#include <stdlib.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <new>
+
+#include "pool.hpp"
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace fastconv {
+
+// ---------------------------------------------------------------------------------------------------- CPU features
+
+// Every feature of x86-64-v3 and -v4, and that the system saves the registers. Asked of the CPU itself: not every
+// supported compiler's __builtin_cpu_supports knows all of the names.
+#if defined(__x86_64__)
+inline bool has_all(unsigned word, std::initializer_list<int> bits) {
+    for (int bit : bits)
+        if (!(word >> bit & 1)) return false;
+    return true;
+}
+
+inline bool system_saves(unsigned registers) {
+    unsigned low, high;
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & registers) == registers;
+}
+
+inline bool runs_avx2() {
+    unsigned a, b, c, d;
+    // sse3, ssse3, fma, cmpxchg16b, sse4.1, sse4.2, movbe, popcnt, osxsave, avx, f16c
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, {0, 9, 12, 13, 19, 20, 22, 23, 27, 28, 29})) return false;
+    if (!__get_cpuid(0x80000001, &a, &b, &c, &d) || !has_all(c, {0, 5})) return false;           // lahf, lzcnt
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_all(b, {3, 5, 8})) return false;        // bmi1, avx2, bmi2
+    return system_saves(0x06);                                                                    // xmm, ymm
+}
+
+inline bool runs_avx512() {
+    unsigned a, b, c, d;
+    if (!runs_avx2() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    return has_all(b, {16, 17, 28, 30, 31}) && system_saves(0xe6);  // f, dq, cd, bw, vl; also masks, zmm
+}
+#else
+inline bool runs_avx2() { return false; }
+inline bool runs_avx512() { return false; }
+#endif
+
+// ---------------------------------------------------------------------------------------------------------- memory
+
+constexpr size_t huge_page = size_t(2) << 20;
+
+// 64-byte aligned, uninitialised, to be freed with free(); null when there is none. Large blocks ask for huge pages: a
+// page fault costs ~0.25 us per 4 KiB, several times what copying the page does.
+inline void* allocate(size_t bytes) {
+    if (bytes > SIZE_MAX / 2) return nullptr;
+    const bool large = bytes >= 2 * huge_page;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, large ? huge_page : 64, std::max<size_t>(bytes, 64)) != 0) return nullptr;
+#if defined(__linux__)
+    if (large) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
+struct Freer {
+    void operator()(void* memory) const { free(memory); }
+};
+
+// The calling thread's scratch memory: grows, and is kept between calls unless it is very large.
+class Workspace {
+public:
+    static void* borrow(size_t bytes) {
+        Workspace& mine = of_this_thread();
+        if (bytes > mine.bytes_) {
+            mine.memory_.reset();
+            mine.memory_.reset(allocate(bytes));
+            mine.bytes_ = mine.memory_ ? bytes : 0;
+        }
+        return mine.memory_.get();
+    }
+    static void give_back() {
+        Workspace& mine = of_this_thread();
+        if (mine.bytes_ <= kept_bytes) return;
+        mine.memory_.reset();
+        mine.bytes_ = 0;
+    }
+
+private:
+    static constexpr size_t kept_bytes = size_t(64) << 20;
+    static Workspace& of_this_thread() {
+        static thread_local Workspace workspace;
+        return workspace;
+    }
+    std::unique_ptr<void, Freer> memory_;
+    size_t bytes_ = 0;
+};
+
+// Runs the algorithm with scratch memory; false when there is none.
+inline bool run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
+    call.workspace = nullptr;
+    if (workspace_bytes) {
+        call.workspace = Workspace::borrow(workspace_bytes);
+        if (!call.workspace) return false;
+    }
+    algorithm.run(problem, call);
+    if (workspace_bytes) Workspace::give_back();
+    return true;
+}
+
+// ---------------------------------------------------------------------------------------------------- measurements
+
+inline double now_seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+struct alignas(128) Amount {
+    double done;
+};
+
+// Calls step(part), which returns the amount it did, on `threads` threads until `seconds` have passed; amount per
+// second. A thread that comes late does less, and one that never comes does nothing: the figure is what was done.
+template <class Step>
+double measure_rate(int threads, double seconds, Step step) {
+    struct Region {
+        Step& step;
+        double deadline;
+        std::unique_ptr<Amount[]> amounts;
+    } region{step, 0, std::unique_ptr<Amount[]>(new (std::nothrow) Amount[threads])};
+    if (!region.amounts) return 0;
+    const Body body = [](void* context, int64_t part) {
+        Region& mine = *static_cast<Region*>(context);
+        double done = 0;
+        while (now_seconds() < mine.deadline) done += mine.step(part);
+        mine.amounts[part].done = done;
+    };
+    region.deadline = now_seconds() + std::min(0.002, seconds);  // wakes the workers, warms the caches and the clocks
+    parallel_for(threads, body, &region);
+    const double start = now_seconds();
+    region.deadline = start + seconds;
+    parallel_for(threads, body, &region);
+    const double elapsed = now_seconds() - start;
+    double total = 0;
+    for (int part = 0; part < threads; ++part) total += region.amounts[part].done;
+    return total / elapsed;
+}
+
+inline double peak_flops(const Module& module, Dtype dtype, int threads, double seconds) {
+    return measure_rate(threads, seconds, [&](int64_t) { return module.fma_loop(dtype, 64); });  // ~6 us
+}
+
+// Bytes read plus bytes written per second; negative when there is no memory for the two buffers.
+inline double copy_bandwidth(size_t bytes, int threads, double seconds) {
+    const std::unique_ptr<void, Freer> from(allocate(bytes)), to(allocate(bytes));
+    if (!from || !to) return -1;
+    const size_t chunk = bytes / threads;
+    const int copies = static_cast<int>(std::max<size_t>(1, (size_t(1) << 18) / std::max<size_t>(chunk, 1)));
+    struct Touch {
+        char *from, *to;
+        size_t chunk;
+    } touch{static_cast<char*>(from.get()), static_cast<char*>(to.get()), chunk};
+    parallel_for(threads, [](void* context, int64_t part) {  // by the thread that will use it: its memory node
+        const Touch& t = *static_cast<Touch*>(context);
+        std::memset(t.from + part * t.chunk, 1, t.chunk);
+        std::memset(t.to + part * t.chunk, 2, t.chunk);
+    }, &touch);
+    return measure_rate(threads, seconds, [&](int64_t part) {
+        for (int copy = 0; copy < copies; ++copy) {
+            std::memcpy(touch.to + part * chunk, touch.from + part * chunk, chunk);
+            asm volatile("" ::: "memory");
+        }
+        return 2.0 * static_cast<double>(chunk) * copies;
+    });
+}
+
+}  // namespace fastconv
