@@ -1,0 +1,126 @@
+"""What this machine is: hardware, backends, libraries. Stable facts only: no host names, no paths."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, backends, settings
+from ..backends import cython_native
+
+_PACKAGES = ("numba", "llvmlite", "numba-cuda", "scipy", "torch", "rich", "matplotlib")
+_FINGERPRINT = ("cpu", "architecture", "system", "cores", "logical_cpus", "caches", "isas_supported")
+
+
+def describe() -> dict[str, Any]:
+    """Everything that `fastconv info` shows; JSON-ready."""
+    now = settings.current()
+    facts: dict[str, Any] = {
+        "fastconv": __version__,
+        "cpu": cpu_name(),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "cores": settings._physical_cores(),
+        "logical_cpus": os.cpu_count(),
+        "caches": caches(),
+        "isas_supported": isas_supported(),
+        "isas_built": list(cython_native.built_isas()),
+        "isa_forced": now.isa,
+        "threads": now.num_threads,
+        "backends": backends(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": blas(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+    facts["fingerprint"] = fingerprint(facts)
+    return facts
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """The same for the same hardware, whatever is installed on it."""
+    stable = json.dumps({key: facts[key] for key in _FINGERPRINT}, sort_keys=True)
+    return hashlib.sha256(stable.encode()).hexdigest()[:12]
+
+
+def cpu_name() -> str:
+    """The processor's name: by py-cpuinfo where it is installed, else by what the system says at once."""
+    try:
+        from cpuinfo import get_cpu_info
+    except ImportError:
+        pass
+    else:
+        name = get_cpu_info().get("brand_raw")
+        if name:
+            return str(name)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def caches() -> dict[str, str]:
+    """Sizes of one core's caches by level, where Linux tells: {"L1d": "32K", ...}."""
+    found = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction":
+            found[f"L{level}" + ("d" if kind == "Data" else "")] = size
+    return found
+
+
+def isas_supported() -> list[str] | None:
+    """The builds that this CPU could run; None: nobody asked it, as no native module is built."""
+    runtime = cython_native.runtime()
+    return None if runtime is None else list(runtime.supported_isas())
+
+
+def blas() -> str:
+    """NumPy's BLAS and its version."""
+    try:
+        found = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index]
+        return f"{found['name']} {found['version']}"
+    except (KeyError, TypeError):
+        return "unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """For people."""
+    supported = facts["isas_supported"]
+    isas = "unknown: no native module is built" if supported is None else ", ".join(supported)
+    lines = [
+        ("fastconv", facts["fastconv"]),
+        ("CPU", f"{facts['cpu']} ({facts['architecture']}, {facts['system']})"),
+        ("cores", f"{facts['cores']} usable, {facts['logical_cpus']} logical"),
+        ("caches", ", ".join(f"{level} {size}" for level, size in facts["caches"].items()) or "unknown"),
+        ("ISAs", f"supported: {isas}"),
+        ("", f"built: {', '.join(facts['isas_built']) or 'none'}"),
+        *([("", f"forced: {facts['isa_forced']}")] if facts["isa_forced"] else []),
+        ("threads", facts["threads"]),
+        *[("backends" if i == 0 else "", f"{name:<8} {reason or 'available'}")
+          for i, (name, reason) in enumerate(facts["backends"].items())],
+        ("Python", facts["python"]),
+        ("NumPy", f"{facts['numpy']}, BLAS {facts['blas']}"),
+        *[("packages" if i == 0 else "", f"{name} {version}") for i, (name, version) in enumerate(facts["packages"].items())],
+        ("machine", f"fingerprint {facts['fingerprint']}"),
+    ]
+    return "\n".join(f"{label:<10} {value}" for label, value in lines)

@@ -1,0 +1,157 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastconv import cli
+from fastconv.backends import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = 'mb1_ic3ih8iw8_oc4oh6ow6_kh3kw3sh1sw1ph0pw0_n"tiny"'
+OPTIONAL = ("rich", "matplotlib", "cpuinfo", "threadpoolctl", "platformdirs")
+
+
+def fastconv(*arguments: str, without: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own; `without`: packages that do not import there."""
+    code = f"import sys\nfor name in {without!r}: sys.modules[name] = None\nfrom fastconv.cli import main\nsys.exit(main())"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False,
+                          env={**os.environ, "PYTHONPATH": path, **environment})
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a wrong command ends with."""
+    assert cli.main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.startswith("fastconv: ") and output.err.count("\n") == 1
+    return output.err
+
+
+def test_info_as_json() -> None:
+    done = fastconv("info", "--json", FASTCONV_NUM_THREADS="3", FASTCONV_ISA="baseline")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["threads"] == 3 and facts["isa_forced"] == "baseline"
+    assert facts["cpu"] and facts["cores"] >= 1 and facts["numpy"] and facts["blas"] and len(facts["fingerprint"]) == 12
+    assert set(facts["backends"]) == set(registry()) and facts["backends"]["im2col"] is None
+
+
+def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("CPU", "ISAs", "threads", "im2col   available", "NumPy", "fingerprint"))
+
+
+@pytest.mark.parametrize("command", [
+    ("info",), ("explain", TINY), ("check", "--quick", "--backend", "im2col")], ids=lambda command: command[0])
+def test_commands_without_optional_packages(command: tuple[str, ...]) -> None:
+    done = fastconv(*command, without=OPTIONAL)
+    assert done.returncode == 0 and done.stdout and not done.stderr
+
+
+def test_bench_without_rich_says_what_to_install(tmp_path: Path) -> None:
+    done = fastconv("bench", TINY, "--json", str(tmp_path / "x.json"), without=OPTIONAL)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "fastconv: fastconv bench needs rich: pip install 'fastconv[bench]'\n"
+
+
+def test_python_m_fastconv() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-m", "fastconv", "--version"], capture_output=True, text=True, env=environment,
+                          timeout=60, check=True)
+    assert done.stdout.startswith("fastconv ")
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", f"--dt=f64 {TINY}", "--backend", "im2col"]) == 0
+    text = capsys.readouterr().out
+    assert "plan       im2col im2col" in text and "--dt=f64 mb1_ic3" in text
+
+
+def test_explain_refusals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot read 'x8oc4'" in fails(capsys, "explain", "mb1_ic3ih8x8oc4")
+    assert "does not compute" in fails(capsys, "explain", TINY, "--backend", "im2col", "--algorithm", "winograd")
+    assert "got 'abacus'" in fails(capsys, "explain", TINY, "--backend", "abacus")
+
+
+def test_check_fails_where_a_backend_is_wrong(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastconv import activations
+
+    monkeypatch.setattr(activations, "apply", lambda activation, array: array.fill(0))
+    assert cli.main(["check", "--quick", "--backend", "im2col"]) == 1
+    assert "im2col" in capsys.readouterr().out
+
+
+def test_bench_writes_table_record_and_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["bench", TINY, "--backend", "im2col,naive", "--seconds", "0.1", "--threads", "1"]) == 0
+    text = capsys.readouterr().out
+    record, = Path("fastconv-results").glob("*.json")
+    assert "tiny" in text and "im2col" in text and "1 thread" in text and f"record: {record}" in text
+    read = json.loads(record.read_text())
+    assert {b["extra_info"]["backend"] for b in read["benchmarks"]} == {"im2col", "naive"}
+    assert record.with_suffix(".png").exists() or "no chart" in text
+
+
+def test_bench_in_a_process_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    done = fastconv("bench", TINY, "--backend", "im2col", "--seconds", "0.1", "--json", str(tmp_path / "made" / "x.json"),
+                    "--chart", str(tmp_path / "x.svg"))
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr, "colours only on a terminal"
+    assert (tmp_path / "made" / "x.json").exists() and "im2col" in done.stdout
+
+
+def test_bench_refuses_before_it_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.txt").write_text(f"{TINY}\n# fine so far\nmb1_ic3ih8\n")
+    Path("file").write_text("")
+    assert "bad.txt, line 3: malformed problem" in fails(capsys, "bench", "bad.txt")
+    assert "no suite or file 'resnet'" in fails(capsys, "bench", "resnet")
+    assert "cannot read" in fails(capsys, "bench", "mb1_ic3zz")
+    assert "got 'abacus'" in fails(capsys, "bench", TINY, "--backend", "abacus")
+    assert "num_threads must be positive" in fails(capsys, "bench", TINY, "--threads", "0")
+    assert "--seconds must be positive" in fails(capsys, "bench", TINY, "--seconds", "0")
+    assert "file" in fails(capsys, "bench", TINY, "--json", "file/x.json")
+    assert "cannot write ." in fails(capsys, "bench", TINY, "--json", ".", "--chart", "x.png")
+    assert "--chart must end in" in fails(capsys, "bench", TINY, "--chart", "x.gif")
+
+
+def test_ctrl_c_keeps_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    naive = registry()["naive"]
+    bind = type(naive).bind
+
+    def interrupted(self, problem, candidate):
+        if problem.batch == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return bind(self, problem, candidate)
+
+    monkeypatch.setattr(type(naive), "bind", interrupted)
+    record = tmp_path / "kept.json"
+    code = cli.main(["bench", TINY, TINY.replace("mb1", "mb3"), "--backend", "naive", "--seconds", "0.05", "--json",
+                     str(record)])
+    output = capsys.readouterr()
+    assert code == 130 and "interrupted after 1 of 2 problems" in output.err and "tiny" in output.out
+    read = json.loads(record.read_text())
+    assert read["interrupted"] is True and len(read["benchmarks"]) == 1
+
+
+def test_wrong_results_end_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    from fastconv import activations
+
+    monkeypatch.setattr(activations, "apply", lambda activation, array: array.fill(0))
+    assert cli.main(["bench", TINY, "--backend", "im2col", "--seconds", "0.05", "--json", str(tmp_path / "x.json")]) == 1
+    assert "wrong result" in capsys.readouterr().out
