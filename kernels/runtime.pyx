@@ -1,0 +1,420 @@
+# cython: language_level=3, freethreading_compatible=True, binding=False, embedsignature=True
+# cython: boundscheck=False, wraparound=False, cdivision=True
+"""What the native kernels share: which CPU this is, the thread pool, and kernels bound to a problem.
+
+Private to fastconv. Shapes, types and strides are checked here as well, so that a mistake above is a ValueError.
+"""
+import operator
+
+cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t, int64_t, uintptr_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+cnp.import_array()
+
+
+cdef extern from "abi.hpp" namespace "fastconv" nogil:
+    int abi_version
+    cdef enum Dtype "fastconv::Dtype":
+        pass
+    cdef enum PaddingMode "fastconv::PaddingMode":
+        pass
+    cdef enum Activation "fastconv::Activation":
+        pass
+    cdef struct Problem:
+        Dtype dtype
+        PaddingMode padding_mode
+        Activation activation
+        int32_t has_bias, has_residual, strict
+        double activation_parameter
+        int64_t batch, groups, in_channels, out_channels
+        int64_t[3] input, output, kernel, stride, dilation, pad_lo, pad_hi
+    cdef struct View:
+        void* data
+        int64_t batch, channel
+        int64_t[3] space
+    ctypedef void (*Body)(void*, int64_t) noexcept nogil
+    ctypedef void (*ParallelFor)(int64_t, Body, void*) noexcept nogil
+    cdef struct Call:
+        View input, output, residual
+        const void* packed
+        int32_t threads
+        ParallelFor parallel_for
+    ctypedef const char* (*Refuses)(const Problem&) noexcept nogil
+    ctypedef size_t (*PackedBytes)(const Problem&) noexcept nogil
+    ctypedef size_t (*WorkspaceBytes)(const Problem&, int) noexcept nogil
+    ctypedef void (*Pack)(const Problem&, const void*, const void*, void*, int, ParallelFor) noexcept nogil
+    cdef struct Algorithm:
+        const char* name
+        Refuses refuses
+        PackedBytes packed_bytes
+        WorkspaceBytes workspace_bytes
+        Pack pack
+    cdef struct CModule "fastconv::Module":
+        int32_t abi
+        const char* isa
+        int32_t float32_lanes
+        int32_t algorithm_count
+        const Algorithm* algorithms
+
+cdef extern from "runtime.hpp" namespace "fastconv" nogil:
+    void run_parallel "fastconv::parallel_for"(int64_t, Body, void*) noexcept
+    int count_workers "fastconv::worker_count"() noexcept
+    int count_cpus "fastconv::available_cpus"() noexcept
+    bint runs_avx2() noexcept
+    bint runs_avx512() noexcept
+    void* allocate(size_t) noexcept
+    bint run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
+    double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
+    double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
+
+cdef enum:
+    AXES = 3
+
+cdef tuple DTYPES = ("float32", "float64")
+cdef tuple PADDING_MODES = ("zeros", "reflect", "symmetric", "replicate", "circular")
+cdef tuple ACTIVATIONS = (
+    None, "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
+
+
+# ------------------------------------------------------------------------------------------------ machine and threads
+
+
+def supported_isas():
+    """The builds that this CPU and its system can run, best last."""
+    isas = ["baseline"]
+    if runs_avx2():
+        isas.append("avx2")
+    if runs_avx512():
+        isas.append("avx512")
+    return tuple(isas)
+
+
+def available_cpus():
+    """CPUs this process may run on."""
+    return count_cpus()
+
+
+def worker_count():
+    """Threads the pool has started in this process."""
+    return count_workers()
+
+
+def parallel_for(int64_t parts, address_of_body, address_of_context=0):
+    """Call the C function void(void* context, int64 part) once for each part, on up to `parts` threads."""
+    cdef uintptr_t body = address_of_body
+    cdef uintptr_t context = address_of_context
+    if body == 0:
+        raise ValueError("address_of_body must not be 0")
+    with nogil:
+        run_parallel(parts, <Body> body, <void*> context)
+
+
+def parallel_for_address():
+    """Address of the C function void parallel_for(int64 parts, void (*body)(void*, int64), void* context)."""
+    return <uintptr_t> &run_parallel
+
+
+def copy_bandwidth(size_t nbytes, int threads, double seconds):
+    """Bytes read plus bytes written per second while `threads` threads copy one buffer of nbytes to another."""
+    cdef double rate
+    check_threads(threads)
+    with nogil:
+        rate = measure_copy(nbytes, threads, seconds)
+    if rate < 0:
+        raise MemoryError(f"cannot allocate two buffers of {nbytes:,} bytes")
+    return rate
+
+
+cdef int check_threads(int threads) except -1:
+    if threads < 1 or threads > 65536:
+        raise ValueError(f"threads must be between 1 and 65536, got {threads}")
+    return 0
+
+
+cdef class Module:
+    """The kernels of one ISA, from the capsule of its extension module."""
+    cdef const CModule* module
+    cdef object capsule
+    cdef readonly str isa
+    cdef readonly tuple algorithms
+    cdef readonly int lanes
+
+    def __cinit__(self, capsule):
+        self.module = <const CModule*> PyCapsule_GetPointer(capsule, "fastconv.Module")
+        if self.module.abi != abi_version:
+            raise ImportError(f"kernels of version {self.module.abi}, expected {abi_version}: rebuild fastconv")
+        self.capsule = capsule
+        self.isa = self.module.isa.decode()
+        self.lanes = self.module.float32_lanes
+        self.algorithms = tuple([self.module.algorithms[i].name.decode() for i in range(self.module.algorithm_count)])
+
+    def peak_flops(self, str dtype, int threads, double seconds):
+        """Floating-point operations per second of independent multiply-adds in registers."""
+        cdef Dtype kind = <Dtype> index_in(DTYPES, dtype, "dtype")
+        cdef double rate
+        check_threads(threads)
+        with nogil:
+            rate = measure_peak(self.module[0], kind, threads, seconds)
+        return rate
+
+    def __repr__(self):
+        return f"<fastconv kernels {self.isa}: {', '.join(self.algorithms)}>"
+
+    cdef const Algorithm* find(self, algorithm) except NULL:
+        cdef Py_ssize_t index
+        if isinstance(algorithm, str):
+            if algorithm not in self.algorithms:
+                raise ValueError(f"algorithm must be one of {self.algorithms}, got {algorithm!r}")
+            index = self.algorithms.index(algorithm)
+        else:
+            index = operator.index(algorithm)
+            if not 0 <= index < len(self.algorithms):
+                raise ValueError(f"algorithm must be below {len(self.algorithms)}, got {index}")
+        return &self.module.algorithms[index]
+
+
+# -------------------------------------------------------------------------------------------------------- the problem
+
+
+cdef int index_in(tuple names, name, str argument) except -1:
+    if name not in names:
+        raise ValueError(f"{argument} must be one of {names}, got {name!r}")
+    return names.index(name)
+
+
+cdef int fill_axes(int64_t* axes, values, Py_ssize_t count, int64_t missing, low, str argument) except -1:
+    cdef Py_ssize_t i
+    if len(values) != count:
+        raise ValueError(f"{argument} must have {count} values, got {values!r}")
+    for i in range(AXES):
+        axes[i] = missing
+    for i in range(count):
+        axes[AXES - count + i] = checked(values[i], low, argument)
+    return 0
+
+
+cdef int64_t checked(value, low, str argument) except? -1:
+    value = operator.index(value)
+    if not low <= value < 1 << 48:
+        raise ValueError(f"{argument} must be at least {low} and below 2**48, got {value}")
+    return value
+
+
+cdef int check_output(Problem* p) except -1:
+    cdef int i
+    for i in range(AXES):
+        span = p.input[i] + p.pad_lo[i] + p.pad_hi[i] - <object> p.dilation[i] * (p.kernel[i] - 1) - 1
+        if span < 0 or p.output[i] != span // p.stride[i] + 1:
+            raise ValueError(f"output must follow from the other sizes, got {p.output[i]} on axis {i} of {AXES}")
+    return 0
+
+
+cdef int check_bytes(Problem* p) except -1:
+    cdef int i
+    inputs, outputs, weights = 8, 8, 8
+    for i in range(AXES):
+        inputs, outputs, weights = inputs * p.input[i], outputs * p.output[i], weights * p.kernel[i]
+    inputs *= p.groups * <object> p.in_channels * max(p.batch, 1)
+    outputs *= p.groups * <object> p.out_channels * max(p.batch, 1)
+    weights *= p.groups * <object> p.out_channels * p.in_channels
+    if max(inputs, outputs, weights) >= 1 << 62:
+        raise ValueError("sizes must make arrays of less than 2**62 bytes")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------- the kernel
+
+
+cdef class Kernel:
+    """One algorithm of one ISA bound to one problem; channels are per group, sizes one value per spatial axis."""
+    cdef readonly Module module
+    cdef const Algorithm* algorithm
+    cdef Problem problem
+    cdef int axes
+    cdef readonly size_t packed_bytes
+
+    def __cinit__(
+            self, Module module not None, algorithm, *, str dtype not None, batch, groups, in_channels, out_channels,
+            input, output, kernel, stride, dilation, pad_lo, pad_hi, str padding_mode="zeros", activation=None,
+            double activation_parameter=0.0, bint has_bias=False, bint has_residual=False, bint strict=False):
+        cdef Problem* p = &self.problem
+        self.module = module
+        self.algorithm = module.find(algorithm)
+        self.axes = len(input)
+        if not 1 <= self.axes <= AXES:
+            raise ValueError(f"input must have 1 to {AXES} values, got {input!r}")
+        memset(p, 0, sizeof(Problem))
+        p.dtype = <Dtype> index_in(DTYPES, dtype, "dtype")
+        p.padding_mode = <PaddingMode> index_in(PADDING_MODES, padding_mode, "padding_mode")
+        p.activation = <Activation> index_in(ACTIVATIONS, activation, "activation")
+        p.activation_parameter = activation_parameter
+        p.has_bias, p.has_residual, p.strict = has_bias, has_residual, strict
+        p.batch = checked(batch, 0, "batch")
+        p.groups = checked(groups, 1, "groups")
+        p.in_channels = checked(in_channels, 1, "in_channels")
+        p.out_channels = checked(out_channels, 1, "out_channels")
+        fill_axes(p.input, input, self.axes, 1, 1, "input")
+        fill_axes(p.output, output, self.axes, 1, 1, "output")
+        fill_axes(p.kernel, kernel, self.axes, 1, 1, "kernel")
+        fill_axes(p.stride, stride, self.axes, 1, 1, "stride")
+        fill_axes(p.dilation, dilation, self.axes, 1, 1, "dilation")
+        fill_axes(p.pad_lo, pad_lo, self.axes, 0, 0, "pad_lo")
+        fill_axes(p.pad_hi, pad_hi, self.axes, 0, -(1 << 48), "pad_hi")
+        check_output(p)
+        check_bytes(p)
+
+    def __init__(self, *arguments, **fields):
+        refusal = self.refusal()
+        if refusal is not None:
+            raise NotImplementedError(f"{self.name}: {refusal}")
+        self.packed_bytes = self.algorithm.packed_bytes(self.problem)
+
+    @property
+    def name(self):
+        return self.algorithm.name.decode()
+
+    @property
+    def isa(self):
+        return self.module.isa
+
+    def workspace_bytes(self, int threads=1):
+        check_threads(threads)
+        return self.algorithm.workspace_bytes(self.problem, threads)
+
+    cdef refusal(self):
+        cdef const char* reason = self.algorithm.refuses(self.problem)
+        return None if reason == NULL else reason.decode()
+
+    def pack(self, cnp.ndarray weight not None, bias=None, int threads=1):
+        """Weights (out, in per group, *kernel), any strides, and bias, in the order the algorithm reads them."""
+        cdef Problem* p = &self.problem
+        cdef Packed packed = Packed.__new__(Packed)
+        cdef View view
+        cdef cnp.ndarray values
+        cdef const void* weight_data
+        cdef const void* bias_data = NULL
+        check_threads(threads)
+        if (bias is not None) != (p.has_bias != 0):
+            raise ValueError("bias must be given" if p.has_bias else "bias must be None")
+        self.fill_view(&view, weight, p.groups * p.out_channels, p.in_channels, p.kernel, b"weight", False)
+        if bias is not None:
+            values = bias
+            self.check_type(values, b"bias", False)
+            if cnp.PyArray_NDIM(values) != 1 or cnp.PyArray_DIM(values, 0) != p.groups * p.out_channels:
+                raise ValueError(f"bias must have shape ({p.groups * p.out_channels},), got {(<object> values).shape}")
+            if not cnp.PyArray_IS_C_CONTIGUOUS(values):
+                raise ValueError("bias must be contiguous")
+            bias_data = cnp.PyArray_DATA(values)
+        weight = cnp.PyArray_GETCONTIGUOUS(weight)
+        weight_data = cnp.PyArray_DATA(weight)
+        packed.data = allocate(self.packed_bytes)
+        if packed.data == NULL:
+            raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
+        packed.nbytes = self.packed_bytes
+        packed.algorithm = self.algorithm
+        packed.problem = p[0]
+        with nogil:
+            self.algorithm.pack(p[0], weight_data, bias_data, packed.data, threads, <ParallelFor> &run_parallel)
+        return packed
+
+    def run(self, cnp.ndarray input not None, Packed packed not None, cnp.ndarray out not None, residual=None,
+            int threads=1):
+        """Arrays (batch, channels, *space) in this axis order, whatever their memory layout; `out` is overwritten."""
+        cdef Problem* p = &self.problem
+        cdef Call call
+        cdef size_t workspace
+        cdef bint done
+        check_threads(threads)
+        if not packed.fits(self):
+            raise ValueError("packed must come from pack() of a kernel for the same algorithm, ISA and weights")
+        if (residual is not None) != (p.has_residual != 0):
+            raise ValueError("residual must be given" if p.has_residual else "residual must be None")
+        self.fill_view(&call.input, input, p.batch, p.groups * p.in_channels, p.input, b"input", False)
+        self.fill_view(&call.output, out, p.batch, p.groups * p.out_channels, p.output, b"out", True)
+        if residual is None:
+            memset(&call.residual, 0, sizeof(View))
+        else:
+            self.fill_view(&call.residual, residual, p.batch, p.groups * p.out_channels, p.output, b"residual", False)
+        if p.batch == 0:
+            return
+        call.packed = packed.data
+        call.threads = threads
+        call.parallel_for = <ParallelFor> &run_parallel
+        with nogil:
+            workspace = self.algorithm.workspace_bytes(p[0], threads)
+            done = run_with_workspace(self.algorithm[0], p[0], call, workspace)
+        if not done:
+            raise MemoryError(f"cannot allocate {workspace:,} bytes of workspace")
+
+    cdef int check_type(self, cnp.ndarray array, const char* argument, bint writable) except -1:
+        cdef int expected = cnp.NPY_DOUBLE if <int> self.problem.dtype else cnp.NPY_FLOAT
+        if cnp.PyArray_TYPE(array) != expected or not cnp.PyArray_ISNOTSWAPPED(array):
+            raise ValueError(
+                f"{argument.decode()} must be native {DTYPES[<int> self.problem.dtype]}, got {array.dtype!r}")
+        if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED):
+            raise ValueError(f"{argument.decode()} must be aligned")
+        if writable and not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
+            raise ValueError(f"{argument.decode()} must be writable")
+        return 0
+
+    # Strides in elements; an axis of length 1 may have any stride in NumPy, here it is 0.
+    cdef int fill_view(self, View* view, cnp.ndarray array, int64_t first, int64_t second, const int64_t* space,
+                       const char* argument, bint writable) except -1:
+        cdef int64_t expected[2 + AXES]
+        cdef int64_t strides[2 + AXES]
+        cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(array)
+        cdef cnp.npy_intp* steps = cnp.PyArray_STRIDES(array)
+        cdef int size = 8 if <int> self.problem.dtype else 4
+        cdef int i, count = 2 + self.axes
+        cdef bint same = cnp.PyArray_NDIM(array) == count
+        self.check_type(array, argument, writable)
+        expected[0], expected[1] = first, second
+        for i in range(self.axes):
+            expected[2 + i] = space[AXES - self.axes + i]
+        for i in range(count):
+            same = same and lengths[i] == expected[i]
+        if not same:
+            raise ValueError(f"{argument.decode()} must have shape {tuple([expected[i] for i in range(count)])}, "
+                             f"got {(<object> array).shape}")
+        for i in range(count):
+            strides[i] = 0 if lengths[i] == 1 else steps[i] // size
+            if lengths[i] > 1 and (steps[i] % size != 0 or writable and steps[i] == 0 and array.size):
+                raise ValueError(f"{argument.decode()} has an unusable stride of {steps[i]} bytes on axis {i}")
+        view.data = cnp.PyArray_DATA(array)
+        view.batch, view.channel = strides[0], strides[1]
+        for i in range(AXES):
+            view.space[i] = 0
+        for i in range(self.axes):
+            view.space[AXES - self.axes + i] = strides[2 + i]
+        return 0
+
+    def __repr__(self):
+        return f"<fastconv kernel {self.name} {self.isa}>"
+
+
+def refuses(Module module not None, algorithm, **fields):
+    """Why the algorithm does not compute this problem, in one line, or None. Arguments as for Kernel."""
+    cdef Kernel kernel = Kernel.__new__(Kernel, module, algorithm, **fields)
+    return kernel.refusal()
+
+
+cdef class Packed:
+    """Packed weights and bias; constant, and shared by threads and by kernels that differ in batch or sizes only."""
+    cdef void* data
+    cdef readonly size_t nbytes
+    cdef const Algorithm* algorithm
+    cdef Problem problem
+
+    cdef bint fits(self, Kernel kernel):
+        cdef Problem* a = &self.problem
+        cdef Problem* b = &kernel.problem
+        return (self.data != NULL and self.algorithm == kernel.algorithm and self.nbytes == kernel.packed_bytes
+                and a.dtype == b.dtype and a.groups == b.groups and a.in_channels == b.in_channels
+                and a.out_channels == b.out_channels and a.has_bias == b.has_bias
+                and a.kernel[0] == b.kernel[0] and a.kernel[1] == b.kernel[1] and a.kernel[2] == b.kernel[2])
+
+    def __dealloc__(self):
+        free(self.data)

@@ -1,0 +1,232 @@
+"""The build: its flags, what it recompiles, what it says without a compiler, and what the wheel and the sdist hold."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ISAS = ("baseline", "avx2", "avx512")
+
+pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the source tree")
+
+# Stands in for g++: notes its arguments, writes what a compiler would.
+COMPILER = """
+import json, pathlib, sys
+arguments = sys.argv[1:]
+with open(LOG, "a") as log:
+    log.write(json.dumps(arguments) + "\\n")
+pathlib.Path(arguments[arguments.index("-o") + 1]).write_text("")
+if "-MF" in arguments:
+    source = arguments[arguments.index("-c") + 1]
+    pathlib.Path(arguments[arguments.index("-MF") + 1]).write_text(f"object: {source} \\\\\\n kernels/abi.hpp\\n")
+"""
+
+
+class Tree:
+    """A copy of the sources, built by a stand-in compiler."""
+
+    def __init__(self, root, folder):
+        self.root = root
+        self.log = folder / "log"
+        script = folder / "compiler.py"
+        script.write_text(COMPILER.replace("LOG", repr(str(self.log))))
+        self.compiler = f"{sys.executable} {script}"
+
+    def run(self, *arguments, **environment):
+        for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "FASTCONV_NO_NATIVE"):
+            environment.setdefault(name, "")
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=self.root, env={**os.environ, **environment}, capture_output=True, text=True)
+
+    def build(self, **environment):
+        """The arguments of every run of the compiler."""
+        self.log.write_text("")
+        done = self.run("setup.py", "build_ext", "--inplace", **{"CXX": self.compiler, **environment})
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+def copy_sources(target, with_objects=False):
+    def ignored(folder, names):
+        skipped = {".git", ".venv", "dist", "__pycache__", ".hypothesis", ".pytest_cache", ".ci", "results"}
+        if not with_objects:
+            skipped.add("build")
+        return [
+            name for name in names if name in skipped or name.endswith((".so", ".egg-info")) or name.startswith("lib.")
+        ]
+
+    shutil.copytree(ROOT, target, ignore=ignored)
+    return target
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    pytest.importorskip("Cython")
+    folder = tmp_path_factory.mktemp("build")
+    return Tree(copy_sources(folder / "sources"), folder)
+
+
+@pytest.fixture(scope="module")
+def commands(tree):
+    return tree.build(
+        CFLAGS="-march=native -mtune=native -Ofast -ffast-math -DKEPT",
+        CXXFLAGS="-mcpu=native -funsafe-math-optimizations -fassociative-math",
+        LDFLAGS="-ffinite-math-only -freciprocal-math",
+    )
+
+
+def isa_of(command):
+    return next((word.partition("=")[2] for word in command if word.startswith("-DFASTCONV_ISA=")), None)
+
+
+def test_no_flag_that_changes_arithmetic_or_needs_this_cpu(commands):
+    assert commands
+    for command in commands:
+        for word in command:
+            assert "native" not in word
+            assert not word.startswith(("-Ofast", "-funsafe", "-fassociative", "-ffinite", "-freciprocal", "-ffast"))
+    compiled = [command for command in commands if "-c" in command]
+    assert all("-DKEPT" in command for command in compiled)
+    for flag in ("-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-std=c++17"):
+        assert all(flag in command for command in compiled), flag
+
+
+def test_each_isa_has_its_flags_and_each_object_its_path(commands):
+    compiled = [command for command in commands if "-c" in command]
+    objects = [command[command.index("-o") + 1] for command in compiled]
+    assert len(set(objects)) == len(objects)
+    march = {
+        isa: {word for c in compiled if isa_of(c) == isa for word in c if word.startswith("-march")} for isa in ISAS
+    }
+    if march["avx2"]:
+        assert march == {"baseline": {"-march=x86-64"}, "avx2": {"-march=x86-64-v3"}, "avx512": {"-march=x86-64-v4"}}
+        runtime = [command for command in compiled if isa_of(command) is None]
+        assert runtime and all("-march=x86-64" in command for command in runtime)
+    sources = {isa: sorted(c[c.index("-c") + 1] for c in compiled if isa_of(c) == isa) for isa in ISAS if march[isa]}
+    assert all(listed == sources["baseline"] for listed in sources.values())
+
+
+def test_only_what_changed_is_compiled(tree, commands):
+    def compiled(**environment):
+        return [c[c.index("-c") + 1] for c in tree.build(**environment) if "-c" in c]
+
+    everything = sum("-c" in command for command in commands)
+    assert len(compiled()) == everything  # other flags than `commands`
+    assert compiled() == []
+    (tree.root / "kernels" / "peak.cpp").touch()
+    assert set(compiled()) == {str(Path("kernels") / "peak.cpp")}
+    (tree.root / "kernels" / "abi.hpp").touch()
+    assert len(compiled()) == everything
+    assert len(compiled(CXXFLAGS="-DOTHER")) == everything
+
+
+def test_no_compiler(tree):
+    done = tree.run("setup.py", "build_ext", "--inplace", CC="/nonexistent/gcc")
+    assert done.returncode != 0
+    for text in (
+        "/nonexistent/g++",
+        "apt install g++",
+        "dnf install gcc-c++",
+        "xcode-select",
+        "FASTCONV_NO_NATIVE=1 pip",
+    ):
+        assert text in done.stderr
+    frame = [line for line in done.stderr.splitlines() if line[:1] in "+|" and line]
+    assert len({len(line) for line in frame}) == 1 and frame[0] == frame[-1] == "+" + "-" * (len(frame[0]) - 2) + "+"
+
+
+def wheel(tree, out, **environment):
+    done = tree.run("-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", str(out), ".", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.mark.slow
+def test_pure_python_install(tree, tmp_path):
+    path = wheel(tree, tmp_path / "wheel", FASTCONV_NO_NATIVE="1", CC="/nonexistent")
+    assert path.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(path).namelist()
+    assert not [name for name in names if name.endswith((".so", ".pyd", ".cpp", ".pyx"))]
+    zipfile.ZipFile(path).extractall(tmp_path / "site")
+    program = (
+        "import fastconv, numpy; print(fastconv.conv2d(numpy.ones((1, 1, 3, 3)), numpy.ones((1, 1, 3, 3))).item())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.strip() == "9.0", done.stderr
+
+
+@pytest.mark.slow
+def test_wheel(tmp_path):
+    pytest.importorskip("Cython")
+    if not shutil.which("c++") and not shutil.which("g++"):
+        pytest.skip("no compiler")
+    tree = Tree(copy_sources(tmp_path / "sources", with_objects=True), tmp_path)
+    path = wheel(tree, tmp_path / "wheel")
+    assert path.stat().st_size < 5_000_000
+    names = zipfile.ZipFile(path).namelist()
+    modules = {Path(name).name.partition(".")[0] for name in names if name.endswith(".so")}
+    assert {"_runtime", "_baseline"} <= modules <= {"_runtime", "_baseline", "_avx2", "_avx512"}
+    assert "fastconv/py.typed" in names
+    suites = {f"fastconv/bench/suites/{path.name}" for path in (ROOT / "fastconv/bench/suites").glob("*.txt")}
+    assert suites <= set(names)
+    outside = [name for name in names if not name.startswith(("fastconv/", "fastconv-"))]
+    assert not outside
+    assert not [name for name in names if name.endswith((".cpp", ".hpp", ".pyx", ".o", ".pyc"))]
+    for name in names:
+        if name.endswith(".so"):
+            zipfile.ZipFile(path).extract(name, tmp_path / "site")
+            check_exports(tmp_path / "site" / name)
+
+
+def check_exports(library):
+    nm = shutil.which("nm")
+    if nm and sys.platform.startswith("linux"):
+        done = subprocess.run([nm, "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True)
+        names = [line.split()[-1] for line in done.stdout.splitlines()]
+        assert names == [f"PyInit_{library.name.partition('.')[0]}"]
+
+
+def test_installed_modules_export_only_their_init():
+    runtime = pytest.importorskip("fastconv._runtime")
+    for library in Path(runtime.__file__).parent.glob("_*.so"):
+        check_exports(library)
+
+
+@pytest.mark.slow
+def test_sdist_is_complete(tree, tmp_path):
+    done = tree.run("setup.py", "-q", "sdist", "-d", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    wanted = [
+        "kernels/abi.hpp",
+        "kernels/runtime.pyx",
+        "Makefile",
+        "LICENSE",
+        "fastconv/py.typed",
+        "tests/test_build.py",
+    ]
+    for pattern in (
+        "kernels/*.?pp",
+        "fastconv/**/*.py",
+        "fastconv/bench/suites/*.txt",
+        "benchmarks/*.py",
+        "examples/*.py",
+    ):
+        wanted += [str(path.relative_to(tree.root)) for path in tree.root.glob(pattern)]
+    assert [name for name in wanted if not (unpacked / name).exists()] == []
+    assert not list(unpacked.rglob("*.so"))
+    assert Tree(unpacked, tmp_path).build()
