@@ -191,7 +191,7 @@ struct Direct {
                     const int64_t n = std::min<int64_t>(L, box.size[2] - w);
                     const int64_t back = raw && box.begin[2] + w + L > p.output[2] ? L - n : 0;  // lanes its neighbour has done
                     const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2] + w - back;
-                    s.places[count++] = {raw ? strides.pixel(p, od, oh, ow) : strides.pixel(p, d, h, w),
+                    s.places[count++] = {raw ? strides.pixel(od, oh, ow) : strides.pixel(d, h, w),
                                        od * y.space[0] + oh * y.space[1] + ow * y.space[2],
                                        od * r.space[0] + oh * r.space[1] + ow * r.space[2], back, back + n};
                 }

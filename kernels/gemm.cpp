@@ -194,7 +194,7 @@ struct Gemm {
                 if (follows) last->count += run.count;
                 else s.runs[runs++] = run;
                 for (int64_t w = 0; w < box.size[2]; ++w)
-                    s.pixel[count++] = raw ? strides.pixel(p, od, oh, ow + w) : strides.pixel(p, d, h, w);
+                    s.pixel[count++] = raw ? strides.pixel(od, oh, ow + w) : strides.pixel(d, h, w);
             }
         return runs;
     }

@@ -71,24 +71,28 @@ inline void merge_rows(Problem& p, const Call& call, int most = max_axes - 1) {
     }
 }
 
-// How far apart neighbours are in what the micro-kernels read, in elements.
+// Where things are in what the micro-kernels read, in elements: steps of a tap and of an output along each axis.
 struct Strides {
-    int64_t channel, d, h, w;
-    int64_t phase;   // slab with split phases: from one phase (w mod stride) to the next; else 0
-    int64_t pixel_w; // from one output to the next along w
+    int64_t channel, tap_step[max_axes], pixel_step[max_axes];
+    int64_t phase;  // slab with split phases: from one phase (w mod stride) to the next; else 0
 
     int64_t tap(const Problem& p, int64_t c, int64_t kd, int64_t kh, int64_t kw) const {
         const int64_t t = kw * p.dilation[2];
-        const int64_t along = phase ? t % p.stride[2] * phase + t / p.stride[2] : t * w;
-        return c * channel + kd * p.dilation[0] * d + kh * p.dilation[1] * h + along;
+        const int64_t along = phase ? t % p.stride[2] * phase + t / p.stride[2] : kw * tap_step[2];
+        return c * channel + kd * tap_step[0] + kh * tap_step[1] + along;
     }
-    int64_t pixel(const Problem& p, int64_t od, int64_t oh, int64_t ow) const {
-        return od * p.stride[0] * d + oh * p.stride[1] * h + ow * pixel_w;
+    int64_t pixel(int64_t od, int64_t oh, int64_t ow) const {
+        return od * pixel_step[0] + oh * pixel_step[1] + ow * pixel_step[2];
     }
 };
 
 inline Strides input_strides(const Problem& p, const View& v) {
-    return {v.channel, v.space[0], v.space[1], v.space[2], 0, v.space[2] * p.stride[2]};
+    Strides s{v.channel, {}, {}, 0};
+    for (int a = 0; a < max_axes; ++a) {
+        s.tap_step[a] = v.space[a] * p.dilation[a];
+        s.pixel_step[a] = v.space[a] * p.stride[a];
+    }
+    return s;
 }
 
 struct Limits {
@@ -102,12 +106,16 @@ struct Limits {
 // How a problem is cut: the same for every image and group.
 struct Blocking {
     int64_t box[max_axes], count[max_axes];  // outputs per box (the last may be smaller), boxes per axis
+    // Along an axis the slab holds every coordinate that the box spans, or, where that is less (strides beyond the kernel,
+    // wide dilations), only what is read: [tap][output].
+    bool compact[max_axes];
+    int64_t step[max_axes];  // from one coordinate (compact: output) of the slab to the next
     Strides slab;
     int64_t slab_elements;
 
     Blocking(const Problem& p, const Limits& limits, int itemsize) {
         std::copy(p.output, p.output + max_axes, box);
-        while (box[2] > limits.width && (box[2] > limits.pixels || bytes(p, limits, itemsize, 1, 1) > limits.slab_bytes))
+        while (box[2] > limits.width && (box[2] > limits.pixels || layout(p, limits, 1, 1, itemsize) * itemsize > limits.slab_bytes))
             box[2] = round_up(ceil_div(box[2], 2), limits.granule);
         box[1] = grow(p.output[1], [&](int64_t h) { return fits(p, limits, itemsize, 1, h); });
         box[0] = box[1] < p.output[1] ? 1 : grow(p.output[0], [&](int64_t d) { return fits(p, limits, itemsize, d, box[1]); });
@@ -119,7 +127,7 @@ struct Blocking {
             box[2] = round_up(box[2], limits.granule);
             count[2] = ceil_div(p.output[2], box[2]);
         }
-        slab_elements = layout(p, limits, box[0], box[1], itemsize, slab);
+        slab_elements = layout(p, limits, box[0], box[1], itemsize);
     }
 
     int64_t boxes() const { return count[0] * count[1] * count[2]; }
@@ -136,25 +144,31 @@ struct Blocking {
         }
         return low;
     }
-    bool fits(const Problem& p, const Limits& limits, int itemsize, int64_t d, int64_t h) const {
-        return d * h * box[2] <= limits.pixels && bytes(p, limits, itemsize, d, h) <= limits.slab_bytes;
+    bool fits(const Problem& p, const Limits& limits, int itemsize, int64_t d, int64_t h) {
+        return d * h * box[2] <= limits.pixels && layout(p, limits, d, h, itemsize) * itemsize <= limits.slab_bytes;
     }
-    int64_t bytes(const Problem& p, const Limits& limits, int itemsize, int64_t d, int64_t h) const {
-        Strides unused;
-        return layout(p, limits, d, h, itemsize, unused) * itemsize;
-    }
-    int64_t layout(const Problem& p, const Limits& limits, int64_t d, int64_t h, int itemsize, Strides& s) const {
-        const int64_t phases = limits.split_phases ? p.stride[2] : 1;
-        const int64_t width = ceil_div(extent(p, 2, box[2]), phases);
-        s.w = 1;
-        s.phase = phases > 1 ? width : 0;
-        s.pixel_w = phases > 1 ? 1 : p.stride[2];
-        s.h = width * phases;
-        s.d = s.h * extent(p, 1, h);
-        s.channel = s.d * extent(p, 0, d);
+    int64_t layout(const Problem& p, const Limits& limits, int64_t d, int64_t h, int itemsize) {
+        const int64_t outputs[max_axes] = {d, h, box[2]};
+        int64_t size = 1;
+        slab.phase = 0;
+        for (int a = max_axes - 1; a >= 0; --a) {
+            const int64_t dense = extent(p, a, outputs[a]), sparse = outputs[a] * p.kernel[a];
+            compact[a] = sparse < dense;
+            step[a] = size;
+            slab.tap_step[a] = size * (compact[a] ? outputs[a] : p.dilation[a]);
+            slab.pixel_step[a] = size * (compact[a] ? 1 : p.stride[a]);
+            if (a == 2 && limits.split_phases && p.stride[2] > 1 && !compact[2]) {
+                slab.phase = ceil_div(dense, p.stride[2]);
+                slab.pixel_step[2] = 1;
+                size = slab.phase * p.stride[2];
+            } else {
+                size *= compact[a] ? sparse : dense;
+            }
+        }
         const int64_t line = 64 / itemsize;
-        if (p.in_channels > 4 && s.channel * itemsize % 1024 == 0) s.channel += line;  // not all channels in the same L1 sets
-        return p.in_channels * s.channel + line;  // vectors may read past the last row
+        slab.channel = size;
+        if (p.in_channels > 4 && size * itemsize % 1024 == 0) slab.channel += line;  // not all channels in the same L1 sets
+        return p.in_channels * slab.channel + line;  // vectors may read past the last row
     }
 };
 
@@ -203,28 +217,45 @@ struct RowFill {
     }
 };
 
-// The input of one box, all channels of its group, with the padding written out.
+// body(padded coordinate relative to the box, index in the slab) along axis a.
+template <class Body>
+FASTCONV_INLINE void for_coordinates(const Problem& p, const Blocking& blocking, const Box& box, int a, int64_t span, Body body) {
+    if (!blocking.compact[a]) {
+        for (int64_t i = 0; i < span; ++i) body(i, i);
+        return;
+    }
+    for (int64_t t = 0; t < p.kernel[a]; ++t)
+        for (int64_t o = 0; o < box.size[a]; ++o) body(t * p.dilation[a] + o * p.stride[a], t * blocking.box[a] + o);
+}
+
+// The input of one box, all channels of its group, with the padding written out. Along w it is written in strands: the row
+// itself, or its phases, or (compact) one strand per tap.
 template <class T>
 void fill_slab(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
     const Strides& s = blocking.slab;
-    int64_t first[max_axes], count[max_axes];
+    int64_t first[max_axes], span[max_axes];
     for (int a = 0; a < max_axes; ++a) {
         first[a] = box.begin[a] * p.stride[a] - p.pad_lo[a];
-        count[a] = extent(p, a, box.size[a]);
+        span[a] = extent(p, a, box.size[a]);
     }
-    const int64_t phases = s.phase ? p.stride[2] : 1;
-    for (int64_t f = 0; f < phases; ++f) {
-        const RowFill fill(p, first[2] + f, phases, ceil_div(count[2] - f, phases));
-        for (int64_t c = 0; c < p.in_channels; ++c)
-            for (int64_t d = 0; d < count[0]; ++d) {
+    const bool compact = blocking.compact[2];
+    const int64_t strands = compact ? p.kernel[2] : s.phase ? p.stride[2] : 1;
+    for (int64_t f = 0; f < strands; ++f) {
+        const RowFill fill = compact ? RowFill(p, first[2] + f * p.dilation[2], p.stride[2], box.size[2])
+                                     : RowFill(p, first[2] + f, strands, ceil_div(span[2] - f, strands));
+        for (int64_t c = 0; c < p.in_channels; ++c) {
+            const T* plane = image + c * view.channel;
+            T* strand = slab + c * s.channel + f * (compact ? s.tap_step[2] : s.phase);
+            for_coordinates(p, blocking, box, 0, span[0], [&](int64_t d, int64_t at_d) {
                 const int64_t from_d = source(p, 0, first[0] + d);
-                for (int64_t h = 0; h < count[1]; ++h) {
+                for_coordinates(p, blocking, box, 1, span[1], [&](int64_t h, int64_t at_h) {
                     const int64_t from_h = source(p, 1, first[1] + h);
-                    T* out = slab + c * s.channel + d * s.d + h * s.h + f * s.phase;
+                    T* out = strand + at_d * blocking.step[0] + at_h * blocking.step[1];
                     if (from_d < 0 || from_h < 0) clear(out, fill.count);
-                    else fill(p, image + c * view.channel + from_d * view.space[0] + from_h * view.space[1], view.space[2], out);
-                }
-            }
+                    else fill(p, plane + from_d * view.space[0] + from_h * view.space[1], view.space[2], out);
+                });
+            });
+        }
     }
 }
 
