@@ -1,4 +1,159 @@
-class _B:
-    name="cuda"; device="cuda"
-    def unavailable(self): return "stub"
-backend=_B()
+"""cuda: implicit GEMM and direct convolution on NVIDIA GPUs, through numba-cuda.
+
+CUDA arrays (torch, CuPy, Numba) are used where they are, on their stream. NumPy arrays are copied there and back, and only
+when this backend is asked for by name. Importing this module imports nothing of Numba; `cuda_intrinsics` does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import math
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..problem import ConvProblem
+from . import Candidate, refuses_direction
+
+_LARGEST_GRID = 65535  # blocks along y and z
+
+
+@dataclass(frozen=True, slots=True)
+class CudaView:
+    """An array in device memory, as the kernels see it."""
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+    dtype: np.dtype[Any]
+    owner: Any  # the array itself: keeps the memory, and says how to make another
+    stream: int = 0  # handle of the stream its work is ordered by
+    device: int = 0
+    readonly: bool = False
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and one past the last byte that elements occupy."""
+        steps = [(size - 1) * stride * self.dtype.itemsize for size, stride in zip(self.shape, self.strides)]
+        return (self.address + sum(min(0, step) for step in steps),
+                self.address + sum(max(0, step) for step in steps) + self.dtype.itemsize)
+
+
+def device_view(array: Any) -> CudaView:
+    """A view of anything with ``__cuda_array_interface__``; no copy, no synchronisation."""
+    if not hasattr(array, "__cuda_array_interface__"):
+        host = getattr(array, "_ary", array)  # Numba's simulator: its device memory is the host's
+        return CudaView(host.ctypes.data, host.shape, tuple(step // host.itemsize for step in host.strides), host.dtype, host)
+    interface = array.__cuda_array_interface__
+    dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
+    if interface.get("mask") is not None:
+        raise TypeError("masked CUDA arrays are not supported: their mask would be ignored")
+    if not dtype.isnative:
+        raise TypeError(f"CUDA arrays must be of native byte order, got {dtype.str}")
+    address, readonly = interface["data"]
+    steps = interface.get("strides")
+    if steps is None:
+        strides = contiguous_strides(shape)
+    elif any(step % dtype.itemsize for step in steps):
+        raise ValueError(f"CUDA arrays must have strides of whole elements, got {tuple(steps)} bytes of {dtype.name}")
+    else:
+        strides = tuple(step // dtype.itemsize for step in steps)
+    stream, device = _place(array, interface)
+    return CudaView(address or 0, shape, strides, dtype, array, stream, device, readonly)
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1:]) for axis in range(len(shape)))
+
+
+def _place(array: Any, interface: dict[str, Any]) -> tuple[int, int]:
+    """(stream, device) of an array: the library's current stream, where there is such a thing."""
+    library = type(array).__module__.partition(".")[0]
+    if library == "torch":
+        index = array.device.index
+        return sys.modules["torch"].cuda.current_stream(index).cuda_stream, index
+    if library == "cupy":
+        return sys.modules["cupy"].cuda.get_current_stream().ptr, array.device.id
+    device = getattr(getattr(array, "device", None), "id", 0)
+    return interface.get("stream") or 0, device if isinstance(device, int) else 0
+
+
+def empty_like(example: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    """A new, contiguous device array of the library and on the device of `example`."""
+    library = type(example).__module__.partition(".")[0]
+    if library == "torch":
+        torch = sys.modules["torch"]
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=example.device)
+    if library == "cupy":
+        cupy = sys.modules["cupy"]
+        with example.device:
+            return cupy.empty(shape, dtype)
+    from . import cuda_intrinsics
+
+    return cuda_intrinsics.allocate(shape, dtype)
+
+
+class CudaBackend:
+    name = "cuda"
+    device = "cuda"
+
+    def unavailable(self) -> str | None:
+        return _unavailable(os.environ.get("NUMBA_ENABLE_CUDASIM", "0"))
+
+    def candidates(self, problem: ConvProblem) -> tuple[Candidate, ...]:
+        """GEMM needs channels to fill its tiles; below, a thread per output reads its window directly."""
+        gemm, direct = Candidate("gemm"), Candidate("direct")
+        few = problem.out_channels // problem.groups < 16
+        return (direct, gemm) if few else (gemm, direct)
+
+    def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
+        reason = refuses_direction(problem)
+        if reason is not None:
+            return reason
+        outputs = problem.out_channels * math.prod(problem.output_size)
+        if candidate.algorithm == "direct":
+            return "an image has 2**31 outputs or more" if outputs >= 2**31 or problem.batch > _LARGEST_GRID else None
+        if problem.groups > _LARGEST_GRID // 32:
+            return f"takes up to {_LARGEST_GRID // 32} groups, got {problem.groups}"
+        if problem.out_channels // problem.groups > 32 * _LARGEST_GRID:
+            return f"takes up to {32 * _LARGEST_GRID} output channels per group"
+        if max(math.prod(problem.padded_size) * problem.in_channels, math.prod(problem.output_size)) >= 2**31:
+            return "an image has 2**31 elements or more"
+        return None
+
+    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
+        return None
+
+    def bind(self, problem: ConvProblem, candidate: Candidate) -> Any:
+        from .cuda_launch import DirectKernel, GemmKernel
+
+        return GemmKernel(problem) if candidate.algorithm == "gemm" else DirectKernel(problem)
+
+
+@functools.cache
+def _unavailable(simulator: str) -> str | None:
+    if importlib.util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed: pip install 'fastconv[cuda]'"
+    if simulator not in ("", "0"):
+        return None
+    for name in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+            break
+        except OSError:
+            continue
+    else:
+        return "no NVIDIA driver is installed (no libcuda)"
+    count = ctypes.c_int(0)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status:
+        return f"the NVIDIA driver reports error {status} (no usable GPU, or a driver too old)"
+    return None if count.value else "the NVIDIA driver finds no GPU"
+
+
+backend = CudaBackend()

@@ -1,0 +1,207 @@
+"""What the cuda backend is checked on, in the simulator and on a GPU: tiny problems, each there for a reason.
+
+As a program (`python cuda_cases.py`), runs every case and prints one line of JSON for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import fastconv
+from fastconv import accuracy, plan
+from fastconv.backends import Candidate, numba_cuda
+from fastconv.problem import ConvProblem
+
+
+def _case(name: str, channels: tuple[int, int], size: tuple[int, ...], kernel: Any, *, batch: int = 1, groups: int = 1,
+          bias: bool = True, **keywords: Any) -> ConvProblem:
+    kernel = kernel if isinstance(kernel, tuple) else (kernel,) * len(size)
+    layout = keywords.pop("layout", "channels_first")
+    made = ConvProblem.from_shapes((batch, channels[0], *size), (channels[1], channels[0] // groups, *kernel), ndim=len(size),
+                                   bias_shape=(channels[1],) if bias else None, groups=groups, **keywords)
+    return dataclasses.replace(made, layout=layout, name=name)
+
+
+LAST, WIDE = {"layout": "channels_last"}, {"dtype": "float64"}
+PROBLEMS = {problem.name: problem for problem in [
+    _case("3x3, tails of every tile", (3, 9), (3, 3), 3, padding=1, activation="relu"),
+    _case("3x3, channels last", (3, 9), (3, 4), 3, padding=1, activation="relu6", residual=True, **LAST),
+    _case("3x3, vectors of channels", (4, 5), (4, 3), 3, padding=1, **LAST),
+    _case("1x1, vectors of pixels", (6, 5), (2, 6), 1, batch=2),
+    _case("1x1, odd pixels", (5, 3), (1, 7), 1, **WIDE),
+    _case("1x1, stride, last row and column unread", (4, 3), (6, 4), 1, stride=2),
+    _case("groups, strides, one-sided padding", (4, 6), (5, 6), 3, groups=2, stride=(2, 1), padding=((1, 0), (2, 1))),
+    _case("dilation", (2, 3), (7, 6), (2, 3), dilation=(3, 2), padding=(2, 1), **WIDE),
+    _case("batch, residual, gelu", (2, 3), (2, 3), 3, padding=1, batch=3, residual=True, activation="gelu", **WIDE, **LAST),
+    _case("1-D, stride, dilation", (3, 4), (19,), 4, stride=2, dilation=2, padding=((3, 2),)),
+    _case("1-D depthwise, no bias", (3, 3), (9,), 3, groups=3, padding=1, bias=False, **LAST),
+    _case("3-D", (2, 3), (3, 2, 4), (2, 1, 3), padding=(1, 0, 1), activation=("leaky_relu", 0.2)),
+    _case("3-D, channels last", (2, 3), (2, 3, 3), 2, stride=(1, 2, 1), **WIDE, **LAST),
+    _case("depthwise, two rows of blocks", (2, 2), (10, 3), 3, groups=2, padding=1, activation="hardswish"),
+    _case("depthwise, stride, multiplier 2", (2, 4), (9, 5), 3, groups=2, padding=1, stride=2, **LAST),
+    _case("reflect", (2, 3), (4, 3), 3, padding=((2, 1), (0, 2)), padding_mode="reflect"),
+    _case("symmetric, over the input", (2, 2), (2, 3), 3, padding=((3, 1), (4, 2)), padding_mode="symmetric", stride=(1, 3)),
+    _case("replicate, channels last", (3, 2), (3, 3), 2, padding=1, padding_mode="replicate", **LAST),
+    _case("circular, 3-D", (1, 2), (2, 2, 3), 2, padding=1, padding_mode="circular", **WIDE, stride=2),
+    _case("deep: the sum is split", (37, 3), (2, 2), 1, residual=True, activation="silu"),
+    _case("deep: split, channels last, strict", (10, 3), (2, 2), (2, 3), padding=1, accuracy="strict", **LAST),
+]}
+ALGORITHMS = ("gemm", "direct")
+
+
+def check_problem(name: str, algorithm: str) -> None:
+    """Random data within the hard bound, integers to the bit; outputs full of NaN before; split sums twice the same."""
+    problem = PROBLEMS[name]
+    kernel = plan.bind(problem, "cuda", Candidate(algorithm))
+    rng = np.random.default_rng(5)
+    for exact, data in ((False, accuracy.random_arrays(problem, rng)), (True, accuracy.integer_arrays(problem, rng))):
+        expected, magnitude = accuracy.oracle(problem, *data)
+        allowed = accuracy.bound(problem, algorithm, expected, magnitude, data.x, data.w, exact)
+        packed = kernel.pack(data.w, data.b)
+        out = np.full(problem.output_shape, np.nan, problem.dtype)
+        kernel.run(data.x, packed, out, data.residual)
+        worst = accuracy.compare(out, expected, allowed)
+        assert worst <= 1, f"error {worst:.3g} times its bound, integers: {exact}"
+    if "split" not in name:
+        return
+    again = np.full(problem.output_shape, np.nan, problem.dtype)
+    kernel.run(data.x, packed, again, data.residual)
+    assert again.tobytes() == out.tobytes(), "two runs differ"
+
+
+# ---- the API, with NumPy arrays
+
+
+def _expected(x: Any, w: Any, *arguments: Any, **keywords: Any) -> Any:
+    return fastconv.conv2d(x, w, *arguments, backend="naive", **keywords)
+
+
+def _integers(shape: tuple[int, ...], dtype: str = "float32", seed: int = 1) -> Any:
+    return np.random.default_rng(seed).integers(-5, 6, shape).astype(dtype)
+
+
+def api_unbatched() -> None:
+    x, w = _integers((3, 4, 5)), _integers((2, 3, 3, 3), seed=2)
+    out = fastconv.conv2d(x, w, padding=1, backend="cuda")
+    assert type(out) is np.ndarray and np.array_equal(out, _expected(x, w, padding=1))
+
+
+def api_strides() -> None:
+    """Reversed, broadcast and Fortran-ordered inputs, and an output between other data."""
+    whole = np.full((1, 2, 4, 9), np.nan, np.float32)
+    x = np.broadcast_to(_integers((5, 6)), (1, 3, 5, 6))[..., ::-1, ::-1]
+    w = np.asfortranarray(_integers((2, 3, 2, 3), seed=2))
+    out = whole[..., 1::2]
+    fastconv.conv2d(x, w, out=out, backend="cuda")
+    assert np.array_equal(out, _expected(x, w)) and np.isnan(whole[..., ::2]).all()
+
+
+def api_residual_is_out() -> None:
+    x, w, r = _integers((1, 3, 4, 4)), _integers((3, 3, 3, 3), seed=2), _integers((1, 3, 4, 4), seed=3)
+    expected = _expected(x, w, padding=1, residual=r, activation="relu")
+    assert fastconv.conv2d(x, w, padding=1, residual=r, out=r, activation="relu", backend="cuda") is r
+    assert np.array_equal(r, expected)
+
+
+def api_out_is_input() -> None:
+    x, w = _integers((1, 3, 4, 4)), _integers((3, 3, 3, 3), seed=2)
+    expected = _expected(x, w, padding=1)
+    fastconv.conv2d(x, w, padding=1, out=x, backend="cuda")
+    assert np.array_equal(x, expected)
+
+
+def api_mixed_dtypes() -> None:
+    x, w, b = _integers((1, 2, 3, 3), "int8"), _integers((2, 2, 2, 2), "float64", 2), _integers((2,), "int32", 3)
+    out = fastconv.conv2d(x, w, b, backend="cuda")
+    assert out.dtype == np.float64 and np.array_equal(out, _expected(x, w, b))
+
+
+def api_infinite_weight_over_padding() -> None:
+    x, w = _integers((1, 1, 3, 3)), _integers((1, 1, 3, 3), seed=2)
+    w[0, 0, 0, 0] = np.inf
+    for algorithm in ALGORITHMS:
+        out = fastconv.conv2d(x, w, padding=1, backend="cuda", algorithm=algorithm)
+        assert np.array_equal(np.isnan(out), np.isnan(_expected(x, w, padding=1)))
+
+
+def api_nan_stays_in_its_window() -> None:
+    x, w = _integers((1, 5, 5, 6)), _integers((2, 5, 3, 3), seed=2)
+    x[0, 1, 4, 5] = np.nan
+    for algorithm in ALGORITHMS:
+        out = fastconv.conv2d(x, w, padding=1, backend="cuda", algorithm=algorithm)
+        assert np.array_equal(out, _expected(x, w, padding=1), equal_nan=True)
+
+
+def api_prepared() -> None:
+    w, b = _integers((2, 3, 3, 3), seed=2), _integers((2,), seed=3)
+    conv = fastconv.prepare(w, b, padding=1, backend="cuda")
+    expected = [_expected(_integers((n, 3, 3, 4)), w, b, padding=1) for n in (1, 2)]
+    w[...] = 0
+    for n in (1, 2):
+        assert np.array_equal(conv(_integers((n, 3, 3, 4))), expected[n - 1])
+
+
+def device_arrays() -> None:
+    """Device memory in, device memory out: reversed strides, other dtypes, an output that overlaps the input."""
+    from numba import cuda
+
+    problem = ConvProblem.from_text("mb1_ic2ih4iw4_oc2oh4ow4_kh3kw3ph1pw1")
+    kernel = plan.bind(problem, "cuda", Candidate("direct"))
+    x, w = _integers((1, 2, 4, 4), "int32"), _integers((2, 2, 3, 3), seed=2)
+    expected = _expected(x.astype(np.float32)[:, ::-1], w, padding=1)
+    packed = kernel.pack(numba_cuda.device_view(cuda.to_device(w)), None)
+    view, y = numba_cuda.device_view(cuda.to_device(x)), cuda.to_device(np.full(x.shape, np.nan, np.float32))
+    _, channel, row, column = view.strides
+    flipped = dataclasses.replace(view, address=view.address + 4 * channel, strides=(0, -channel, row, column))
+    kernel.run(flipped, packed, numba_cuda.device_view(y))
+    assert np.array_equal(y.copy_to_host(), expected)
+    inout = cuda.to_device(x[:, ::-1].astype(np.float32))
+    kernel.run(numba_cuda.device_view(inout), packed, numba_cuda.device_view(inout))
+    assert np.array_equal(inout.copy_to_host(), expected)
+
+
+SITUATIONS = {function.__name__: function for function in (
+    api_unbatched, api_strides, api_residual_is_out, api_out_is_input, api_mixed_dtypes, api_infinite_weight_over_padding,
+    api_nan_stays_in_its_window, api_prepared, device_arrays)}
+
+
+def names() -> list[str]:
+    return [f"{name} [{algorithm}]" for name in PROBLEMS for algorithm in ALGORITHMS] + list(SITUATIONS)
+
+
+def run(name: str) -> None:
+    """Run one case.
+
+    Raises:
+        AssertionError: the result is wrong.
+    """
+    if name in SITUATIONS:
+        SITUATIONS[name]()
+    else:
+        problem, _, algorithm = name.rstrip("]").rpartition(" [")
+        check_problem(problem, algorithm)
+
+
+def results() -> Iterator[dict[str, Any]]:
+    """Every case's name, what is wrong with it (None: nothing) and its seconds."""
+    for name in names():
+        start, wrong = time.perf_counter(), None
+        try:
+            run(name)
+        except Exception as error:
+            wrong = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-4)}"
+        yield {"name": name, "wrong": wrong, "seconds": round(time.perf_counter() - start, 2)}
+
+
+if __name__ == "__main__":
+    for result in results():
+        print(json.dumps(result), flush=True)
+    sys.exit(0)
