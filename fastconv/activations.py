@@ -15,10 +15,13 @@ import numpy as np
 
 _SQRT_HALF = 0.7071067811865476  # 1/sqrt(2) rounded, and what rounding took off
 _SQRT_HALF_LOW = -4.833646656726457e-17
+_SQRT_HALF_OVER_PI = 0.3989422804014327  # 1/sqrt(2 pi)
 _TWO_OVER_SQRT_PI = 1.1283791670955126
 _TANH_SCALE = 1.5957691216057308  # 2 sqrt(2/pi), and its low part
-_TANH_SCALE_LOW = -1.0104393574302513e-16
+_TANH_SCALE_LOW = -9.96930880911092e-17
 _TANH_CUBE = 0.044715
+_TANH_CUBE_LOW = 2.1960211427085595e-18
+_DENORMAL = -700.0  # exp() below is (nearly) denormal; x times its rounding error would show: half the exponent, twice
 _SPLITTER = 134217729.0  # 2**27 + 1
 
 
@@ -46,6 +49,9 @@ def sigmoid(x: float) -> float:
 
 
 def silu(x: float) -> float:
+    if x < _DENORMAL:
+        half = math.exp(0.5 * x)
+        return x * half * half
     return x * logistic(x, 0.0)
 
 
@@ -53,6 +59,11 @@ def gelu(x: float) -> float:
     """x·Φ(x) = x/2·erfc(-x/√2): erfc keeps the negative tail's relative accuracy."""
     if not abs(x) < 40.0:  # Φ is 0 or 1 in float64; NaN and infinities follow the formula
         return x if x > 0 else x * 0.0
+    if x < -37.0:  # erfc is denormal: -φ(x)·(1 - 1/x² + 3/x⁴ - 15/x⁶ + ...)
+        square, error = two_product(x, x)
+        half, t = math.exp(-0.25 * square), 1.0 / square
+        series = 1.0 - t * (1.0 - 3.0 * t * (1.0 - 5.0 * t * (1.0 - 7.0 * t * (1.0 - 9.0 * t * (1.0 - 11.0 * t)))))
+        return -_SQRT_HALF_OVER_PI * half * (1.0 - 0.5 * error) * series * half
     y, error = two_product(x, -_SQRT_HALF)
     error -= x * _SQRT_HALF_LOW
     return 0.5 * x * (math.erfc(y) - _TWO_OVER_SQRT_PI * math.exp(-y * y) * error)
@@ -64,17 +75,21 @@ def gelu_tanh(x: float) -> float:
         return x if x > 0 else x * 0.0
     square, square_error = two_product(x, x)
     cube, cube_error = two_product(square, _TANH_CUBE)
-    cube_error += square_error * _TANH_CUBE
+    cube_error += square_error * _TANH_CUBE + square * _TANH_CUBE_LOW
     inner = 1.0 + cube
     inner_error = (1.0 - inner + cube if cube < 1.0 else cube - inner + 1.0) + cube_error
     scaled, scaled_error = two_product(x, _TANH_SCALE)
     scaled_error += x * _TANH_SCALE_LOW
     u, error = two_product(scaled, inner)
-    return x * logistic(u, error + scaled_error * inner + scaled * inner_error)
+    error += scaled_error * inner + scaled * inner_error
+    if u < _DENORMAL:
+        half = math.exp(0.5 * u)
+        return x * half * (1.0 + error) * half
+    return x * logistic(u, error)
 
 
 def hardswish(x: float) -> float:
-    return x * min(max(x + 3.0, 0.0), 6.0) / 6.0 if x == x else x
+    return x * (min(max(x + 3.0, 0.0), 6.0) / 6.0) if x == x else x
 
 
 def relu(x: float) -> float:
@@ -112,15 +127,17 @@ def apply(activation: tuple[str, float] | None, array: np.ndarray) -> None:
         array[...] = np.tanh(array.astype(np.float64))
     elif name == "hardswish":
         wide = array.astype(np.float64)
-        array[...] = wide * np.clip(wide + 3, 0, 6) / 6
-    elif name in ("sigmoid", "silu"):
+        array[...] = wide * (np.clip(wide + 3, 0, 6) / 6)
+    elif name == "sigmoid":
+        array[...] = _logistic(array.astype(np.float64))
+    elif name == "silu":
         wide = array.astype(np.float64)
-        gate = _logistic(wide, 0.0)
-        array[...] = gate if name == "sigmoid" else wide * gate
+        half = np.exp(0.5 * np.minimum(wide, 0))
+        array[...] = np.where(wide < _DENORMAL, wide * half * half, wide * _logistic(wide))
     else:
         array[...] = np.frompyfunc(SCALAR[name], 1, 1)(array.astype(np.float64))
 
 
-def _logistic(x: np.ndarray, correction: float) -> np.ndarray:
+def _logistic(x: np.ndarray) -> np.ndarray:
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, e) / (1.0 + e)

@@ -33,6 +33,8 @@ class NumpyKind:
             raise TypeError(f"{name} is a masked array; its mask would be ignored: pass array.filled(value)")
         if type(array).__module__.startswith(("scipy.sparse", "sparse")):
             raise TypeError(f"{name} is a sparse array; pass a dense one ({type(array).__name__}.toarray())")
+        if name == "out" and not isinstance(array, np.ndarray):
+            raise TypeError(f"out must be an array to write into, got {type(array).__name__}")
         view = np.asarray(array)
         if view.dtype == object:
             raise TypeError(f"{name} must be numeric, got {type(array).__name__}, which NumPy sees as an object array")
@@ -85,6 +87,8 @@ def _check_torch(name: str, tensor: Any) -> None:
 
 NATIVE = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 NUMPY = NumpyKind()
+_ARRAY = frozenset({np.ndarray})
+_PLAIN = frozenset({np.ndarray, type(None)})
 _TORCH_CPU = TorchCpuKind()
 
 
@@ -119,6 +123,19 @@ def common_kind(arguments: dict[str, Any]) -> Kind:
             described = ", ".join(f"{key} is {value.name} on {value.device}" for key, value in kinds.items())
             raise TypeError(f"array arguments must be of one kind and on one device: {described}")
     return first
+
+
+def views(required: dict[str, Any], **optional: Any) -> tuple[Kind, list[Any]]:
+    """The common kind of the array arguments, and how the backends see each (an optional None stays None).
+
+    Raises:
+        TypeError: as `common_kind`.
+    """
+    if _ARRAY.issuperset(map(type, required.values())) and _PLAIN.issuperset(map(type, optional.values())):
+        return NUMPY, [*required.values(), *optional.values()]  # the usual case, told without asking each for its kind
+    kind = common_kind({**required, **optional})
+    seen = [kind.view(name, array) for name, array in required.items()]
+    return kind, seen + [None if array is None else kind.view(name, array) for name, array in optional.items()]
 
 
 def ready(array: np.ndarray, dtype: str) -> np.ndarray:

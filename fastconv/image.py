@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import arrays, ops
+from .problem import result_dtype
 
 MODES = ("same", "valid", "full")
 BOUNDARIES = {"zeros": "zeros", "constant": "zeros", "reflect": "reflect", "symmetric": "symmetric", "edge": "replicate",
@@ -44,10 +45,9 @@ def convolve(image: Any, kernel: Any, mode: str = "same", boundary: str = "zeros
 
 
 def _filter(image: Any, kernel: Any, mode: str, boundary: str, fill: float, axes: Any, flip: bool) -> Any:
-    kind = arrays.common_kind({"image": image, "kernel": kernel})
+    kind, (x, w) = arrays.views({"image": image, "kernel": kernel})
     if kind.device != "cpu":
         raise TypeError(f"correlate and convolve take arrays on the CPU, got {kind.name} on {kind.device}; use conv{{1,2,3}}d")
-    x, w = kind.view("image", image), kind.view("kernel", kernel)
     axes = _axes(x, w, axes)
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -60,7 +60,7 @@ def _filter(image: Any, kernel: Any, mode: str, boundary: str, fill: float, axes
     others = moved.shape[:-w.ndim]
     batch = moved.reshape(math.prod(others), 1, *moved.shape[-w.ndim:])
     if boundary == "constant" and fill != 0:
-        batch = np.pad(batch, [(0, 0), (0, 0), *padding], constant_values=fill)
+        batch = np.pad(batch.astype(result_dtype(x.dtype, w.dtype), copy=False), [(0, 0), (0, 0), *padding], constant_values=fill)
         padding = [(0, 0)] * w.ndim
     conv = (ops.conv1d, ops.conv2d, ops.conv3d)[w.ndim - 1]
     result = conv(batch, w[None, None], padding=tuple(padding), padding_mode=BOUNDARIES[boundary])

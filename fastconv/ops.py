@@ -17,7 +17,6 @@ from .plan import Plan, plan
 from .problem import ConvProblem, result_dtype
 
 _MEMO_SIZE = 1024
-_PLAIN = (np.ndarray, type(None))  # the common case is told without asking each argument for its kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +99,7 @@ def conv3d(
 def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
           padding_mode: str, layout: str, activation: Any, residual: Any, out: Any, backend: str, algorithm: str | None,
           accuracy: str | None) -> Any:
-    kind, x, w, b, r = _views(input, weight, bias, residual, out)
+    kind, (x, w, b, r, y) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
     arguments = (stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm, accuracy)
     key = (ndim, x.shape, x.dtype, w.shape, w.dtype, None if b is None else b.shape, r is None, kind.device,
            settings.current().serial, *map(_typed, arguments))
@@ -113,17 +112,7 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: A
         if key is not None:
             _remember(key, bound)
     packed = bound.kernel.pack(*weights_ready(bound, w, b))
-    return execute(bound, kind, x, packed, r, out)
-
-
-def _views(input: Any, weight: Any, bias: Any, residual: Any, out: Any) -> tuple[arrays.Kind, Any, Any, Any, Any]:
-    """The common kind of the arguments, and how the backends see them."""
-    if (type(input) is np.ndarray and type(weight) is np.ndarray and type(bias) in _PLAIN and type(residual) in _PLAIN
-            and type(out) in _PLAIN):
-        return arrays.NUMPY, input, weight, bias, residual
-    kind = arrays.common_kind({"input": input, "weight": weight, "bias": bias, "residual": residual, "out": out})
-    return (kind, kind.view("input", input), kind.view("weight", weight), None if bias is None else kind.view("bias", bias),
-            None if residual is None else kind.view("residual", residual))
+    return execute(bound, kind, x, packed, r, out, y)
 
 
 def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: Any, padding: Any, dilation: Any, groups: Any,
@@ -168,13 +157,14 @@ def _plain(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any, out: Any) -> Any:
-    """Run a bound kernel: make or check `out`, add the batch axis, avoid overlaps, return what the user gets."""
-    result = kind.empty(bound.output_shape, bound.problem.dtype) if out is None else out
-    y = kind.view("out", result)
-    if out is not None:
-        if kind is arrays.NUMPY and not isinstance(out, np.ndarray):
-            raise TypeError(f"out must be an array to write into, got {type(out).__name__}")
+def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any, out: Any, y: Any) -> Any:
+    """Run a bound kernel: make `out`, or check it by its view `y`; add the batch axis, avoid overlaps, return what the user
+    gets."""
+    result = out
+    if out is None:
+        result = kind.empty(bound.output_shape, bound.problem.dtype)
+        y = kind.view("out", result)
+    else:
         _check_like("out", y, bound, "")
     if residual is not None:
         _check_like("residual", residual, bound, " (residual never broadcasts)")
@@ -242,8 +232,7 @@ def _explain_call(
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
     backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
 ) -> Plan:
-    kind = arrays.common_kind({"input": input, "weight": weight, "bias": bias, "residual": residual, "out": out})
-    bound = bind(ndim, kind.view("input", input), kind.view("weight", weight), None if bias is None else kind.view("bias", bias),
-                 residual, kind.device, stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm,
-                 accuracy)
+    kind, (x, w, b, r, _) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
+    bound = bind(ndim, x, w, b, r, kind.device, stride, padding, dilation, groups, padding_mode, layout, activation, backend,
+                 algorithm, accuracy)
     return plan(bound.problem, backend, algorithm, kind.device.partition(":")[0])

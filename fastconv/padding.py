@@ -11,12 +11,11 @@ NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetri
 
 def pad(array: np.ndarray, problem: ConvProblem) -> np.ndarray:
     """`array` (batch, channels, *space) with the problem's padding; no copy where there is none."""
-    crop = tuple(slice(0, size + min(0, high)) for size, (_, high) in zip(problem.input_size, problem.padding))
     widths = [(low, max(0, high)) for low, high in problem.padding]
-    if not any(map(any, widths)):
-        return array[(..., *crop)]
-    return np.pad(array, [(0, 0), (0, 0), *widths], mode=NUMPY_MODES[problem.padding_mode])[
-        (..., *(slice(0, size) for size in problem.padded_size))]
+    if any(map(any, widths)):
+        array = np.pad(array, [(0, 0), (0, 0), *widths], mode=NUMPY_MODES[problem.padding_mode])
+    # cropped only now: a border that is continued may repeat trailing input that no window reads
+    return array[(..., *(slice(0, size) for size in problem.padded_size))]
 
 
 def index_map(problem: ConvProblem, axis: int) -> np.ndarray:

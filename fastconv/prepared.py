@@ -22,11 +22,11 @@ class PreparedConv:
     """
 
     def __init__(self, weight: Any, bias: Any, arguments: dict[str, Any], input_shape: Any) -> None:
-        kind = arrays.common_kind({"weight": weight, "bias": bias})
+        kind, (w, b) = arrays.views({"weight": weight}, bias=bias)
         if kind.device != "cpu":
             raise TypeError(f"prepare takes weights on the CPU, got a {kind.name} array on {kind.device}")
-        self._weight = np.array(kind.view("weight", weight))
-        self._bias = None if bias is None else np.array(kind.view("bias", bias))
+        self._weight = np.array(w)
+        self._bias = None if b is None else np.array(b)
         self._ndim = self._weight.ndim - 2
         if self._ndim not in (1, 2, 3):
             raise ValueError(f"weight must have shape (out_channels, in_channels / groups, *kernel) with 1, 2 or 3 kernel axes, "
@@ -38,7 +38,7 @@ class PreparedConv:
         self._input_shape = None if input_shape is None else tuple(input_shape)
         self._latest: ops.Bound | None = None
         if self._input_shape is not None:
-            self._bound(self._input_shape, residual=False)
+            self._bound(self._input_shape)
 
     def __call__(self, input: Any, *, residual: Any = None, out: Any = None) -> Any:
         """The convolution of `input`, whose dtype must be the weight's.
@@ -46,21 +46,19 @@ class PreparedConv:
         Raises:
             TypeError: another dtype; it would need other packed weights.
         """
-        kind = arrays.common_kind({"input": input, "residual": residual, "out": out})
-        x = kind.view("input", input)
-        if x.dtype != self._weight.dtype:
+        kind, (x, r, y) = arrays.views({"input": input}, residual=residual, out=out)
+        if x.dtype != self._weight.dtype and x.dtype.name != self._weight.dtype.name:  # names: the byte order may differ
             raise TypeError(f"input must have the weight's dtype {self._weight.dtype.name}, got {x.dtype.name}")
-        r = None if residual is None else kind.view("residual", residual)
-        bound = self._bound(x.shape, r is not None)
-        return ops.execute(bound, kind, x, self._packed(bound), r, out)
+        bound = self._bound(x.shape, r is not None, kind.device)
+        return ops.execute(bound, kind, x, self._packed(bound), r, out, y)
 
-    def _bound(self, shape: tuple[int, ...], residual: bool) -> ops.Bound:
-        key = (shape, residual, settings.current().serial)
+    def _bound(self, shape: tuple[int, ...], residual: bool = False, device: str = "cpu") -> ops.Bound:
+        key = (shape, residual, device, settings.current().serial)
         found = self._bounds.get(key)
         if found is None:
             with self._lock:
                 example = np.broadcast_to(np.empty((), self._weight.dtype), shape)  # a shape and a dtype, no memory
-                found = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, "cpu",
+                found = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, device,
                                  **self._arguments)
                 self._bounds[key] = found
                 self._pack(found)
@@ -86,7 +84,7 @@ class PreparedConv:
 
     def plan(self, shape: Any) -> Plan:
         """The plan for inputs of that shape."""
-        bound = self._bound(tuple(shape), residual=False)
+        bound = self._bound(tuple(shape))
         return plan(bound.problem, self._arguments["backend"], self._arguments["algorithm"])
 
     @property

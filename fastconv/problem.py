@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -81,8 +81,8 @@ class ConvProblem:
         put = object.__setattr__
         put(self, "input_size", _positive_tuple("input size", self.input_size, ndim))
         put(self, "kernel_size", _positive_tuple("kernel size", self.kernel_size, ndim))
-        put(self, "stride", _positive_tuple("stride", self.stride or 1, ndim))
-        put(self, "dilation", _positive_tuple("dilation", self.dilation or 1, ndim))
+        put(self, "stride", _positive_tuple("stride", 1 if self.stride == () else self.stride, ndim))
+        put(self, "dilation", _positive_tuple("dilation", 1 if self.dilation == () else self.dilation, ndim))
         for name, least in (("batch", 0), ("in_channels", 1), ("out_channels", 1), ("groups", 1), ("count", 1)):
             put(self, name, _integer(name, getattr(self, name), least))
         put(self, "activation", normalize_activation(self.activation))
@@ -92,8 +92,13 @@ class ConvProblem:
         put(self, "layout", normalize_layout(self.layout, ndim))
         _one_of("direction", self.direction, DIRECTIONS)
         _one_of("accuracy", self.accuracy, ACCURACIES)
+        if self.direction == "backward_input" and self.bias:
+            raise ValueError("the gradient of the input has no bias, got bias=True")
+        if '"' in self.name or "\n" in self.name:
+            raise ValueError(f"name must not contain a quotation mark or newline, got {self.name!r}")
+        padding = ((0, 0),) * ndim if self.padding == () else self.padding
         put(self, "padding", tuple(map(_effective_padding, self.input_size, self.kernel_size, self.stride, self.dilation,
-                                       self.padding or ((0, 0),) * ndim)))
+                                       _low_and_high(padding, ndim))))
         self._check_bytes()
 
     def _check_bytes(self) -> None:
@@ -235,15 +240,18 @@ def normalize_layout(layout: str, ndim: int) -> str:
 def normalize_activation(activation: Any) -> tuple[str, float] | None:
     if activation is None:
         return None
-    name, *parameter = (activation,) if isinstance(activation, str) else activation if isinstance(activation, tuple) else _reject(
-        f"activation must be a name or (name, parameter), got {activation!r}")
+    if isinstance(activation, str):
+        activation = (activation,)
+    if not isinstance(activation, tuple) or not 1 <= len(activation) <= 2:
+        raise TypeError(f"activation must be a name or (name, parameter), got {activation!r}")
+    name, *parameter = activation
     _one_of("activation", name, ACTIVATIONS)
     if name != "leaky_relu":
-        if len(parameter) > 1 or any(value != 0 for value in parameter):
+        if any(value != 0 for value in parameter):
             raise ValueError(f"activation {name!r} takes no parameter, got {activation!r}")
         return name, 0.0
-    if len(parameter) > 1 or not all(isinstance(value, (int, float, np.number)) for value in parameter):
-        raise ValueError(f"activation 'leaky_relu' takes one number, its negative slope, got {activation!r}")
+    if not all(isinstance(value, (int, float, np.floating, np.integer)) and math.isfinite(value) for value in parameter):
+        raise ValueError(f"activation 'leaky_relu' takes one finite number, its negative slope, got {activation!r}")
     return name, float(parameter[0]) if parameter else 0.01
 
 
@@ -274,6 +282,14 @@ def _padding_pair(entry: Any, padding: Any) -> tuple[int, int]:
     if len(entry) != 2:
         raise ValueError(f"padding of an axis must be an integer or (low, high), got {entry!r} in {padding!r}")
     return _integer("padding", entry[0], 0, whole=padding), _integer("padding", entry[1], 0, whole=padding)
+
+
+def _low_and_high(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
+    """The attribute `padding`, checked: high may be negative (see ConvProblem)."""
+    if not isinstance(padding, tuple) or len(padding) != ndim or any(not isinstance(p, tuple) or len(p) != 2 for p in padding):
+        raise ValueError(f"padding must be ((low, high), ...), one pair per spatial axis ({ndim}), got {padding!r}")
+    return tuple((_integer("padding", low, 0, whole=padding), _integer("padding", high, None, whole=padding))
+                 for low, high in padding)
 
 
 def _effective_padding(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int]) -> tuple[int, int]:
@@ -315,10 +331,6 @@ def _check_weight(in_channels: int, weight_shape: Sequence[int], groups: int) ->
                          f"channels ({weight_shape[1]} x {groups}), got {in_channels}")
 
 
-def _reject(message: str) -> NoReturn:
-    raise TypeError(message)
-
-
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, one of {', '.join(allowed)}, got {value!r}")
@@ -326,8 +338,8 @@ def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def _integer(name: str, value: Any, least: int, whole: Any = None) -> int:
-    """`value` as a Python int, at least `least`. NumPy integers pass; bool, float and str do not."""
+def _integer(name: str, value: Any, least: int | None, whole: Any = None) -> int:
+    """`value` as a Python int, at least `least` (None: any). NumPy integers pass; bool, float and str do not."""
     shown = value if whole is None else whole
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, got {shown!r}")
@@ -335,7 +347,7 @@ def _integer(name: str, value: Any, least: int, whole: Any = None) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {shown!r}") from None
-    if number < least:
+    if least is not None and number < least:
         rule = "positive" if least == 1 else "at least 0"
         raise ValueError(f"{name} must be {rule}, got {shown!r}")
     if number >= 2**63:
@@ -344,7 +356,7 @@ def _integer(name: str, value: Any, least: int, whole: Any = None) -> int:
 
 
 def _positive_tuple(name: str, value: Any, ndim: int) -> tuple[int, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if not isinstance(value, (tuple, list)) and np.ndim(value) != 1:
         return (_integer(name, value, 1),) * ndim
     entries = tuple(value)
     if len(entries) != ndim:

@@ -11,7 +11,6 @@ fastconv's own: ``--padding-mode=reflect`` and ``--accuracy=strict``. A name may
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,11 +47,9 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def _split(text: str) -> tuple[list[tuple[str, str]], str]:
-    quoted = re.sub(r'n("[^"]*")', r"n'\1'", text)  # shlex would take the quotes off the name
-    try:
-        words = shlex.split(quoted)
-    except ValueError as error:
-        raise ValueError(f"malformed problem {text!r}: {error}") from None
+    words = re.findall(r'(?:"[^"]*"|[^\s"])+', text)  # blanks separate, except within the quotes of a name
+    if text.count('"') % 2:
+        raise ValueError(f"malformed problem {text!r}: no closing quotation mark")
     knobs = [tuple(word[2:].split("=", 1)) for word in words if word.startswith("--")]
     rest = [word for word in words if not word.startswith("--")]
     bad = [knob for knob in knobs if len(knob) != 2]

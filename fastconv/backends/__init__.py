@@ -81,14 +81,17 @@ def refuses_direction(problem: ConvProblem) -> str | None:
 _registry: dict[str, Backend] = {}
 
 
+_enabled: dict[str, str] = {}  # entry points that were loaded, and the names of their backends
+
+
 def registry() -> dict[str, Backend]:
     """All backends that take part, by name, in order."""
     if not _registry:
         found = [importlib.import_module(f".{module}", __name__).backend for module in ORDER]
         _registry.update({backend.name: backend for backend in found})
     for name in settings.current().backends:
-        if name not in _registry:
-            enable_backend(name)
+        if _enabled.get(name) not in _registry:
+            _add(_load(name), name)
     return _registry
 
 
@@ -112,6 +115,26 @@ def enable_backend(name: str) -> None:
     Raises:
         Unavailable: nothing is registered under that name, or it does not import.
     """
+    registry()
+    _add(_load(name), name)
+    settings.update()  # a new serial: whatever was planned before is planned anew
+
+
+def register(backend: Backend) -> None:
+    """Add a backend object, for this process; one of the same name is replaced."""
+    registry()
+    _add(backend)
+    settings.update()
+
+
+def _add(backend: Backend, entry_point: str = "") -> None:
+    _registry[backend.name] = backend
+    if entry_point:
+        _enabled[entry_point] = backend.name
+
+
+def _load(name: str) -> Backend:
+    """The backend of an entry point: an object, or a module with a ``backend``."""
     found = [point for point in entry_points(group="fastconv.backends") if point.name == name]
     if not found:
         raise Unavailable(f"no installed package registers a fastconv backend named {name!r} (entry-point group fastconv.backends)")
@@ -119,10 +142,4 @@ def enable_backend(name: str) -> None:
         loaded = found[0].load()
     except Exception as error:
         raise Unavailable(f"backend {name!r} does not import: {error}") from error
-    register(getattr(loaded, "backend", loaded))
-
-
-def register(backend: Backend) -> None:
-    """Add a backend object, for this process; one of the same name is replaced."""
-    registry()[backend.name] = backend
-    settings.update()  # a new serial: whatever was planned before is planned anew
+    return getattr(loaded, "backend", loaded)

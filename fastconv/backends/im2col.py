@@ -41,6 +41,7 @@ class Im2colKernel:
         matrices = np.array(weight, order="C").reshape(p.groups, p.out_channels // p.groups, p.taps)
         return matrices, None if bias is None else bias.copy()
 
+    @np.errstate(all="ignore")  # NaN, Inf and denormals in the data are results, no reason to warn
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
         p = self.problem
         matrices, bias = packed

@@ -1,0 +1,238 @@
+"""check(): every available backend, algorithm and ISA against the oracle, over a matrix of problems.
+
+Each candidate is bound by itself, past the plan, so what is checked is what ran. It computes into outputs full of NaN:
+
+* random data, against the float64 reference and the hard bound of its algorithm (`accuracy.bound`);
+* integers, bit for bit where the algorithm sums the products themselves (every order of summing them is exact);
+* integers through reversed, interleaved and Fortran-ordered arrays, where nothing beside the output may be touched.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from . import accuracy, plan, settings
+from .accuracy import Arrays
+from .backends import Backend, Candidate, Kernel, get, registry
+from .check_matrix import matrix
+from .errors import Unavailable
+from .problem import ConvProblem
+
+
+class Trial(NamedTuple):
+    """One set of data for a problem, with what it must give."""
+
+    name: str
+    arrays: Arrays
+    expected: np.ndarray
+    magnitude: np.ndarray  # S
+    integers: bool
+    strided: bool = False
+
+
+class Failure(NamedTuple):
+    """A wrong result, or an exception."""
+
+    backend: str
+    candidate: Candidate
+    trial: str
+    problem: ConvProblem
+    what: str
+
+    def __str__(self) -> str:
+        label = f"  ({self.problem.name})" if self.problem.name else ""
+        return f"WRONG  {self.backend} {self.candidate}, {self.trial}: {self.what}\n       {self.problem.text}{label}"
+
+
+@dataclass
+class Row:
+    """One backend, algorithm and ISA."""
+
+    backend: str
+    candidate: Candidate
+    problems: int = 0
+    passed: int = 0
+    worst: float = 0.0  # error, as a multiple of its bound
+    refusals: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def refused(self) -> int:
+        return self.refusals.total()
+
+
+@dataclass
+class Report:
+    """What `check` found; print it."""
+
+    rows: list[Row] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was checked, and all of it was right."""
+        return not self.failures and any(row.passed for row in self.rows)
+
+    def __str__(self) -> str:
+        head = ("backend", "algorithm", "isa", "problems", "passed", "worst error / bound", "refused")
+        table = [head] + [
+            (row.backend, row.candidate.algorithm, row.candidate.isa or "-", str(row.problems), str(row.passed),
+             f"{row.worst:.3g}" if row.problems else "-", str(row.refused)) for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        lines = [str(failure) for failure in self.failures]
+        lines += [f"unavailable  {name}: {reason}" for name, reason in self.unavailable.items()]
+        lines += [f"refused      {row.backend} {row.candidate}: {count} x {reason}"
+                  for row in self.rows for reason, count in row.refusals.most_common()]
+        lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+        checked = sum(row.problems for row in self.rows)
+        wrong = len({(failure.backend, failure.candidate, failure.problem) for failure in self.failures})
+        lines.append(f"{checked} combinations checked, " + ("all right" if self.ok else f"{wrong} wrong" if wrong else "none"))
+        return "\n".join(lines)
+
+
+def check(problems: Iterable[ConvProblem | str] | None = None, backends: Iterable[str] | None = None, quick: bool = False,
+          repeats: int = 0) -> Report:
+    """Compare every available backend with the oracle.
+
+    Args:
+        problems: problems or problem texts, small ones; by default the matrix of `fastconv.check_matrix`.
+        backends: their names; by default all that take part.
+        quick: a fifth of the matrix.
+        repeats: also run every candidate that often with 2 and with 8 threads, and compare the bits.
+
+    Raises:
+        Unavailable: a backend that was named cannot run here.
+    """
+    report = Report()
+    asked = _asked(backends, report)
+    rows: dict[tuple[str, Candidate], Row] = {}
+    for problem in matrix(quick) if problems is None else problems:
+        if isinstance(problem, str):
+            problem = ConvProblem.from_text(problem)
+        prepared: list[Trial] = []  # made once some candidate takes the problem
+        for who in asked:
+            for candidate in who.candidates(problem):
+                row = rows.setdefault((who.name, candidate), Row(who.name, candidate))
+                reason = who.refuses(problem, candidate)
+                if reason is not None:
+                    row.refusals[reason] += 1
+                    continue
+                prepared = prepared or trials(problem)
+                _check_one(problem, who, row, prepared, repeats, report.failures)
+    order = list(registry())
+    report.rows = sorted(rows.values(), key=lambda row: order.index(row.backend))
+    return report
+
+
+def _asked(names: Iterable[str] | None, report: Report) -> list[Backend]:
+    asked = []
+    for who in registry().values() if names is None else map(get, names):
+        reason = who.unavailable()
+        if reason is None:
+            asked.append(who)
+        elif names is not None:
+            raise Unavailable(f"backend {who.name!r} is not available: {reason}")
+        else:
+            report.unavailable[who.name] = reason
+    return asked
+
+
+@functools.lru_cache(maxsize=512)  # the oracle takes most of the time of a check, and the matrix is gone through again
+def trials(problem: ConvProblem) -> list[Trial]:
+    """The data sets of a problem, the same ones every time; read-only."""
+    rng = np.random.default_rng(zlib.crc32(problem.text.encode()))
+    normal, integers = accuracy.random_arrays(problem, rng), accuracy.integer_arrays(problem, rng)
+    exact = accuracy.oracle(problem, *integers)
+    for array in (*normal, *integers):
+        if array is not None:
+            array.flags.writeable = False
+    return [Trial("random data", normal, *accuracy.oracle(problem, *normal), integers=False),
+            Trial("integers", integers, *exact, integers=True),
+            Trial("integers, strided arrays", integers, *exact, integers=True, strided=True)]
+
+
+def _check_one(problem: ConvProblem, who: Backend, row: Row, prepared: list[Trial], repeats: int,
+               failures: list[Failure]) -> None:
+    """All trials of one candidate on one problem. What it raises is a failure like a wrong number."""
+    before = len(failures)
+    row.problems += 1
+    for trial in prepared:
+        try:
+            worst, what = verify(problem, who, row.candidate, trial)
+            if what is None and repeats and not trial.strided:
+                what = unstable(problem, who, row.candidate, trial, repeats)
+        except Exception as error:
+            worst, what = float("inf"), f"{type(error).__name__}: {error}"
+        row.worst = max(row.worst, worst)
+        if what is not None:
+            failures.append(Failure(who.name, row.candidate, trial.name, problem, what))
+    row.passed += len(failures) == before
+
+
+def verify(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Trial) -> tuple[float, str | None]:
+    """(worst error as a multiple of its bound, what is wrong or None)."""
+    kernel = plan.bind(problem, who.name, candidate)
+    arrays = trial.arrays
+    if trial.strided:
+        out, spoiled = _run_strided(kernel, problem, arrays)
+        if spoiled:
+            return float("inf"), "memory beside the output was written"
+    else:
+        out = run(kernel, problem, arrays)
+    exact = trial.integers and candidate.algorithm in plan.SUMS_PRODUCTS
+    allowed = accuracy.bound(problem, candidate.algorithm, trial.expected, trial.magnitude, arrays.x, arrays.w, exact)
+    worst = accuracy.compare(out, trial.expected, allowed)
+    if worst <= 1:
+        return worst, None
+    wrong = np.argwhere(~(np.abs(out - trial.expected) <= allowed))
+    first = tuple(map(int, wrong[0])) if len(wrong) else ()
+    return worst, (f"{len(wrong)} of {out.size} outputs wrong, the worst by {worst:.3g} x the bound; "
+                   f"at {first} {float(out[first])!r} instead of {float(trial.expected[first])!r}")
+
+
+def run(kernel: Kernel, problem: ConvProblem, arrays: Arrays) -> np.ndarray:
+    """The output of one kernel, computed into an array full of NaN. (`cuda` copies NumPy arrays there and back.)"""
+    out = np.full(problem.output_shape, np.nan, problem.dtype)
+    kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out, arrays.residual)
+    return out
+
+
+def _run_strided(kernel: Kernel, problem: ConvProblem, arrays: Arrays) -> tuple[np.ndarray, bool]:
+    """(output, whether anything else was written), from awkward arrays; the residual, if any, is the output itself."""
+    x, w = arrays.x, np.asfortranarray(arrays.w)
+    reversed_x = np.full((*x.shape[:-1], 2 * x.shape[-1] + 1), np.nan, x.dtype)[..., -2::-2]
+    reversed_x[...] = x
+    whole = np.full((*problem.output_shape[:-1], 2 * problem.output_shape[-1] + 1), np.nan, problem.dtype)
+    out = whole[..., 1::2]
+    residual = None
+    if arrays.residual is not None:
+        out[...] = arrays.residual
+        residual = out
+    kernel.run(reversed_x, kernel.pack(w, arrays.b), out, residual)
+    return out.copy(), not bool(np.isnan(whole[..., ::2]).all())
+
+
+def unstable(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Trial, repeats: int,
+             threads: Iterable[int] = (2, 8)) -> str | None:
+    """What differs between one run with one thread and `repeats` runs with several; None if no bit does.
+
+    BLAS promises this on integers only, so random data is left out for `im2col`.
+    """
+    if candidate.algorithm == "im2col" and not trial.integers:
+        return None
+    kernel = plan.bind(problem, who.name, candidate)
+    with settings.config(num_threads=1):
+        first = run(kernel, problem, trial.arrays).tobytes()
+    for count in threads:
+        with settings.config(num_threads=count):
+            for repeat in range(repeats):
+                if run(kernel, problem, trial.arrays).tobytes() != first:
+                    return f"run {repeat + 1} with {count} threads gives other bits than one thread"
+    return None

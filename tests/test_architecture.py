@@ -1,0 +1,167 @@
+"""What holds the project together: one direction of imports, a light import, documented names, files of one subject."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastconv
+
+PACKAGE = Path(fastconv.__file__).parent
+ROOT = PACKAGE.parent
+
+# each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
+LAYERS = (
+    {"errors"}, {"settings"}, {"problem_text"}, {"problem"}, {"padding", "activations"}, {"backends"}, {"plan"},
+    {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"}, {"bench"}, {"cli"}, {"__main__"},
+)
+
+
+def _level(module: str) -> int:
+    found = [i for i, layer in enumerate(LAYERS) if module in layer]
+    assert found, f"fastconv/{module} stands in no layer"
+    return found[0]
+
+
+def _imports(path: Path):
+    """(top-level fastconv module, line, whether it is imported when the module is) that a file imports."""
+    tree = ast.parse(path.read_text())
+    depth = len(path.relative_to(PACKAGE).parts) - 1
+    nested = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    nested |= {id(n) for f in ast.walk(tree) if isinstance(f, ast.If) and "TYPE_CHECKING" in ast.dump(f.test) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            up = node.level - 1 - depth
+            if node.level and up == 0:
+                names = [node.module.partition(".")[0]] if node.module else [alias.name for alias in node.names]
+            elif (node.module or "").startswith("fastconv"):
+                names = [node.module.partition(".")[2].partition(".")[0]]
+            else:
+                continue
+            yield from ((name, node.lineno, id(node) not in nested) for name in names if name)
+
+
+def _sources():
+    return sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def _module(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_upward(path):
+    module = _module(path)
+    if module == "__init__":
+        return
+    for imported, line, at_once in _imports(path):
+        if imported.startswith("_") or imported == module:
+            continue  # native modules; siblings in a folder
+        if not (PACKAGE / f"{imported}.py").exists() and not (PACKAGE / imported).is_dir():
+            continue  # a name of the package itself
+        if at_once:
+            assert _level(imported) < _level(module), f"{path.name}:{line} imports {imported}, which stands above {module}"
+
+
+def test_the_layers_name_every_file():
+    for path in _sources():
+        if _module(path) != "__init__":
+            _level(_module(path))
+
+
+_LIGHT = """
+import sys
+import numpy
+before = set(sys.modules)
+import fastconv
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(new - set(sys.stdlib_module_names) - {"fastconv"}))
+print(float(numpy.finfo("f4").smallest_subnormal), float(numpy.finfo("f8").smallest_subnormal))
+print("numba" in sys.modules, "scipy" in sys.modules, "torch" in sys.modules)
+"""
+
+
+def _python(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_takes_numpy_and_nothing_heavier():
+    lines = _python(_LIGHT).splitlines()
+    assert lines[0] == "[]", "import fastconv imports " + lines[0]
+    assert lines[2] == "False False False"
+
+
+def test_importing_leaves_denormals_alone():
+    """Row 28 of the failures: a library linked with -ffast-math sets flush-to-zero in the whole process."""
+    single, double = map(float, _python(_LIGHT).splitlines()[1].split())
+    assert single > 0 and double > 0
+
+
+def test_computing_leaves_denormals_alone(backend):
+    for accuracy in ("strict", "fast", "loose"):
+        fastconv.conv2d(np.ones((1, 8, 9, 9), np.float32), np.ones((8, 8, 3, 3), np.float32), accuracy=accuracy, backend=backend)
+        tiny = np.array([1e-40], np.float32)
+        assert (tiny * np.float32(0.5))[0] > 0 and float(tiny[0]) > 0
+
+
+def test_the_import_is_quick():
+    code = "import numpy, time; t = time.perf_counter(); import fastconv; print(time.perf_counter() - t)"
+    assert min(float(_python(code)) for _ in range(3)) < 0.3
+
+
+def test_every_public_name_is_annotated_and_documented():
+    for name in fastconv.__all__:
+        thing = getattr(fastconv, name)
+        assert inspect.getdoc(thing), f"fastconv.{name} has no docstring"
+        if inspect.isfunction(thing):
+            _check_annotations(thing, name)
+        elif inspect.isclass(thing):
+            for key, member in vars(thing).items():
+                function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+                if inspect.isfunction(function) and (not key.startswith("_") or key == "__call__"):
+                    _check_annotations(function, f"{name}.{key}")
+
+
+def _check_annotations(function, name):
+    signature = inspect.signature(function)
+    assert signature.return_annotation is not inspect.Signature.empty, f"{name}: no return annotation"
+    for parameter in signature.parameters.values():
+        assert parameter.name in ("self", "cls") or parameter.annotation is not inspect.Parameter.empty, f"{name}: {parameter.name}"
+
+
+def test_all_lists_what_is_public():
+    for name in fastconv.__all__:
+        assert hasattr(fastconv, name)
+    assert fastconv.__version__ in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_have_one_subject(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 500, f"{path.name} has {len(lines)} lines"
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path.name} does not say what it is for"
+
+
+@pytest.mark.parametrize("path", _sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_fit_a_screen(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 90, f"{path.name}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+
+
+def test_every_backend_keeps_the_protocol():
+    package = importlib.import_module("fastconv.backends")
+    for name, who in package.registry().items():
+        assert who.name == name and who.device in ("cpu", "cuda")
+        assert who.unavailable() is None or isinstance(who.unavailable(), str)
+        for method in ("candidates", "refuses", "seconds", "bind"):
+            assert callable(getattr(who, method)), f"{name}.{method}"
