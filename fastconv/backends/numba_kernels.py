@@ -1,0 +1,334 @@
+# mypy: ignore-errors
+# Numba compiles this file: calls of intrinsics leave out what mypy takes for their first argument.
+"""The compiled loops of the Numba backend, as *stages*: C functions ``void(Context*, int64 ...)`` that find each other by
+address, in the context.
+
+A convolution is cut into items: (chunk of output channels, image, group, output plane, block of rows and columns). A thread
+takes a contiguous range of items. For each block it fills a *slab*, a padded copy of what the block reads that fits in L2,
+so that everything after it is a valid convolution: pixel p of the block reads tap k at ``pixels[p] + taps[k]``, two tables
+of byte offsets. Where nothing is padded and pixels can be read in place, the slab is the input itself.
+
+k runs over (channel, kernel axes) in the order of the weights. Each sum is one chain of multiply-adds in that order,
+whatever the blocks, threads and tiles, so results do not depend on any of them.
+
+Arrays are addressed by bytes: any strides, and nothing here needs the GIL or allocates.
+
+Stages rather than one program: Numba optimises a function again in each of its callers, so a tree of calls took 12 s of CPU
+to compile; and a stage that a problem does not need is not compiled. Folding shapes in as constants was not worth a
+compilation per shape: the inner loop already has its tile size fixed, and reads its offsets from L1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numba.extending import register_jitable
+
+from .. import activations
+from .numba_vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, invoke, load, pixels_tiles, store, transpose
+
+MAX_SPAN = max(SPAN)
+GEMM, DIRECT = 0, 1
+
+_INTEGERS = (
+    # what differs between calls: addresses of the context itself and of the arrays (0: none), how many parts
+    "self x weights bias out residual scratch parts "
+    # addresses of the stages; strides in bytes
+    "fill tile finish activate algorithm relu "
+    "xn xc xd xh xw on oc od oh ow rn rc rd rh rw "
+    # sizes: channels per group, products per output, output, convolution stride, taps and dilation of the first axis
+    "batch groups inputs outputs depth planes rows columns stride_d stride_h stride_w kernel_d dilation_d "
+    # the padded coordinates: index maps per axis, where the input lies on the last; `step`: only every step-th is read
+    "map_d map_h map_w low_w size_w step_h step_w "
+    # blocks: how many along rows, columns, output channels; the latter in `chunks`; products per pass over the pixels
+    "blocks_h blocks_w blocks chunks pass_depth "
+    # the slab: its strides in bytes, columns de-interleaved into `phases`; what a block of one output pixel spans
+    "slab slab_c slab_d slab_h slab_w slab_phase phases span_h span_w grow_h grow_w "
+    # tables and scratch: offsets within the scratch of a part; byte steps between output pixels in the slab or input
+    "taps pixel_h pixel_w scratch_bytes sums lines pixels places line_pitch").split()
+CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
+
+# helpers, without the wrappers that Python would call
+jit = numba.njit(nogil=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+for _function in (activations.two_product, activations.logistic):
+    register_jitable(_function)
+
+
+# ---- the slab
+
+
+@jit
+def copy_line(source: Any, step: Any, target: Any, count: Any, like: Any) -> None:
+    """`count` elements, `step` elements apart, to neighbouring ones."""
+    if step == 1:
+        for i in range(count):
+            store(target, i, load(source, i, like), like)
+    else:
+        for i in range(count):
+            store(target, i, load(source, i * step, like), like)
+
+
+@jit
+def fill_line(c: Any, source: Any, hop: Any, line: Any, start: Any, step: Any, length: Any, begin: Any, end: Any, like: Any,
+              size: Any) -> None:
+    """`length` padded coordinates start, start + step, ... of an input row (address `source`, 0: all padding); those from
+    number `begin` to `end` lie in the input, `hop` elements apart."""
+    if source == 0:
+        begin = end = 0
+    copy_line(source + (start + begin * step - c.low_w) * c.xw, hop, line + begin * size, end - begin, like)
+    for i in range(length - (end - begin)):
+        if i >= begin:
+            i += end - begin
+        index = load(c.map_w, start + i * step, 0) if source != 0 else -1
+        store(line, i, load(source + index * c.xw, 0, like) if index >= 0 else like, like)
+
+
+@jit
+def fill_pixels(c: Any, source: Any, target: Any, first: Any, count: Any, like: Any, size: Any) -> None:
+    """The same with the channels of a pixel side by side, as they are in the input."""
+    for i in range(count):
+        index = load(c.map_w, first + i * c.step_w, 0) if source != 0 else -1
+        line = target + i * c.slab_w
+        if index >= 0:
+            copy_line(source + index * c.xw, 1, line, c.inputs, like)
+        else:
+            for channel in range(c.inputs):
+                store(line, channel, like, like)
+
+
+def fill_stage(c: Any, image: Any, slab: Any, od: Any, h0: Any, height: Any, w0: Any, width: Any, like: Any, size: Any) -> None:
+    """Copy what the block at rows h0.., columns w0.. of output plane `od` reads of the group whose data are at `image`."""
+    spans_h = c.span_h + (height - 1) * c.grow_h
+    spans_w = c.span_w + (width - 1) * c.grow_w
+    together = c.inputs > 1 and c.slab_c == size and c.slab_w == c.inputs * size
+    step = c.phases * c.step_w
+    hop = step * c.xw // size
+    for phase in range(c.phases):
+        length = (spans_w - phase + c.phases - 1) // c.phases
+        start = w0 * c.stride_w + phase * c.step_w
+        begin = min(max(-((start - c.low_w) // step), 0), length)
+        end = max(min(-((start - c.low_w - c.size_w) // step), length), begin)
+        for d in range(c.kernel_d):
+            plane = load(c.map_d, od * c.stride_d + d * c.dilation_d, 0)
+            for channel in range(1 if together else c.inputs):
+                for h in range(spans_h):
+                    row = load(c.map_h, h0 * c.stride_h + h * c.step_h, 0)
+                    source = image + channel * c.xc + plane * c.xd + row * c.xh if plane >= 0 and row >= 0 else 0
+                    target = slab + channel * c.slab_c + d * c.slab_d + h * c.slab_h + phase * c.slab_phase
+                    if together:
+                        fill_pixels(c, source, target, start, length, like, size)
+                    else:
+                        fill_line(c, source, hop, target, start, step, length, begin, end, like, size)
+
+
+@jit
+def list_pixels(c: Any, pixels: Any, places: Any, height: Any, width: Any, size: Any) -> Any:
+    """Write the tables of a block, and return their length.
+
+    gemm: where each pixel reads. direct: where each vector of pixels reads, and where it belongs in a line of sums. The last
+    vector of a row may reach beyond it: the next row overwrites the surplus, or, in the input itself, it begins earlier.
+    """
+    count = 0
+    step = 1 if c.algorithm == GEMM else VECTOR_BYTES // size
+    for h in range(height):
+        for w in range(0, width, step):
+            if c.slab == 0 and c.algorithm == DIRECT:
+                w = min(w, width - step)
+            store(pixels, count, h * c.pixel_h + w * c.pixel_w, 0)
+            store(places, count, (h * width + w) * size, 0)
+            count += 1
+    for i in range(MAX_SPAN):  # a tile may take more vectors than there are
+        store(pixels, count + i, load(pixels, count - 1, 0), 0)
+        store(places, count + i, load(places, count - 1, 0), 0)
+    return count
+
+
+# ---- one block of output channels over one block of pixels
+
+
+def gemm_stage(c: Any, x: Any, weights: Any, scratch: Any, channels: Any, count: Any, like: Any, size: Any) -> None:
+    """Output channels on the vector. `pass_depth` products at a time: their weights stay in L1 for all pixels."""
+    vectors = 2 if channels * size > VECTOR_BYTES else 1
+    pitch = vectors * VECTOR_BYTES
+    tiles = (count + ROWS - 1) // ROWS  # of equal sizes, to one: no small one at the end
+    rows, larger = count // tiles, count % tiles
+    split = larger * (rows + 1)  # so many pixels are in the larger tiles
+    for k in range(0, c.depth, c.pass_depth):
+        depth = min(c.pass_depth, c.depth - k)
+        fresh = np.int64(k == 0)
+        taps, factors = c.taps + 8 * k, weights + k * pitch
+        pixels, sums = scratch + c.pixels, scratch + c.sums
+        if larger > 0:
+            pixels_tiles(vectors * 64 + rows + 1, larger, depth, taps, pixels, x, factors, sums, fresh, like)
+        pixels_tiles(vectors * 64 + rows, tiles - larger, depth, taps, pixels + 8 * split, x, factors, sums + split * pitch,
+                     fresh, like)
+
+
+def direct_stage(c: Any, x: Any, weights: Any, scratch: Any, channels: Any, count: Any, like: Any, size: Any) -> None:
+    """Neighbouring pixels on the vector; `count` of them."""
+    span = SPAN[channels - 1]
+    channels_tiles(channels, (count + span - 1) // span, c.depth, c.taps, scratch + c.pixels, scratch + c.places, x, weights,
+                   scratch + c.lines, c.line_pitch, like)
+
+
+# ---- the epilogue
+
+
+@jit
+def finish_line(c: Any, line: Any, count: Any, out: Any, out_step: Any, residual: Any, residual_step: Any, bias: Any,
+                bias_step: Any, like: Any, size: Any) -> None:
+    """out = act(line + bias + residual) for `count` elements; steps in elements. The line is in L1, so passes are cheap."""
+    if bias != 0 and bias_step == 0:
+        b = load(bias, 0, like)
+        for i in range(count):
+            store(line, i, load(line, i, like) + b, like)
+    elif bias != 0:
+        for i in range(count):
+            store(line, i, load(line, i, like) + load(bias, i, like), like)
+    if residual != 0:
+        if residual_step == 1:
+            for i in range(count):
+                store(line, i, load(line, i, like) + load(residual, i, like), like)
+        else:
+            for i in range(count):
+                store(line, i, load(line, i, like) + load(residual, i * residual_step, like), like)
+    if c.activate != 0:
+        invoke(c.activate, (c.self, line, count))
+    if c.relu != 0:
+        for i in range(count):
+            v = load(line, i, like)
+            store(line, i, like if v < like else v, like)
+    if out_step == 1:
+        for i in range(count):
+            store(out, i, load(line, i, like), like)
+    else:
+        for i in range(count):
+            store(out, i * out_step, load(line, i, like), like)
+
+
+def finish_stage(c: Any, scratch: Any, channels: Any, height: Any, width: Any, out: Any, residual: Any, bias: Any, like: Any,
+                 size: Any) -> None:
+    """Sums to outputs. gemm has a line of channels per pixel: transposed, unless the output is channels_last as well."""
+    lanes = VECTOR_BYTES // size
+    count = height * width
+    vectors = 2 if channels > lanes else 1
+    pitch = vectors * VECTOR_BYTES
+    sums, lines = scratch + c.sums, scratch + c.lines
+    if c.algorithm == GEMM and c.oc == size and channels > 1:
+        for p in range(count):
+            h, w = p // width, p % width
+            finish_line(c, sums + p * pitch, channels, out + h * c.oh + w * c.ow, 1,
+                        residual + h * c.rh + w * c.rw if residual != 0 else 0, c.rc // size, bias, 1, like, size)
+        return
+    if c.algorithm == GEMM:
+        for v in range(vectors):
+            for p in range(0, count, lanes):
+                transpose(sums + p * pitch + v * VECTOR_BYTES, pitch, lines + v * lanes * c.line_pitch + p * size, c.line_pitch,
+                          like)
+    if c.oh == width * c.ow and (residual == 0 or c.rh == width * c.rw):
+        height, width = 1, count  # rows that follow each other in memory are finished as one
+    for i in range(channels * height):
+        o, h = i // height, i % height
+        finish_line(c, lines + o * c.line_pitch + h * width * size, width, out + o * c.oc + h * c.oh, c.ow // size,
+                    residual + o * c.rc + h * c.rh if residual != 0 else 0, c.rw // size,
+                    bias + o * size if bias != 0 else 0, 0, like, size)
+
+
+def activation_stage(name: str) -> Any:
+    """The stage that applies an activation to a line in place. float32 is computed in float64 and rounded once."""
+    if name == "leaky_relu":
+
+        def activate(c, line, count, like, size):  # type: ignore[no-untyped-def]
+            for i in range(count):
+                v = np.float64(load(line, i, like))
+                store(line, i, v * c.parameter if v < 0 else v, like)
+    else:
+        scalar = math.tanh if name == "tanh" else jit(activations.SCALAR[name])
+
+        def activate(c, line, count, like, size):  # type: ignore[no-untyped-def]
+            for i in range(count):
+                store(line, i, scalar(np.float64(load(line, i, like))), like)
+
+    return activate
+
+
+# ---- the two jobs
+
+
+@jit
+def channel_range(c: Any, block: Any, size: Any) -> Any:
+    """First and last output channel of a block: full vectors (gemm), or equal shares (direct)."""
+    if c.algorithm == DIRECT:
+        return block * c.outputs // c.blocks, (block + 1) * c.outputs // c.blocks
+    width = 2 * VECTOR_BYTES // size
+    return block * width, min((block + 1) * width, c.outputs)
+
+
+@jit
+def packed_place(c: Any, group: Any, block: Any, first: Any, size: Any) -> Any:
+    """Where the weights of a block begin, in bytes."""
+    if c.algorithm == DIRECT:
+        return (group * c.outputs + first) * c.depth * size
+    return (group * c.blocks + block) * c.depth * 2 * VECTOR_BYTES
+
+
+def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
+    """The items of one part."""
+    places = c.batch * c.groups * c.planes * c.blocks_h * c.blocks_w
+    items = places * c.chunks
+    scratch = c.scratch + part * c.scratch_bytes
+    filled, listed, count = -1, -1, 0
+    for item in range(part * items // c.parts, (part + 1) * items // c.parts):
+        chunk, place = item // places, item % places
+        rest, block_w = place // c.blocks_w, place % c.blocks_w
+        rest, block_h = rest // c.blocks_h, rest % c.blocks_h
+        rest, od = rest // c.planes, rest % c.planes
+        n, g = rest // c.groups, rest % c.groups
+        h0, w0 = block_h * c.rows // c.blocks_h, block_w * c.columns // c.blocks_w
+        height, width = (block_h + 1) * c.rows // c.blocks_h - h0, (block_w + 1) * c.columns // c.blocks_w - w0
+        x = c.x + n * c.xn + g * c.inputs * c.xc
+        if c.slab == 0:
+            x += od * c.stride_d * c.xd + h0 * c.pixel_h + w0 * c.pixel_w
+        else:
+            if place != filled:
+                invoke(c.fill, (c.self, x, scratch, od, h0, height, w0, width))
+            x, filled = scratch, place
+        if height * c.columns + width != listed:
+            count = list_pixels(c, scratch + c.pixels, scratch + c.places, height, width, size)
+            listed = height * c.columns + width
+        for block in range(chunk * c.blocks // c.chunks, (chunk + 1) * c.blocks // c.chunks):
+            first, last = channel_range(c, block, size)
+            channel = g * c.outputs + first
+            weights = c.weights + packed_place(c, g, block, first, size)
+            invoke(c.tile, (c.self, x, weights, scratch, last - first, count))
+            out = c.out + n * c.on + channel * c.oc + od * c.od + h0 * c.oh + w0 * c.ow
+            residual = c.residual + n * c.rn + channel * c.rc + od * c.rd + h0 * c.rh + w0 * c.rw if c.residual != 0 else 0
+            bias = c.bias + channel * size if c.bias != 0 else 0
+            invoke(c.finish, (c.self, scratch, last - first, height, width, out, residual, bias))
+
+
+def pack_stage(c: Any, part: Any, like: Any, size: Any) -> None:
+    """Weights (output, k) at c.x to [block][k][width] at c.weights; in gemm, full vectors, with zeros beyond the last."""
+    lanes = VECTOR_BYTES // size
+    units = c.groups * c.blocks
+    for unit in range(part * units // c.parts, (part + 1) * units // c.parts):
+        group, block = unit // c.blocks, unit % c.blocks
+        first, last = channel_range(c, block, size)
+        source = c.x + (group * c.outputs + first) * c.depth * size
+        target = c.weights + packed_place(c, group, block, first, size)
+        count = width = last - first
+        if c.algorithm == GEMM:
+            width = lanes if count <= lanes else 2 * lanes
+        whole = count // lanes * lanes  # channels in full vectors: transposed a square at a time
+        even = c.depth // lanes * lanes if whole > 0 else 0
+        for k in range(0, even, lanes):
+            for o in range(0, whole, lanes):
+                transpose(source + (o * c.depth + k) * size, c.depth * size, target + (k * width + o) * size, width * size,
+                          like)
+        for k in range(c.depth):
+            for o in range(0 if k >= even else whole, width):
+                store(target, k * width + o, load(source, o * c.depth + k, like) if o < count else like, like)

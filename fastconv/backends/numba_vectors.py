@@ -1,0 +1,325 @@
+# mypy: disable-error-code="import-untyped"
+"""The parts of the Numba kernels that are written as LLVM vector code: register tiles, a transpose, loads and stores.
+
+Numba's own loop nests reach about a third of the FMA peak: the accumulators do not stay in registers. So the innermost loop
+over k is emitted here, with one phi node per accumulator. Memory is reached through addresses (int64), since the arrays
+have any strides and the offsets come from tables. `like` is a scalar whose type says what is computed in.
+
+Both tiles compute, for k = 0 .. depth-1 in this order, sum = fma(pixel, weight, sum); so any tile, any blocking and any
+vector width give the same bits, except where the CPU has no FMA.
+
+    pixels_tiles    `rows` pixels, broadcast, times `vectors` vectors of output channels      (algorithm "gemm")
+    channels_tiles  `rows` output channels, broadcast, times vectors of neighbouring pixels   (algorithm "direct")
+
+Registers: rows·vectors accumulators, the vectors, one broadcast. With 16 registers 6x2 keeps 12 of them busy, enough to hide
+a latency of 4 at 2 FMAs per cycle, and needs 9 loads in 6 cycles.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+_FEATURES = llvmlite.binding.get_host_cpu_features() if platform.machine() in ("x86_64", "AMD64") else {}
+_ARM = platform.machine() in ("aarch64", "arm64")
+VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
+FUSED = bool(_ARM or _FEATURES.get("fma"))  # without the instruction, llvm.fma is a call into libm
+ROWS = 12 if _ARM or VECTOR_BYTES == 64 else 6  # of pixels_tiles; 12 of 32 registers, 6 of 16, times two
+# how many vectors a tile of 1, 2, ... output channels takes: never fewer than 8 accumulators
+SPAN = (8, 6, 4, 3, 2, 2)
+TARGET = (VECTOR_BYTES, FUSED, ROWS, SPAN)  # part of the key of compiled code
+
+_INT = ir.IntType(64)
+_BYTE = ir.IntType(8).as_pointer()
+
+
+def _llvm_type(scalar: Any) -> tuple[Any, int, int]:
+    """(LLVM type, bytes, lanes of a vector) of a Numba float."""
+    size = scalar.bitwidth // 8
+    return (ir.FloatType() if size == 4 else ir.DoubleType()), size, VECTOR_BYTES // size
+
+
+def _pointer(builder: Any, address: Any, offset: Any, element: Any) -> Any:
+    """Pointer to an `element` at `address` (a byte pointer) plus `offset` bytes."""
+    return builder.bitcast(builder.gep(address, [offset]), element.as_pointer())
+
+
+def _element(builder: Any, base: Any, index: Any, element: Any) -> Any:
+    return builder.gep(builder.inttoptr(base, element.as_pointer()), [index])
+
+
+@intrinsic
+def load(typingctx: Any, base: Any, index: Any, like: Any) -> Any:
+    """The element number `index` at the address `base`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_element(builder, args[0], args[1], context.get_value_type(like)))
+
+    return like(types.int64, types.int64, like), codegen
+
+
+@intrinsic
+def store(typingctx: Any, base: Any, index: Any, value: Any, like: Any) -> Any:
+    """Write `value`, rounded to the type of `like`, as the element number `index` at the address `base`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rounded = context.cast(builder, args[2], value, like)
+        builder.store(rounded, _element(builder, args[0], args[1], rounded.type))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, value, like), codegen
+
+
+@intrinsic
+def invoke(typingctx: Any, address: Any, arguments: Any) -> Any:
+    """Call the C function at `address`: void(int64, ...)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = [builder.extract_value(args[1], i) for i in range(arguments.count)]
+        function = ir.FunctionType(ir.VoidType(), [_INT] * arguments.count)
+        builder.call(builder.inttoptr(args[0], function.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.UniTuple(types.int64, len(arguments))), codegen
+
+
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    vector = ir.VectorType(value.type, lanes)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    if not FUSED:
+        return builder.fadd(builder.fmul(a, b), c)
+    vector = a.type  # llvmlite's declare_intrinsic knows no vector types
+    name = f"llvm.fma.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}"
+    function = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+def _loop(builder: Any, count: Any, carried: list[Any], body: Any) -> list[Any]:
+    """``for k in range(count): carried = body(k, carried)``, count > 0, with the carried values in registers."""
+    before, head = builder.block, builder.append_basic_block("loop")
+    after = builder.append_basic_block("after")
+    builder.branch(head)
+    builder.position_at_end(head)
+    k = builder.phi(_INT)
+    k.add_incoming(_INT(0), before)
+    phis = [builder.phi(value.type) for value in carried]
+    for phi, value in zip(phis, carried, strict=True):
+        phi.add_incoming(value, before)
+    results = body(k, phis)
+    following = builder.add(k, _INT(1))
+    k.add_incoming(following, builder.block)
+    for phi, value in zip(phis, results, strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, count), head, after)
+    builder.position_at_end(after)
+    return results
+
+
+def _function(module: Any, name: str, arguments: int, emit: Any) -> Any:
+    """The function `name` of this module, `arguments` int64 values; written by `emit(builder, args)` the first time."""
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INT] * arguments), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        emit(builder, function.args)
+        builder.ret_void()
+    return function
+
+
+def _dispatch(builder: Any, selector: Any, choices: dict[int, Any], arguments: list[Any]) -> None:
+    """Call the function that belongs to the value of `selector`."""
+    done = builder.append_basic_block("done")
+    switch = builder.switch(selector, done)
+    for value, function in choices.items():
+        block = builder.append_basic_block("case")
+        switch.add_case(_INT(value), block)
+        with builder.goto_block(block):
+            builder.call(function, arguments)
+            builder.branch(done)
+    builder.position_at_end(done)
+
+
+def _tile_after_tile(builder: Any, count: Any, addresses: list[tuple[Any, int]], tile: Any) -> None:
+    """``tile(*addresses)`` `count` times; each address, given with its step in bytes, moves on in between."""
+
+    def body(_: Any, now: list[Any]) -> list[Any]:
+        tile(*now)
+        return [builder.add(address, _INT(step)) for address, (_, step) in zip(now, addresses, strict=True)]
+
+    _loop(builder, count, [address for address, _ in addresses], body)
+
+
+def _bases(builder: Any, x: Any, table: Any, count: int) -> list[Any]:
+    """Byte pointers to x + table[i]."""
+    table = builder.inttoptr(table, _INT.as_pointer())
+    return [builder.inttoptr(builder.add(x, builder.load(builder.gep(table, [_INT(i)]))), _BYTE) for i in range(count)]
+
+
+def _start(builder: Any, fresh: Any, places: list[Any], vector: Any) -> list[Any]:
+    """Accumulators: zeros if `fresh`, else what lies at `places`."""
+    before, reading, after = builder.block, builder.append_basic_block("reading"), builder.append_basic_block("ready")
+    builder.cbranch(builder.icmp_signed("!=", fresh, _INT(0)), after, reading)
+    builder.position_at_end(reading)
+    values = [builder.load(place, align=VECTOR_BYTES) for place in places]
+    builder.branch(after)
+    builder.position_at_end(after)
+    phis = [builder.phi(vector) for _ in places]
+    for phi, value in zip(phis, values, strict=True):
+        phi.add_incoming(ir.Constant(vector, [0.0] * vector.count), before)
+        phi.add_incoming(value, reading)
+    return phis
+
+
+def _emit_pixels_tile(scalar: Any, rows: int, vectors: int) -> Any:
+    element, size, lanes = _llvm_type(scalar)
+    vector = ir.VectorType(element, lanes)
+    width = vectors * lanes * size
+
+    def emit(builder: Any, args: Any) -> None:
+        count, depth, taps, pixels, x, weights, sums, fresh = args
+        taps, weights = builder.inttoptr(taps, _INT.as_pointer()), builder.inttoptr(weights, _BYTE)
+
+        def tile(pixels: Any, sums: Any) -> None:
+            bases = _bases(builder, x, pixels, rows)
+            sums = builder.inttoptr(sums, _BYTE)
+            places = [_pointer(builder, sums, _INT(i * width + j * VECTOR_BYTES), vector)
+                      for i in range(rows) for j in range(vectors)]
+
+            def body(k: Any, acc: list[Any]) -> list[Any]:
+                offset = builder.load(builder.gep(taps, [k]))
+                row = builder.mul(k, _INT(width))
+                factors = [builder.load(_pointer(builder, weights, builder.add(row, _INT(j * VECTOR_BYTES)), vector),
+                                        align=VECTOR_BYTES) for j in range(vectors)]
+                result = []
+                for i in range(rows):
+                    pixel = _splat(builder, builder.load(_pointer(builder, bases[i], offset, element)), lanes)
+                    result += [_multiply_add(builder, pixel, factors[j], acc[i * vectors + j]) for j in range(vectors)]
+                return result
+
+            sums = _loop(builder, depth, _start(builder, fresh, places, vector), body)
+            for place, value in zip(places, sums, strict=True):
+                builder.store(value, place, align=VECTOR_BYTES)
+
+        _tile_after_tile(builder, count, [(pixels, rows * 8), (sums, rows * width)], tile)
+
+    return emit
+
+
+@intrinsic
+def pixels_tiles(typingctx: Any, shape: Any, count: Any, depth: Any, taps: Any, pixels: Any, x: Any, weights: Any, sums: Any,
+                 fresh: Any, like: Any) -> Any:
+    """sums[i][o] (+)= Σ_k x[pixels[i] + taps[k]] · weights[k][o], for i < count·rows, o < vectors·lanes.
+
+    shape = vectors·64 + rows; count > 0. `taps` and `pixels` are tables of byte offsets; `weights` and `sums` are aligned;
+    `fresh` starts from zero instead of from sums.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        choices = {}
+        for vectors in (1, 2):
+            for rows in range(1, ROWS + 1):
+                name = f"fastconv.pixels.{like}.{rows}x{vectors}"
+                choices[vectors * 64 + rows] = _function(builder.module, name, 8, _emit_pixels_tile(like, rows, vectors))
+        _dispatch(builder, args[0], choices, list(args[1:9]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 9, like), codegen
+
+
+def _emit_channels_tile(scalar: Any, rows: int) -> Any:
+    element, size, lanes = _llvm_type(scalar)
+    vector = ir.VectorType(element, lanes)
+    span = SPAN[rows - 1]
+
+    def emit(builder: Any, args: Any) -> None:
+        count, depth, taps, pixels, places, x, weights, sums, pitch = args
+        taps, weights = builder.inttoptr(taps, _INT.as_pointer()), builder.inttoptr(weights, _BYTE)
+
+        def tile(pixels: Any, places: Any) -> None:
+            bases = _bases(builder, x, pixels, span)
+
+            def body(k: Any, acc: list[Any]) -> list[Any]:
+                offset = builder.load(builder.gep(taps, [k]))
+                row = builder.mul(k, _INT(rows * size))
+                values = [builder.load(_pointer(builder, base, offset, vector), align=size) for base in bases]
+                result = []
+                for i in range(rows):
+                    place = _pointer(builder, weights, builder.add(row, _INT(i * size)), element)
+                    factor = _splat(builder, builder.load(place), lanes)
+                    result += [_multiply_add(builder, values[j], factor, acc[i * span + j]) for j in range(span)]
+                return result
+
+            final = _loop(builder, depth, [ir.Constant(vector, [0.0] * lanes)] * (rows * span), body)
+            for i in range(rows):
+                lines = _bases(builder, builder.add(sums, builder.mul(pitch, _INT(i))), places, span)
+                for j in range(span):
+                    target = builder.bitcast(lines[j], vector.as_pointer())
+                    builder.store(final[i * span + j], target, align=size)
+
+        _tile_after_tile(builder, count, [(pixels, span * 8), (places, span * 8)], tile)
+
+    return emit
+
+
+@intrinsic
+def channels_tiles(typingctx: Any, rows: Any, count: Any, depth: Any, taps: Any, pixels: Any, places: Any, x: Any,
+                   weights: Any, sums: Any, pitch: Any, like: Any) -> Any:
+    """sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i], i < rows, j < count·SPAN[rows - 1].
+
+    count > 0. Each vector has its own place; they are stored in order, so a later one may overlap an earlier. All but
+    the weights are byte offsets.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        choices = {rows: _function(builder.module, f"fastconv.channels.{like}.{rows}", 9, _emit_channels_tile(like, rows))
+                   for rows in range(1, len(SPAN) + 1)}
+        _dispatch(builder, args[0], choices, list(args[1:10]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 10, like), codegen
+
+
+@intrinsic
+def transpose(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, like: Any) -> Any:
+    """target[j][i] = source[i][j] for a square of lanes x lanes; pitches in bytes.
+
+    log2(lanes) stages; the stage of `step` swaps the off-diagonal step x step blocks of each 2·step square.
+    """
+
+    def emit(builder: Any, args: Any) -> None:
+        element, size, lanes = _llvm_type(like)
+        vector, places = ir.VectorType(element, lanes), ir.VectorType(ir.IntType(32), lanes)
+        source, source_pitch, target, target_pitch = args
+        source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
+        rows = [builder.load(_pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector), align=size)
+                for i in range(lanes)]
+        step = 1
+        while step < lanes:
+            low = ir.Constant(places, [lanes + (i ^ step) if i & step else i for i in range(lanes)])
+            high = ir.Constant(places, [lanes + i if i & step else i | step for i in range(lanes)])
+            for i in range(lanes):
+                if not i & step:
+                    pair = rows[i], rows[i | step]
+                    rows[i] = builder.shuffle_vector(*pair, low)
+                    rows[i | step] = builder.shuffle_vector(*pair, high)
+            step *= 2
+        for i, row in enumerate(rows):
+            builder.store(row, _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector), align=size)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.call(_function(builder.module, f"fastconv.transpose.{like}", 4, emit), list(args[:4]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4, like), codegen

@@ -1,0 +1,317 @@
+"""The Numba backend: right everywhere, the same bits however it is run, and compiled once."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv.backends import Candidate, get
+from fastconv.problem import ConvProblem
+
+pytest.importorskip("numba")
+
+ALGORITHMS = ("gemm", "direct")
+
+
+def integers(shape, dtype="float32", seed=0):
+    """Small whole numbers: every order of summation is exact."""
+    return np.random.default_rng(seed).integers(-4, 5, shape).astype(dtype)
+
+
+def bound(x, w, **keywords):
+    """gamma(K + 3)·S + (K + 2)·2**-149, elementwise, for float32."""
+    terms = int(np.prod(w.shape[1:])) + 3
+    u = 2.0**-24
+    ndim = w.ndim - 2
+    s = call(ndim, abs(x.astype(np.float64)), abs(w.astype(np.float64)), backend="im2col", **keywords)
+    return terms * u / (1 - terms * u) * s + terms * 2.0**-149
+
+
+def call(ndim, *arguments, **keywords):
+    return getattr(fastconv, f"conv{ndim}d")(*arguments, **keywords)
+
+
+def both(ndim, *arguments, **keywords):
+    for algorithm in ALGORITHMS:
+        yield algorithm, call(ndim, *arguments, backend="numba", algorithm=algorithm, **keywords)
+
+
+# input shape, weight shape, keywords: small, and each of them awkward in its own way
+CASES = {
+    "one pixel": ((1, 3, 1, 1), (5, 3, 1, 1), {}),
+    "one pixel, many channels": ((2, 37, 1, 1), (35, 37, 1, 1), {}),
+    "primes": ((2, 7, 13, 17), (11, 7, 3, 3), {"padding": 1}),
+    "tails of every tile": ((1, 5, 7, 7), (33, 5, 3, 3), {"padding": 1}),
+    "stride beyond kernel": ((1, 3, 23, 19), (6, 3, 2, 2), {"stride": (5, 3)}),
+    "trailing input unread": ((1, 4, 10, 10), (8, 4, 3, 3), {"stride": 4}),
+    "dilation": ((1, 4, 15, 14), (9, 4, 3, 2), {"dilation": (3, 4), "padding": (3, 2)}),
+    "dilation and stride share a factor": ((1, 3, 20, 21), (17, 3, 3, 3), {"dilation": (4, 6), "stride": (6, 4), "padding": 5}),
+    "kernel wider than input": ((1, 2, 4, 3), (3, 2, 7, 9), {"padding": (3, 4)}),
+    "asymmetric": ((1, 3, 9, 8), (5, 3, 4, 3), {"padding": ((3, 0), (0, 2)), "stride": (2, 1)}),
+    "groups": ((2, 12, 8, 9), (20, 3, 3, 3), {"groups": 4, "padding": 1}),
+    "depthwise": ((2, 11, 16, 30), (11, 1, 3, 3), {"groups": 11, "padding": 1}),
+    "depthwise multiplier, stride": ((1, 6, 15, 15), (18, 1, 5, 5), {"groups": 6, "padding": 2, "stride": 2}),
+    "pointwise": ((2, 19, 9, 11), (21, 19, 1, 1), {}),
+    "pointwise, strided": ((1, 19, 9, 11), (40, 19, 1, 1), {"stride": 2}),
+    "pointwise, padded": ((1, 3, 5, 5), (4, 3, 1, 1), {"padding": 2}),
+    "more products than a pass": ((1, 60, 6, 6), (18, 60, 3, 3), {"padding": 1}),
+    "wide row": ((1, 2, 2, 1500), (3, 2, 2, 5), {"padding": (0, 2)}),
+    "image": ((1, 1, 70, 65), (1, 1, 5, 5), {"padding": 2}),
+    "1-D": ((2, 5, 301), (7, 5, 4), {"stride": 3, "padding": 2}),
+    "1-D tiny": ((1, 1, 1), (1, 1, 1), {}),
+    "3-D": ((2, 3, 5, 6, 7), (9, 3, 3, 2, 3), {"padding": (1, 0, 1), "stride": (1, 2, 2), "dilation": (2, 1, 1)}),
+    "3-D depthwise": ((1, 4, 4, 5, 9), (4, 1, 3, 3, 3), {"padding": 1, "groups": 4}),
+}
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("case", CASES)
+def test_exact_on_integers(case, layout):
+    x_shape, w_shape, keywords = CASES[case]
+    ndim = len(x_shape) - 2
+    x, w, b = integers(x_shape), integers(w_shape, seed=1), integers(w_shape[0], seed=2)
+    if layout == "channels_last":
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    expected = call(ndim, x, w, b, layout=layout, backend="naive", **keywords)
+    for algorithm, y in both(ndim, x, w, b, layout=layout, **keywords):
+        np.testing.assert_array_equal(y, expected, err_msg=algorithm)
+
+
+@pytest.mark.parametrize("case", ["primes", "depthwise multiplier, stride", "more products than a pass", "3-D"])
+def test_within_the_bound(case):
+    x_shape, w_shape, keywords = CASES[case]
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal(x_shape, dtype=np.float32), rng.standard_normal(w_shape, dtype=np.float32)
+    ndim = len(x_shape) - 2
+    exact = call(ndim, x.astype(np.float64), w.astype(np.float64), backend="naive", **keywords)
+    for algorithm, y in both(ndim, x, w, **keywords):
+        assert (abs(y - exact) <= bound(x, w, **keywords)).all(), algorithm
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "symmetric", "replicate", "circular"])
+def test_padding_modes(mode):
+    x, w = integers((1, 3, 6, 7)), integers((4, 3, 3, 4), seed=1)
+    for keywords in ({"padding": ((2, 1), (3, 0))}, {"padding": ((1, 5), (2, 4)), "stride": 3}, {"padding": 3, "dilation": 2}):
+        expected = fastconv.conv2d(x, w, padding_mode=mode, backend="naive", **keywords)
+        for algorithm, y in both(2, x, w, padding_mode=mode, **keywords):
+            np.testing.assert_array_equal(y, expected, err_msg=f"{algorithm} {keywords}")
+
+
+def test_float64():
+    x, w = integers((2, 6, 9, 11), "float64") * 2.0**20, integers((10, 3, 3, 3), "float64", 1) * (2.0**20 + 1)
+    for keywords in ({"padding": 1, "groups": 2}, {"stride": 2, "groups": 2, "layout": "channels_last"}):
+        given = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if "layout" in keywords else x
+        expected = fastconv.conv2d(given, w, backend="naive", **keywords)
+        for algorithm, y in both(2, given, w, **keywords):
+            np.testing.assert_array_equal(y, expected, err_msg=algorithm)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", ("leaky_relu", 0.25), "sigmoid", "tanh", "gelu", "gelu_tanh",
+                                        "silu", "hardswish"])
+def test_epilogue(activation):
+    x, w, b = integers((1, 3, 7, 6)) / 8, integers((5, 3, 3, 3), seed=1) / 8, integers(5, seed=2)
+    x[0, 0, 0, 0] = np.nan
+    residual = integers((1, 5, 5, 4), seed=3)
+    expected = fastconv.conv2d(x, w, b, activation=activation, residual=residual, backend="naive")
+    for algorithm, y in both(2, x, w, b, activation=activation, residual=residual):
+        np.testing.assert_array_max_ulp(y[~np.isnan(expected)], expected[~np.isnan(expected)], 4)
+        assert np.isnan(y[np.isnan(expected)]).all(), algorithm
+    for algorithm in ALGORITHMS:  # the residual is the output
+        out = residual.copy()
+        y = fastconv.conv2d(x, w, b, activation=activation, residual=out, out=out, backend="numba", algorithm=algorithm)
+        assert y is out
+        np.testing.assert_array_max_ulp(y[~np.isnan(expected)], expected[~np.isnan(expected)], 4)
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_any_strides(layout):
+    base_x, base_w = integers((4, 8, 20, 22)), integers((6, 4, 3, 3), seed=1)
+    views = {"reversed": base_x[::-1, ::-1, ::-1, ::-1], "sliced": base_x[::2, :, ::3, 1::2],
+             "broadcast": np.broadcast_to(base_x[:1, :, :, :1], base_x.shape), "Fortran": np.asfortranarray(base_x),
+             "transposed": base_x.transpose(0, 1, 3, 2)}
+    for name, x in views.items():
+        x = x[:, :4] if layout == "channels_first" else x[..., :4]
+        for kernel, w in (("3x3", base_w[::-1, :, ::-1]), ("1x1", base_w[:, :, :1, 1:2])):
+            expected = fastconv.conv2d(x, w, layout=layout, backend="im2col")
+            big = np.full([2 * n for n in expected.shape], np.nan, np.float32)
+            out = big[::2, 1::2, ::-2, ::2]
+            for algorithm in ALGORITHMS:
+                fastconv.conv2d(x, w, layout=layout, out=out, backend="numba", algorithm=algorithm)
+                np.testing.assert_array_equal(out, expected, err_msg=f"{name} {kernel} {algorithm}")
+                assert np.isnan(big).sum() == big.size - out.size  # nothing between its elements was touched
+                out[...] = np.nan
+
+
+# ---- the same bits
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("shape, w_shape, keywords", [
+    ((3, 32, 28, 28), (48, 32, 3, 3), {"padding": 1}), ((3, 200, 7, 7), (64, 200, 1, 1), {}),
+    ((3, 24, 31, 33), (24, 1, 3, 3), {"padding": 1, "groups": 24})])
+def test_bits_depend_on_neither_threads_nor_batch(algorithm, shape, w_shape, keywords):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal(shape, dtype=np.float32), rng.standard_normal(w_shape, dtype=np.float32)
+    keywords = {**keywords, "backend": "numba", "algorithm": algorithm}
+    with fastconv.config(num_threads=1):
+        expected = fastconv.conv2d(x, w, **keywords)
+    for threads in (2, 3, 8):
+        with fastconv.config(num_threads=threads):
+            np.testing.assert_array_equal(fastconv.conv2d(x, w, **keywords), expected)
+            for n in range(len(x)):
+                np.testing.assert_array_equal(fastconv.conv2d(x[n], w, **keywords), expected[n])
+        with fastconv.config(num_threads=threads, no_native=True):
+            np.testing.assert_array_equal(fastconv.conv2d(x, w, **keywords), expected)
+
+
+def test_both_algorithms_give_the_same_bits():
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 40, 12, 13), dtype=np.float32), rng.standard_normal((20, 40, 3, 3), dtype=np.float32)
+    (_, one), (_, other) = both(2, x, w, padding=1)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_concurrent_calls():
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 32, 28, 28), dtype=np.float32), rng.standard_normal((32, 32, 3, 3), dtype=np.float32)
+    conv = fastconv.prepare(w, padding=1, backend="numba")
+    expected, failures = conv(x), []
+
+    def work():
+        for _ in range(20):
+            if not np.array_equal(conv(x), expected):
+                failures.append("different bits")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+# ---- memory
+
+
+def guarded(values, at_end):
+    """A copy of `values` flush against pages that may not be touched."""
+    page = mmap.PAGESIZE
+    pages = -(-values.nbytes // page)
+    memory = mmap.mmap(-1, (pages + 2) * page)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for place in (start, start + (pages + 1) * page):
+        assert protect(place, page, 0) == 0
+    offset = page + (pages * page - values.nbytes if at_end else 0)
+    view = np.frombuffer(memory, values.dtype, values.size, offset).reshape(values.shape)
+    view[...] = values
+    return view
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect")
+@pytest.mark.parametrize("case", ["one pixel", "primes", "depthwise", "pointwise", "pointwise, strided",
+                                  "trailing input unread", "1-D", "3-D", "tails of every tile"])
+def test_nothing_beyond_the_arrays_is_touched(case):
+    x_shape, w_shape, keywords = CASES[case]
+    ndim = len(x_shape) - 2
+    x, w, b = integers(x_shape), integers(w_shape, seed=1), integers(w_shape[0], seed=2)
+    expected = call(ndim, x, w, b, backend="im2col", **keywords)
+    for at_end in (True, False):
+        arrays = [guarded(a, at_end) for a in (x, w, b)]
+        out = guarded(np.full(expected.shape, np.nan, np.float32), at_end)
+        for algorithm, y in both(ndim, *arrays, out=out, **keywords):
+            np.testing.assert_array_equal(y, expected, err_msg=algorithm)
+            out[...] = np.nan
+
+
+def test_scratch_leaks_nothing():
+    """A call after one that filled the scratch memory with NaN."""
+    x, w = integers((1, 5, 9, 9)), integers((7, 5, 3, 3), seed=1)
+    expected = fastconv.conv2d(x, w, padding=1, backend="naive")
+    for algorithm in ALGORITHMS:
+        fastconv.conv2d(np.full((1, 20, 30, 30), np.nan, np.float32), np.ones((40, 20, 3, 3), np.float32), padding=1,
+                        backend="numba", algorithm=algorithm)
+        y = fastconv.conv2d(x, w, padding=1, backend="numba", algorithm=algorithm)
+        np.testing.assert_array_equal(y, expected)
+
+
+# ---- the backend
+
+
+def test_the_compiled_code_ran(monkeypatch):
+    from fastconv.backends import numba_jit
+    from fastconv.backends.numba_compile import stage
+
+    performed = []
+    perform = numba_jit.perform
+    monkeypatch.setattr(numba_jit, "perform", lambda entry, *rest: (performed.append(entry), perform(entry, *rest)))
+    plan = fastconv.explain(integers((1, 3, 8, 8)), integers((4, 3, 3, 3)), backend="numba")
+    assert plan.backend == "numba"
+    fastconv.conv2d(integers((1, 3, 8, 8)), integers((4, 3, 3, 3)), backend="numba")
+    assert performed == [stage("pack", "float32"), stage("convolve", "float32")]
+
+
+def test_kernel_contract():
+    problem = ConvProblem((8, 8), (3, 3), 4, 20, padding=((1, 1), (1, 1)), bias=True)
+    backend = get("numba")
+    assert {c.algorithm for c in backend.candidates(problem)} == set(ALGORITHMS)
+    w, b = integers(problem.weight_shape), integers(20, seed=2)
+    for algorithm in ALGORITHMS:
+        kernel = backend.bind(problem, Candidate(algorithm))
+        packed = kernel.pack(w, b)
+        assert kernel.packed_bytes == packed.weights.size >= w.nbytes
+        assert kernel.workspace_bytes > 0
+        same = backend.bind(ConvProblem((16, 5), (3, 3), 4, 20, batch=3, stride=(2, 1), bias=True), Candidate(algorithm))
+        assert same.pack_key == kernel.pack_key
+        x, out = integers(same.problem.input_shape, seed=4), np.full(same.problem.output_shape, np.nan, np.float32)
+        same.run(x, packed, out)
+        np.testing.assert_array_equal(out, fastconv.conv2d(x, w, b, stride=(2, 1), backend="im2col"))
+
+
+def test_unavailable_names_the_command(monkeypatch):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'fastconv[numba]'" in get("numba").unavailable()
+
+
+def test_importing_fastconv_does_not_import_numba():
+    code = "import sys, fastconv; fastconv.backends(); sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PROGRAM = """
+import time, numpy as np, fastconv
+x, w = np.ones((1, 3, 9, 9), np.float32), np.ones((20, 3, 3, 3), np.float32)
+start = time.process_time()
+y = fastconv.conv2d(x, w, padding=1, backend="numba")
+assert y[0, 0, 1, 1] == 27
+print(time.process_time() - start)
+"""
+
+
+def test_cache_directory(tmp_path):
+    environment = {**os.environ, "FASTCONV_CACHE_DIR": str(tmp_path), "FASTCONV_NO_NATIVE": "1"}
+    seconds = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True)
+        seconds.append(float(done.stdout))
+    assert list(tmp_path.rglob("*.nbi"))
+    assert seconds[1] < seconds[0] / 2
+
+
+def test_cache_that_cannot_be_written(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with fastconv.config(cache_dir=str(blocked)):
+        y = fastconv.conv2d(integers((1, 1, 4, 4)), np.ones((1, 1, 4, 4), np.float32), backend="numba", algorithm="direct")
+    assert y[0, 0, 0, 0] == integers((1, 1, 4, 4)).sum()
