@@ -129,6 +129,7 @@ struct DirectPacking {
 template <class T>
 struct Direct {
     static constexpr int L = lanes<T>;
+    static constexpr bool channels_inner = false;
     using Packing = DirectPacking<T>;
     Problem p;
     Call call;
@@ -146,7 +147,7 @@ struct Direct {
           packing(problem), blocking(p, limits(), sizeof(T)),
           tasks(p, blocking, packing.panels, false, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
-    static Limits limits() { return {4096, 192 << 10, 32 * L, 4 * L, true}; }
+    static Limits limits() { return {4096, 192 << 10, 32 * L, 4 * L, true, false}; }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
     bool readable(const Problem& q, const View& v) const {
@@ -200,7 +201,7 @@ struct Direct {
 
     void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t vectors) const {
         const T* image = at<const T>(call.input, t.image, t.group * p.in_channels);
-        if (!raw) fill_slab(p, blocking, box, image, call.input, s.slab);
+        if (!raw) fill_rows(p, blocking, box, image, call.input, s.slab);
         const T* packed = static_cast<const T*>(call.packed);
         for (int64_t panel = tasks.first_panel(t.chunk); panel < tasks.first_panel(t.chunk + 1); ++panel) {
             const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;

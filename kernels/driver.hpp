@@ -2,6 +2,7 @@
 //
 // Job<T>(problem, call, threads) has
 //   p, call, tasks, strides                               the problem (rows merged), its arrays, the cut, how x is read
+//   channels_inner                                        the order of the products: channels of a tap, or taps of a channel
 //   Packing<T>(problem).bytes(problem), pack(...)         the weights
 //   Scratch(job, base): tap, bytes                        memory of one part, laid out from base
 //   list(box, scratch) -> count                           where the box reads and writes; kept while the box stays the same
@@ -10,7 +11,7 @@
 // Jobs need names of their own (Gemm, Direct): gcc gives Driver<Job> external linkage even where Job is in an unnamed
 // namespace, and two of one name would silently become one.
 #pragma once
-#include "window.hpp"
+#include "slab.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -23,7 +24,7 @@ struct Driver {
         const Job<T>& job = *static_cast<Job<T>*>(context);
         const FlushDenormals flush(!job.p.strict);
         Scratch scratch(job, static_cast<char*>(job.call.workspace) + size_t(index) * Scratch(job, nullptr).bytes);
-        fill_taps(job.p, job.strides, scratch.tap);
+        fill_taps(job.p, job.strides, Job<T>::channels_inner, scratch.tap);
         int64_t listed = -1, count = 0;
         const int64_t end = job.tasks.first(index + 1);
         for (int64_t i = job.tasks.first(index); i < end; ++i) {

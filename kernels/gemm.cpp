@@ -3,7 +3,8 @@
 //   out[pixel][oc] = bias[oc] + sum over k of x[pixel offset + tap offset(k)] * w[k][oc]
 //
 // Tile: up to MR pixels x 2 vectors of output channels in registers (AVX2 6 x 16 floats, AVX-512 14 x 32); each pixel's value
-// is broadcast from where it lies, so no stride, dilation or kernel size needs a gather. Weights are packed [block][k][2 vectors].
+// is broadcast from where it lies, so no stride, dilation or kernel size needs a gather. Weights are packed
+// [block][tap][channel][2 vectors], and the slab keeps the channels of a pixel side by side, so that both are read in sequence.
 // k runs in blocks of KC, so that a block of weights stays in L1 while all pixels of a box pass by; sums collect in a tile
 // buffer [pixels][2 vectors], which is transposed into channels_first outputs or copied into channels_last ones.
 // Bottleneck: FMA; per k a tile loads 2 vectors and MR broadcasts for 2 MR FMAs.
@@ -23,7 +24,7 @@ constexpr int max_rows = 10;
 #else
 constexpr int max_rows = 5;
 #endif
-constexpr int64_t k_block = 256;
+constexpr int64_t k_block = 128;
 
 // ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[pixel[i] + tap[k]] * w[k][:]
 
@@ -85,21 +86,39 @@ struct GemmPacking {
     }
 };
 
-// w[channel][k] -> out[k][width], the columns of channels that do not exist 0.
+// rows[i][columns] of w, transposed to out_row[column][i]; rows and columns that do not exist count as 0 and are not written.
 template <class T>
-void pack_block(const T* w, int64_t k_count, int64_t channels, int64_t width, T* out) {
+FASTCONV_INLINE void transpose_block(const T* w, int64_t stride, int64_t rows, int64_t columns, T* const* out_row, int64_t v) {
     constexpr int L = lanes<T>;
-    for (int64_t v = 0; v < width; v += L) {
-        const int64_t n = std::min<int64_t>(L, channels - v);
-        int64_t k = 0;
-        for (; n == L && k + L <= k_count; k += L) {
-            Vec<T> row[L];
-            for (int i = 0; i < L; ++i) row[i] = load(w + (v + i) * k_count + k);
-            transpose<T>(row);
-            for (int i = 0; i < L; ++i) store(out + (k + i) * width + v, row[i]);
+    Vec<T> row[L];
+    if (rows >= L && columns >= L) {  // constant trip counts: the rows stay in registers
+        for (int i = 0; i < L; ++i) row[i] = load(w + i * stride);
+        transpose<T>(row);
+        for (int i = 0; i < L; ++i) store(out_row[i] + v, row[i]);
+        return;
+    }
+    for (int64_t i = 0; i < L; ++i) row[i] = i < rows ? load_some(w + i * stride, std::min<int64_t>(columns, L)) : Vec<T>{};
+    transpose<T>(row);
+    for (int64_t i = 0; i < std::min<int64_t>(columns, L); ++i) store(out_row[i] + v, row[i]);
+}
+
+// w[oc][channel][tap] -> out[tap][channel][width], the columns of output channels that do not exist 0. A line of each row of w
+// at a time: all rows may share one set of L1, and a line would not survive until its second half is needed.
+template <class T>
+void pack_block(const T* w, int64_t tap_count, int64_t k_count, int64_t channels, int64_t width, T* out) {
+    constexpr int L = lanes<T>, line = 64 / int(sizeof(T));
+    const int64_t inner = k_count / tap_count;
+    T* out_row[line];
+    int64_t tap = 0, channel = 0;
+    for (int64_t k = 0; k < k_count; k += line) {
+        const int64_t m = std::min<int64_t>(line, k_count - k);
+        for (int64_t i = 0; i < m; ++i) {
+            out_row[i] = out + (tap * inner + channel) * width;
+            if (++tap == tap_count) tap = 0, ++channel;
         }
-        for (; k < k_count; ++k)
-            for (int64_t i = 0; i < L; ++i) out[k * width + v + i] = i < n ? w[(v + i) * k_count + k] : T(0);
+        for (int64_t v = 0; v < width; v += L)
+            for (int64_t i = 0; i < m; i += L)
+                transpose_block(w + v * k_count + k + i, k_count, channels - v, m - i, out_row + i, v);
     }
 }
 
@@ -117,7 +136,7 @@ struct PackJob {
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
             const int64_t group = i / packing.blocks, block = i % packing.blocks, first = block * packing.wide;
             const int64_t channel = group * packing.channels + first;
-            pack_block(job.weight + channel * packing.k, packing.k, std::min(packing.wide, packing.channels - first),
+            pack_block(job.weight + channel * packing.k, taps(job.p), packing.k, std::min(packing.wide, packing.channels - first),
                        packing.width(block), job.out + packing.offset(job.p, group, block));
             for (int64_t c = 0; c < packing.width(block); ++c)
                 job.out[group * packing.padded + first + c] = job.bias && first + c < packing.channels ? job.bias[channel + c] : T(0);
@@ -134,6 +153,7 @@ struct Run {  // pixels that follow each other along w
 template <class T>
 struct Gemm {
     static constexpr int L = lanes<T>;
+    static constexpr bool channels_inner = true;
     using Packing = GemmPacking<T>;
     Problem p;
     Call call;
@@ -144,16 +164,16 @@ struct Gemm {
     Strides strides;
 
     Gemm(const Problem& problem, const Call& c, int threads)
-        : p(problem), call(c), raw(c.input.data && !is_padded(problem) && !aliasing(problem, c.input)), packing(problem),
+        : p(problem), call(c), raw(readable(problem, c.input)), packing(problem),
           blocking(p, limits(), sizeof(T)), tasks(p, blocking, packing.blocks, heavy(), threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
-    static Limits limits() { return {std::max<int64_t>(16 * max_rows, 168), 256 << 10, 64, 4 * max_rows, false}; }
+    static Limits limits() { return {std::max<int64_t>(16 * max_rows, 168), 256 << 10, 64, 4 * max_rows, false, true}; }
     bool heavy() const { return packing.k * packing.padded * int64_t(sizeof(T)) > 256 << 10; }
 
-    // Channels a multiple of 4 KB apart share one L1 set: a copy costs less than the misses.
-    static bool aliasing(const Problem& p, const View& v) {
-        return p.in_channels >= 16 && v.channel * int64_t(sizeof(T)) % 2048 == 0;
+    // Read where it lies if nothing is padded and the channels are side by side, or so few that a copy would not pay.
+    static bool readable(const Problem& p, const View& v) {
+        return v.data && !is_padded(p) && (v.channel == 1 || p.out_channels <= 2 * Packing::wide);
     }
 
     static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
@@ -201,7 +221,7 @@ struct Gemm {
 
     void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t run_count) const {
         const T* image = at<const T>(call.input, t.image, t.group * p.in_channels);
-        if (!raw) fill_slab(p, blocking, box, image, call.input, s.slab);
+        if (!raw) fill_channels_inner(p, blocking, box, image, call.input, s.slab);
         const T* packed = static_cast<const T*>(call.packed);
         for (int64_t block = tasks.first_panel(t.chunk); block < tasks.first_panel(t.chunk + 1); ++block) {
             const T* bias = packed + t.group * packing.padded + block * packing.wide;

@@ -60,21 +60,54 @@ inline bool runs_avx512() { return false; }
 
 constexpr size_t huge_page = size_t(2) << 20;
 
-// 64-byte aligned, uninitialised, to be freed with free(); null when there is none. Large blocks ask for huge pages: a
-// page fault costs ~0.25 us per 4 KiB, several times what copying the page does.
-inline void* allocate(size_t bytes) {
+// 64-byte aligned, uninitialised, to be freed with free(); null when there is none. From `huge_from` bytes on in huge pages:
+// whether 4 KiB pages fall on each other in L2 is luck (up to 1.3x from one process to the next), and each costs a fault.
+inline void* allocate(size_t bytes, size_t huge_from) {
     if (bytes > SIZE_MAX / 2) return nullptr;
-    const bool large = bytes >= 2 * huge_page;
+    const bool large = bytes >= huge_from;
+    const size_t size = large ? (bytes + huge_page - 1) / huge_page * huge_page : std::max<size_t>(bytes, 64);
     void* memory = nullptr;
-    if (posix_memalign(&memory, large ? huge_page : 64, std::max<size_t>(bytes, 64)) != 0) return nullptr;
+    if (posix_memalign(&memory, large ? huge_page : 64, size) != 0) return nullptr;
 #if defined(__linux__)
-    if (large) madvise(memory, bytes, MADV_HUGEPAGE);
+    if (large) madvise(memory, size, MADV_HUGEPAGE);
 #endif
     return memory;
 }
 
 struct Freer {
     void operator()(void* memory) const { free(memory); }
+};
+
+// Memory of packed weights. A call that packs for itself alone would have the system map and clear the same megabytes again
+// and again: the last large block that was released is kept for the next of its size.
+class Blocks {
+public:
+    static void* take(size_t bytes) {
+        if (bytes >= kept_from) {
+            std::unique_ptr<Block> block(kept().exchange(nullptr));
+            if (block && block->bytes == bytes) return block->memory.release();
+            keep(std::move(block));
+        }
+        return allocate(bytes, huge_page);
+    }
+    static void release(void* memory, size_t bytes) {
+        std::unique_ptr<void, Freer> freed(memory);
+        if (bytes >= kept_from && bytes <= kept_up_to) keep(std::unique_ptr<Block>(new (std::nothrow) Block{std::move(freed), bytes}));
+    }
+
+private:
+    struct Block {
+        std::unique_ptr<void, Freer> memory;
+        size_t bytes;
+    };
+    static constexpr size_t kept_from = size_t(128) << 10, kept_up_to = size_t(64) << 20;
+    static void keep(std::unique_ptr<Block> block) {
+        if (block) std::unique_ptr<Block> dropped(kept().exchange(block.release()));
+    }
+    static std::atomic<Block*>& kept() {  // no lock: a forked child may not find one held
+        static std::atomic<Block*> one{nullptr};
+        return one;
+    }
 };
 
 // The calling thread's scratch memory: grows, and is kept between calls unless it is very large.
@@ -84,7 +117,7 @@ public:
         Workspace& mine = of_this_thread();
         if (bytes > mine.bytes_) {
             mine.memory_.reset();
-            mine.memory_.reset(allocate(bytes));
+            mine.memory_.reset(allocate(bytes, huge_page / 16));
             mine.bytes_ = mine.memory_ ? bytes : 0;
         }
         return mine.memory_.get();
@@ -161,7 +194,7 @@ inline double peak_flops(const Module& module, Dtype dtype, int threads, double 
 
 // Bytes read plus bytes written per second; negative when there is no memory for the two buffers.
 inline double copy_bandwidth(size_t bytes, int threads, double seconds) {
-    const std::unique_ptr<void, Freer> from(allocate(bytes)), to(allocate(bytes));
+    const std::unique_ptr<void, Freer> from(allocate(bytes, 2 * huge_page)), to(allocate(bytes, 2 * huge_page));
     if (!from || !to) return -1;
     const size_t chunk = bytes / threads;
     const int copies = static_cast<int>(std::max<size_t>(1, (size_t(1) << 18) / std::max<size_t>(chunk, 1)));

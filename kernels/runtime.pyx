@@ -9,7 +9,6 @@ import operator
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uintptr_t
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 cnp.import_array()
@@ -65,7 +64,11 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     int count_cpus "fastconv::available_cpus"() noexcept
     bint runs_avx2() noexcept
     bint runs_avx512() noexcept
-    void* allocate(size_t) noexcept
+    cppclass Blocks:
+        @staticmethod
+        void* take(size_t) noexcept
+        @staticmethod
+        void release(void*, size_t) noexcept
     bint run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
@@ -310,7 +313,7 @@ cdef class Kernel:
             bias_data = cnp.PyArray_DATA(values)
         weight = cnp.PyArray_GETCONTIGUOUS(weight)
         weight_data = cnp.PyArray_DATA(weight)
-        packed.data = allocate(self.packed_bytes)
+        packed.data = Blocks.take(self.packed_bytes)
         if packed.data == NULL:
             raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
         packed.nbytes = self.packed_bytes
@@ -417,4 +420,4 @@ cdef class Packed:
                 and a.kernel[0] == b.kernel[0] and a.kernel[1] == b.kernel[1] and a.kernel[2] == b.kernel[2])
 
     def __dealloc__(self):
-        free(self.data)
+        Blocks.release(self.data, self.nbytes)

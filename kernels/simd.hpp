@@ -88,6 +88,11 @@ FASTCONV_INLINE Vec<T> load_first(const T* p, int64_t n) {
 }
 
 template <class T>
+FASTCONV_INLINE Vec<T> load_some(const T* p, int64_t n) {  // n <= lanes
+    return n == lanes<T> ? load(p) : load_first(p, n);
+}
+
+template <class T>
 FASTCONV_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
     alignas(vector_bytes) T lane[lanes<T>];
     store(lane, v);

@@ -76,10 +76,10 @@ struct Strides {
     int64_t channel, tap_step[max_axes], pixel_step[max_axes];
     int64_t phase;  // slab with split phases: from one phase (w mod stride) to the next; else 0
 
-    int64_t tap(const Problem& p, int64_t c, int64_t kd, int64_t kh, int64_t kw) const {
+    int64_t tap(const Problem& p, int64_t kd, int64_t kh, int64_t kw) const {
         const int64_t t = kw * p.dilation[2];
         const int64_t along = phase ? t % p.stride[2] * phase + t / p.stride[2] : kw * tap_step[2];
-        return c * channel + kd * tap_step[0] + kh * tap_step[1] + along;
+        return kd * tap_step[0] + kh * tap_step[1] + along;
     }
     int64_t pixel(int64_t od, int64_t oh, int64_t ow) const {
         return od * pixel_step[0] + oh * pixel_step[1] + ow * pixel_step[2];
@@ -100,7 +100,8 @@ struct Limits {
     int64_t slab_bytes;  // and for a slab of at most this size: a good half of L2
     int64_t width;       // but keep rows at least this wide
     int64_t granule;     // cut rows at multiples of this
-    bool split_phases;
+    bool split_phases;   // slab: rows per channel, each phase of a stride along w on its own (else: as they are)
+    bool channels_inner; // slab: all channels of a coordinate side by side, coordinates along w next
 };
 
 // How a problem is cut: the same for every image and group.
@@ -149,7 +150,8 @@ struct Blocking {
     }
     int64_t layout(const Problem& p, const Limits& limits, int64_t d, int64_t h, int itemsize) {
         const int64_t outputs[max_axes] = {d, h, box[2]};
-        int64_t size = 1;
+        const int64_t line = 64 / itemsize;
+        int64_t size = limits.channels_inner ? apart(p.in_channels, itemsize) : 1;
         slab.phase = 0;
         for (int a = max_axes - 1; a >= 0; --a) {
             const int64_t dense = extent(p, a, outputs[a]), sparse = outputs[a] * p.kernel[a];
@@ -165,10 +167,16 @@ struct Blocking {
                 size *= compact[a] ? sparse : dense;
             }
         }
-        const int64_t line = 64 / itemsize;
-        slab.channel = size;
-        if (p.in_channels > 4 && size * itemsize % 1024 == 0) slab.channel += line;  // not all channels in the same L1 sets
+        if (limits.channels_inner) {
+            slab.channel = 1;
+            return size + line;
+        }
+        slab.channel = apart(size, itemsize);
         return p.in_channels * slab.channel + line;  // vectors may read past the last row
+    }
+    // A distance that does not put neighbours into the same few sets of L1.
+    static int64_t apart(int64_t elements, int itemsize) {
+        return elements * itemsize % 1024 == 0 ? elements + 64 / itemsize : elements;
     }
 };
 
@@ -185,86 +193,17 @@ struct Box {
     int64_t pixels() const { return size[0] * size[1] * size[2]; }
 };
 
-// How rows of the slab are filled: padded coordinates first, first + step, ... of axis w, `count` of them; those from
-// `inside` to `end` lie in the input, so that no row needs to look again.
-struct RowFill {
-    int64_t first, step, count, inside, end;
-
-    RowFill(const Problem& p, int64_t first_, int64_t step_, int64_t count_) : first(first_), step(step_), count(count_) {
-        const int64_t n = p.input[2];
-        inside = first >= 0 ? 0 : std::min(count, ceil_div(-first, step));
-        end = first >= n ? inside : std::max(inside, std::min(count, ceil_div(n - first, step)));
-    }
-
-    template <class T>
-    FASTCONV_INLINE void operator()(const Problem& p, const T* row, int64_t stride, T* out) const {
-        const bool zeros = p.padding_mode == PaddingMode::zeros;
-        if (zeros) clear(out, inside), clear(out + end, count - end);
-        else borders(p, row, stride, out);
-        const T* from = row + (first + inside * step) * stride;
-        if (stride * step == 1) {
-            copy(out + inside, from, end - inside);
-        } else {
-            for (int64_t i = inside; i < end; ++i, from += stride * step) out[i] = *from;
-        }
-    }
-
-   private:
-    template <class T>
-    FASTCONV_NOINLINE void borders(const Problem& p, const T* row, int64_t stride, T* out) const {
-        for (int64_t i = 0; i < inside; ++i) out[i] = row[source(p, 2, first + i * step) * stride];
-        for (int64_t i = end; i < count; ++i) out[i] = row[source(p, 2, first + i * step) * stride];
-    }
-};
-
-// body(padded coordinate relative to the box, index in the slab) along axis a.
-template <class Body>
-FASTCONV_INLINE void for_coordinates(const Problem& p, const Blocking& blocking, const Box& box, int a, int64_t span, Body body) {
-    if (!blocking.compact[a]) {
-        for (int64_t i = 0; i < span; ++i) body(i, i);
-        return;
-    }
-    for (int64_t t = 0; t < p.kernel[a]; ++t)
-        for (int64_t o = 0; o < box.size[a]; ++o) body(t * p.dilation[a] + o * p.stride[a], t * blocking.box[a] + o);
-}
-
-// The input of one box, all channels of its group, with the padding written out. Along w it is written in strands: the row
-// itself, or its phases, or (compact) one strand per tap.
-template <class T>
-void fill_slab(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
-    const Strides& s = blocking.slab;
-    int64_t first[max_axes], span[max_axes];
-    for (int a = 0; a < max_axes; ++a) {
-        first[a] = box.begin[a] * p.stride[a] - p.pad_lo[a];
-        span[a] = extent(p, a, box.size[a]);
-    }
-    const bool compact = blocking.compact[2];
-    const int64_t strands = compact ? p.kernel[2] : s.phase ? p.stride[2] : 1;
-    for (int64_t f = 0; f < strands; ++f) {
-        const RowFill fill = compact ? RowFill(p, first[2] + f * p.dilation[2], p.stride[2], box.size[2])
-                                     : RowFill(p, first[2] + f, strands, ceil_div(span[2] - f, strands));
-        for (int64_t c = 0; c < p.in_channels; ++c) {
-            const T* plane = image + c * view.channel;
-            T* strand = slab + c * s.channel + f * (compact ? s.tap_step[2] : s.phase);
-            for_coordinates(p, blocking, box, 0, span[0], [&](int64_t d, int64_t at_d) {
-                const int64_t from_d = source(p, 0, first[0] + d);
-                for_coordinates(p, blocking, box, 1, span[1], [&](int64_t h, int64_t at_h) {
-                    const int64_t from_h = source(p, 1, first[1] + h);
-                    T* out = strand + at_d * blocking.step[0] + at_h * blocking.step[1];
-                    if (from_d < 0 || from_h < 0) clear(out, fill.count);
-                    else fill(p, plane + from_d * view.space[0] + from_h * view.space[1], view.space[2], out);
-                });
-            });
-        }
-    }
-}
-
-// The offset of every product's input, in the order of the weights: channel, kd, kh, kw.
-inline void fill_taps(const Problem& p, const Strides& s, int64_t* offsets) {
-    for (int64_t c = 0; c < p.in_channels; ++c)
-        for (int64_t kd = 0; kd < p.kernel[0]; ++kd)
-            for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
-                for (int64_t kw = 0; kw < p.kernel[2]; ++kw) *offsets++ = s.tap(p, c, kd, kh, kw);
+// The offset of every product's input, in the order of the packed weights: taps (kd, kh, kw) of a channel after another as in
+// the weights themselves, or all channels of a tap after another, where channels lie side by side.
+inline void fill_taps(const Problem& p, const Strides& s, bool channels_inner, int64_t* offsets) {
+    const int64_t tap_count = taps(p), channel = channels_inner ? 1 : tap_count, tap = channels_inner ? p.in_channels : 1;
+    int64_t t = 0;
+    for (int64_t kd = 0; kd < p.kernel[0]; ++kd)
+        for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
+            for (int64_t kw = 0; kw < p.kernel[2]; ++kw, ++t) {
+                const int64_t offset = s.tap(p, kd, kh, kw);
+                for (int64_t c = 0; c < p.in_channels; ++c) offsets[c * channel + t * tap] = offset + c * s.channel;
+            }
 }
 
 // The tasks of a call: (chunk of output-channel panels) x box x image x group, cut into contiguous parts, one per thread.
