@@ -112,7 +112,7 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: A
         if key is not None:
             _remember(key, bound)
     packed = bound.kernel.pack(*weights_ready(bound, w, b))
-    return execute(bound, kind, x, packed, r, out, y)
+    return execute(bound, kind, x, packed, r, out, y, (w, b))
 
 
 def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: Any, padding: Any, dilation: Any, groups: Any,
@@ -157,7 +157,8 @@ def _plain(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any, out: Any, y: Any) -> Any:
+def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any, out: Any, y: Any,
+            weights: tuple[Any, ...] = ()) -> Any:
     """Run a bound kernel: make `out`, or check it by its view `y`; add the batch axis, avoid overlaps, return what the user
     gets."""
     result = out
@@ -171,21 +172,23 @@ def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any,
     if bound.problem.batch == 0:
         return result
     if kind.device == "cpu":
-        _run_on_cpu(bound, x, packed, y, residual, fresh=out is None)
+        _run_on_cpu(bound, x, packed, y, residual, None if out is None else (x, *weights))
     else:
         bound.kernel.run(x, packed, y, residual)
     return result
 
 
-def _run_on_cpu(bound: Bound, x: np.ndarray, packed: Any, y: np.ndarray, residual: np.ndarray | None, fresh: bool) -> None:
+def _run_on_cpu(bound: Bound, x: np.ndarray, packed: Any, y: np.ndarray, residual: np.ndarray | None,
+                read: tuple[Any, ...] | None) -> None:
+    """Run on NumPy arrays; `read`: what else may lie in the memory of a given `out`."""
     dtype = bound.problem.dtype
     x = arrays.ready(x, dtype)
     r = None if residual is None else arrays.ready(residual, dtype)
     target = y
-    if not fresh:
+    if read is not None:
         if not y.flags.writeable:
             raise ValueError("out must be writeable, got a read-only array")
-        if _needs_temporary(x, y, r):
+        if _needs_temporary(y, read, r):
             target = np.empty(y.shape, dtype)
     if bound.batched:
         bound.kernel.run(x, packed, target, r)
@@ -195,9 +198,9 @@ def _run_on_cpu(bound: Bound, x: np.ndarray, packed: Any, y: np.ndarray, residua
         y[...] = target
 
 
-def _needs_temporary(x: np.ndarray, y: np.ndarray, residual: np.ndarray | None) -> bool:
-    """Whether a kernel could not write `y` directly: odd bytes, or memory that it still reads. (Weights are packed by then.)"""
-    if not (y.dtype.isnative and y.flags.aligned) or np.may_share_memory(x, y):
+def _needs_temporary(y: np.ndarray, read: tuple[Any, ...], residual: np.ndarray | None) -> bool:
+    """Whether a kernel could not write `y` directly: odd bytes, or memory that it still reads."""
+    if not (y.dtype.isnative and y.flags.aligned) or any(a is not None and np.may_share_memory(a, y) for a in read):
         return True
     if residual is None or not np.may_share_memory(residual, y):
         return False

@@ -42,7 +42,7 @@ class Kernel(Protocol):
     pack_key: Hashable  # kernels with equal keys accept each other's packed weights
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
-        """Weights and bias in the form that `run` wants: a snapshot, immutable."""
+        """Weights and bias in the form that `run` wants; may refer to these arrays, which stay as they are."""
 
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
         """Compute into `out`, overwriting all of it.

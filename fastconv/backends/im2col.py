@@ -1,8 +1,9 @@
 """im2col: columns of input patches times the weight matrix, by NumPy and its BLAS.
 
 For each image and group, out[oc, pixels] = W[oc, K] · columns[K, pixels] with K = channels·taps. The columns of a block of
-output rows are written tap by tap (one strided copy each), small enough to stay in cache, multiplied, and finished by the
-epilogue while they are hot. A 1x1 kernel without padding needs no columns: the input is the matrix.
+output rows are written, small enough to stay in cache, multiplied, and finished by the epilogue while they are hot. A 1x1
+kernel without padding needs no columns: the input is the matrix. With a stride along the last axis, each of its phases is
+first made contiguous, so that whole rows are copied.
 
 Bottleneck: the copy into columns is one thread's memory traffic, K·pixels elements; BLAS does the rest.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -20,26 +22,40 @@ from ..padding import pad
 from ..problem import ConvProblem
 from . import Candidate, refuses_direction
 
-COLUMN_BYTES = 1 << 20  # of one block; measured best from 0.5 to 2 MB (half of L2 to all of it) on 3x3 layers
+BLOCK_BYTES = 1 << 22  # of columns and products of one block: fewer, larger products cost BLAS less than L2 misses do
+
+
+_kept = threading.local()
+
+
+def _scratch(size: int) -> np.ndarray:
+    """Uninitialised bytes of this thread, kept from call to call: fresh megabytes would be mapped and cleared each time."""
+    found = getattr(_kept, "scratch", None)
+    if found is None or found.size < size:
+        found = np.empty(size, np.uint8)
+        if size <= 8 * BLOCK_BYTES:
+            _kept.scratch = found
+    return found[:size]
 
 
 class Im2colKernel:
     pack_key = "im2col"
 
     def __init__(self, problem: ConvProblem) -> None:
-        self.problem = problem
-        self.itemsize = np.dtype(problem.dtype).itemsize
-        self.pointwise = (problem.taps * problem.groups == problem.in_channels and not any(map(any, problem.padding))
-                          and set(problem.stride) == {1})
-        row = problem.taps * math.prod(problem.output_size[1:]) * self.itemsize  # columns of one output row (or plane)
-        self.block = max(1, min(problem.output_size[0], COLUMN_BYTES // max(1, row)))
-        self.workspace_bytes = 0 if self.pointwise else self.block * row
-        self.packed_bytes = math.prod(problem.weight_shape) * self.itemsize
+        p = self.problem = problem
+        itemsize = np.dtype(p.dtype).itemsize
+        self.inputs, self.outputs = p.in_channels // p.groups, p.out_channels // p.groups
+        self.pointwise = p.taps == self.inputs and not any(map(any, p.padding)) and set(p.stride) == {1}
+        self.phases = p.stride[-1] if p.kernel_size[-1] > 1 else 1
+        self.row = math.prod(p.output_size[1:])  # pixels of one output row (or plane)
+        column = self.outputs + (0 if self.pointwise else p.taps)  # elements per pixel in flight
+        self.block = max(1, min(p.output_size[0], BLOCK_BYTES // (column * self.row * itemsize)))
+        self.workspace_bytes = self.block * self.row * column * itemsize
+        self.packed_bytes = math.prod(p.weight_shape) * itemsize
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
         p = self.problem
-        matrices = np.array(weight, order="C").reshape(p.groups, p.out_channels // p.groups, p.taps)
-        return matrices, None if bias is None else bias.copy()
+        return weight.reshape(p.groups, self.outputs, p.taps), bias
 
     @np.errstate(all="ignore")  # NaN, Inf and denormals in the data are results, no reason to warn
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
@@ -48,47 +64,61 @@ class Im2colKernel:
         if p.channels_last:
             array, out = np.moveaxis(array, -1, 1), np.moveaxis(out, -1, 1)
             residual = None if residual is None else np.moveaxis(residual, -1, 1)
-        padded = array if self.pointwise else pad(array, p)
-        columns = None if self.pointwise else np.empty(self.workspace_bytes // self.itemsize, p.dtype)
-        inputs, outputs = p.in_channels // p.groups, p.out_channels // p.groups
+        taps = [] if self.pointwise else self._taps(pad(array, p))
+        products, columns = np.split(_scratch(self.workspace_bytes).view(p.dtype), [self.outputs * self.block * self.row])
         for n, g in itertools.product(range(p.batch), range(p.groups)):
-            image, matrix = padded[n, g * inputs:(g + 1) * inputs], matrices[g]
-            channels = slice(g * outputs, (g + 1) * outputs)
+            inputs = slice(g * self.inputs, (g + 1) * self.inputs)
+            outputs = slice(g * self.outputs, (g + 1) * self.outputs)
+            flat = array[n, inputs].reshape(p.taps, -1) if self.pointwise else None
             for start in range(0, p.output_size[0], self.block):
-                rows = slice(start, min(start + self.block, p.output_size[0]))
-                place = (n, channels, rows)
-                self._block(self._columns(image, columns, rows), matrix, out[place],
-                            None if bias is None else bias[channels], None if residual is None else residual[place])
+                stop = min(start + self.block, p.output_size[0])
+                pixels = (stop - start) * self.row
+                matrix = (self._columns([tap[n, inputs] for tap in taps], columns, start, stop) if flat is None
+                          else flat[:, start * self.row:stop * self.row])
+                product = products[: self.outputs * pixels].reshape(self.outputs, pixels)
+                np.matmul(matrices[g], matrix, out=product)
+                place = (n, outputs, slice(start, stop))
+                self._finish(product, out[place], None if bias is None else bias[outputs],
+                             None if residual is None else residual[place])
 
-    def _columns(self, image: np.ndarray, columns: np.ndarray | None, rows: slice) -> np.ndarray:
-        """The matrix (K, pixels) of one block of output rows."""
+    def _taps(self, padded: np.ndarray) -> list[np.ndarray]:
+        """For each tap of the last axis, what the other taps and the outputs read: (batch, channels, *kernel[:-1], *output)."""
         p = self.problem
-        if columns is None:
-            return image[:, rows].reshape(p.taps, -1)
-        height = rows.stop - rows.start
-        size = (height, *p.output_size[1:])
-        block = columns[: p.taps * math.prod(size)].reshape(image.shape[0], *p.kernel_size, *size)
-        for tap in itertools.product(*map(range, p.kernel_size)):
-            starts = [t * d for t, d in zip(tap, p.dilation)]
-            starts[0] += rows.start * p.stride[0]
-            window = tuple(slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, size, p.stride))
-            block[(slice(None), *tap)] = image[(slice(None), *window)]
+        places = [divmod(tap * p.dilation[-1], self.phases) for tap in range(p.kernel_size[-1])]
+        phases = {0: padded} if self.phases == 1 else {f: np.ascontiguousarray(padded[..., f::self.phases])
+                                                       for f in {phase for _, phase in places}}
+        views = []
+        for first, phase in places:
+            image = phases[phase][..., first:]
+            outer, along = image.strides[2:-1], image.strides[-1]
+            strides = (*image.strides[:2], *(d * step for d, step in zip(p.dilation[:-1], outer, strict=True)),
+                       *(s * step for s, step in zip(p.stride[:-1], outer, strict=True)), p.stride[-1] // self.phases * along)
+            shape = (*image.shape[:2], *p.kernel_size[:-1], *p.output_size)
+            views.append(np.lib.stride_tricks.as_strided(image, shape, strides, writeable=False))
+        return views
+
+    def _columns(self, taps: list[np.ndarray], columns: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """The matrix (K, pixels) of output rows start to stop."""
+        p = self.problem
+        size = (stop - start, *p.output_size[1:])
+        block = columns[: p.taps * math.prod(size)].reshape(self.inputs, *p.kernel_size, *size)
+        rows = (slice(None),) * p.ndim  # channels and the outer taps
+        for index, tap in enumerate(taps):
+            block[(*rows, index)] = tap[(*rows, slice(start, stop))]
         return block.reshape(p.taps, -1)
 
-    def _block(self, columns: np.ndarray, matrix: np.ndarray, out: np.ndarray, bias: np.ndarray | None,
-               residual: np.ndarray | None) -> None:
-        direct = out.reshape(len(matrix), -1) if out.flags.c_contiguous else None  # a view: written in place
-        if residual is not None and np.may_share_memory(residual, out):
-            direct = None
-        result = np.matmul(matrix, columns, out=direct)
-        if bias is not None:
-            result += bias[:, None]
-        shaped = result.reshape(out.shape)
-        if residual is not None:
-            shaped += residual
-        activations.apply(self.problem.activation, shaped)
-        if direct is None:
-            out[...] = shaped
+    def _finish(self, product: np.ndarray, out: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None) -> None:
+        """The epilogue, from the products to the output."""
+        shaped = product.reshape(out.shape)
+        if bias is None:
+            bias = np.zeros(1, out.dtype)
+        broadcast = bias.reshape(-1, *[1] * (out.ndim - 1))
+        if residual is None:
+            np.add(shaped, broadcast, out=out)
+        else:
+            shaped += broadcast
+            np.add(shaped, residual, out=out)
+        activations.apply(self.problem.activation, out)
 
 
 class Im2colBackend:

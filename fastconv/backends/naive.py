@@ -22,7 +22,7 @@ class NaiveKernel:
         self.problem = problem
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
-        return weight.copy(), np.zeros(len(weight)) if bias is None else bias.copy()
+        return weight, np.zeros(len(weight)) if bias is None else bias
 
     @np.errstate(all="ignore")  # NaN, Inf and denormals in the data are results, no reason to warn
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
