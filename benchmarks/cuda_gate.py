@@ -102,8 +102,8 @@ def rows(architectures: tuple[tuple[int, int], ...] = ((9, 0), (8, 0))) -> Itera
     for architecture in architectures:
         for number, (name, kernel, arguments, least) in enumerate(kernels()):
             if architecture == architectures[0] or number % 5 == 0:
-                yield {"kernel": name, "architecture": ".".join(map(str, architecture)), **compiled(kernel, arguments, architecture),
-                       "least": least}
+                yield {"kernel": name, "architecture": ".".join(map(str, architecture)),
+                       **compiled(kernel, arguments, architecture), "least": least}
 
 
 def main() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from .backends import enable_backend, registry
-from .settings import config, get_num_threads, set_num_threads
 from .errors import Unavailable, Unsupported
 from .image import convolve, correlate
 from .ops import conv1d, conv2d, conv3d, explain
 from .plan import Plan
 from .prepared import PreparedConv, prepare
 from .problem import ConvProblem
+from .settings import config, get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 

@@ -85,7 +85,7 @@ def _check_torch(name: str, tensor: Any) -> None:
         raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
 
 
-NATIVE = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+NATIVE: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 NUMPY = NumpyKind()
 _ARRAY = frozenset({np.ndarray})
 _PLAIN = frozenset({np.ndarray, type(None)})
@@ -118,7 +118,7 @@ def common_kind(arguments: dict[str, Any]) -> Kind:
     """
     kinds = {name: kind_of(array) for name, array in arguments.items() if array is not None}
     first = next(iter(kinds.values()), NUMPY)  # all None: whoever needs one says so
-    for name, kind in kinds.items():
+    for kind in kinds.values():
         if (kind.name, kind.device) != (first.name, first.device):
             described = ", ".join(f"{key} is {value.name} on {value.device}" for key, value in kinds.items())
             raise TypeError(f"array arguments must be of one kind and on one device: {described}")

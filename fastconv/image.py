@@ -60,7 +60,8 @@ def _filter(image: Any, kernel: Any, mode: str, boundary: str, fill: float, axes
     others = moved.shape[:-w.ndim]
     batch = moved.reshape(math.prod(others), 1, *moved.shape[-w.ndim:])
     if boundary == "constant" and fill != 0:
-        batch = np.pad(batch.astype(result_dtype(x.dtype, w.dtype), copy=False), [(0, 0), (0, 0), *padding], constant_values=fill)
+        batch = batch.astype(result_dtype(x.dtype, w.dtype), copy=False)
+        batch = np.pad(batch, [(0, 0), (0, 0), *padding], constant_values=fill)
         padding = [(0, 0)] * w.ndim
     conv = (ops.conv1d, ops.conv2d, ops.conv3d)[w.ndim - 1]
     result = conv(batch, w[None, None], padding=tuple(padding), padding_mode=BOUNDARIES[boundary])
@@ -79,6 +80,7 @@ def _axes(x: np.ndarray, w: np.ndarray, axes: Any) -> tuple[int, ...]:
         raise ValueError(f"image must have at least as many axes as the kernel ({w.ndim}), got shape {x.shape}")
     chosen = tuple(range(w.ndim)) if axes is None else tuple(axes) if isinstance(axes, (tuple, list)) else (axes,)
     chosen = tuple(operator.index(axis) for axis in chosen)
-    if len(chosen) != w.ndim or any(not -x.ndim <= axis < x.ndim for axis in chosen) or len({a % x.ndim for a in chosen}) != w.ndim:
+    outside = any(not -x.ndim <= axis < x.ndim for axis in chosen)
+    if outside or not len(chosen) == len({axis % x.ndim for axis in chosen}) == w.ndim:
         raise ValueError(f"axes must be {w.ndim} different axes of an image of shape {x.shape}, got {axes!r}")
     return tuple(axis % x.ndim for axis in chosen)

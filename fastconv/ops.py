@@ -101,8 +101,9 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: A
           accuracy: str | None) -> Any:
     kind, (x, w, b, r, y) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
     arguments = (stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm, accuracy)
-    key = (ndim, x.shape, x.dtype, w.shape, w.dtype, None if b is None else b.shape, r is None, kind.device,
-           settings.current().serial, *map(_typed, arguments))
+    key: tuple[Any, ...] | None = (
+        ndim, x.shape, x.dtype, w.shape, w.dtype, None if b is None else b.shape, r is None, kind.device,
+        settings.current().serial, *map(_typed, arguments))
     try:
         bound = _memo.get(key)
     except TypeError:  # an unhashable argument: the validation names it
@@ -231,9 +232,9 @@ def explain(problem: Any, *arguments: Any, ndim: int = 2, backend: str = "auto",
 
 
 def _explain_call(
-    ndim: int, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
-    padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
-    backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
+    ndim: int, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
+    *, padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None,
+    out: Any = None, backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
 ) -> Plan:
     kind, (x, w, b, r, _) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
     bound = bind(ndim, x, w, b, r, kind.device, stride, padding, dilation, groups, padding_mode, layout, activation, backend,

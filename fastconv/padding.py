@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from .problem import ConvProblem
 
-NUMPY_MODES = {"zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
+NUMPY_MODES: dict[str, Literal["constant", "reflect", "symmetric", "edge", "wrap"]] = {
+    "zeros": "constant", "reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
 
 
 def pad(array: np.ndarray, problem: ConvProblem) -> np.ndarray:
@@ -15,13 +18,14 @@ def pad(array: np.ndarray, problem: ConvProblem) -> np.ndarray:
     if any(map(any, widths)):
         array = np.pad(array, [(0, 0), (0, 0), *widths], mode=NUMPY_MODES[problem.padding_mode])
     # cropped only now: a border that is continued may repeat trailing input that no window reads
-    return array[(..., *(slice(0, size) for size in problem.padded_size))]
+    return array[tuple(map(slice, (None, None, *problem.padded_size)))]
 
 
 def index_map(problem: ConvProblem, axis: int) -> np.ndarray:
     """For each padded coordinate along `axis`, the input coordinate it repeats, or -1 where a zero stands (int64)."""
     low, high = problem.padding[axis]
+    widths = low, max(0, high)
     source = np.arange(problem.input_size[axis], dtype=np.int64)
-    extra = {"constant_values": -1} if problem.padding_mode == "zeros" else {}
-    mapped = np.pad(source, (low, max(0, high)), mode=NUMPY_MODES[problem.padding_mode], **extra)  # type: ignore[call-overload]
+    mapped = (np.pad(source, widths, constant_values=-1) if problem.padding_mode == "zeros" else
+              np.pad(source, widths, mode=NUMPY_MODES[problem.padding_mode]))
     return mapped[: problem.padded_size[axis]]

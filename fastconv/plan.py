@@ -11,7 +11,6 @@ import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from . import settings
 from .backends import Backend, Candidate, Kernel, get, registry

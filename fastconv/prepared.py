@@ -29,8 +29,8 @@ class PreparedConv:
         self._bias = None if b is None else np.array(b)
         self._ndim = self._weight.ndim - 2
         if self._ndim not in (1, 2, 3):
-            raise ValueError(f"weight must have shape (out_channels, in_channels / groups, *kernel) with 1, 2 or 3 kernel axes, "
-                             f"got {self._weight.shape}")
+            raise ValueError(f"weight must have shape (out_channels, in_channels / groups, *kernel) with 1, 2 or 3 kernel "
+                             f"axes, got {self._weight.shape}")
         self._arguments = arguments
         self._bounds: OrderedDict[Any, ops.Bound] = OrderedDict()
         self._packings: dict[Any, Any] = {}

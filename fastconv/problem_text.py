@@ -5,13 +5,15 @@
 Letters as there: g groups, mb batch (2 when omitted), ic / oc channels, i / o / k / s / p / d with d, h, w for input, output,
 kernel, stride, low padding and dilation (0 is none) along depth, height, width. A size given for the highest axis only holds
 for all. The far padding derives from the output size. The direction is FWD_B (with bias) when omitted. Two knobs are
-fastconv's own: ``--padding-mode=reflect`` and ``--accuracy=strict``. A name may end in ``*N``, the layer's count in its network.
+fastconv's own: ``--padding-mode=reflect`` and ``--accuracy=strict``. A name may end in ``*N``, the layer's count in its
+network.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .problem import ConvProblem
@@ -25,6 +27,7 @@ _POST_OPS = {"relu": "relu", "relu6": "clip:0:6", "sigmoid": "logistic", "tanh":
              "gelu_tanh": "gelu_tanh", "silu": "swish:1", "hardswish": "hardswish"}
 _POST_OP_NAMES = {**{text: name for name, text in _POST_OPS.items()}, **{name: name for name in _POST_OPS}, "swish": "silu"}
 
+_Default = TypeVar("_Default")
 _TOKEN = re.compile(r'_*(?:(g|mb|[io]c|[iokspd][dhw])(-?\d+)|n(?:"([^"]*)"|(\S+)))')
 
 
@@ -50,12 +53,11 @@ def _split(text: str) -> tuple[list[tuple[str, str]], str]:
     words = re.findall(r'(?:"[^"]*"|[^\s"])+', text)  # blanks separate, except within the quotes of a name
     if text.count('"') % 2:
         raise ValueError(f"malformed problem {text!r}: no closing quotation mark")
-    knobs = [tuple(word[2:].split("=", 1)) for word in words if word.startswith("--")]
+    knobs = [word[2:].partition("=") for word in words if word.startswith("--")]
     rest = [word for word in words if not word.startswith("--")]
-    bad = [knob for knob in knobs if len(knob) != 2]
-    if bad or len(rest) != 1:
+    if not all(equals for _, equals, _ in knobs) or len(rest) != 1:
         raise ValueError(f"malformed problem {text!r}: expected knobs like --dt=f64 and one descriptor like mb1_ic3ih8oc4kh3")
-    return knobs, rest[0]  # type: ignore[return-value]
+    return [(key, value) for key, _, value in knobs], rest[0]
 
 
 def _tokens(descriptor: str) -> tuple[dict[str, int], str]:
@@ -77,12 +79,12 @@ def _tokens(descriptor: str) -> tuple[dict[str, int], str]:
     return values, name
 
 
-def _axes(values: dict[str, int], kind: str, ndim: int, default: int | None) -> list[int | None]:
+def _axes(values: dict[str, int], kind: str, ndim: int, default: _Default) -> list[int | _Default]:
     """The values of one kind along the last `ndim` of d, h, w; only the highest given: it holds for all."""
-    given = [values.get(kind + axis) for axis in "dhw"[3 - ndim:]]
-    if given[0] is not None and all(value is None for value in given[1:]):
-        return given[:1] * ndim
-    return [default if value is None else value for value in given]
+    keys = [kind + axis for axis in "dhw"[3 - ndim:]]
+    if keys[0] in values and not any(key in values for key in keys[1:]):
+        keys = keys[:1] * ndim
+    return [values.get(key, default) for key in keys]
 
 
 def _geometry(values: dict[str, int], descriptor: str) -> dict[str, Any]:
@@ -90,25 +92,28 @@ def _geometry(values: dict[str, int], descriptor: str) -> dict[str, Any]:
         if not condition:
             raise ValueError(f"malformed problem {descriptor!r}: {what}")
 
+    def sizes(kind: str, what: str) -> list[int]:
+        found = [size for size in _axes(values, kind, ndim, None) if size is not None]
+        need(len(found) == ndim, f"{what} size ({kind}d, {kind}h, {kind}w) is missing")
+        return found
+
     axes = {key[1] for key in values if len(key) == 2 and key[1] in "dhw"}
     need(bool(axes) and "ic" in values and "oc" in values, "ic, oc, and input and kernel sizes are needed")
     ndim = 3 if "d" in axes else 2 if "h" in axes else 1
-    size, kernel = _axes(values, "i", ndim, None), _axes(values, "k", ndim, None)
-    need(None not in size, "an input size (id, ih, iw) is missing")
-    need(None not in kernel, "a kernel size (kd, kh, kw) is missing")
+    size, kernel = sizes("i", "an input"), sizes("k", "a kernel")
     stride, dilation = _axes(values, "s", ndim, 1), _axes(values, "d", ndim, 0)
-    need(min(stride) > 0, "strides must be positive")  # type: ignore[type-var]
-    need(min(dilation) >= 0, "dilations must be at least 0 (0 is none)")  # type: ignore[type-var]
+    need(min(stride) > 0, "strides must be positive")
+    need(min(dilation) >= 0, "dilations must be at least 0 (0 is none)")
     padding = [
-        _padding(*axis, need) for axis in
+        _padding(need, *axis) for axis in
         zip(size, kernel, stride, dilation, _axes(values, "o", ndim, None), _axes(values, "p", ndim, None))]
     return dict(input_size=tuple(size), kernel_size=tuple(kernel), stride=tuple(stride),
-                dilation=tuple(d + 1 for d in dilation), padding=tuple(padding),  # type: ignore[operator]
+                dilation=tuple(d + 1 for d in dilation), padding=tuple(padding),
                 in_channels=values["ic"], out_channels=values["oc"], batch=values.get("mb", 2), groups=values.get("g", 1))
 
 
-def _padding(size: int, kernel: int, stride: int, dilation: int, output: int | None, low: int | None,
-             need: Any) -> tuple[int, int]:
+def _padding(need: Callable[[bool, str], None], size: int, kernel: int, stride: int, dilation: int, output: int | None,
+             low: int | None) -> tuple[int, int]:
     """(low, high) along one axis; the far padding is what makes `output` windows fit."""
     extent = (dilation + 1) * (kernel - 1) + 1
     if output is None:

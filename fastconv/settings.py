@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 ACCURACIES = ("strict", "fast", "loose")
 ISAS = ("baseline", "avx2", "avx512")
@@ -62,6 +63,21 @@ class Settings:
             raise ValueError(f"isa must be one of {', '.join(ISAS)}, got {self.isa!r}")
 
 
+class Changes(TypedDict, total=False):
+    """The fields of `Settings` that a user may set, as keywords."""
+
+    backend: str
+    backends: tuple[str, ...]
+    isa: str | None
+    num_threads: int
+    accuracy: str
+    autotune: bool
+    wisdom: str | None
+    cache_dir: str | None
+    verbose: bool
+    no_native: bool
+
+
 def _physical_cores() -> int:
     """Physical cores among the CPUs this process may run on (hyper-threads share the FMA units), at least 1."""
     try:
@@ -86,35 +102,43 @@ def _from_environment() -> Settings:
     env = {name: os.environ.get(f"FASTCONV_{name}") or None for name in (
         "BACKEND", "BACKENDS", "ISA", "NUM_THREADS", "ACCURACY", "AUTOTUNE", "WISDOM", "CACHE_DIR", "VERBOSE", "NO_NATIVE")}
     threads = env["NUM_THREADS"]
-    if threads is not None and not threads.isdecimal():
+    if threads is not None and (not threads.isdecimal() or int(threads) < 1):
         raise ValueError(f"FASTCONV_NUM_THREADS must be a positive integer, got {threads!r}")
-    return Settings(
-        backend=env["BACKEND"] or "auto",
-        backends=tuple(name.strip() for name in (env["BACKENDS"] or "").split(",") if name.strip()),
-        isa=env["ISA"],
-        num_threads=int(threads) if threads else _physical_cores(),
-        accuracy=env["ACCURACY"] or "fast",
-        autotune=_flag(env["AUTOTUNE"]),
-        wisdom=env["WISDOM"],
-        cache_dir=env["CACHE_DIR"],
-        verbose=_flag(env["VERBOSE"]),
-        no_native=_flag(env["NO_NATIVE"]),
-    )
+    try:
+        return Settings(
+            backend=env["BACKEND"] or "auto",
+            backends=tuple(name.strip() for name in (env["BACKENDS"] or "").split(",") if name.strip()),
+            isa=env["ISA"],
+            num_threads=int(threads) if threads else _physical_cores(),
+            accuracy=env["ACCURACY"] or "fast",
+            autotune=_flag(env["AUTOTUNE"]),
+            wisdom=env["WISDOM"],
+            cache_dir=env["CACHE_DIR"],
+            verbose=_flag(env["VERBOSE"]),
+            no_native=_flag(env["NO_NATIVE"]),
+        )
+    except ValueError as error:
+        field, _, rule = str(error).partition(" ")
+        raise ValueError(f"FASTCONV_{field.upper()} {rule}") from None
 
 
-_global: Settings = _from_environment()
+_global: Settings | None
+try:
+    _global = _from_environment()
+except ValueError:
+    _global = None  # said when the settings are first needed, where a caller can catch it; so does the command line
 _local: ContextVar[Settings | None] = ContextVar("fastconv_settings", default=None)
 
 
 def current() -> Settings:
     """The settings in force here: those of the innermost `config()` of this context, else the global ones."""
-    return _local.get() or _global
+    return _local.get() or _global or _from_environment()
 
 
-def update(**changes: object) -> None:
+def update(**changes: Unpack[Changes]) -> None:
     """Change the global settings (all threads), and those of an enclosing `config()`."""
     global _global
-    _global = dataclasses.replace(_global, serial=next(_serials), **changes)
+    _global = dataclasses.replace(_global or _from_environment(), serial=next(_serials), **changes)
     local = _local.get()
     if local is not None:
         _local.set(dataclasses.replace(local, serial=next(_serials), **changes))
@@ -138,7 +162,7 @@ def get_num_threads() -> int:
 
 
 @contextmanager
-def config(**changes: object) -> Iterator[Settings]:
+def config(**changes: Unpack[Changes]) -> Iterator[Settings]:
     """Settings for the body of a `with` statement, in this thread (or asyncio task) only.
 
     Keywords are the fields of `Settings`: backend, backends, isa, num_threads, accuracy, autotune, wisdom, cache_dir,
@@ -147,10 +171,10 @@ def config(**changes: object) -> Iterator[Settings]:
     >>> with fastconv.config(num_threads=1, accuracy="strict"):
     ...     y = fastconv.conv2d(x, w)
     """
-    fields = {field.name for field in dataclasses.fields(Settings)} - {"serial"}
-    unknown = set(changes) - fields
+    known = Changes.__annotations__
+    unknown = set(changes) - set(known)
     if unknown:
-        raise TypeError(f"config() got unknown settings {sorted(unknown)}; known: {', '.join(sorted(fields))}")
+        raise TypeError(f"config() got unknown settings {sorted(unknown)}; known: {', '.join(sorted(known))}")
     token = _local.set(dataclasses.replace(current(), serial=next(_serials), **changes))
     try:
         yield current()

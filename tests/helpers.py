@@ -40,7 +40,8 @@ def error(problem: ConvProblem, arrays: Arrays, actual: np.ndarray, algorithm: s
     """The worst error as a multiple of its bound: right is <= 1."""
     expected, magnitude = accuracy.oracle(problem, *arrays)
     exact = exact and algorithm in SUMS_PRODUCTS
-    return accuracy.compare(actual, expected, accuracy.bound(problem, algorithm, expected, magnitude, arrays.x, arrays.w, exact))
+    allowed = accuracy.bound(problem, algorithm, expected, magnitude, arrays.x, arrays.w, exact)
+    return accuracy.compare(actual, expected, allowed)
 
 
 def check_call(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, backend: str, residual: np.ndarray | None = None,

@@ -44,7 +44,8 @@ def _points(dtype):
     rng = np.random.default_rng(4)
     spread = [rng.normal(size=120) * scale for scale in (1e-3, 0.3, 1, 3, 8, 30)]
     tails = [np.linspace(-760, -690, 80), np.linspace(-110, -80, 40), np.linspace(-40, -5, 160), np.linspace(5, 40, 40)]
-    odd = [0, 1, -1, 3, -3, 6, -2.999999, 1e-40, -1e-40, 1e-310, -1e-310, 5e-324, -5e-324, 1e-300, 3e38, -3e38, 1.7e308, -1.7e308]
+    odd = [0, 1, -1, 3, -3, 6, -2.999999, 1e-40, -1e-40, 1e-310, -1e-310, 5e-324, -5e-324, 1e-300, 3e38, -3e38, 1.7e308,
+           -1.7e308]
     with np.errstate(over="ignore", under="ignore"):
         points = np.concatenate([*spread, *tails, odd]).astype(dtype)
     return points[np.isfinite(points)]

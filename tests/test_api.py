@@ -1,4 +1,5 @@
-"""The public functions: PyTorch's arguments and results, layouts, out and residual, kinds of arrays, prepare, plans, settings."""
+"""The public functions: PyTorch's arguments and results, layouts, out and residual, kinds of arrays, prepare, plans,
+settings."""
 
 from __future__ import annotations
 
@@ -56,8 +57,9 @@ def test_as_torch_names_its_arguments(ndim):
     assert all(p.kind is p.KEYWORD_ONLY for p in names[7:])
     torch = pytest.importorskip("torch")
     x, w, b = arrays((2, 4, *(7,) * ndim), (6, 2, *(3,) * ndim), (6,))
-    expected = getattr(torch.nn.functional, f"conv{ndim}d")(*map(torch.tensor, (x, w, b)), stride=2, padding=2, dilation=2, groups=2)
-    y = CONV[ndim](input=x, weight=w, bias=b, stride=2, padding=2, dilation=2, groups=2)
+    keywords = dict(stride=2, padding=2, dilation=2, groups=2)
+    expected = getattr(torch.nn.functional, f"conv{ndim}d")(*map(torch.tensor, (x, w, b)), **keywords)
+    y = CONV[ndim](input=x, weight=w, bias=b, **keywords)
     np.testing.assert_allclose(y, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
@@ -65,7 +67,8 @@ def test_as_torch_names_its_arguments(ndim):
 
 
 @pytest.mark.parametrize("word, stride, expected", [
-    ("valid", 1, ((0, 0), (0, 0))), ("same", 1, ((1, 1), (1, 2))), ("same_lower", 1, ((1, 1), (2, 1))), ("full", 1, ((2, 2), (3, 3))),
+    ("valid", 1, ((0, 0), (0, 0))), ("full", 1, ((2, 2), (3, 3))),
+    ("same", 1, ((1, 1), (1, 2))), ("same_lower", 1, ((1, 1), (2, 1))),
     ("same", 2, ((0, 1), (1, 1))), ("same_lower", 2, ((1, 0), (1, 1))), ("same", 3, ((0, 1), (0, 1))),
 ])
 def test_padding_words(word, stride, expected, backend):

@@ -16,7 +16,7 @@ from fastconv.backends import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = 'mb1_ic3ih8iw8_oc4oh6ow6_kh3kw3sh1sw1ph0pw0_n"tiny"'
-OPTIONAL = ("rich", "matplotlib", "cpuinfo", "threadpoolctl", "platformdirs")
+OPTIONAL = ("rich", "matplotlib", "cpuinfo", "threadpoolctl")
 
 
 def fastconv(*arguments: str, without: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
@@ -68,6 +68,15 @@ def test_python_m_fastconv() -> None:
     done = subprocess.run([sys.executable, "-m", "fastconv", "--version"], capture_output=True, text=True, env=environment,
                           timeout=60, check=True)
     assert done.stdout.startswith("fastconv ")
+
+
+@pytest.mark.parametrize("name, value, rule", [
+    ("NUM_THREADS", "abc", "a positive integer"), ("NUM_THREADS", "0", "a positive integer"),
+    ("ISA", "mmx", "one of baseline, avx2, avx512"), ("ACCURACY", "best", "one of strict, fast, loose")])
+def test_a_bad_variable_is_one_line(name: str, value: str, rule: str) -> None:
+    done = fastconv("info", **{f"FASTCONV_{name}": value})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"fastconv: FASTCONV_{name} must be {rule}, got {value!r}\n"
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,10 +17,17 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux" or platform.machine() no
                                 reason="NVIDIA's compiler wheels are for Linux")
 
 
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
+
+
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
     for module in ("numba_cuda", "nvidia.cu13"):  # without them nothing would have been tested: say so
-        if importlib.util.find_spec(module) is None:
+        if not _installed(module):
             pytest.fail("the compile gate needs numba-cuda, nvidia-nvvm and nvidia-nvjitlink: pip install 'fastconv[test]'")
     done = subprocess.run([sys.executable, GATE, "--json"], capture_output=True, text=True, timeout=290)
     assert done.returncode == 0, done.stderr[-3000:]

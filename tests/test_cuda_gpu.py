@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import cuda_cases
 import numpy as np
 import pytest
 
-import cuda_cases
 import fastconv
 from fastconv import accuracy, activations, plan
 from fastconv.backends import Candidate, get

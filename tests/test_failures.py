@@ -72,7 +72,8 @@ def test_row_05_empty():
 @pytest.mark.parametrize("name", ["out", "residual"])
 def test_row_06_sizes_that_do_not_match(name):
     for shape in ((2, 4, 4, 5), (1, 4, 4, 4), (4, 4, 4), (2, 4, 4, 4, 1), (4,)):
-        raises(ValueError, f"{name} must have the output's shape (2, 4, 4, 4)", str(shape), **{name: np.zeros(shape, np.float32)})
+        wrong = {name: np.zeros(shape, np.float32)}
+        raises(ValueError, f"{name} must have the output's shape (2, 4, 4, 4)", str(shape), **wrong)
     raises(TypeError, f"{name} must have the output's dtype float32", "float64", **{name: np.zeros((2, 4, 4, 4))})
 
 
@@ -223,7 +224,8 @@ def test_row_17_odd_strides_on_axes_of_length_one(backend, rng):
     x = rng.standard_normal((1, 1, 1, 9)).astype(np.float32)
     w = rng.standard_normal((1, 1, 1, 3)).astype(np.float32)
     check_call(odd(x, (0, 1, 2)), odd(w, (0, 1, 2)), odd(np.ones(1, np.float32), (0,)), backend=backend, padding=(0, 1))
-    check_call(odd(x, (0, 1, 2)), odd(w, (0, 1, 2)), backend=backend, padding=1, out=odd(np.empty((1, 1, 3, 9), np.float32), (0, 1)))
+    out = odd(np.empty((1, 1, 3, 9), np.float32), (0, 1))
+    check_call(odd(x, (0, 1, 2)), odd(w, (0, 1, 2)), backend=backend, padding=1, out=out)
     x = rng.standard_normal((1, 7, 1, 1)).astype(np.float32)
     w = rng.standard_normal((5, 7, 1, 1)).astype(np.float32)
     check_call(odd(x, (0, 2, 3)), odd(w, (2, 3)), backend=backend)
@@ -399,10 +401,10 @@ def test_row_23_not_enough_memory(backend):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("keywords", [{"padding": 1}, {"padding": 1, "layout": "NHWC"}, {"stride": 2}, {"dilation": 2},
-                                      {"activation": "relu"}, {"activation": "sigmoid", "padding": 2, "padding_mode": "circular"},
-                                      {"padding": 1, "accuracy": "strict"}, {"padding": 1, "accuracy": "loose"}],
-                         ids=lambda keywords: "-".join(map(str, keywords.values())))
+@pytest.mark.parametrize("keywords", [
+    {"padding": 1}, {"padding": 1, "layout": "NHWC"}, {"stride": 2}, {"dilation": 2}, {"activation": "relu"},
+    {"activation": "sigmoid", "padding": 2, "padding_mode": "circular"}, {"padding": 1, "accuracy": "strict"},
+    {"padding": 1, "accuracy": "loose"}], ids=lambda keywords: "-".join(map(str, keywords.values())))
 def test_row_24_nan_and_inf_stay_in_their_receptive_field(value, keywords, backend, rng):
     x = (rng.standard_normal((2, 11, 12, 11)) * 0.01).astype(np.float32)
     w = rng.standard_normal((9, 11, 3, 3)).astype(np.float32)

@@ -72,7 +72,7 @@ def test_sizes_agree_with_counting(problem):
     """The output size is the number of windows that fit; what is stored as far padding is what they reach."""
     for size, kernel, stride, dilation, (low, high), out, padded in zip(
             problem.input_size, problem.kernel_size, problem.stride, problem.dilation, problem.padding, problem.output_size,
-            problem.padded_size):
+            problem.padded_size, strict=True):
         assert padded == size + low + high == (out - 1) * stride + dilation * (kernel - 1) + 1
         starts = [s for s in range(0, padded, stride) if s + dilation * (kernel - 1) < padded]
         assert len(starts) == out >= 1
@@ -140,9 +140,10 @@ def test_rejections_name_argument_value_and_rule(keywords, error, parts):
 
 
 @pytest.mark.parametrize("keywords", [
-    {"stride": 0}, {"stride": (1,)}, {"padding": ((0, 0),)}, {"padding": 1}, {"dilation": (0, 1)}, {"batch": -1}, {"in_channels": 0},
-    {"padding": ((0, -1), (0, 0))}, {"direction": "sideways"}, {"dtype": "float16"}, {"name": 'a"b'}, {"count": 0},
-    {"direction": "backward_input", "bias": True}, {"input_size": (1, 1)}, {"input_size": (2, 2, 2, 2)}, {"groups": 2, "in_channels": 3},
+    {"stride": 0}, {"stride": (1,)}, {"padding": ((0, 0),)}, {"padding": 1}, {"dilation": (0, 1)}, {"batch": -1},
+    {"in_channels": 0}, {"padding": ((0, -1), (0, 0))}, {"direction": "sideways"}, {"dtype": "float16"}, {"name": 'a"b'},
+    {"count": 0}, {"direction": "backward_input", "bias": True}, {"input_size": (1, 1)}, {"input_size": (2, 2, 2, 2)},
+    {"groups": 2, "in_channels": 3},
 ])
 def test_the_constructor_validates_as_well(keywords):
     arguments = {"input_size": (8, 8), "kernel_size": (3, 3), "in_channels": 2, "out_channels": 2, **keywords}

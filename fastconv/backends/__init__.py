@@ -72,6 +72,10 @@ class Backend(Protocol):
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> Kernel: ...
 
+    def __hash__(self) -> int:
+        """Kernels are remembered by the object."""
+        return object.__hash__(self)
+
 
 def refuses_direction(problem: ConvProblem) -> str | None:
     """The reason of every backend that computes the forward direction only."""
@@ -137,7 +141,8 @@ def _load(name: str) -> Backend:
     """The backend of an entry point: an object, or a module with a ``backend``."""
     found = [point for point in entry_points(group="fastconv.backends") if point.name == name]
     if not found:
-        raise Unavailable(f"no installed package registers a fastconv backend named {name!r} (entry-point group fastconv.backends)")
+        raise Unavailable(f"no installed package registers a fastconv backend named {name!r} "
+                          f"(entry-point group fastconv.backends)")
     try:
         loaded = found[0].load()
     except Exception as error:

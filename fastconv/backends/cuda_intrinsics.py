@@ -26,7 +26,7 @@ try:
 
     SIMULATOR = bool(config.ENABLE_CUDASIM)
     if not SIMULATOR:
-        import numba.cuda.np.arrayobj
+        import numba.cuda.np.arrayobj  # noqa: F401
 finally:
     if _borrowed:
         del np.row_stack  # type: ignore[attr-defined]
@@ -216,7 +216,7 @@ def _unaligned() -> None:
 
 
 def _simulated_tap(address: int, index: int) -> tuple[int, int, int, int]:
-    return tuple((ctypes.c_int32 * 4).from_address(int(address) + 16 * int(index)))  # type: ignore[return-value]
+    return tuple((ctypes.c_int32 * 4).from_address(int(address) + 16 * int(index)))
 
 
 def _simulated_divide(a: int, b: int) -> int:

@@ -25,7 +25,7 @@ OUTSIDE = 2**30  # a coordinate that no input contains: k past the sum
 def three(values: Any, fill: int) -> tuple[int, int, int]:
     """One value per axis (depth, height, width); absent leading axes get `fill`."""
     values = tuple(values)
-    return (fill,) * (3 - len(values)) + values  # type: ignore[return-value]
+    return (fill,) * (3 - len(values)) + values
 
 
 def steps_of(problem: ConvProblem, strides: tuple[int, ...]) -> tuple[int, int, tuple[int, int, int]]:

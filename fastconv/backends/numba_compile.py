@@ -90,13 +90,13 @@ def _entry(function: Any, arguments: int, dtype: str, key: str) -> Any:
     return FunctionType(template.__code__, names, template.__name__, None, template.__closure__)
 
 
-# mypy and linters see neither `body`, `like` nor `size`: `_entry` provides them
+# linters see neither `body`, `like` nor `size`: `_entry` provides them
 
 
 def _one(key):  # type: ignore[no-untyped-def]
     def stage_of_one(context, a):  # type: ignore[no-untyped-def]
         key  # noqa: B018
-        body(carray(context, 1)[0], a, like, size)  # type: ignore[name-defined]  # noqa: F821
+        body(carray(context, 1)[0], a, like, size)  # noqa: F821
 
     return stage_of_one
 
@@ -104,7 +104,7 @@ def _one(key):  # type: ignore[no-untyped-def]
 def _two(key):  # type: ignore[no-untyped-def]
     def stage_of_two(context, a, b):  # type: ignore[no-untyped-def]
         key  # noqa: B018
-        body(carray(context, 1)[0], a, b, like, size)  # type: ignore[name-defined]  # noqa: F821
+        body(carray(context, 1)[0], a, b, like, size)  # noqa: F821
 
     return stage_of_two
 
@@ -112,7 +112,7 @@ def _two(key):  # type: ignore[no-untyped-def]
 def _five(key):  # type: ignore[no-untyped-def]
     def stage_of_five(context, a, b, c, d, e):  # type: ignore[no-untyped-def]
         key  # noqa: B018
-        body(carray(context, 1)[0], a, b, c, d, e, like, size)  # type: ignore[name-defined]  # noqa: F821
+        body(carray(context, 1)[0], a, b, c, d, e, like, size)  # noqa: F821
 
     return stage_of_five
 
@@ -120,7 +120,7 @@ def _five(key):  # type: ignore[no-untyped-def]
 def _seven(key):  # type: ignore[no-untyped-def]
     def stage_of_seven(context, a, b, c, d, e, f, g):  # type: ignore[no-untyped-def]
         key  # noqa: B018
-        body(carray(context, 1)[0], a, b, c, d, e, f, g, like, size)  # type: ignore[name-defined]  # noqa: F821
+        body(carray(context, 1)[0], a, b, c, d, e, f, g, like, size)  # noqa: F821
 
     return stage_of_seven
 
