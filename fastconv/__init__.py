@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from .backends import enable_backend, registry
 from .errors import Unavailable, Unsupported
@@ -12,6 +13,9 @@ from .plan import Plan
 from .prepared import PreparedConv, prepare
 from .problem import ConvProblem
 from .settings import config, get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from .checks import Report
 
 __version__ = "0.1.0"
 
@@ -26,8 +30,9 @@ def backends() -> dict[str, str | None]:
     return {name: backend.unavailable() for name, backend in registry().items()}
 
 
-def check(*arguments: Any, **keywords: Any) -> Any:
+def check(problems: Iterable[ConvProblem | str] | None = None, backends: Iterable[str] | None = None, quick: bool = False,
+          repeats: int = 0) -> Report:
     """Compare every available backend with the oracle: see `fastconv.checks.check`."""
     from .checks import check as run
 
-    return run(*arguments, **keywords)
+    return run(problems, backends, quick, repeats)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_backend import ToyBackend, ToyKernel
+from stepwise_backend import StepwiseBackend, StepwiseKernel
 
 import fastconv
 from fastconv import activations, settings
@@ -18,7 +18,7 @@ from fastconv.backends import register
 from fastconv.padding import NUMPY_MODES
 
 
-class WrongTail(ToyKernel):
+class WrongTail(StepwiseKernel):
     """Pixels past the last multiple of 4 repeat their neighbour."""
 
     def epilogue(self, result: np.ndarray, bias: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
@@ -28,7 +28,7 @@ class WrongTail(ToyKernel):
         return result
 
 
-class LowAndHighPaddingSwapped(ToyKernel):
+class LowAndHighPaddingSwapped(StepwiseKernel):
     def padded(self, array: np.ndarray) -> np.ndarray:
         p = self.problem
         widths = [(max(0, high), low) for low, high in p.padding]
@@ -36,7 +36,7 @@ class LowAndHighPaddingSwapped(ToyKernel):
         return padded[(..., *(slice(0, size) for size in p.padded_size))]
 
 
-class PaddingDropped(ToyKernel):
+class PaddingDropped(StepwiseKernel):
     """The border is zero, whatever the mode."""
 
     def padded(self, array: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ class PaddingDropped(ToyKernel):
         return np.pad(array, [(0, 0), (0, 0), *widths])[(..., *(slice(0, size) for size in self.problem.padded_size))]
 
 
-class StridesSwapped(ToyKernel):
+class StridesSwapped(StepwiseKernel):
     def windows(self, padded: np.ndarray) -> np.ndarray:
         p = self.problem
         every = np.lib.stride_tricks.sliding_window_view(
@@ -55,21 +55,21 @@ class StridesSwapped(ToyKernel):
         return filled[(slice(None), slice(None), *map(slice, p.output_size))]
 
 
-class OutputNotWritten(ToyKernel):
+class OutputNotWritten(StepwiseKernel):
     """The last output channel is left as it was."""
 
     def store(self, result: np.ndarray, out: np.ndarray) -> None:
         out[:, :-1] = result[:, :-1]
 
 
-class WrongGroupOffset(ToyKernel):
+class WrongGroupOffset(StepwiseKernel):
     def inputs(self, group: int) -> slice:
         size = self.problem.in_channels // self.problem.groups
         start = min(group, 1) * size
         return slice(start, start + size)
 
 
-class LastChannelLost(ToyKernel):
+class LastChannelLost(StepwiseKernel):
     """One input channel past a multiple of 4."""
 
     def multiply(self, windows: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -78,12 +78,12 @@ class LastChannelLost(ToyKernel):
         return super().multiply(windows[:, :used], weight[:, :used])
 
 
-class BiasOfTheNextChannel(ToyKernel):
+class BiasOfTheNextChannel(StepwiseKernel):
     def shaped(self, bias: np.ndarray) -> np.ndarray:
         return super().shaped(np.roll(bias, 1))
 
 
-class DilationIgnored(ToyKernel):
+class DilationIgnored(StepwiseKernel):
     """Along the last axis: the right number of taps, side by side."""
 
     def windows(self, padded: np.ndarray) -> np.ndarray:
@@ -98,25 +98,25 @@ class DilationIgnored(ToyKernel):
         return wrong
 
 
-class ResidualAfterActivation(ToyKernel):
+class ResidualAfterActivation(StepwiseKernel):
     def epilogue(self, result: np.ndarray, bias: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
         result = super().epilogue(result, bias, None)
         return result if residual is None else result + residual
 
 
-class BiasAfterActivation(ToyKernel):
+class BiasAfterActivation(StepwiseKernel):
     def epilogue(self, result: np.ndarray, bias: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
         result = result if residual is None else result + residual
         activations.apply(self.problem.activation, result)
         return result + bias
 
 
-class FirstImageForAll(ToyKernel):
+class FirstImageForAll(StepwiseKernel):
     def padded(self, array: np.ndarray) -> np.ndarray:
         return super().padded(np.broadcast_to(array[:1], array.shape))
 
 
-class SpoilsItsSurroundings(ToyKernel):
+class SpoilsItsSurroundings(StepwiseKernel):
     """Writes what lies between the elements of a strided output."""
 
     def store(self, result: np.ndarray, out: np.ndarray) -> None:
@@ -128,14 +128,14 @@ class SpoilsItsSurroundings(ToyKernel):
             between[..., 1::2] = 0
 
 
-class HalfPrecisionWeights(ToyKernel):
+class HalfPrecisionWeights(StepwiseKernel):
     """11 bits instead of 24: right on small integers."""
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
         return super().pack(weight.astype(np.float16).astype(weight.dtype), bias)
 
 
-class ResidualReadTooLate(ToyKernel):
+class ResidualReadTooLate(StepwiseKernel):
     """Wrong only where the residual is the output itself."""
 
     def epilogue(self, result: np.ndarray, bias: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
@@ -148,7 +148,7 @@ class ResidualReadTooLate(ToyKernel):
             out[...] += self.late
 
 
-class Race(ToyKernel):
+class Race(StepwiseKernel):
     """With threads, one run in 97 adds two partial sums in the other order: the last bits differ, within every bound."""
 
     def __init__(self, problem: Any) -> None:
@@ -169,29 +169,29 @@ FAULTS = [WrongTail, LowAndHighPaddingSwapped, PaddingDropped, StridesSwapped, O
           FirstImageForAll, SpoilsItsSurroundings, HalfPrecisionWeights, ResidualReadTooLate]
 
 
-def backend_with(kernel: type[ToyKernel]) -> ToyBackend:
-    made = ToyBackend()
+def backend_with(kernel: type[StepwiseKernel]) -> StepwiseBackend:
+    made = StepwiseBackend()
     made.kernel = kernel
     made.refuses = lambda problem, candidate: None
     return made
 
 
 def test_without_a_fault_it_passes(toy_registry):
-    register(backend_with(ToyKernel))
-    report = fastconv.check(backends=["toy"])
+    register(backend_with(StepwiseKernel))
+    report = fastconv.check(backends=["stepwise"])
     assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_fault_is_found(fault, toy_registry):
     register(backend_with(fault))
-    report = fastconv.check(backends=["toy"])
+    report = fastconv.check(backends=["stepwise"])
     assert not report.ok
-    assert all("toy direct" in str(failure) for failure in report.failures)
+    assert all("stepwise direct" in str(failure) for failure in report.failures)
     print(f"{fault.__name__}: found by {len({failure.problem.name for failure in report.failures})} geometries")
     failure = report.failures[0]  # says what, and the problem as text that can be run again
     assert "WRONG" in str(failure) and ("instead of" in failure.what or "beside the output" in failure.what)
-    assert not fastconv.check([failure.problem.text], backends=["toy"]).ok
+    assert not fastconv.check([failure.problem.text], backends=["stepwise"]).ok
 
 
 PROBLEM = "mb1_ic9ih7_oc5oh7_kh3ph1"
@@ -199,8 +199,8 @@ PROBLEM = "mb1_ic9ih7_oc5oh7_kh3ph1"
 
 def test_a_race_is_found_by_repeating(toy_registry):
     register(backend_with(Race))
-    assert fastconv.check([PROBLEM], backends=["toy"]).ok  # every single result is within its bound
-    report = fastconv.check([PROBLEM], backends=["toy"], repeats=200)
+    assert fastconv.check([PROBLEM], backends=["stepwise"]).ok  # every single result is within its bound
+    report = fastconv.check([PROBLEM], backends=["stepwise"], repeats=200)
     assert not report.ok
     assert "threads gives other bits" in str(report)
 
@@ -215,20 +215,20 @@ def test_no_backend_races(backend):
 
 
 def test_an_exception_is_a_failure(toy_registry):
-    class Raises(ToyKernel):
+    class Raises(StepwiseKernel):
         def padded(self, array: np.ndarray) -> np.ndarray:
             raise RuntimeError("lost my way")
 
     register(backend_with(Raises))
-    report = fastconv.check([PROBLEM], backends=["toy"])
+    report = fastconv.check([PROBLEM], backends=["stepwise"])
     assert not report.ok and "RuntimeError: lost my way" in str(report)
 
 
 def test_nothing_checked_is_not_ok(toy_registry):
-    class Refuses(ToyBackend):
+    class Refuses(StepwiseBackend):
         def refuses(self, problem: Any, candidate: Any) -> str | None:
             return "does nothing"
 
     register(Refuses())
-    report = fastconv.check(quick=True, backends=["toy"])
+    report = fastconv.check(quick=True, backends=["stepwise"])
     assert not report.ok and "none" in str(report) and "does nothing" in str(report)

@@ -1,8 +1,4 @@
-"""A backend in one small file: NumPy's sliding windows and einsum. Each step is a method, so that a test can get one wrong."""
-
-from __future__ import annotations
-
-from typing import Any
+"""A complete backend: NumPy's sliding windows and einsum, two dimensions, nothing fancy."""
 
 import numpy as np
 
@@ -15,75 +11,40 @@ class ToyKernel:
     workspace_bytes = packed_bytes = 0
     pack_key = "toy"
 
-    def __init__(self, problem: Any) -> None:
+    def __init__(self, problem):
         self.problem = problem
 
-    def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
-        return weight.copy(), np.zeros(len(weight), weight.dtype) if bias is None else bias.copy()
+    def pack(self, weight, bias):
+        return weight, np.zeros(len(weight), weight.dtype) if bias is None else bias
 
-    def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
-        p = self.problem
-        weight, bias = packed
-        if p.channels_last:
-            array, out = np.moveaxis(array, -1, 1), np.moveaxis(out, -1, 1)
-            residual = None if residual is None else np.moveaxis(residual, -1, 1)
-        windows = self.windows(self.padded(array))
-        size = p.out_channels // p.groups
-        parts = [self.multiply(windows[:, self.inputs(g)], weight[g * size:(g + 1) * size]) for g in range(p.groups)]
-        self.store(self.epilogue(np.concatenate(parts, axis=1), self.shaped(bias), residual), out)
-
-    def padded(self, array: np.ndarray) -> np.ndarray:
-        return pad(array, self.problem)
-
-    def windows(self, padded: np.ndarray) -> np.ndarray:
-        """(batch, channels, *output, *kernel)"""
-        p = self.problem
+    def run(self, array, packed, out, residual=None):
+        p, (weight, bias) = self.problem, packed
         spans = [d * (k - 1) + 1 for k, d in zip(p.kernel_size, p.dilation)]
-        every = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=tuple(range(2, 2 + p.ndim)))
-        return every[(..., *(slice(None, None, s) for s in p.stride), *(slice(None, None, d) for d in p.dilation))]
-
-    def inputs(self, group: int) -> slice:
-        size = self.problem.in_channels // self.problem.groups
-        return slice(group * size, (group + 1) * size)
-
-    def multiply(self, windows: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        space, kernel = "xyz"[:self.problem.ndim], "uvw"[:self.problem.ndim]
-        return np.einsum(f"nc{space}{kernel},oc{kernel}->no{space}", windows, weight)
-
-    def shaped(self, bias: np.ndarray) -> np.ndarray:
-        return bias.reshape(-1, *(1,) * self.problem.ndim)
-
-    def epilogue(self, result: np.ndarray, bias: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
-        result = result + bias
-        if residual is not None:
-            result = result + residual
-        activations.apply(self.problem.activation, result)
-        return result
-
-    def store(self, result: np.ndarray, out: np.ndarray) -> None:
-        out[...] = result
+        windows = np.lib.stride_tricks.sliding_window_view(pad(array, p), spans, axis=(2, 3))
+        windows = windows[:, :, ::p.stride[0], ::p.stride[1], ::p.dilation[0], ::p.dilation[1]]
+        result = np.einsum("nchwij,ocij->nohw", windows, weight) + bias[:, None, None]
+        out[...] = result if residual is None else result + residual
+        activations.apply(p.activation, out)
 
 
 class ToyBackend:
-    name = "toy"
-    device = "cpu"
-    kernel: type[ToyKernel] = ToyKernel
+    name, device, kernel = "toy", "cpu", ToyKernel
 
-    def unavailable(self) -> str | None:
+    def unavailable(self):
         return None
 
-    def candidates(self, problem: Any) -> tuple[Candidate, ...]:
+    def candidates(self, problem):
         return (Candidate("direct"),)
 
-    def refuses(self, problem: Any, candidate: Candidate) -> str | None:
-        if problem.out_channels == 49:
-            return "does not like 49 output channels"
+    def refuses(self, problem, candidate):
+        if problem.ndim != 2 or problem.groups != 1 or problem.channels_last:
+            return "computes 2-D problems without groups, channels first"
         return refuses_direction(problem)
 
-    def seconds(self, problem: Any, candidate: Candidate, machine: Any) -> float | None:
+    def seconds(self, problem, candidate, machine):
         return None
 
-    def bind(self, problem: Any, candidate: Candidate) -> ToyKernel:
+    def bind(self, problem, candidate):
         return self.kernel(problem)
 
 

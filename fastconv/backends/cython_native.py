@@ -93,9 +93,9 @@ def fields(p: ConvProblem) -> dict[str, Any]:
     return dict(
         dtype=p.dtype, batch=p.batch, groups=p.groups, in_channels=p.in_channels // p.groups,
         out_channels=p.out_channels // p.groups, input=p.input_size, output=p.output_size, kernel=p.kernel_size,
-        stride=p.stride, dilation=p.dilation, pad_lo=tuple(low for low, _ in p.padding), pad_hi=tuple(high for _, high in p.padding),
-        padding_mode=p.padding_mode, activation=name, activation_parameter=parameter, has_bias=p.bias, has_residual=p.residual,
-        strict=p.accuracy == "strict")
+        stride=p.stride, dilation=p.dilation, pad_lo=tuple(low for low, _ in p.padding),
+        pad_hi=tuple(high for _, high in p.padding), padding_mode=p.padding_mode, activation=name,
+        activation_parameter=parameter, has_bias=p.bias, has_residual=p.residual, strict=p.accuracy == "strict")
 
 
 class NativeBackend:
@@ -117,7 +117,8 @@ class NativeBackend:
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
         if candidate.isa not in chosen_isas():
             return f"ISA {candidate.isa} is not in use"
-        return refuses_direction(problem) or runtime().refuses(isa_module(candidate.isa), candidate.algorithm, **fields(problem))
+        module = isa_module(candidate.isa)
+        return refuses_direction(problem) or runtime().refuses(module, candidate.algorithm, **fields(problem))
 
     def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
         """A rough model, good enough to rank the algorithms of this backend: multiply-adds of whole vectors at one per
