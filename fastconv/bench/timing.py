@@ -32,8 +32,8 @@ class WallClock:
 
     now = staticmethod(time.perf_counter)
 
-    def settle(self, patience: float = 0.1) -> None:
-        """Sleep until the process is idle: thread pools spin for a while after a call, on the cores the next one needs."""
+    def settle(self, patience: float = 1.0) -> None:
+        """Sleep until the process is idle: thread pools spin after a call (OpenBLAS for 0.11 s), on the cores the next needs."""
         end = time.perf_counter() + patience
         while time.perf_counter() < end:
             wall, cpu = time.perf_counter(), time.process_time()
