@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-BLOCK = 0.010  # seconds: long enough to time, short enough that a round fits between two changes of the clock
+BLOCK = 0.020  # seconds: long enough to time, short enough that a round fits between two changes of the clock
 ROUNDS = (5, 40)
 NOISY = 0.05  # width of a 95 % interval, relative to its middle
 _RESAMPLES = 2000
@@ -37,7 +37,7 @@ class WallClock:
         end = time.perf_counter() + patience
         while time.perf_counter() < end:
             wall, cpu = time.perf_counter(), time.process_time()
-            time.sleep(0.001)
+            time.sleep(0.010)  # several ticks of a kernel that counts CPU time in ticks of 4 ms
             if time.process_time() - cpu < 0.2 * (time.perf_counter() - wall):
                 return
 
