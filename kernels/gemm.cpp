@@ -269,14 +269,19 @@ struct Gemm {
         for (int64_t v = 0; v < channels; v += L) {
             const int64_t n = std::min<int64_t>(L, channels - v);
             int64_t i = 0;
+            const auto put = [&](Vec<T> value, int64_t c) __attribute__((always_inline)) {
+                if (r) value += load(r + (v + c) * call.residual.channel + i);
+                store(y + (v + c) * call.output.channel + i, epilogue(value));
+            };
             for (; i + L <= pixels; i += L) {
                 Vec<T> row[L];
                 for (int l = 0; l < L; ++l) row[l] = load(tile + (i + l) * width + v);
                 transpose<T>(row);
-                for (int64_t c = 0; c < n; ++c) {
-                    Vec<T> value = row[c];
-                    if (r) value += load(r + (v + c) * call.residual.channel + i);
-                    store(y + (v + c) * call.output.channel + i, epilogue(value));
+                if (n == L) {  // a constant trip count: the rows stay in registers
+#pragma GCC unroll 16
+                    for (int c = 0; c < L; ++c) put(row[c], c);
+                } else {
+                    for (int64_t c = 0; c < n; ++c) put(row[c], c);
                 }
             }
             if (i < pixels) {
