@@ -24,6 +24,7 @@ from ..problem import ConvProblem
 from . import Candidate, refuses_direction
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
+LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
 
 class Memory:
@@ -200,6 +201,9 @@ class NumbaBackend:
         return tuple(map(Candidate, order))
 
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
+        longest = max(problem.padded_size)
+        if longest > LONGEST_AXIS:
+            return f"keeps a table of each axis, and one of {longest} padded coordinates would take {8 * longest} bytes"
         return refuses_direction(problem)
 
     def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
