@@ -33,7 +33,7 @@ class WallClock:
     now = staticmethod(time.perf_counter)
 
     def settle(self, patience: float = 1.0) -> None:
-        """Sleep until the process is idle: thread pools spin after a call (OpenBLAS for 0.11 s), on the cores the next needs."""
+        """Sleep until the process is idle: thread pools spin after a call (OpenBLAS 0.11 s), on the cores the next needs."""
         end = time.perf_counter() + patience
         while time.perf_counter() < end:
             wall, cpu = time.perf_counter(), time.process_time()
