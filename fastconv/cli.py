@@ -1,4 +1,4 @@
-"""The command line: info, check, explain, bench.
+"""The command line: info, check, explain, bench, compare.
 
 Wrong input ends with one line and exit code 2; wrong results with 1; Ctrl-C with 130.
 """
@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +19,8 @@ from .errors import Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from .bench.results import Results
-    from .problem import ConvProblem
+    from .bench.runner import Work
 
-_CHART_SUFFIXES = (".png", ".svg", ".pdf")
-_RESULTS = Path("fastconv-results")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -70,20 +67,37 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--backend", default="auto", help="only this one")
     explain.add_argument("--algorithm", help="only this one")
     _add_bench(add("bench", _bench, "time the backends against each other, in turns, after checking their results"))
+    _add_compare(add("compare", _compare, "what records say: backends on one machine, machines, regressions"))
     return parser
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("what", nargs="*", metavar="SUITE|FILE|PROBLEM",
-                       help="a suite (quick, the default; resnet50; layers), a file of problems, or a problem")
-    bench.add_argument("--backend", metavar="A,B", type=_names, help="only these; cython:gemm names an algorithm as well")
+                       help="suites (quick, the default; all; networks such as resnet50), files of problems, problems")
+    bench.add_argument("--generate", type=int, metavar="N", help="N random, realistic layers instead of, or after, these")
+    bench.add_argument("--seed", type=int, default=0, metavar="S", help="of --generate (default: 0)")
+    bench.add_argument("--backend", metavar="A,B", type=_names, help="only these; cython:gemm names an algorithm as well, "
+                       "cython/prepared packs weights beforehand; peers can be named, too")
+    bench.add_argument("--peers", action="store_true", help="against every other library that is installed")
     bench.add_argument("--threads", type=int, metavar="N",
                        help="threads per call (default: FASTCONV_NUM_THREADS, or all physical cores)")
-    bench.add_argument("--seconds", type=float, default=3.0, metavar="S", help="timing per problem (default: 3)")
-    bench.add_argument("--all", action="store_true", help="run also what takes longer than that in one call, instead of "
+    bench.add_argument("--seconds", type=float, default=3.0, metavar="S", help="timing per problem, up to three times as much "
+                       "where figures are noisy (default: 3)")
+    bench.add_argument("--timeout", type=float, default=120.0, metavar="S",
+                       help="end a contender that gives no answer for so long (default: 120; ignored with --all)")
+    bench.add_argument("--all", action="store_true", help="run also what takes longer than --seconds in one call, instead of "
                        "showing an estimate")
-    bench.add_argument("--json", type=Path, metavar="FILE", help=f"the record (default: {_RESULTS}/<date>.json)")
+    bench.add_argument("--json", metavar="FILE",
+                       help="the record (default: fastconv-results/<date>.json); - is stdout, the table goes to stderr then")
     bench.add_argument("--chart", type=Path, metavar="FILE", help="the chart (default: beside the record, .png)")
+
+
+def _add_compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("records", nargs="+", type=Path, metavar="RECORD", help="records that fastconv bench wrote")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="write a report: one page that opens offline, with pictures "
+                         "beside it")
+    compare.add_argument("--fail-on-regression", action="store_true",
+                         help="end with 1 where a later record of a machine is slower than an earlier one")
 
 
 def _names(text: str) -> list[str]:
@@ -114,73 +128,65 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from .bench import contenders, machine, record, runner, suites
+    from .bench import contenders, machine, runner
+    from .bench.output import Output
 
-    problems = suites.load(arguments.what or [suites.DEFAULT])
-    chosen = contenders.chosen(arguments.backend)
-    if arguments.seconds <= 0:
-        raise ValueError(f"--seconds must be positive, got {arguments.seconds:g}")
+    work = _work(arguments)
+    chosen = contenders.chosen(arguments.backend, arguments.peers)
+    for name in ("seconds", "timeout"):
+        if getattr(arguments, name) <= 0:
+            raise ValueError(f"--{name} must be positive, got {getattr(arguments, name):g}")
     threads = settings.get_num_threads() if arguments.threads is None else arguments.threads
-    options = runner.Options(threads, arguments.seconds, arguments.all)
+    options = runner.Options(threads, arguments.seconds, arguments.all, arguments.timeout)
     try:
         from .bench import table
     except ImportError:
         raise Unavailable("fastconv bench needs rich: pip install 'fastconv[bench]'") from None
-    record_path, chart_path = _outputs(arguments)
-    facts = machine.describe()
-    with settings.config(num_threads=threads), _progress(len(problems)) as progress:
-        results = runner.run(problems, chosen, options, progress)
+    output = Output(arguments.json, arguments.chart, machine.describe())
+    with settings.config(num_threads=threads), _progress(len(work.problems)) as progress:
+        def step(results: Results, text: str) -> None:
+            progress(len(results.problems), text)
+            output.keep(results)
+
+        results = runner.run(work, chosen, options, step)
     if results.problems:
-        record.write(record_path, results, facts)
-        table.show(results, table.console())
-        print(f"record: {record_path}")
-        _draw(chart_path, results, facts)
+        written = output.write(results)
+        table.show(results, table.console(output.text))
+        print(written, file=output.text)
     if results.interrupted:
-        print(f"interrupted after {len(results.problems)} of {len(problems)} problems", file=sys.stderr)
+        print(f"interrupted after {len(results.problems)} of {len(work.problems)} problems", file=sys.stderr)
         return _INTERRUPTED
     return 1 if any(not out.reason.startswith("refuses") for out in results.left_out) else 0
 
 
-def _outputs(arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """Where record and chart go. Fails now, not after minutes of measuring, if they cannot be written there."""
-    record = arguments.json or _RESULTS / f"{datetime.now():%Y-%m-%d-%H%M%S}.json"
-    chart = arguments.chart or record.with_suffix(".png")
-    if chart.suffix not in _CHART_SUFFIXES:
-        raise ValueError(f"--chart must end in {', '.join(_CHART_SUFFIXES)}, got {chart}")
-    for path in (record, chart):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ValueError(f"cannot write {path}")
-    return record, chart
+def _work(arguments: argparse.Namespace) -> Work:
+    from .bench import generate, suites
+    from .bench.runner import Work
+
+    asked = arguments.what or ([suites.DEFAULT] if arguments.generate is None else [])
+    problems = suites.load(asked)
+    generated = []
+    if arguments.generate is not None:
+        problems += generate.generate(arguments.generate, arguments.seed)
+        generated = [f"generated {arguments.generate}, seed {arguments.seed}"]
+    return Work(problems, (*asked, *generated), suites.networks(asked))
 
 
-def _draw(path: Path, results: Results, facts: dict[str, object]) -> None:
-    from .bench import chart
-
-    if not results.rows:
-        return
+def _compare(arguments: argparse.Namespace) -> int:
     try:
-        chart.write(path, results, facts)
+        from .bench import report
     except ImportError:
-        print("no chart: matplotlib is not installed (pip install 'fastconv[bench]')")
-    else:
-        print(f"chart:  {path}")
+        raise Unavailable("fastconv compare needs rich and matplotlib: pip install 'fastconv[bench]'") from None
+    return report.main(arguments.records, arguments.html, arguments.fail_on_regression)
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[ConvProblem], None]]:
-    """A bar with the time left, on a terminal's stderr; what is yielded is called before each problem."""
+def _progress(total: int) -> Iterator[Callable[[int, str], None]]:
+    """A bar with the time left, on a terminal's stderr; what is yielded takes how many are done and what comes next."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
-        done = -1
-
-        def step(problem: ConvProblem) -> None:
-            nonlocal done
-            done += 1
-            bar.update(task, completed=done, description=problem.name or problem.text)
-
-        yield step
+        yield lambda done, text: bar.update(task, completed=done, description=text)

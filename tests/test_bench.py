@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_bench_timing import FakeClock
 
 from fastconv.bench import machine, probes, record, runner, timing, verify
 from fastconv.bench.contenders import BackendContender, Entry
+from fastconv.bench.local import Local
 from fastconv.bench.results import LeftOut, Results, Row
 from fastconv.errors import Unsupported
 from fastconv.problem import ConvProblem
@@ -25,22 +27,11 @@ OTHER = ConvProblem.from_text('mb2_ic3ih8iw8_oc5oh6ow6_kh3kw3sh1sw1ph0pw0_n"othe
 LARGE = ConvProblem.from_text('mb4_ic16ih40iw40_oc32oh40ow40_kh3kw3sh1sw1ph1pw1_n"large"')
 
 
-class FakeClock:
-    """Time passes only where somebody says so."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def settle(self) -> None: ...
-
-
 class FakeContender:
     """Computes with im2col; what it costs, and whether it is right, is up to the test."""
 
-    with_copies = False
+    with_copies = prepared = False
+    kind = "backend"
 
     def __init__(self, name: str, clock: FakeClock, flops_per_second: float, compiling: float = 0.0, error: float = 0.0,
                  raises: BaseException | None = None, fails_on: str = "") -> None:
@@ -48,11 +39,18 @@ class FakeContender:
         self.clock, self.rate, self.compiling, self.error = clock, flops_per_second, compiling, error
         self.raises, self.fails_on = raises, fails_on
         self.largest = 0  # flops
+        self.inputs: list[int] = []  # addresses
+
+    def unavailable(self) -> None: ...
+
+    def start(self, threads: int) -> str:
+        return f"fake on {threads}"
 
     def enter(self, problem: ConvProblem, arrays) -> Entry:
         if self.raises is not None and self.fails_on in problem.name:
             raise self.raises
         real = BackendContender("im2col").enter(problem, arrays)
+        self.inputs.append(arrays.x.ctypes.data)
         fresh = True
 
         def call() -> None:
@@ -61,9 +59,9 @@ class FakeContender:
             self.clock.time += problem.flops / self.rate + (self.compiling if fresh else 0)
             fresh = False
             real.call()
-            np.add(real.out, self.error, out=real.out)
+            np.add(real.result(), self.error, out=real.result())
 
-        return Entry("direct", "fake", None, real.out, call)
+        return Entry("direct", "fake", None, call, real.result, "direct")
 
 
 @pytest.fixture
@@ -83,107 +81,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 def run(problems, contenders, clock, **options) -> Results:
-    return runner.run(problems, contenders, runner.Options(**{"seconds": 1.0, **options}), clock=clock)
-
-
-# ---- timing
-
-
-def entrant(name: str, clock: FakeClock, *costs: float, calls: int = 1) -> timing.Entrant:
-    """Each call takes the next of `costs`, again and again."""
-    state = {"calls": 0}
-
-    def call() -> None:
-        clock.time += costs[state["calls"] % len(costs)]
-        state["calls"] += 1
-
-    return timing.Entrant(name, call, calls)
-
-
-@pytest.mark.parametrize(("cost", "calls"), [(1e-6, 20_000), (0.0025, 8), (0.5, 1)])
-def test_blocks_take_about_twenty_milliseconds(cost: float, calls: int) -> None:
-    clock = FakeClock()
-    who = entrant("a", clock, cost)
-    assert timing.calibrate(who, clock) == pytest.approx(cost)
-    assert who.calls == pytest.approx(calls, rel=1e-3)
-
-
-def test_a_drifting_clock_does_not_change_the_ratio() -> None:
-    clock = FakeClock()
-    speed = [1.0]
-
-    def work(cost: float):
-        def call() -> None:
-            clock.time += cost * speed[0]
-            speed[0] *= 1.02  # slower and slower: by the end eightfold
-
-        return call
-
-    a, b = timing.Entrant("a", work(0.01)), timing.Entrant("b", work(0.02))
-    timing.rotate([a, b], 1000.0, clock, rounds=(5, 50))
-    assert max(a.samples) > 5 * min(a.samples)
-    ratio = timing.ratios(b.samples, a.samples)
-    assert ratio.middle == pytest.approx(2.0, rel=0.03)
-    assert ratio.low <= ratio.middle <= ratio.high and ratio.width < timing.NOISY
-
-
-def test_everyone_takes_each_place_in_turn() -> None:
-    clock, order = FakeClock(), []
-    entrants = [timing.Entrant(name, lambda name=name: order.append(name)) for name in "abc"]
-    timing.rotate(entrants, 0.0, clock, rounds=(6, 6))
-    rounds = ["".join(order[i:i + 3]) for i in range(0, 18, 3)]
-    assert rounds == ["abc", "cba", "bca", "acb", "cab", "bac"]
-
-
-def test_rounds_stop_when_the_time_is_up() -> None:
-    clock = FakeClock()
-    assert timing.rotate([entrant("a", clock, 0.1)], 1.0, clock, rounds=(5, 40)) == pytest.approx(10, abs=1)
-    assert timing.rotate([entrant("a", clock, 10.0)], 1.0, clock, rounds=(5, 40)) == 5
-
-
-def test_interrupted_rounds_leave_samples_of_equal_length() -> None:
-    clock, count = FakeClock(), [0]
-
-    def interrupt() -> None:
-        count[0] += 1
-        if count[0] == 3:
-            raise KeyboardInterrupt
-
-    a, b = entrant("a", clock, 0.1), timing.Entrant("b", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        timing.rotate([a, b], 1.0, clock)
-    assert len(a.samples) == len(b.samples) == 2
-
-
-def test_probes_report_what_they_measure() -> None:
-    probe = timing.Probe("peak", lambda: 5e10)
-    timing.rotate([probe], 0.0, FakeClock(), rounds=(3, 3))
-    assert probe.samples == [5e10] * 3
-
-
-def test_intervals_are_deterministic_and_tell_noise() -> None:
-    rng = np.random.default_rng(0)
-    calm, wild = rng.normal(2.0, 0.01, 30), rng.normal(2.0, 0.6, 30)
-    assert timing.interval(calm) == timing.interval(calm)
-    assert timing.interval(calm).width < timing.NOISY < timing.interval(wild).width
-    assert timing.interval([3.0]) == timing.Interval(3.0, 3.0, 3.0)
+    work = runner.Work(problems, networks={"net": [SMALL, OTHER]})
+    return runner.run(work, contenders, runner.Options(**{"seconds": 1.0, **options}), now=clock.now,
+                      seat=lambda contender, options: Local(contender, options.limits, clock))
 
 
 def test_noise_is_flagged_only_where_calls_are_long_enough() -> None:
     wide = timing.Interval(0.8, 1.0, 1.2)
-    row = Row(SMALL, "a", "a", "direct", None, 10, (1e-3,) * 5, speedup=wide)
+    row = Row(SMALL, "a", "backend", "a", "direct", None, 10, (1e-3,) * 5, speedup=wide)
     assert row.noisy
     assert not dataclasses.replace(row, samples=(1e-4,) * 5).noisy
     assert not dataclasses.replace(row, speedup=timing.Interval(0.99, 1.0, 1.01)).noisy
     # the reference's ratio to itself is 1 in every round: it is judged by its share of peak
     reference = dataclasses.replace(row, speedup=timing.Interval(1, 1, 1), of_peak=wide)
     assert reference.noisy
-
-
-def test_the_wall_clock_waits_for_idle_cores() -> None:
-    clock = timing.WallClock()
-    clock.settle(patience=0.02)
-    assert clock.now() <= clock.now()
 
 
 # ---- verify, then time
@@ -200,8 +111,40 @@ def test_paired_figures(clock: FakeClock) -> None:
     assert fast.gflops == pytest.approx(0.004) and fast.of_peak.middle == pytest.approx(4e-5)
     assert fast.verified > 50 and fast.isa == "fake"
     assert results.geometric_mean("fast") == (pytest.approx(4.0), 2)
-    assert results.network_seconds("im2col") == pytest.approx((SMALL.flops + 3 * OTHER.flops) / 1e6)
+    assert results.network_seconds("net", "im2col") == pytest.approx((SMALL.flops + 3 * OTHER.flops) / 1e6)
     assert results.peaks[SMALL].flops == 1e11
+    assert results.libraries["fast"][0] == "fake on 1"
+
+
+def test_everyone_gets_fresh_memory_and_goes_on(clock: FakeClock) -> None:
+    contenders = [FakeContender("fast", clock, 4e6), FakeContender("im2col", clock, 1e6)]
+    rows = run([SMALL], contenders, clock).rows
+    assert rows[0].placements == rows[1].placements and len(rows[0].samples) == len(rows[0].placements)
+    assert len(set(rows[0].placements)) >= 3 and len(contenders[0].inputs) == len(set(rows[0].placements))
+    assert 1.0 <= clock.time < 1.5
+
+
+def test_noisy_problems_get_more_rounds(clock: FakeClock) -> None:
+    rng = np.random.default_rng(0)
+
+    class Jittery(FakeContender):
+        def enter(self, problem: ConvProblem, arrays) -> Entry:
+            self.rate = 1e6 * float(rng.uniform(0.5, 2))
+            return super().enter(problem, arrays)
+
+    calm = run([SMALL], [FakeContender("im2col", clock, 1e6)], clock).rows[0]
+    wild = run([SMALL], [Jittery("im2col", clock, 1e6)], clock).rows[0]
+    assert wild.noisy and not calm.noisy and len(wild.samples) > 2 * len(calm.samples)
+
+
+def test_who_turns_out_wrong_later_gets_no_number(clock: FakeClock) -> None:
+    class Fading(FakeContender):
+        def enter(self, problem: ConvProblem, arrays) -> Entry:
+            self.error = 1.0 if len(self.inputs) == 2 else 0.0
+            return super().enter(problem, arrays)
+
+    results = run([SMALL], [Fading("fading", clock, 1e6), FakeContender("im2col", clock, 1e6)], clock)
+    assert [row.contender for row in results.rows] == ["im2col"] and "wrong result" in results.left_out[0].reason
 
 
 def test_wrong_results_get_no_number(clock: FakeClock) -> None:
@@ -222,11 +165,13 @@ def test_a_single_wrong_output_among_few_is_found(problem: ConvProblem) -> None:
     arrays = verify.arrays_for(problem)
     entry = BackendContender("im2col").enter(problem, arrays)
     entry.call()
-    checked, reason = verify.wrong(problem, entry.algorithm, arrays, entry.out)
+    out = entry.result()
+    checked, reason = verify.wrong(problem, entry.bound, arrays, out)
     assert reason is None and checked > 20
-    corner = (-1,) * entry.out.ndim
-    entry.out[corner] += 0.01
-    assert "times its bound" in (verify.wrong(problem, entry.algorithm, arrays, entry.out)[1] or "")
+    out[(-1,) * out.ndim] += 0.01
+    assert "times its bound" in (verify.wrong(problem, entry.bound, arrays, out)[1] or "")
+    assert "float16" in (verify.wrong(problem, entry.bound, arrays, out.astype(np.float16))[1] or "")
+    assert "instead of" in (verify.wrong(problem, entry.bound, arrays, out[:, :1])[1] or "")
 
 
 def test_refusals_and_failures_do_not_cost_the_others(clock: FakeClock) -> None:
@@ -253,7 +198,18 @@ def test_slow_contenders_are_estimated(clock: FakeClock) -> None:
     assert row.estimate and row.seconds == pytest.approx(LARGE.flops / 1e7) and row.verified > 10
     assert slow.largest < LARGE.flops / 4, "the whole problem was never run"
     assert results.speedup(row) == pytest.approx(0.01) and results.geometric_mean("slow") is None
-    assert results.network_seconds("slow") is None
+    assert results.network_seconds("net", "slow") is None
+
+
+def test_whoever_refuses_the_smaller_problem_runs_the_real_one(clock: FakeClock) -> None:
+    class Choosy(FakeContender):
+        def enter(self, problem: ConvProblem, arrays) -> Entry:
+            if problem.batch != 4:
+                raise Unsupported("only four at a time")
+            return super().enter(problem, arrays)
+
+    row, _ = run([LARGE], [Choosy("choosy", clock, 1e9), FakeContender("im2col", clock, 1e9)], clock).rows
+    assert row.contender == "choosy" and not row.estimate and row.placements
 
 
 def test_all_runs_them(clock: FakeClock) -> None:
@@ -287,7 +243,10 @@ def test_records_have_the_documented_fields(results: Results, tmp_path: Path) ->
     path = tmp_path / "record.json"
     record.write(path, results, machine.describe())
     read = json.loads(path.read_text())
-    assert {"machine_info", "commit_info", "benchmarks", "datetime", "version", "peaks", "left_out", "interrupted"} == set(read)
+    assert {"machine_info", "commit_info", "benchmarks", "datetime", "version", "peaks", "left_out", "interrupted", "format",
+            "threads", "suites", "networks", "asked"} == set(read)
+    assert read["networks"] == {"net": [[SMALL.text, 1], [OTHER.text, 3]]}
+    assert read["format"] == record.FORMAT and read["asked"] == 3
     assert len(read["benchmarks"]) == 9 and len(read["left_out"]) == 3 and len(read["peaks"]) == 3
     documented = {word for line in (record.__doc__ or "").split("=\n")[1].splitlines() if line[:1].isalpha()
                   for word in line[:26].replace(",", " ").split()}
@@ -296,6 +255,7 @@ def test_records_have_the_documented_fields(results: Results, tmp_path: Path) ->
         assert set(extra) == documented
         assert ConvProblem.from_text(extra["problem"]) in (SMALL, OTHER, LARGE)
         assert extra["verified"] > 0 and extra["threads"] == 1 and bench["stats"]["median"] > 0
+        assert extra["estimate"] or len(extra["placement"]) == len(bench["stats"]["data"]) or len(bench["stats"]["data"]) == 1
     assert [b["name"] for b in read["benchmarks"] if b["extra_info"]["estimate"]] == ["large[naive]"]
 
 
@@ -333,23 +293,6 @@ def test_ctrl_c_keeps_what_was_measured(clock: FakeClock) -> None:
     assert record.build(results, machine.describe())["interrupted"] is True
 
 
-def test_ctrl_c_lost_in_a_callback_still_ends_the_run(clock: FakeClock) -> None:
-    class Swallowing(FakeContender):
-        def enter(self, problem: ConvProblem, arrays) -> Entry:
-            if problem.name == "other":
-                try:
-                    os.kill(os.getpid(), signal.SIGINT)
-                    for _ in range(1000):
-                        pass  # the handler runs between two of these
-                except KeyboardInterrupt:
-                    pass  # as ctypes does in a callback
-            return super().enter(problem, arrays)
-
-    results = run([SMALL, OTHER, LARGE], [Swallowing("im2col", clock, 1e6)], clock)
-    assert results.interrupted and results.problems == [SMALL]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 # ---- what is shown
 
 
@@ -359,7 +302,7 @@ def test_tables_show_everything(results: Results, capsys: pytest.CaptureFixture[
     text = capsys.readouterr().out
     assert "\x1b" not in text, "no colours outside a terminal"
     for part in ("small", "other x3", "wrong result", "estimate: ~", "4.00x", "direct/fake",
-                 "geometric mean over im2col: fast 4.00x", "100 GFLOP/s"):
+                 "geometric mean over im2col: fast 4.00x", "100 GFLOP/s", "net, all 4 convolutions: fast "):
         assert part in text, part
 
 
@@ -377,7 +320,7 @@ def test_charts_are_drawn(results: Results, tmp_path: Path) -> None:
 
     chart.write(tmp_path / "chart.png", results, machine.describe())
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
-    flat = Results(1, "im2col", results.rows[:1], [LeftOut(SMALL, "x", "refuses")], problems=[SMALL], asked=1)
+    flat = Results(1, "im2col", rows=results.rows[:1], left_out=[LeftOut(SMALL, "x", "refuses")], problems=[SMALL], asked=1)
     chart.write(tmp_path / "linear.svg", flat, machine.describe())
     assert "fastconv on" in (tmp_path / "linear.svg").read_text() or (tmp_path / "linear.svg").stat().st_size > 1000
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +15,13 @@ import pytest
 
 from fastconv import ops
 from fastconv.backends import registry
-from fastconv.bench import estimate, suites, verify
+from fastconv.bench import estimate, machine, record, suites, verify
 from fastconv.bench.contenders import BackendContender, chosen
+from fastconv.bench.results import Results, Row
 from fastconv.errors import Unavailable
 from fastconv.problem import ConvProblem
 
+ROOT = Path(__file__).parents[1]
 SMALL = ConvProblem.from_text('mb1_ic4ih9iw9_oc6oh9ow9_kh3kw3sh1sw1ph1pw1_n"small"')
 OTHER = ConvProblem.from_text('mb2_ic3ih8iw8_oc5oh6ow6_kh3kw3sh1sw1ph0pw0_n"other*3"')
 
@@ -32,14 +39,122 @@ def test_suites_parse_and_round_trip(name: str) -> None:
 
 
 def test_suites_are_complete() -> None:
-    assert set(suites.names()) == {"quick", "layers", "resnet50"}
-    resnet, layers = suites.load(["resnet50"]), suites.load(["layers"])
-    assert sum(p.count for p in resnet) == 53 and sum(p.flops * p.count for p in resnet) == pytest.approx(8.18e9, rel=0.01)
+    assert set(suites.names()) == {
+        "quick", "layers", "images", "audio", "video", "training", "lenet", "deeplab", "inception", "all", *NETWORKS}
+    layers = suites.load(["layers"])
     assert len(layers) == 36
-    assert set(layers[:12]) <= set(resnet)
+    assert set(layers[:12]) <= set(suites.load(["resnet50"]))
     quick = suites.load([suites.DEFAULT])
     assert {p.ndim for p in quick} == {1, 2, 3} and max(p.batch for p in quick) > 1
     assert any(p.groups == p.in_channels > 1 for p in quick) and any(max(p.dilation) > 1 for p in quick)
+
+
+# name: convolutions, their multiply-adds in millions (rounded), parameters of the whole network. The last are what PyTorch's
+# and Keras' pages state; GoogLeNet's is of PyTorch's, which has 3x3 where the paper has 5x5.
+NETWORKS = {
+    "resnet50": (53, 4087, 25_557_032),
+    "vgg16": (13, 15347, 138_357_544),
+    "alexnet": (5, 656, 61_100_840),
+    "googlenet": (57, 1582, 6_624_904),
+    "mobilenet_v2": (52, 299, 3_504_872),
+    "efficientnet_b0": (81, 385, 5_288_548),
+    "convnext_tiny": (58, 4455, 28_589_128),
+    "unet": (19, 45949, 31_030_658),
+}
+CLASSES = 1000
+
+
+def _beside_weights(name: str, layers: list[ConvProblem]) -> int:
+    """Parameters that are no weights of convolutions: biases, normalisation, fully connected and transposed layers."""
+    outputs = sum(p.out_channels * p.count for p in layers)
+    squeezed = sum(p.out_channels * p.count for p in layers if p.input_size == (1, 1))
+    depthwise = sum(p.out_channels * p.count for p in layers if p.groups > 1)
+    downsampled = sum(p.in_channels * p.count for p in layers if p.kernel_size == (2, 2))
+    classifier = (layers[-1].out_channels + 1) * CLASSES
+    hidden = 4096 * 4097 + 4097 * CLASSES
+    return {
+        "resnet50": 2 * outputs + 2049 * CLASSES,  # scale and shift of batch normalisation behind each convolution
+        "vgg16": outputs + (512 * 7 * 7 + 1) * 4096 + hidden,  # biases
+        "alexnet": outputs + (256 * 6 * 6 + 1) * 4096 + hidden,
+        "googlenet": 2 * outputs + 1025 * CLASSES,
+        "mobilenet_v2": 2 * outputs + classifier,
+        "efficientnet_b0": 2 * outputs - squeezed + classifier,  # a bias in squeeze-and-excitation, no normalisation
+        # biases; layer normalisation before pointwise layers, downsampling, behind the stem and the end; a scale per block
+        "convnext_tiny": outputs + 3 * depthwise + 2 * downsampled + 2 * 96 + 2 * 768 + 769 * CLASSES,
+        "unet": outputs + sum(2 * c * c * 2 * 2 + c for c in (512, 256, 128, 64)),  # transposed: from 2c to c, 2x2
+    }[name]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_add_up_to_what_is_published(name: str) -> None:
+    layers = suites.load([name])
+    convolutions, millions, parameters = NETWORKS[name]
+    assert sum(p.count for p in layers) == convolutions
+    assert round(sum(p.flops * p.count for p in layers) / 2e6) == millions
+    taps = {25: 9} if name == "googlenet" else {}
+    weights = sum(p.out_channels * (p.in_channels // p.groups) * taps.get(k := math.prod(p.kernel_size), k) * p.count
+                  for p in layers)
+    assert weights + _beside_weights(name, layers) == parameters
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_of_networks_follow_each_other(name: str) -> None:
+    """Each map is the output of an earlier layer, perhaps pooled or upsampled by two, or the picture."""
+    sizes = {suites.load([name])[0].input_size[0]}
+    for problem in suites.load([name]):
+        size = problem.input_size[0]
+        pooled = {s // 2 for s in sizes} | {(s - 3) // 2 + 1 for s in sizes} | {s * 2 for s in sizes}
+        assert size in sizes | pooled | {1}, problem.name
+        sizes.add(problem.output_size[0])
+
+
+def test_parts_of_networks_add_up() -> None:
+    inception = suites.load(["inception"])
+    assert sum(p.count for p in inception) == 34
+    assert {p.kernel_size for p in inception} == {(1, 7), (7, 1), (1, 3), (3, 1)}
+    assert all(p.output_size == p.input_size for p in inception)
+    c3d = [p for p in suites.load(["video"]) if "_c3d_" in p.name]
+    assert round((sum(p.flops for p in c3d) + c3d[-1].flops) / 2e8) == 385  # 38.5 billion, its last shape twice
+    deeplab = suites.load(["deeplab"])
+    assert {p.dilation[0] for p in deeplab if p.in_channels == 2048} == {1, 6, 12, 18, 24, 36}
+    assert all(p.output_size == p.input_size for p in deeplab)
+
+
+def test_suites_are_what_they_are_named_after() -> None:
+    images, audio, video, training = (suites.load([name]) for name in ("images", "audio", "video", "training"))
+    assert {p.ndim for p in images} == {2} and {p.ndim for p in audio} == {1} and {p.ndim for p in video} == {3}
+    assert all(p.groups == p.in_channels == p.out_channels in (1, 3) and p.output_size == p.input_size for p in images)
+    assert {max(p.dilation) for p in audio} >= {2**i for i in range(10)}
+    causal = [p for p in audio if "wavenet_d" in p.name or "tcn" in p.name]
+    assert causal and all(p.padding == ((p.dilation[0] * (p.kernel_size[0] - 1), 0),) for p in causal)
+    assert all(8 <= p.batch <= 64 for p in training)
+
+
+def test_images_show_how_time_grows_with_size() -> None:
+    sizes: dict[tuple[object, ...], set[int]] = {}
+    for p in suites.load(["images"]):
+        sizes.setdefault((p.kernel_size, p.in_channels), set()).add(p.input_size[0])
+    complete = [kernel for kernel, found in sizes.items() if {256, 512, 1024, 2048, 4096} <= found]
+    assert {((3, 3), 1), ((15, 15), 1), ((3, 3), 3)} <= set(complete)
+
+
+def test_all_is_everything_once_and_counts_nothing() -> None:
+    everything = suites.load(["all"])
+    assert len(set(everything)) == len(everything)
+    assert set(everything) == set(suites.load(name for name in suites.names() if name != "all"))
+    assert {p.count for p in everything} == {1}
+
+
+def test_networks_are_told_by_their_counts(tmp_path: Path) -> None:
+    found = suites.networks([*suites.names(), SMALL.text, OTHER.text])
+    assert set(found) == {*NETWORKS, "inception"}
+    assert found["vgg16"] == suites.load(["vgg16"])
+    net, plain = tmp_path / "net.txt", tmp_path / "plain.txt"
+    net.write_text('mb1_ic3ih8oc4kh3_n"a*1"  # once\nmb1_ic4ih6oc4kh3_n"b"\n')
+    plain.write_text('# 3*3\nmb1_ic3ih8oc4kh3_n"a*b"  # twice: *2\nmb1_ic4ih6oc4kh3_nc\n')
+    assert [[p.name for p in layers] for layers in suites.networks([str(net), str(plain)]).values()] == [["a", "b"]]
+    with pytest.raises(ValueError, match="no suite or file 'resnet'"):
+        suites.networks(["resnet"])
 
 
 def test_loads_files_and_texts_each_problem_once(tmp_path: Path) -> None:
@@ -64,8 +179,65 @@ def test_binary_files_and_unknown_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not a text file"):
         suites.load([str(tmp_path / "binary")])
-    with pytest.raises(ValueError, match="no suite or file 'resnet'.*layers, quick, resnet50"):
+    with pytest.raises(ValueError, match="no suite or file 'resnet'.*all.*layers.*quick, resnet50"):
         suites.load(["resnet"])
+
+
+# ---- the same as a pytest-benchmark suite
+
+
+def _pytest_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("pytest_benchmark")
+    pytest.importorskip("threadpoolctl")
+    return subprocess.run([sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "benchmarks", *arguments],
+                          cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What a run printed, and the record it saved."""
+    file = tmp_path_factory.mktemp("benchmarks") / "saved.json"
+    slow = 'mb64_ic64ih56_oc64oh56_kh3ph1_n"slow"'
+    done = _pytest_benchmarks(
+        "--suite", SMALL.text, "--suite", slow, "--fastconv-backend", "naive,im2col", "--deselect",
+        "benchmarks/test_suites.py::test_convolution[slow-im2col]", "--benchmark-max-time=0.02", f"--benchmark-json={file}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, file
+
+
+def test_pytest_benchmark_verifies_and_times_what_is_fast_enough(saved: tuple[str, Path]) -> None:
+    output, file = saved
+    assert "2 passed, 1 skipped" in output and "too slow: a call takes about" in output
+    benchmarks = json.loads(file.read_text())["benchmarks"]
+    assert [b["name"] for b in benchmarks] == ["test_convolution[small-naive]", "test_convolution[small-im2col]"]
+    for benchmark, backend in zip(benchmarks, ("naive", "im2col"), strict=True):
+        info = benchmark["extra_info"]
+        assert benchmark["group"] == "small" and info["backend"] == info["contender"] == backend
+        assert ConvProblem.from_text(info["problem"]) == SMALL
+        assert info["flops"] == SMALL.flops and info["verified"] > 0
+        assert info["gflops"] == pytest.approx(SMALL.flops / benchmark["stats"]["median"] / 1e9)
+
+
+def test_pytest_benchmarks_record_names_the_hardware_but_not_the_host(saved: tuple[str, Path]) -> None:
+    info = json.loads(saved[1].read_text())["machine_info"]
+    assert info["node"] == "" and info["fastconv"]["fingerprint"]
+    assert platform.node() not in set(map(str, info.values()))
+
+
+def test_pytest_benchmark_compares_its_records_with_ours(saved: tuple[str, Path], tmp_path: Path) -> None:
+    row = Row(SMALL, contender="im2col", kind="backend", backend="im2col", algorithm="im2col", isa=None, verified=6,
+              samples=(1e-4, 2e-4, 3e-4), placements=(0, 0, 1))
+    ours = tmp_path / "ours.json"
+    record.write(ours, Results(1, "im2col", rows=[row], problems=[SMALL], asked=1), machine.describe())
+    done = subprocess.run([sys.executable, "-m", "pytest_benchmark", "compare", str(saved[1]), str(ours)], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "benchmark 'small': 3 tests" in done.stdout
+
+
+def test_pytest_benchmarks_refuse_unknown_suites() -> None:
+    done = _pytest_benchmarks("--suite", "resnet", "--collect-only")
+    assert done.returncode != 0 and "no suite or file 'resnet'" in done.stdout and "Traceback" not in done.stdout
 
 
 # ---- smaller problems
@@ -104,8 +276,8 @@ def test_contenders_call_the_public_api_with_everything() -> None:
     problem = dataclasses.replace(SMALL, stride=(2, 2), residual=True, activation=("relu", 0.0), accuracy="strict")
     arrays = verify.arrays_for(problem)
     entry = BackendContender("naive").enter(problem, arrays)
-    assert np.isnan(entry.out).all(), "what is not overwritten must show"
+    assert np.isnan(entry.result()).all(), "what is not overwritten must show"
     entry.call()
     assert (entry.algorithm, entry.isa) == ("direct", None)
     expected = ops.conv2d(arrays.x, arrays.w, arrays.b, 2, 1, activation="relu", residual=arrays.residual, backend="im2col")
-    np.testing.assert_allclose(entry.out, expected, atol=1e-5)
+    np.testing.assert_allclose(entry.result(), expected, atol=1e-5)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +115,52 @@ def test_bench_writes_table_record_and_chart(tmp_path: Path, capsys: pytest.Capt
     assert record.with_suffix(".png").exists() or "no chart" in text
 
 
+def test_the_record_on_stdout(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    done = fastconv("bench", TINY, "--backend", "im2col,im2col/prepared", "--seconds", "0.05", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    read = json.loads(done.stdout)
+    assert [b["extra_info"]["contender"] for b in read["benchmarks"]] == ["im2col", "im2col/prepared"]
+    assert "fastconv bench, " in done.stderr and "record" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_lines_can_be_run_again(tmp_path: Path) -> None:
+    """Each line of the table ends with what `fastconv bench` takes."""
+    pytest.importorskip("rich")
+    done = fastconv("bench", TINY, "--backend", "im2col,naive", "--seconds", "0.05", "--json", str(tmp_path / "x.json"))
+    lines = [line for line in done.stdout.splitlines() if "im2col" in line and "GFLOP" not in line and "mb1_" in line]
+    assert lines and shlex.split(lines[0].strip(" │┃")[-len(TINY) - 2:])[-1] == TINY
+
+
+def test_generated_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rich")
+    path = tmp_path / "x.json"
+    assert cli.main(["bench", TINY, "--generate", "1", "--seed", "5", "--backend", "im2col", "--seconds", "0.05", "--json",
+                     str(path)]) == 0
+    read = json.loads(path.read_text())
+    assert read["asked"] == 2 and read["suites"] == [TINY, "generated 1, seed 5"] and "tiny" in capsys.readouterr().out
+    assert "problems to generate must be positive, got 0" in fails(capsys, "bench", "--generate", "0")
+
+
+def test_a_folder_that_went_away_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    from fastconv.bench import runner
+
+    folder, run = tmp_path / "results", runner.run
+
+    def losing(*arguments):
+        results = run(*arguments)
+        folder.rmdir()
+        return results
+
+    monkeypatch.setattr(runner, "run", losing)
+    assert cli.main(["bench", TINY, "--backend", "im2col", "--seconds", "0.05", "--json", str(folder / "x.json")]) == 0
+    found = re.search(r"cannot write .*x\.json \(No such file or directory\); the record is (.*)", capsys.readouterr().out)
+    assert found and len(json.loads(Path(found[1]).read_text())["benchmarks"]) == 1
+    shutil.rmtree(Path(found[1]).parent)
+
+
 def test_bench_in_a_process_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     done = fastconv("bench", TINY, "--backend", "im2col", "--seconds", "0.1", "--json", str(tmp_path / "made" / "x.json"),
@@ -132,14 +181,23 @@ def test_bench_refuses_before_it_measures(tmp_path: Path, capsys: pytest.Capture
     assert "got 'abacus'" in fails(capsys, "bench", TINY, "--backend", "abacus")
     assert "num_threads must be positive" in fails(capsys, "bench", TINY, "--threads", "0")
     assert "--seconds must be positive" in fails(capsys, "bench", TINY, "--seconds", "0")
+    assert "--timeout must be positive" in fails(capsys, "bench", TINY, "--timeout", "-1")
     assert "file" in fails(capsys, "bench", TINY, "--json", "file/x.json")
     assert "cannot write ." in fails(capsys, "bench", TINY, "--json", ".", "--chart", "x.png")
     assert "--chart must end in" in fails(capsys, "bench", TINY, "--chart", "x.gif")
 
 
+def in_this_process(monkeypatch: pytest.MonkeyPatch):
+    """Contenders that a test can tamper with; one of them."""
+    from fastconv.bench import local, runner
+
+    monkeypatch.setattr(runner, "remote", lambda contender, options: local.Local(contender, options.limits))
+    return registry()["naive"]
+
+
 def test_ctrl_c_keeps_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rich")
-    naive = registry()["naive"]
+    naive = in_this_process(monkeypatch)
     bind = type(naive).bind
 
     def interrupted(self, problem, candidate):
@@ -161,6 +219,7 @@ def test_wrong_results_end_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[
     pytest.importorskip("rich")
     from fastconv import activations
 
+    in_this_process(monkeypatch)
     monkeypatch.setattr(activations, "apply", lambda activation, array: array.fill(0))
     assert cli.main(["bench", TINY, "--backend", "im2col", "--seconds", "0.05", "--json", str(tmp_path / "x.json")]) == 1
     assert "wrong result" in capsys.readouterr().out

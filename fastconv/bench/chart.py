@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ..problem import ConvProblem
+from .palette import looks
 from .results import Results
 
-_COLOURS = {"cython": "#0b6e99", "numba": "#e08e0b", "cuda": "#5b8c3e", "im2col": "#8d99a6", "naive": "#c9ced4"}
-_SPARE = ("#8e5ea2", "#c0504d", "#3cba9f", "#6b5b3e")
 _PEAK = "#b3261e"
 _ESTIMATE: dict[str, Any] = {"hatch": "////", "edgecolor": "white", "linewidth": 0}
+_PREPARED: dict[str, Any] = {"hatch": "....", "edgecolor": "white", "linewidth": 0}
 _LOG_FROM = 30  # ratio of the largest to the smallest bar above which small ones would vanish
+_LEGEND = 7  # entries in a line
 _GROUP = 0.82  # of the distance between two groups; the rest is the gap
 
 
@@ -48,23 +49,19 @@ def write(path: Path, results: Results, machine: dict[str, Any]) -> None:
 def _bars(axes: Any, results: Results, problems: list[ConvProblem], names: list[str]) -> None:
     from matplotlib.patheffects import withStroke
 
-    thickness = _GROUP / len(names)
+    thickness, colours = _GROUP / len(names), looks(names)
     halo = [withStroke(linewidth=2, foreground="white")]  # figures stay readable where the peak's stroke crosses them
     for place, problem in enumerate(problems):
         for row in results.of(problem):
             index = names.index(row.contender)
             y = place - _GROUP / 2 + (index + 0.5) * thickness
-            bar, = axes.barh(y, row.gflops, thickness * 0.92, color=_colour(names, row.contender), zorder=2)
+            bar, = axes.barh(y, row.gflops, thickness * 0.92, color=colours[row.contender].colour, zorder=2)
             if row.estimate:
                 bar.set(**_ESTIMATE)
+            elif row.prepared:
+                bar.set(**_PREPARED)
             axes.annotate(("~" if row.estimate else "") + f"{row.gflops:.3g}", (row.gflops, y), (3, 0), path_effects=halo,
                           textcoords="offset points", va="center", fontsize=6.5, color="#444444", zorder=4)
-
-
-def _colour(names: list[str], name: str) -> str:
-    """The same for a backend in every chart; others take what is left in turn."""
-    others = [other for other in names if other not in _COLOURS]
-    return _COLOURS.get(name) or _SPARE[others.index(name) % len(_SPARE)]
 
 
 def _peaks(axes: Any, results: Results, problems: list[ConvProblem]) -> None:
@@ -85,19 +82,22 @@ def _dress(axes: Any, results: Results, problems: list[ConvProblem], machine: di
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     threads = f"{results.threads} thread" + ("s" if results.threads > 1 else "")
-    axes.set_title(f"fastconv on {machine['cpu']}, {threads}", loc="left", fontsize=11.5, fontweight="bold", pad=24)
-    _legend(axes, results)
+    axes.set_title(f"fastconv on {machine['cpu']}, {threads}", loc="left", fontsize=11.5, fontweight="bold",
+                   pad=8 + 16 * _legend(axes, results))
 
 
-def _legend(axes: Any, results: Results) -> None:
+def _legend(axes: Any, results: Results) -> int:
+    """Above the bars; how many lines it takes."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     names = results.contenders()
-    entries: list[Any] = [Patch(color=_colour(names, name), label=name) for name in names]
+    entries: list[Any] = [Patch(facecolor=look.colour, label=name, **(_PREPARED if look.hollow else {}))
+                          for name, look in looks(names).items()]
     if any(row.estimate for row in results.rows):
         entries.append(Patch(facecolor="#c9ced4", label="estimate", **_ESTIMATE))
     if results.peaks:
         entries.append(Line2D([], [], color=_PEAK, linewidth=1.4, label="measured peak"))
-    axes.legend(handles=entries, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(entries), frameon=False, fontsize=8.5,
+    axes.legend(handles=entries, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=_LEGEND, frameon=False, fontsize=8.5,
                 handlelength=1.4, columnspacing=1.4, borderaxespad=0.2)
+    return -(-len(entries) // _LEGEND)

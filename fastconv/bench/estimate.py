@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from ..errors import Unsupported
 from ..problem import ConvProblem
 from . import verify
-from .contenders import BackendContender, Entry
-from .results import Row
+from .admission import Admission
+from .contenders import Contender, Entry
 from .timing import Clock
 
 FIRST = 1e6  # flops of the first try
@@ -45,13 +46,10 @@ def _fewer_channels(problem: ConvProblem, share: float) -> ConvProblem:
                                out_channels=problem.out_channels // problem.groups * groups)
 
 
-def estimate(contender: BackendContender, problem: ConvProblem, limit: float, clock: Clock) -> Row | str | None:
-    """None if a call takes less than about `limit` seconds; else a row that says how long, or what was wrong.
+def estimate(contender: Contender, problem: ConvProblem, limit: float, clock: Clock) -> Admission | None:
+    """None if a call takes less than about `limit` seconds, or nobody can tell; else how long it would take, or what was wrong.
 
     The result of the small problem is checked like any other.
-
-    Raises:
-        Unsupported: the contender refuses the problem.
     """
     flops = FIRST
     while True:
@@ -59,7 +57,10 @@ def estimate(contender: BackendContender, problem: ConvProblem, limit: float, cl
         if small.flops * 2 > problem.flops:
             return None  # too little to gain from an estimate
         arrays = verify.arrays_for(small)
-        entry = contender.enter(small, arrays)
+        try:
+            entry = contender.enter(small, arrays)
+        except Unsupported:  # of a smaller problem it may not even be the same kind
+            return None
         elapsed = _quickest(entry, clock)
         seconds = elapsed * problem.flops / small.flops
         if seconds <= limit:
@@ -67,11 +68,10 @@ def estimate(contender: BackendContender, problem: ConvProblem, limit: float, cl
         if elapsed >= PATIENCE:
             break
         flops = max(flops, small.flops) * GROWTH
-    checked, reason = verify.wrong(small, entry.algorithm, arrays, entry.out)
+    checked, reason = verify.wrong(small, entry.bound, arrays, entry.result())
     if reason is not None:
-        return reason
-    return Row(problem, contender.name, contender.backend, entry.algorithm, entry.isa, checked, (seconds,), estimate=True,
-               with_copies=contender.with_copies)
+        return Admission(reason)
+    return Admission(None, entry.algorithm, entry.isa, checked, seconds, estimate=True)
 
 
 def _quickest(entry: Entry, clock: Clock) -> float:

@@ -4,7 +4,10 @@ Each benchmark is one contender on one problem; `extra_info` holds what pytest-b
 
 ========================  ==============================================================================================
 problem                   the problem text
+contender, kind           its name; "backend" (fastconv's) or "peer" (another library)
+library                   what computed, with its version
 backend, algorithm, isa   what really ran
+prepared                  true: weights were packed before the calls that were timed
 threads                   at most
 flops, bytes, count       of the problem; its count in the network
 gflops                    at the median time
@@ -12,14 +15,23 @@ verified                  output values that were compared with the float64 refe
 estimate                  true: scaled up from a smaller problem, not measured
 noisy                     true: the interval is wider than 5 %, and calls take over 0.2 ms
 with_copies               true: the time includes copies to and from a device
+import_seconds            one-time cost: importing the library in a fresh process,
+prepare_seconds           binding to the problem (planning, compiling, packing),
+first_seconds             the first call (compiling, where that happens then); null where unknown
+peak_bytes                by how much resident memory rose over binding and first call; the output counts, the other arrays
+                          do not; null where unknown
+placement                 which placement in memory each round of `stats.data` belonged to (all contenders alike)
 reference                 whom `speedup` compares with
 speedup, speedup_interval the reference's time over this one's, median of per-round ratios, and [low, high] of 95 %; null
                           where the two did not take turns
 of_peak, of_peak_interval the share of the peak measured in the same rounds, likewise
 ========================  ==============================================================================================
 
-Beside pytest-benchmark's keys, `peaks` has what the machine could do beside each problem, `left_out` who got no number and
-why, and `interrupted` whether the run was ended early.
+`stats.data` is in the order of the rounds: those of contenders of the same problem belong together one by one.
+
+Beside pytest-benchmark's keys, `format` is the version of all this; `threads`; `suites` what was asked for, with `asked`
+problems; `networks` the layers of those that are networks, as [problem, count]; `peaks` has what the machine could do beside
+each problem, round by round; `left_out` who got no number and why; `interrupted` says whether the run was ended early.
 """
 
 from __future__ import annotations
@@ -37,6 +49,8 @@ from .. import __version__
 from .results import Results, Row
 from .timing import Interval
 
+FORMAT = 2
+
 
 def build(results: Results, machine: dict[str, Any]) -> dict[str, Any]:
     """The record as JSON-ready data."""
@@ -46,17 +60,31 @@ def build(results: Results, machine: dict[str, Any]) -> dict[str, Any]:
         "benchmarks": [_benchmark(row, results) for row in results.rows],
         "datetime": datetime.now(UTC).isoformat(),
         "version": f"fastconv {__version__}",
+        "format": FORMAT,
+        "threads": results.threads,
+        "suites": list(results.suites),
+        "networks": {name: [[layer.text, layer.count] for layer in layers] for name, layers in results.networks.items()},
+        "asked": results.asked,
         "interrupted": results.interrupted,
         "peaks": [
             {"problem": problem.text, "flops": peak.flops, "flops_method": peak.method, "bandwidth": peak.bandwidth,
-             "bandwidth_method": peak.bandwidth_method} for problem, peak in results.peaks.items()],
+             "bandwidth_method": peak.bandwidth_method, "flops_data": list(peak.flops_data),
+             "bandwidth_data": list(peak.bandwidth_data)} for problem, peak in results.peaks.items()],
         "left_out": [
             {"problem": out.problem.text, "contender": out.contender, "reason": out.reason} for out in results.left_out],
     }
 
 
+def dumps(results: Results, machine: dict[str, Any]) -> str:
+    """The record as text."""
+    return json.dumps(build(results, machine), indent=1, allow_nan=False) + "\n"
+
+
 def write(path: Path, results: Results, machine: dict[str, Any]) -> None:
-    path.write_text(json.dumps(build(results, machine), indent=1, allow_nan=False) + "\n", "utf-8")
+    """Replace the file in one step: an abort leaves the last complete record."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(dumps(results, machine), "utf-8")
+    beside.replace(path)
 
 
 def _benchmark(row: Row, results: Results) -> dict[str, Any]:
@@ -75,10 +103,14 @@ def _benchmark(row: Row, results: Results) -> dict[str, Any]:
 
 def _extra_info(row: Row, results: Results) -> dict[str, Any]:
     problem = row.problem
+    library, import_seconds = results.libraries.get(row.contender, (None, None))
     return {
-        "problem": problem.text, "backend": row.backend, "algorithm": row.algorithm, "isa": row.isa, "threads": results.threads,
+        "problem": problem.text, "contender": row.contender, "kind": row.kind, "library": library, "backend": row.backend,
+        "algorithm": row.algorithm, "isa": row.isa, "prepared": row.prepared, "threads": results.threads,
         "flops": problem.flops, "bytes": problem.bytes, "count": problem.count, "gflops": row.gflops, "verified": row.verified,
-        "estimate": row.estimate, "noisy": row.noisy, "with_copies": row.with_copies, "reference": results.reference,
+        "estimate": row.estimate, "noisy": row.noisy, "with_copies": row.with_copies, "import_seconds": import_seconds,
+        "prepare_seconds": row.prepare_seconds, "first_seconds": row.first_seconds, "peak_bytes": row.peak_bytes,
+        "placement": list(row.placements), "reference": results.reference,
         "speedup": None if row.speedup is None else row.speedup.middle, "speedup_interval": _ends(row.speedup),
         "of_peak": None if row.of_peak is None else row.of_peak.middle, "of_peak_interval": _ends(row.of_peak),
     }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from ..problem import ConvProblem
-from .timing import NOISY, Interval
+from .admission import Admission
+from .contenders import Contender
+from .timing import NOISY, Interval, ratios
 
 NOISY_FROM = 2e-4  # seconds: calls below this vary by more than 5 % on any desktop system, and nobody can help it
 
@@ -17,16 +20,35 @@ class Row:
 
     problem: ConvProblem
     contender: str
+    kind: str  # "backend" or "peer"
     backend: str
     algorithm: str
     isa: str | None
     verified: int  # output values compared with the float64 reference
     samples: tuple[float, ...]  # seconds per call, one per round
+    placements: tuple[int, ...] = ()  # which placement in memory each round belonged to
     calls: int = 1  # per round
+    prepared: bool = False
+    prepare_seconds: float | None = None  # binding: planning, compiling, packing
+    first_seconds: float | None = None  # the first call
+    peak_bytes: int | None = None  # by how much resident memory rose over both
     speedup: Interval | None = None  # the reference's seconds over these, per round
     of_peak: Interval | None = None  # flops per second over the measured peak, per round
     estimate: bool = False  # `samples` is one value, scaled up from a smaller problem
     with_copies: bool = False  # the time includes copies to and from a device
+
+    @classmethod
+    def of(cls, problem: ConvProblem, contender: Contender, admission: Admission) -> Row:
+        """With the time of one call."""
+        return cls(problem, contender.name, contender.kind, contender.backend, admission.algorithm, admission.isa,
+                   admission.verified, (admission.seconds,), calls=max(1, admission.calls), prepared=contender.prepared,
+                   prepare_seconds=admission.prepare_seconds, first_seconds=admission.first_seconds,
+                   peak_bytes=admission.peak_bytes, estimate=admission.estimate, with_copies=contender.with_copies)
+
+    def measured(self, samples: Sequence[float], placements: Sequence[int], speedup: Interval | None,
+                 of_peak: Interval) -> Row:
+        """With the times of a rotation."""
+        return replace(self, samples=tuple(samples), placements=tuple(placements), speedup=speedup, of_peak=of_peak)
 
     @property
     def seconds(self) -> float:
@@ -58,12 +80,20 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Peak:
-    """What the machine could do beside one problem: medians over the same rounds."""
+    """What the machine could do beside one problem: round by round."""
 
-    flops: float  # per second
+    flops_data: tuple[float, ...]  # per second
     method: str
-    bandwidth: float  # bytes per second, read and written
+    bandwidth_data: tuple[float, ...]  # bytes per second, read and written
     bandwidth_method: str
+
+    @property
+    def flops(self) -> float:
+        return statistics.median(self.flops_data)
+
+    @property
+    def bandwidth(self) -> float:
+        return statistics.median(self.bandwidth_data)
 
 
 @dataclass
@@ -72,11 +102,14 @@ class Results:
 
     threads: int
     reference: str
+    libraries: dict[str, tuple[str, float]] = field(default_factory=dict)  # of each contender, and seconds of its import
     rows: list[Row] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     peaks: dict[ConvProblem, Peak] = field(default_factory=dict)
     problems: list[ConvProblem] = field(default_factory=list)  # those that are done
-    asked: int = 0
+    suites: tuple[str, ...] = ()  # what was asked for: suites, files, problem texts
+    networks: dict[str, list[ConvProblem]] = field(default_factory=dict)  # layers, with their counts, by suite
+    asked: int = 0  # problems
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -94,17 +127,30 @@ class Results:
         found = [other for other in self.of(row.problem) if other.contender == self.reference]
         return found[0].seconds / row.seconds if found else None
 
-    def geometric_mean(self, contender: str) -> tuple[float, int] | None:
-        """(mean speed-up, number of problems) over the problems where nothing is an estimate."""
-        measured = [row for row in self.rows if not row.estimate]
-        references = {id(row.problem) for row in measured if row.contender == self.reference}
-        values = [value for row in measured if row.contender == contender and id(row.problem) in references
-                  if (value := self.speedup(row)) is not None]
+    def geometric_mean(self, contender: str, over: Sequence[str] | None = None) -> tuple[float, int] | None:
+        """(mean of how much faster than the fastest of `over`, number of problems), where both took turns.
+
+        Args:
+            over: contenders; None: the reference.
+        """
+        values = []
+        for problem in self.problems:
+            rows = [row for row in self.of(problem) if row.placements]
+            own = next((row for row in rows if row.contender == contender), None)
+            others = [row for row in rows if row.contender in (over or (self.reference,)) and row is not own]
+            if own is not None and others:
+                best = min(others, key=lambda row: row.seconds)
+                values.append(ratios(best.samples, own.samples, own.placements).middle)
         return (statistics.geometric_mean(values), len(values)) if values else None
 
-    def network_seconds(self, contender: str) -> float | None:
-        """Time of all layers with their counts, or None unless this contender has measured all problems of the run."""
-        rows = [row for row in self.rows if row.contender == contender and not row.estimate]
-        if len(rows) != len(self.problems) or len(self.problems) != self.asked:
+    def peers(self) -> list[str]:
+        """The peers among the contenders."""
+        return list(dict.fromkeys(row.contender for row in self.rows if row.kind == "peer"))
+
+    def network_seconds(self, network: str, contender: str) -> float | None:
+        """Time of a network's layers, each as often as it occurs; None unless this contender has measured all of them."""
+        measured = {row.problem: row.seconds for row in self.rows if row.contender == contender and not row.estimate}
+        layers = self.networks[network]
+        if any(layer not in measured for layer in layers):
             return None
-        return sum(row.seconds * row.problem.count for row in rows)
+        return sum(measured[layer] * layer.count for layer in layers)

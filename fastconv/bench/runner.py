@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from .. import settings
-from ..accuracy import Arrays
-from ..errors import Unavailable, Unsupported
 from ..problem import ConvProblem
-from . import probes, verify
-from .contenders import BackendContender, Entry
-from .estimate import estimate
-from .interrupt import Interrupt
+from . import probes
+from .admission import Admission, Limits
+from .contenders import Contender
+from .remote import Remote
 from .results import LeftOut, Peak, Results, Row
-from .timing import Clock, Entrant, Probe, WallClock, calibrate, ratios, rotate
+from .timing import Entrant, Lost, ratios, rotate
 
 REFERENCE = "im2col"
-DOUBT = 5  # how much slower than on any problem so far a contender may be on the next one
+PLACEMENTS = 8  # fresh memory for everybody so often within the time of a problem
+LEAST_PLACEMENTS, LEAST_ROUNDS = 3, 2  # and rounds in each
+LONGER = 3  # so many times the time where a figure is still noisy
 
 
 @dataclass(frozen=True)
@@ -30,149 +29,150 @@ class Options:
     threads: int = 1
     seconds: float = 3.0
     everything: bool = False
+    patience: float = 120.0  # seconds after which a contender that does not answer is ended (not where everything runs)
 
     @property
-    def limit(self) -> float:
-        """The longest call that still takes turns; one that takes longer is timed once, while it is checked."""
-        return self.seconds / 3
+    def limits(self) -> Limits:
+        """The longest call that still takes turns (one that takes longer is timed once, while it is checked), and so on."""
+        return Limits(self.seconds / 3, None if self.everything else self.seconds)
 
 
-def run(problems: Sequence[ConvProblem], contenders: Sequence[BackendContender], options: Options,
-        progress: Callable[[ConvProblem], None] = lambda problem: None, clock: Clock | None = None) -> Results:
+@dataclass(frozen=True)
+class Work:
+    """What is measured."""
+
+    problems: Sequence[ConvProblem]
+    suites: tuple[str, ...] = ()  # what was asked for: suites, files, problem texts
+    networks: dict[str, list[ConvProblem]] = field(default_factory=dict)  # the layers of those that are networks
+
+
+class Seat(Protocol):
+    """A contender where it runs: `Local` or `Remote`."""
+
+    name: str
+    contender: Contender
+
+    def start(self, threads: int) -> tuple[str, float]: ...
+    def admit(self, problem: ConvProblem) -> Admission: ...
+    def renew(self) -> None: ...
+    def block(self) -> float: ...
+    def leave(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def remote(contender: Contender, options: Options) -> Seat:
+    """A process of its own."""
+    return Remote(contender, options.limits, None if options.everything else options.patience)
+
+
+def run(work: Work, contenders: Sequence[Contender], options: Options,
+        progress: Callable[[Results, str], None] = lambda results, text: None,
+        seat: Callable[[Contender, Options], Seat] | None = None, now: Callable[[], float] = time.perf_counter) -> Results:
     """Measure all; after Ctrl-C, what was measured until then (`Results.interrupted`).
 
     Args:
-        progress: called before each problem.
-        clock: what times; None: the real one.
+        progress: called with what there is and what comes next: each contender that starts, each problem, and nothing ("").
+        seat: puts a contender somewhere; None: `remote`.
+        now: seconds.
     """
-    clock = clock or WallClock()
-    results = Results(options.threads, REFERENCE, asked=len(problems))
-    start = clock.now()
-    with settings.config(num_threads=options.threads), _blas_threads(options.threads), \
-            contextlib.closing(probes.Copy(options.threads)) as copy, Interrupt() as interrupt:
-        bench = _Bench(contenders, options, copy, clock, interrupt)
+    results = Results(options.threads, REFERENCE, suites=work.suites, networks=work.networks, asked=len(work.problems))
+    begin = now()
+    with contextlib.ExitStack() as stack:
+        copy = stack.enter_context(contextlib.closing(probes.Copy(options.threads)))
+        bench = _Bench(options, copy, now, results)
         try:
-            for problem in problems:
-                progress(problem)
-                rows, left_out, peak = bench.measure(problem)
-                results.problems.append(problem)
-                results.rows += rows
-                results.left_out += left_out
-                if peak is not None:
-                    results.peaks[problem] = peak
+            for contender in contenders:
+                progress(results, f"starting {contender.name}")
+                bench.add(stack.enter_context(contextlib.closing((seat or remote)(contender, options))))
+            for problem in work.problems:
+                progress(results, problem.name or problem.text)
+                bench.measure(problem)
+            progress(results, "")
         except KeyboardInterrupt:
             results.interrupted = True
-    results.seconds = clock.now() - start
+    results.seconds = now() - begin
     return results
 
 
-@contextlib.contextmanager
-def _blas_threads(threads: int) -> Iterator[None]:
-    """As many threads for NumPy's BLAS as for everyone, where threadpoolctl is installed."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(threads, user_api="blas"):
-        yield
-
-
-@dataclass
 class _Bench:
     """Measures one problem after the other."""
 
-    contenders: Sequence[BackendContender]
-    options: Options
-    copy: probes.Copy
-    clock: Clock
-    interrupt: Interrupt
-    slowest: dict[str, float] = field(default_factory=dict)  # flops per second, of each contender so far
+    def __init__(self, options: Options, copy: probes.Copy, now: Callable[[], float], results: Results) -> None:
+        self.options, self.copy, self.now, self.results = options, copy, now, results
+        self.seats: list[Seat] = []
+        self.absent: dict[str, str] = {}  # contenders that did not start, and why
 
-    def measure(self, problem: ConvProblem) -> tuple[list[Row], list[LeftOut], Peak | None]:
-        """Everyone is checked first, then those that are fast enough take turns."""
-        if problem.batch == 0:
-            return [], [LeftOut(problem, c.name, "refuses: an empty batch takes no time") for c in self.contenders], None
-        arrays = verify.arrays_for(problem)
-        rows: list[Row] = []
-        left_out: list[LeftOut] = []
-        timed: list[tuple[Row, Entrant]] = []
-        for contender in self.contenders:
-            admitted = self._admit(contender, problem, arrays)
-            self.interrupt.check()
-            if isinstance(admitted, str):
-                left_out.append(LeftOut(problem, contender.name, admitted))
-            elif admitted[0].estimate or admitted[0].seconds > self.options.limit:
-                rows.append(admitted[0])
-            else:
-                timed.append(admitted)
-        measured, peak = self._take_turns(problem, timed)
-        self.interrupt.check()
-        order = {contender.name: index for index, contender in enumerate(self.contenders)}
-        rows = sorted(rows + measured, key=lambda row: order[row.contender])
-        for row in rows:
-            self.slowest[row.contender] = min(self.slowest.get(row.contender, math.inf), row.gflops * 1e9)
-        return rows, left_out, peak
-
-    def _admit(self, contender: BackendContender, problem: ConvProblem, arrays: Arrays) -> tuple[Row, Entrant] | str:
-        """A row with the first time, and who made it; or why this contender gets no number."""
+    def add(self, seat: Seat) -> None:
         try:
-            entry = contender.enter(problem, arrays)
-            if self._may_be_slow(contender, problem, entry):
-                slow = estimate(contender, problem, self.options.seconds, self.clock)
-                if slow is not None:
-                    return slow if isinstance(slow, str) else (slow, Entrant(contender.name, entry.call))
-            return self._check(contender, problem, entry, arrays)
-        except (Unsupported, Unavailable) as error:
-            return f"refuses: {_last_part(error)}"
-        except Exception as error:  # one broken contender must not cost the others their numbers
-            return f"failed: {type(error).__name__}: {error}"
+            self.results.libraries[seat.name] = seat.start(self.options.threads)
+            self.seats.append(seat)
+        except Lost as lost:
+            self.absent[seat.name] = str(lost)
 
-    def _may_be_slow(self, contender: BackendContender, problem: ConvProblem, entry: Entry) -> bool:
-        """Whether an estimate is worth its time: a backend that compiles for each shape compiles for the estimate too."""
-        if self.options.everything:
-            return False
-        if entry.seconds is not None:
-            return entry.seconds > self.options.seconds
-        return DOUBT * problem.flops > self.options.seconds * self.slowest.get(contender.name, 0.0)
+    def measure(self, problem: ConvProblem) -> None:
+        """Everyone is checked first, then those that are fast enough take turns; results are added as a whole."""
+        left_out = [LeftOut(problem, name, reason) for name, reason in self.absent.items()]
+        rows: list[Row] = []
+        timed: list[tuple[Seat, Row]] = []
+        for seat in self.seats:
+            admission = seat.admit(problem) if problem.batch else Admission("refuses: an empty batch takes no time")
+            row = Row.of(problem, seat.contender, admission)
+            if admission.reason is not None:
+                left_out.append(LeftOut(problem, seat.name, admission.reason))
+            elif admission.calls:
+                timed.append((seat, row))
+            else:
+                rows.append(row)
+        if timed:
+            measured, lost, peak = self._take_turns(problem, timed)
+            rows, left_out = rows + measured, left_out + lost
+            self.results.peaks[problem] = peak
+        for seat in self.seats:
+            seat.leave()
+        order = {seat.name: index for index, seat in enumerate(self.seats)}
+        self.results.rows += sorted(rows, key=lambda row: order[row.contender])
+        self.results.left_out += left_out
+        self.results.problems.append(problem)
 
-    def _check(self, contender: BackendContender, problem: ConvProblem, entry: Entry,
-               arrays: Arrays) -> tuple[Row, Entrant] | str:
-        """The first call, into an output full of NaN, compared with the reference."""
-        seconds = self._time(entry)
-        points, reason = verify.wrong(problem, entry.algorithm, arrays, entry.out)
-        if reason is not None:
-            return reason
-        if seconds > self.options.limit:  # the first call may have compiled
-            seconds = self._time(entry)
-        row = Row(problem, contender.name, contender.backend, entry.algorithm, entry.isa, points, (seconds,),
-                  with_copies=contender.with_copies)
-        return row, Entrant(contender.name, entry.call)
-
-    def _time(self, entry: Entry) -> float:
-        start = self.clock.now()
-        entry.call()
-        return self.clock.now() - start
-
-    def _take_turns(self, problem: ConvProblem, timed: Sequence[tuple[Row, Entrant]]) -> tuple[list[Row], Peak | None]:
-        if not timed:
-            return [], None
+    def _take_turns(self, problem: ConvProblem, timed: Sequence[tuple[Seat, Row]]) -> tuple[list[Row], list[LeftOut], Peak]:
         call, method = probes.peak(problem.dtype, self.options.threads)
-        peak, bandwidth = Probe("peak", call), Probe("copy", self.copy)
-        entrants = [entrant for _, entrant in timed]
-        for entrant in entrants:
-            calibrate(entrant, self.clock)
-        rotate([*entrants, peak, bandwidth], self.options.seconds, self.clock)
-        reference = next((entrant for entrant in entrants if entrant.name == REFERENCE), None)
-        rows = []
-        for row, entrant in timed:
-            rates = [problem.flops / seconds for seconds in entrant.samples]
-            speedup = None if reference is None else ratios(reference.samples, entrant.samples)
-            rows.append(replace(row, samples=tuple(entrant.samples), calls=entrant.calls, speedup=speedup,
-                                of_peak=ratios(rates, peak.samples)))
-        return rows, Peak(statistics.median(peak.samples), method, statistics.median(bandwidth.samples), self.copy.method)
+        entrants = [Entrant(seat.name, seat.block) for seat, _ in timed]
+        peak, bandwidth = Entrant("peak", call), Entrant("copy", self.copy)
+        begin, seconds = self.now(), self.options.seconds
+        look = begin + seconds  # is anything noisy?
+        placements: list[int] = []
+        for placement in range(PLACEMENTS * LONGER):
+            if placement:
+                self._renew(timed, entrants)
+            done = rotate([*entrants, peak, bandwidth], LEAST_ROUNDS, begin + seconds * (placement + 1) / PLACEMENTS, self.now,
+                          first=len(placements))
+            placements += [placement] * done
+            if placement + 1 < LEAST_PLACEMENTS or self.now() < look:
+                continue
+            if self.now() >= begin + seconds * LONGER or not any(
+                    row.noisy for row in _with_samples(timed, entrants, peak, placements)):
+                break
+            look += seconds / 2
+        rows = _with_samples(timed, entrants, peak, placements)
+        lost = [LeftOut(problem, entrant.name, entrant.lost) for entrant in entrants if entrant.lost is not None]
+        return rows, lost, Peak(tuple(peak.samples), method, tuple(bandwidth.samples), self.copy.method)
+
+    def _renew(self, timed: Sequence[tuple[Seat, Row]], entrants: Sequence[Entrant]) -> None:
+        for (seat, _), entrant in zip(timed, entrants):
+            if entrant.lost is None:
+                try:
+                    seat.renew()
+                except Lost as lost:
+                    entrant.lost = str(lost)
 
 
-def _last_part(error: Exception) -> str:
-    """The reason alone, of a message that names backend, algorithm and problem before it."""
-    return str(error).rsplit(": ", 1)[-1]
+def _with_samples(timed: Sequence[tuple[Seat, Row]], entrants: Sequence[Entrant], peak: Entrant,
+                  placements: Sequence[int]) -> list[Row]:
+    """The rows of those that are still there, with their figures so far."""
+    there = [(row, entrant.samples) for (_, row), entrant in zip(timed, entrants) if entrant.lost is None]
+    reference = next((samples for row, samples in there if row.contender == REFERENCE), None)
+    return [row.measured(samples, placements, None if reference is None else ratios(reference, samples, placements),
+                         ratios([row.problem.flops / seconds for seconds in samples], peak.samples, placements))
+            for row, samples in there]
+
+

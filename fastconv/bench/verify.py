@@ -1,4 +1,4 @@
-"""Verify, then time: compares a result with a float64 reference on sampled outputs, within the algorithm's hard bound."""
+"""Verify, then time: compares a result with a float64 reference on sampled outputs, within the algorithm's bound."""
 
 from __future__ import annotations
 
@@ -17,14 +17,28 @@ def arrays_for(problem: ConvProblem) -> Arrays:
     return accuracy.random_arrays(problem, np.random.default_rng(0))
 
 
-def wrong(problem: ConvProblem, algorithm: str, arrays: Arrays, out: np.ndarray) -> tuple[int, str | None]:
-    """(values compared, None or what is wrong). `out` was full of NaN before the call."""
-    if not np.isfinite(out).all():
-        return out.size, f"wrong result: {np.count_nonzero(~np.isfinite(out))} of {out.size} values are NaN, Inf or not written"
-    count = min(POINTS, max(16, _GATHERED // problem.taps))
-    points = accuracy.sample_points(problem, count, np.random.default_rng(1))
-    expected, bound = accuracy.sample(problem, *arrays, points, algorithm)
-    worst = accuracy.compare(accuracy.at(problem, out, points), expected, bound)
-    if not worst <= 1:
-        return len(points), f"wrong result: the error reaches {worst:.3g} times its bound"
-    return len(points), None
+class Reference:
+    """What a problem's result must be at some points, and how far it may be off there."""
+
+    def __init__(self, problem: ConvProblem, algorithm: str, arrays: Arrays) -> None:
+        self.problem = problem
+        count = min(POINTS, max(16, _GATHERED // problem.taps))
+        self.points = accuracy.sample_points(problem, count, np.random.default_rng(1))
+        self.expected, self.bound = accuracy.sample(problem, *arrays, self.points, algorithm)
+
+    def wrong(self, result: np.ndarray) -> str | None:
+        """What is wrong with it, or None."""
+        if result.shape != self.problem.output_shape or result.dtype != self.problem.dtype:
+            return (f"wrong result: {result.dtype} {result.shape} instead of {self.problem.dtype} "
+                    f"{self.problem.output_shape}")
+        if not np.isfinite(result).all():
+            return (f"wrong result: {np.count_nonzero(~np.isfinite(result))} of {result.size} values are NaN, Inf or not "
+                    "written")
+        worst = accuracy.compare(accuracy.at(self.problem, result, self.points), self.expected, self.bound)
+        return None if worst <= 1 else f"wrong result: the error reaches {worst:.3g} times its bound"
+
+
+def wrong(problem: ConvProblem, algorithm: str, arrays: Arrays, result: np.ndarray) -> tuple[int, str | None]:
+    """(values compared, None or what is wrong)."""
+    reference = Reference(problem, algorithm, arrays)
+    return len(reference.points), reference.wrong(result)

@@ -1,0 +1,117 @@
+"""A contender in this process: admits it to a problem, times its blocks.
+
+What `admit` answers is plain data, so that it can cross to another process (see `worker` and `remote`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+from ..accuracy import Arrays
+from ..errors import Unavailable, Unsupported
+from ..problem import ConvProblem
+from . import memory, timing, verify
+from .admission import Admission, Limits
+from .contenders import Contender, Entry
+from .estimate import estimate
+from .timing import Clock, Lost, WallClock
+
+DOUBT = 5  # how much slower than on any problem so far a contender may be on the next one
+
+
+class Local:
+    """One contender, here."""
+
+    def __init__(self, contender: Contender, limits: Limits, clock: Clock | None = None) -> None:
+        self.contender = contender
+        self.name = contender.name
+        self._limits = limits
+        self._clock = clock or WallClock()
+        self._slowest = 0.0  # flops per second, of all problems so far
+
+    def start(self, threads: int) -> tuple[str, float]:
+        """(library and version, seconds of its import)."""
+        start = time.perf_counter()
+        library = self.contender.start(threads)
+        return library, time.perf_counter() - start
+
+    def admit(self, problem: ConvProblem) -> Admission:
+        """Check it on a problem, from the first call on, and get ready for `block`."""
+        try:
+            admission = self._admit(problem)
+        except (Unsupported, Unavailable) as error:
+            return Admission(f"refuses: {_last_part(error)}")
+        except Exception as error:  # one broken contender must not cost the others their numbers
+            return Admission(f"failed: {type(error).__name__}: {error}")
+        if admission.reason is None:
+            rate = problem.flops / max(admission.seconds, 1e-9)
+            self._slowest = min(self._slowest or math.inf, rate)
+        return admission
+
+    def _admit(self, problem: ConvProblem) -> Admission:
+        self._arrays = verify.arrays_for(problem)
+        memory.reset_peak()
+        start = self._clock.now()
+        entry = self._entry = self.contender.enter(problem, self._arrays)
+        prepare_seconds = self._clock.now() - start
+        limit = self._limits.estimate
+        if limit is not None and self._may_be_slow(problem, entry, limit):
+            slow = estimate(self.contender, problem, limit, self._clock)
+            if slow is not None:
+                return slow
+        first = self._time(entry)
+        peak_bytes = memory.rise()
+        self._reference = verify.Reference(problem, entry.bound, self._arrays)
+        reason = self._reference.wrong(entry.result())
+        if reason is not None:
+            return Admission(reason)
+        seconds = self._time(entry) if first > self._limits.call else first  # the first call may have compiled
+        self._calls = 0
+        if seconds <= self._limits.call:
+            self._calls = timing.calls_per_block(entry.call, self._clock)
+            seconds = self._time(entry)
+        return Admission(None, entry.algorithm, entry.isa, len(self._reference.points), seconds, self._calls,
+                         False, prepare_seconds, first, peak_bytes)
+
+    def _may_be_slow(self, problem: ConvProblem, entry: Entry, limit: float) -> bool:
+        """Whether an estimate is worth its time: a backend that compiles for each shape compiles for the estimate too."""
+        if entry.seconds is not None:
+            return entry.seconds > limit
+        return DOUBT * problem.flops > limit * self._slowest
+
+    def _time(self, entry: Entry) -> float:
+        start = self._clock.now()
+        entry.call()
+        return self._clock.now() - start
+
+    def renew(self) -> None:
+        """Bind anew to copies of the arrays in fresh memory, and check again.
+
+        Raises:
+            Lost: a result is wrong now.
+        """
+        old = self._entry  # kept until the new one is there: its memory is not used again
+        arrays = Arrays._make(None if array is None else memory.fresh(array) for array in self._arrays)
+        self._entry = self.contender.enter(self._reference.problem, arrays)
+        del old
+        self._entry.call()
+        reason = self._reference.wrong(self._entry.result())
+        if reason is not None:
+            raise Lost(reason)
+
+    def block(self) -> float:
+        """Seconds per call."""
+        return timing.block(self._entry.call, self._calls, self._clock)
+
+    def leave(self) -> None:
+        """Forget the problem and its memory."""
+        self._entry = self._reference = self._arrays = None  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _last_part(error: Exception) -> str:
+    """The reason alone, of a message that names backend, algorithm and problem before it."""
+    return str(error).rsplit(": ", 1)[-1]

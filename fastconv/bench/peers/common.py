@@ -1,0 +1,59 @@
+"""What the adapters share: looking for a library without importing it, and reasons that several of them give."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ...backends import refuses_direction
+from ...problem import ConvProblem
+
+
+def folder_of(module: str) -> Path | None:
+    """Where a top-level module or package is installed, without importing it; None: it is not."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ValueError:  # it is being replaced in sys.modules
+        return None
+    # without an origin it is a namespace: any folder of that name on the path, such as one in the current directory
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def missing(package: str, *modules: str) -> str | None:
+    """The reason of a peer whose modules are not all installed."""
+    return None if all(folder_of(module) is not None for module in modules) else f"not installed (pip install {package})"
+
+
+def library(module: str) -> Any:
+    """Import it. By name and untyped, as it may not be installed where the types are checked."""
+    return importlib.import_module(module)
+
+
+def refuses_extras(problem: ConvProblem) -> str | None:
+    """The reason of every peer that computes convolution and bias, and nothing before or after."""
+    if problem.activation is not None or problem.residual:
+        return "no fused epilogue is timed, only the bias"
+    return refuses_direction(problem)
+
+
+def refuses_all_but_plain(problem: ConvProblem, library: str) -> str | None:
+    """The reason of an inference library that is given float32, channels first, padded with zeros."""
+    if problem.dtype != "float32":
+        return f"{library} computes in float32 on a CPU, not {problem.dtype}"
+    if problem.channels_last:
+        return f"{library} takes channels first"
+    if border(problem) != "zeros":
+        return f"{library}'s convolution pads with zeros only, not {border(problem)}"
+    return refuses_extras(problem)
+
+
+def pads(problem: ConvProblem) -> tuple[tuple[int, int], ...]:
+    """((low, high), ...) without the negative ones, which only tell what no window reads: the output is the same size."""
+    return tuple((low, max(high, 0)) for low, high in problem.padding)
+
+
+def border(problem: ConvProblem) -> str:
+    """The padding mode; "zeros" where nothing is padded, which every library can do."""
+    return problem.padding_mode if any(map(any, pads(problem))) else "zeros"

@@ -1,0 +1,64 @@
+"""ONNX Runtime: a model of one Conv node, its weights packed by the session, input and output bound where they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...accuracy import Arrays
+from ...problem import ConvProblem
+from . import Bound
+from .common import library, missing, pads, refuses_all_but_plain
+
+_OPSET, _FORMAT = 13, 8  # versions of the operators and the file: old enough for every onnxruntime in use
+
+
+class OnnxRuntime:
+    name = "onnxruntime"
+    package = "onnxruntime onnx"
+    prepared = True
+
+    def unavailable(self) -> str | None:
+        return missing(self.package, "onnxruntime", "onnx")
+
+    def start(self, threads: int) -> str:
+        runtime = self._runtime = library("onnxruntime")
+        runtime.set_default_logger_severity(3)  # errors only
+        runtime.disable_telemetry_events()
+        options = self._options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        return f"onnxruntime {runtime.__version__}"
+
+    def refuses(self, problem: ConvProblem) -> str | None:
+        return refuses_all_but_plain(problem, "onnxruntime")
+
+    def bind(self, problem: ConvProblem, arrays: Arrays) -> Bound:
+        session = self._runtime.InferenceSession(model(problem, arrays), self._options, ["CPUExecutionProvider"])
+        value = self._runtime.OrtValue.ortvalue_from_numpy
+        used = value(np.ascontiguousarray(arrays.x)), value(np.full(problem.output_shape, np.nan, problem.dtype))
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("x", used[0])
+        binding.bind_ortvalue_output("y", used[1])
+        return Bound("-", lambda: session.run_with_iobinding(binding), lambda: used[1].numpy())  # keeps both values
+
+
+def model(problem: ConvProblem, arrays: Arrays) -> bytes:
+    """An ONNX file: ``y = Conv(x, w, b)`` with constant weights."""
+    onnx: Any = library("onnx")
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
+    constants = {"w": arrays.w} if arrays.b is None else {"w": arrays.w, "b": arrays.b}
+    lows, highs = zip(*pads(problem))
+    node = helper.make_node("Conv", ["x", *constants], ["y"], group=problem.groups, pads=[*lows, *highs],
+                            kernel_shape=problem.kernel_size, strides=problem.stride, dilations=problem.dilation)
+    graph = helper.make_graph(
+        [node], "convolution", [helper.make_tensor_value_info("x", number, problem.input_shape)],
+        [helper.make_tensor_value_info("y", number, problem.output_shape)],
+        [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_FORMAT)
+    return bytes(made.SerializeToString())
+
+
+peers = (OnnxRuntime(),)

@@ -1,0 +1,74 @@
+"""OpenVINO on the CPU: a model of one convolution, compiled for latency, on tensors that share the arrays' memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...accuracy import Arrays
+from ...problem import ConvProblem
+from . import Bound
+from .common import library, missing, pads, refuses_all_but_plain
+
+
+class OpenVino:
+    name = "openvino"
+    package = "openvino"
+    prepared = True
+
+    def unavailable(self) -> str | None:
+        return missing(self.package, "openvino")
+
+    def start(self, threads: int) -> str:
+        openvino = self._openvino = library("openvino")
+        self._core = openvino.Core()
+        # f32: it would choose bfloat16 by itself where the CPU has instructions for it
+        self._config = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+                        "INFERENCE_PRECISION_HINT": "f32"}
+        return f"openvino {openvino.__version__.partition('-')[0]}"
+
+    def refuses(self, problem: ConvProblem) -> str | None:
+        return refuses_all_but_plain(problem, "openvino")
+
+    def bind(self, problem: ConvProblem, arrays: Arrays) -> Bound:
+        compiled = self._core.compile_model(model(self._openvino, problem, arrays), "CPU", self._config)
+        request, tensor = compiled.create_infer_request(), self._openvino.Tensor
+        x, y = np.ascontiguousarray(arrays.x), np.full(problem.output_shape, np.nan, problem.dtype)
+        request.set_input_tensor(tensor(x, shared_memory=True))
+        request.set_output_tensor(tensor(y, shared_memory=True))
+        used = x, y  # the request refers to their memory, but does not keep it
+
+        def call() -> None:
+            request.infer(share_outputs=True)  # else it copies the output into a dictionary
+
+        return Bound(algorithm(compiled), call, lambda: used[1])
+
+
+def model(openvino: Any, problem: ConvProblem, arrays: Arrays) -> Any:
+    """Input, convolution with constant weights, bias."""
+    ops = library("openvino.opset13")
+    x = ops.parameter(list(problem.input_shape), np.float32)
+    lows, highs = map(list, zip(*pads(problem)))
+    sliding = list(problem.stride), lows, highs, list(problem.dilation)
+    w, groups = arrays.w, problem.groups
+    if groups == 1:
+        y = ops.convolution(x, ops.constant(w), *sliding)
+    else:
+        y = ops.group_convolution(x, ops.constant(w.reshape(groups, len(w) // groups, *w.shape[1:])), *sliding)
+    if arrays.b is not None:
+        y = ops.add(y, ops.constant(arrays.b.reshape(1, -1, *[1] * problem.ndim)))
+    return openvino.Model([y], [x])
+
+
+def algorithm(compiled: Any) -> str:
+    """From the name of the kernel it chose, such as "jit_gemm_f32" or "brgconv_avx2_f32"."""
+    for node in compiled.get_runtime_model().get_ops():
+        facts = node.get_rt_info()
+        if "Convolution" in str(facts["layerType"].value if "layerType" in facts else ""):
+            kernel = str(facts["primitiveType"].value)
+            return "gemm" if "gemm" in kernel else "direct" if kernel.startswith(("jit", "brgconv")) else "-"
+    return "-"
+
+
+peers = (OpenVino(),)

@@ -1,0 +1,111 @@
+"""PyTorch on the CPU, eager: ``torch.nn.functional.conv2d`` in inference mode. Weights are reordered in every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...accuracy import Arrays
+from ...problem import ConvProblem
+from . import Bound
+from .common import border, library, missing, pads, refuses_extras
+
+_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+
+
+class Torch:
+    name = "torch"
+    package = "torch"
+    prepared = False
+
+    def unavailable(self) -> str | None:
+        return missing(self.package, "torch")
+
+    def start(self, threads: int) -> str:
+        torch = self._torch = library("torch")
+        torch.set_num_threads(threads)
+        if torch.get_num_interop_threads() != 1:  # may be set once only
+            torch.set_num_interop_threads(1)
+        return f"torch {torch.__version__}"
+
+    def refuses(self, problem: ConvProblem) -> str | None:
+        return refuses(problem)
+
+    def bind(self, problem: ConvProblem, arrays: Arrays) -> Bound:
+        x, w, b = tensors(self._torch, problem, arrays)
+        layout = memory_format(self._torch, problem)
+        return bound(problem, convolution(self._torch, problem, x, w, b, layout))
+
+
+def refuses(problem: ConvProblem) -> str | None:
+    """What neither device computes."""
+    if problem.channels_last and problem.ndim == 1:
+        return "torch has no channels-last memory for one axis"
+    mode = border(problem)
+    if mode not in _MODES:
+        return f"torch does not pad {mode}"
+    room = {"reflect": 1, "circular": 0}.get(mode)  # by how much the image must exceed the padding
+    if room is not None and any(max(pair) + room > size for pair, size in zip(pads(problem), problem.input_size)):
+        return f"torch does not pad {mode} beyond the image's size"
+    return refuses_extras(problem)
+
+
+def tensors(torch: Any, problem: ConvProblem, arrays: Arrays) -> tuple[Any, Any, Any]:
+    """(input, weight, bias) in the arrays' memory where possible; torch's shapes are always channels first."""
+    def tensor(array: np.ndarray | None) -> Any:
+        return None if array is None else torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+    x, w, b = map(tensor, arrays[:3])
+    if problem.channels_last:  # NHWC memory under an NCHW shape is what torch calls channels_last
+        x = x.movedim(-1, 1)
+        w = w.contiguous(memory_format=memory_format(torch, problem))
+    return x, w, b
+
+
+def memory_format(torch: Any, problem: ConvProblem) -> Any:
+    """torch's name of the problem's layout."""
+    if not problem.channels_last:
+        return torch.contiguous_format
+    return torch.channels_last if problem.ndim == 2 else torch.channels_last_3d
+
+
+def convolution(torch: Any, problem: ConvProblem, x: Any, w: Any, b: Any, layout: Any) -> Callable[[], Any]:
+    """A call that returns the output tensor, in a memory format.
+
+    Padding that differs between the ends, or is not of zeros, is a step of its own.
+    """
+    functional = torch.nn.functional
+    conv = (functional.conv1d, functional.conv2d, functional.conv3d)[problem.ndim - 1]
+    # windows that reach beyond the effective far padding by less than a stride add no output
+    by_conv = border(problem) == "zeros" and all(
+        0 <= low - high < stride for (low, high), stride in zip(problem.padding, problem.stride))
+    padding = tuple(low for low, _ in problem.padding) if by_conv else 0
+    before = [] if by_conv else [width for pair in reversed(pads(problem)) for width in pair]  # last axis first
+    mode = _MODES[border(problem)]
+
+    @torch.inference_mode()
+    def call() -> Any:
+        padded = functional.pad(x, before, mode=mode) if any(before) else x
+        y = conv(padded, w, b, problem.stride, padding, problem.dilation, problem.groups)
+        return y.contiguous(memory_format=layout)  # as it already is, with few exceptions
+
+    return call
+
+
+def bound(problem: ConvProblem, convolve: Callable[[], Any]) -> Bound:
+    """Of a call that returns a tensor."""
+    latest: list[Any] = [None]
+
+    def call() -> None:
+        latest[0] = convolve()
+
+    def result() -> np.ndarray:
+        y = latest[0].cpu()
+        return np.ascontiguousarray((y.movedim(1, -1) if problem.channels_last else y).numpy())
+
+    return Bound("-", call, result)
+
+
+peers = (Torch(),)

@@ -1,0 +1,50 @@
+"""`fastconv compare`: what one record says, what two of the same machine disagree on, and how machines differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import Unavailable
+
+
+def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) -> int:
+    """Print the tables; with `html`, write the page too, and its figures as PNG files beside it.
+
+    Returns:
+        1 if `fail` and something got slower, else 0.
+
+    Raises:
+        ValueError: a file is no complete record of this format.
+        OSError: a file cannot be read or written.
+        Unavailable: rich is not installed.
+    """
+    from . import changes, contents, records
+
+    try:
+        from ..table import console
+        from .terminal import show
+    except ImportError:
+        raise Unavailable("fastconv compare needs rich: pip install 'fastconv[bench]'") from None
+    if fail and len(paths) < 2:
+        raise ValueError("--fail-on-regression needs two records of one machine, got one")
+    loaded = records.read_all(paths)
+    compared = [changes.compare(old, new) for old, new in changes.pairs(loaded)]
+    if fail and not compared:
+        raise ValueError("--fail-on-regression needs two records of one machine with the same threads, and these are of "
+                         + ", ".join(dict.fromkeys(record.label for record in loaded)))
+    sections = contents.sections(loaded, compared)
+    out = console()
+    for section in sections:
+        out.rule(section.title, align="left", style="none")
+        for line in section.lines:
+            out.print(line, markup=False)
+        for table in section.tables:
+            if not table.detail:
+                show(table, out)
+    if html is not None:
+        from . import page
+
+        for line in page.write(html, sections, [name for record in loaded for name in record.contenders]):
+            out.print(line, markup=False)
+    return 1 if fail and any(found.judgement.regression for found in compared) else 0

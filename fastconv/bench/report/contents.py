@@ -1,0 +1,67 @@
+"""What a report holds, in order: the same sections for the terminal and the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from . import across, figures, findings, hardware
+from .changes import Comparison
+from .figures import Drawing
+from .records import Record
+from .tables import Table
+
+
+@dataclass(frozen=True)
+class Section:
+    key: str
+    title: str
+    lines: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    drawings: tuple[Drawing, ...] = field(default=())
+
+
+def sections(records: Sequence[Record], compared: Sequence[Comparison]) -> list[Section]:
+    """What changed first, then what differs between machines, then each machine by its latest record."""
+    machines = across.newest(records)
+    keys = _keys(machines)
+    found = [_changes(comparison, index) for index, comparison in enumerate(compared, 1)]
+    if len(machines) > 1:
+        found.append(_across(machines))
+    found += [_machine(record, keys[record.label]) for record in machines]
+    return found
+
+
+def _changes(found: Comparison, index: int) -> Section:
+    return Section(f"changes-{index}", f"Changes: {found.new.label}", (findings.summary(found),),
+                   (findings.groups(found), findings.rows(found, False), findings.rows(found, True)))
+
+
+def _across(machines: Sequence[Record]) -> Section:
+    tables = [across.machines_table(machines)] if across.common(machines) else []
+    tables += [across.layers(machines), across.wins(machines), across.networks(machines)]
+    drawings = [figures.thread_scaling(scaling, f"threads-{i}") for i, scaling in enumerate(across.by_threads(machines), 1)]
+    return Section("machines", "Across machines", (), tuple(tables), (), tuple(drawings))
+
+
+def _machine(record: Record, key: str) -> Section:
+    tables = [hardware.layers(record), hardware.means(record), hardware.costs(record)]
+    whole = across.networks([record])
+    tables += [whole, hardware.everything(record)]
+    drawings = [figures.roofline(record, f"roofline-{key}")]
+    heat_map = figures.heat_map(record, f"heat-map-{key}")
+    drawings += [] if heat_map is None else [heat_map]
+    families = enumerate(across.by_size(record), 1)
+    drawings += [figures.size_scaling(scaling, record, f"size-{i}-{key}") for i, scaling in families]
+    return Section(key, record.label, (), tuple(tables), tuple(hardware.facts(record)), tuple(drawings))
+
+
+def _keys(machines: Sequence[Record]) -> dict[str, str]:
+    """A short word for every label, for anchors and file names."""
+    result: dict[str, str] = {}
+    for record in machines:
+        word = re.sub(r"[^a-z0-9]+", "-", record.label.lower()).strip("-") or "machine"
+        result[record.label] = word if word not in result.values() else f"{word}-{len(result) + 1}"
+    return result

@@ -1,0 +1,150 @@
+"""The arithmetic of paired timing, on a fake clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastconv.bench import timing
+
+
+class FakeClock:
+    """Time passes only where somebody says so."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def settle(self) -> None: ...
+
+
+def costing(clock: FakeClock, *costs: float):
+    """A call that takes the next of `costs`, again and again."""
+    state = {"calls": 0}
+
+    def call() -> None:
+        clock.time += costs[state["calls"] % len(costs)]
+        state["calls"] += 1
+
+    return call
+
+
+def entrant(name: str, clock: FakeClock, *costs: float, calls: int = 1) -> timing.Entrant:
+    call = costing(clock, *costs)
+    return timing.Entrant(name, lambda: timing.block(call, calls, clock))
+
+
+@pytest.mark.parametrize(("cost", "calls"), [(1e-6, 20_000), (0.0025, 8), (0.5, 1)])
+def test_blocks_take_about_twenty_milliseconds(cost: float, calls: int) -> None:
+    clock = FakeClock()
+    assert timing.calls_per_block(costing(clock, cost), clock) == pytest.approx(calls, rel=1e-3)
+
+
+def test_the_first_call_of_a_block_is_not_timed() -> None:
+    clock = FakeClock()
+    assert timing.block(costing(clock, 9.0, 1.0, 1.0), 2, clock) == pytest.approx(1.0)
+    assert timing.block(costing(clock, 9.0), 1, clock) == 9.0, "unless a call fills the block"
+
+
+def test_a_drifting_clock_does_not_change_the_ratio() -> None:
+    clock = FakeClock()
+    speed = [1.0]
+
+    def work(cost: float):
+        def call() -> float:
+            taken = cost * speed[0]
+            clock.time += taken
+            speed[0] *= 1.02  # slower and slower: by the end eightfold
+            return taken
+
+        return call
+
+    a, b = timing.Entrant("a", work(0.01)), timing.Entrant("b", work(0.02))
+    timing.rotate([a, b], 50, 0.0, clock.now)
+    assert max(a.samples) > 5 * min(a.samples)
+    ratio = timing.ratios(b.samples, a.samples)
+    assert ratio.middle == pytest.approx(2.0, rel=0.03)
+    assert ratio.low <= ratio.middle <= ratio.high and ratio.width < timing.NOISY
+
+
+def test_everyone_takes_each_place_in_turn() -> None:
+    clock, order = FakeClock(), []
+    entrants = [timing.Entrant(name, lambda name=name: order.append(name) or 1.0) for name in "abc"]
+    timing.rotate(entrants, 4, 0.0, clock.now)
+    timing.rotate(entrants, 2, 0.0, clock.now, first=4)
+    rounds = ["".join(order[i:i + 3]) for i in range(0, 18, 3)]
+    assert rounds == ["abc", "cba", "bca", "acb", "cab", "bac"]
+
+
+def test_rounds_stop_when_the_time_is_up() -> None:
+    clock = FakeClock()
+    assert timing.rotate([entrant("a", clock, 0.1)], 5, 1.0, clock.now) == pytest.approx(10, abs=1)
+    assert timing.rotate([entrant("a", clock, 10.0)], 5, 1.0, clock.now) == 5
+
+
+def test_interrupted_rounds_leave_samples_of_equal_length() -> None:
+    clock, count = FakeClock(), [0]
+
+    def interrupt() -> float:
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return 1.0
+
+    a, b = entrant("a", clock, 0.1), timing.Entrant("b", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        timing.rotate([a, b], 10, 0.0, clock.now)
+    assert len(a.samples) == len(b.samples) == 2
+
+
+def test_whoever_gets_lost_does_not_stop_the_others() -> None:
+    clock, count = FakeClock(), [0]
+
+    def lose() -> float:
+        count[0] += 1
+        if count[0] == 3:
+            raise timing.Lost("crashed")
+        return 1.0
+
+    a, b, c = entrant("a", clock, 0.1), timing.Entrant("b", lose), entrant("c", clock, 0.2)
+    assert timing.rotate([a, b, c], 6, 0.0, clock.now) == 6
+    assert b.lost == "crashed" and count[0] == 3
+    assert len(a.samples) == len(c.samples) == 6 and timing.ratios(c.samples, a.samples).middle == pytest.approx(2)
+    alone = timing.Entrant("alone", lose, lost="before")
+    assert timing.rotate([alone], 6, 0.0, clock.now) == 0
+
+
+def test_intervals_are_deterministic_and_tell_noise() -> None:
+    rng = np.random.default_rng(0)
+    calm, wild = rng.normal(2.0, 0.01, 30), rng.normal(2.0, 0.6, 30)
+    assert timing.interval(calm) == timing.interval(calm)
+    assert timing.interval(calm).width < timing.NOISY < timing.interval(wild).width
+    assert timing.interval([3.0]) == timing.Interval(3.0, 3.0, 3.0)
+
+
+def test_intervals_cover_other_placements() -> None:
+    """Each placement has a speed of its own: 95 % of the intervals must hold the truth, not those of one placement."""
+    rng, placements = np.random.default_rng(1), np.repeat(np.arange(8), 4)
+    hits, blind = 0, 0
+    for _ in range(200):
+        values = rng.normal(1.0, 0.05, 8)[placements] * rng.normal(1.0, 0.005, len(placements))
+        found = timing.interval(values, placements.tolist())
+        hits += found.low <= 1.0 <= found.high
+        plain = timing.interval(values)
+        blind += plain.low <= 1.0 <= plain.high
+    assert hits >= 175 and hits > blind + 20
+
+
+def test_placements_of_different_length_count_by_their_rounds() -> None:
+    values = [1.0] * 9 + [2.0] + [1.0] * 9
+    found = timing.interval(values, [0] * 9 + [1] + [2] * 9)
+    assert found.middle == 1.0 and found.low == 1.0 and found.high <= 2.0
+    assert timing.interval([1.0, 2.0, 3.0], [5, 5, 5]) == timing.interval([1.0, 2.0, 3.0])
+
+
+def test_the_wall_clock_waits_for_idle_cores() -> None:
+    clock = timing.WallClock()
+    clock.settle(patience=0.02)
+    assert clock.now() <= clock.now()
