@@ -81,7 +81,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--peers", action="store_true", help="against every other library that is installed")
     bench.add_argument("--threads", type=int, metavar="N",
                        help="threads per call (default: FASTCONV_NUM_THREADS, or all physical cores)")
-    bench.add_argument("--seconds", type=float, default=3.0, metavar="S", help="timing per problem, up to three times as much "
+    bench.add_argument("--seconds", type=float, default=3.0, metavar="S", help="timing per problem, up to four times as much "
                        "where figures are noisy (default: 3)")
     bench.add_argument("--timeout", type=float, default=120.0, metavar="S",
                        help="end a contender that gives no answer for so long (default: 120; ignored with --all)")
@@ -143,7 +143,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     except ImportError:
         raise Unavailable("fastconv bench needs rich: pip install 'fastconv[bench]'") from None
     output = Output(arguments.json, arguments.chart, machine.describe())
-    with settings.config(num_threads=threads), _progress(len(work.problems)) as progress:
+    with _progress(len(work.problems)) as progress:
         def step(results: Results, text: str) -> None:
             progress(len(results.problems), text)
             output.keep(results)

@@ -77,24 +77,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
     monkeypatch.setattr(probes, "peak", peak)
     monkeypatch.setattr(probes, "COPY_BYTES", 1 << 16)
+    monkeypatch.setattr(probes, "small_work", lambda: None)
     return made
 
 
 def run(problems, contenders, clock, **options) -> Results:
     work = runner.Work(problems, networks={"net": [SMALL, OTHER]})
-    return runner.run(work, contenders, runner.Options(**{"seconds": 1.0, **options}), now=clock.now,
+    return runner.run(work, contenders, runner.Options(**{"seconds": 1.0, **options}), clock=clock,
                       seat=lambda contender, options: Local(contender, options.limits, clock))
 
 
 def test_noise_is_flagged_only_where_calls_are_long_enough() -> None:
     wide = timing.Interval(0.8, 1.0, 1.2)
-    row = Row(SMALL, "a", "backend", "a", "direct", None, 10, (1e-3,) * 5, speedup=wide)
+    row = Row(SMALL, "a", "backend", "a", "direct", None, 10, (1e-3,) * 5, of_peak=wide)
     assert row.noisy
     assert not dataclasses.replace(row, samples=(1e-4,) * 5).noisy
-    assert not dataclasses.replace(row, speedup=timing.Interval(0.99, 1.0, 1.01)).noisy
-    # the reference's ratio to itself is 1 in every round: it is judged by its share of peak
-    reference = dataclasses.replace(row, speedup=timing.Interval(1, 1, 1), of_peak=wide)
-    assert reference.noisy
+    assert not dataclasses.replace(row, of_peak=timing.Interval(0.99, 1.0, 1.01)).noisy
+    assert not dataclasses.replace(row, of_peak=None, speedup=wide).noisy, "the reference's noise is not the contender's"
 
 
 # ---- verify, then time
@@ -255,7 +254,7 @@ def test_records_have_the_documented_fields(results: Results, tmp_path: Path) ->
         assert set(extra) == documented
         assert ConvProblem.from_text(extra["problem"]) in (SMALL, OTHER, LARGE)
         assert extra["verified"] > 0 and extra["threads"] == 1 and bench["stats"]["median"] > 0
-        assert extra["estimate"] or len(extra["placement"]) == len(bench["stats"]["data"]) or len(bench["stats"]["data"]) == 1
+        assert len(extra["placement"]) in (0, len(bench["stats"]["data"])) and bool(extra["placement"]) == bool(extra["speedup"])
     assert [b["name"] for b in read["benchmarks"] if b["extra_info"]["estimate"]] == ["large[naive]"]
 
 

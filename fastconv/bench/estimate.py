@@ -14,7 +14,7 @@ from .timing import Clock
 
 FIRST = 1e6  # flops of the first try
 GROWTH = 4  # a fast backend's fixed costs weigh too much in a small problem, so a bad estimate is made again
-PATIENCE = 0.2  # seconds: a try that took this long is believed; less may be another process in the way
+PATIENCE = 0.05  # seconds: a try that took this long is believed; less may be another process in the way
 
 
 def reduced(problem: ConvProblem, flops: float) -> ConvProblem:

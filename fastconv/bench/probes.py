@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..backends import cython_native
+from ..prepared import prepare
 from ..settings import current
 
 COPY_BYTES = 128 << 20  # read and written, 64 MB each: larger than most last-level caches
 _MATRIX = 768  # of the fallback: 0.9 GFLOP a product, far above BLAS's overheads
 _SECONDS = 0.010
+_REPEATS = 5  # of the small work: 2 ms on two cores of 100 GFLOP/s
 
 
 def peak(dtype: str, threads: int) -> tuple[Callable[[], float], str]:
@@ -40,6 +42,27 @@ def _best_module() -> Any:
     """The native kernels of the best ISA that this CPU runs, or None."""
     isas = () if current().no_native else cython_native.runnable_isas()
     return cython_native.isa_module(isas[-1]) if isas else None
+
+
+def small_work() -> Callable[[], float] | None:
+    """Seconds of a small convolution whose data fill much of the second-level cache: what disturbs others disturbs it, too.
+
+    Runs on as many threads as the settings say. None where no native kernels are built (a BLAS would go on spinning).
+    """
+    if _best_module() is None:
+        return None
+    x, w = np.ones((1, 64, 28, 28), np.float32), np.ones((64, 64, 3, 3), np.float32)
+    conv = prepare(w, padding=1, backend="cython", algorithm="gemm", input_shape=x.shape)
+    out = np.empty_like(x)
+
+    def work() -> float:
+        times = [time.perf_counter()]
+        for _ in range(_REPEATS):
+            conv(x, out=out)
+            times.append(time.perf_counter())
+        return min(after - before for before, after in zip(times, times[1:]))  # the first ones wake the threads
+
+    return work
 
 
 class Copy:

@@ -60,9 +60,8 @@ class Row:
 
     @property
     def spread(self) -> float | None:
-        """Relative width of the paired interval (of the speed-up; the reference has that of its share of peak)."""
-        intervals = [i for i in (self.speedup, self.of_peak) if i is not None and i.width > 0]
-        return intervals[0].width if intervals else None
+        """Relative width of the interval of the share of peak, which has no other contender's noise in it."""
+        return None if self.of_peak is None else self.of_peak.width
 
     @property
     def noisy(self) -> bool:

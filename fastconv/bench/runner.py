@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .. import settings
 from ..problem import ConvProblem
 from . import probes
 from .admission import Admission, Limits
 from .contenders import Contender
 from .remote import Remote
 from .results import LeftOut, Peak, Results, Row
-from .timing import Entrant, Lost, ratios, rotate
+from .timing import Clock, Entrant, Lost, WallClock, Watch, ratios, rotate
 
 REFERENCE = "im2col"
-PLACEMENTS = 8  # fresh memory for everybody so often within the time of a problem
+TURNS = 0.05  # seconds: a call that takes longer takes turns only if it is less than ...
+SLOW = 20  # times slower than the fastest
+PLACEMENTS = 4  # fresh memory for everybody so often within the time of a problem
 LEAST_PLACEMENTS, LEAST_ROUNDS = 3, 2  # and rounds in each
-LONGER = 3  # so many times the time where a figure is still noisy
+LONGER = 4  # so many times the time where a figure is still noisy
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,19 @@ def remote(contender: Contender, options: Options) -> Seat:
 
 def run(work: Work, contenders: Sequence[Contender], options: Options,
         progress: Callable[[Results, str], None] = lambda results, text: None,
-        seat: Callable[[Contender, Options], Seat] | None = None, now: Callable[[], float] = time.perf_counter) -> Results:
+        seat: Callable[[Contender, Options], Seat] | None = None, clock: Clock | None = None) -> Results:
     """Measure all; after Ctrl-C, what was measured until then (`Results.interrupted`).
 
     Args:
         progress: called with what there is and what comes next: each contender that starts, each problem, and nothing ("").
         seat: puts a contender somewhere; None: `remote`.
-        now: seconds.
+        clock: what times; None: the real one.
     """
+    clock = clock or WallClock()
     results = Results(options.threads, REFERENCE, suites=work.suites, networks=work.networks, asked=len(work.problems))
-    begin = now()
-    with contextlib.ExitStack() as stack:
-        copy = stack.enter_context(contextlib.closing(probes.Copy(options.threads)))
-        bench = _Bench(options, copy, now, results)
+    begin = clock.now()
+    with settings.config(num_threads=options.threads), contextlib.ExitStack() as stack:
+        bench = _Bench(options, stack.enter_context(contextlib.closing(probes.Copy(options.threads))), clock, results)
         try:
             for contender in contenders:
                 progress(results, f"starting {contender.name}")
@@ -90,17 +92,19 @@ def run(work: Work, contenders: Sequence[Contender], options: Options,
             progress(results, "")
         except KeyboardInterrupt:
             results.interrupted = True
-    results.seconds = now() - begin
+    results.seconds = clock.now() - begin
     return results
 
 
 class _Bench:
     """Measures one problem after the other."""
 
-    def __init__(self, options: Options, copy: probes.Copy, now: Callable[[], float], results: Results) -> None:
-        self.options, self.copy, self.now, self.results = options, copy, now, results
+    def __init__(self, options: Options, copy: probes.Copy, clock: Clock, results: Results) -> None:
+        self.options, self.copy, self.clock, self.results = options, copy, clock, results
         self.seats: list[Seat] = []
         self.absent: dict[str, str] = {}  # contenders that did not start, and why
+        work = probes.small_work()
+        self.watch = None if work is None else Watch(work, clock)
 
     def add(self, seat: Seat) -> None:
         try:
@@ -113,20 +117,22 @@ class _Bench:
         """Everyone is checked first, then those that are fast enough take turns; results are added as a whole."""
         left_out = [LeftOut(problem, name, reason) for name, reason in self.absent.items()]
         rows: list[Row] = []
-        timed: list[tuple[Seat, Row]] = []
+        ready: list[tuple[Seat, Row]] = []
         for seat in self.seats:
             admission = seat.admit(problem) if problem.batch else Admission("refuses: an empty batch takes no time")
             row = Row.of(problem, seat.contender, admission)
             if admission.reason is not None:
                 left_out.append(LeftOut(problem, seat.name, admission.reason))
             elif admission.calls:
-                timed.append((seat, row))
+                ready.append((seat, row))
             else:
                 rows.append(row)
+        timed = _of_a_size(ready)
         if timed:
             measured, lost, peak = self._take_turns(problem, timed)
             rows, left_out = rows + measured, left_out + lost
             self.results.peaks[problem] = peak
+        rows += [row for seat, row in ready if (seat, row) not in timed]
         for seat in self.seats:
             seat.leave()
         order = {seat.name: index for index, seat in enumerate(self.seats)}
@@ -138,18 +144,19 @@ class _Bench:
         call, method = probes.peak(problem.dtype, self.options.threads)
         entrants = [Entrant(seat.name, seat.block) for seat, _ in timed]
         peak, bandwidth = Entrant("peak", call), Entrant("copy", self.copy)
-        begin, seconds = self.now(), self.options.seconds
+        now = self.clock.now
+        begin, seconds = now(), self.options.seconds
         look = begin + seconds  # is anything noisy?
         placements: list[int] = []
         for placement in range(PLACEMENTS * LONGER):
             if placement:
-                self._renew(timed, entrants)
-            done = rotate([*entrants, peak, bandwidth], LEAST_ROUNDS, begin + seconds * (placement + 1) / PLACEMENTS, self.now,
-                          first=len(placements))
-            placements += [placement] * done
-            if placement + 1 < LEAST_PLACEMENTS or self.now() < look:
+                _renew(timed, entrants)
+            end = begin + seconds * (placement + 1) / PLACEMENTS
+            placements += [placement] * rotate([*entrants, peak, bandwidth], LEAST_ROUNDS, end, self.clock, len(placements),
+                                               self.watch)
+            if placement + 1 < LEAST_PLACEMENTS or now() < look:
                 continue
-            if self.now() >= begin + seconds * LONGER or not any(
+            if now() >= begin + seconds * LONGER or not any(
                     row.noisy for row in _with_samples(timed, entrants, peak, placements)):
                 break
             look += seconds / 2
@@ -157,13 +164,20 @@ class _Bench:
         lost = [LeftOut(problem, entrant.name, entrant.lost) for entrant in entrants if entrant.lost is not None]
         return rows, lost, Peak(tuple(peak.samples), method, tuple(bandwidth.samples), self.copy.method)
 
-    def _renew(self, timed: Sequence[tuple[Seat, Row]], entrants: Sequence[Entrant]) -> None:
-        for (seat, _), entrant in zip(timed, entrants):
-            if entrant.lost is None:
-                try:
-                    seat.renew()
-                except Lost as lost:
-                    entrant.lost = str(lost)
+
+def _of_a_size(ready: Sequence[tuple[Seat, Row]]) -> list[tuple[Seat, Row]]:
+    """Those that take turns: one that needs as long as all others together would leave them few rounds."""
+    fastest = min((row.seconds for _, row in ready), default=0.0)
+    return [(seat, row) for seat, row in ready if row.seconds <= max(TURNS, SLOW * fastest)]
+
+
+def _renew(timed: Sequence[tuple[Seat, Row]], entrants: Sequence[Entrant]) -> None:
+    for (seat, _), entrant in zip(timed, entrants):
+        if entrant.lost is None:
+            try:
+                seat.renew()
+            except Lost as lost:
+                entrant.lost = str(lost)
 
 
 def _with_samples(timed: Sequence[tuple[Seat, Row]], entrants: Sequence[Entrant], peak: Entrant,
@@ -174,5 +188,3 @@ def _with_samples(timed: Sequence[tuple[Seat, Row]], entrants: Sequence[Entrant]
     return [row.measured(samples, placements, None if reference is None else ratios(reference, samples, placements),
                          ratios([row.problem.flops / seconds for seconds in samples], peak.samples, placements))
             for row, samples in there]
-
-

@@ -7,12 +7,17 @@ rounds, with a bootstrap interval.
 Where arrays happen to lie in memory makes a call faster or slower too, for as long as they lie there. So rounds come in
 placements: after some rounds everybody gets fresh memory. The bootstrap resamples placements first and rounds within them,
 so that its interval covers what another run, with other placements, would find.
+
+Other work on the machine, in other virtual machines too, takes half of a cache or a whole core away for milliseconds to
+seconds. A watch, the same small work each time, runs between any two blocks; a block beside which it was slow is repeated.
+That says nothing about the contender, so it favours nobody.
 """
 
 from __future__ import annotations
 
 import gc
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,13 +25,20 @@ from typing import Protocol
 
 import numpy as np
 
-BLOCK = 0.020  # seconds: long enough to time, short enough that a round fits between two changes of the clock
+BLOCK = 0.010  # seconds: long enough to time, short enough that a round fits between two changes of the clock
+PARTS = 8  # of a block: the lower quartile of them is its time, so that interruptions of some milliseconds do not count
+WARM = 0.002  # seconds of calls before a block: they wake the threads and refill the caches
 NOISY = 0.05  # width of a 95 % interval, relative to its middle
+SLOWER = 1.07  # than its usual time: what the watch takes for a disturbance
+TRIES = 5  # of a block; where none is undisturbed, the least disturbed counts
+_REMEMBERED = 300  # times of the watch
+_WAIT = 0.2  # seconds for quiet to come back
 _RESAMPLES = 1000
 
 
 class Clock(Protocol):
     def now(self) -> float: ...  # seconds
+    def sleep(self, seconds: float) -> None: ...
     def settle(self) -> None: ...  # return once nothing else of this process uses the CPU
 
 
@@ -34,6 +46,7 @@ class WallClock:
     """The real one."""
 
     now = staticmethod(time.perf_counter)
+    sleep = staticmethod(time.sleep)
 
     def settle(self, patience: float = 1.0) -> None:
         """Sleep until the process is idle: thread pools spin after a call (OpenBLAS 0.11 s), on the cores the next needs."""
@@ -59,6 +72,34 @@ class Entrant:
     lost: str | None = None  # why it takes no turns any more; its samples mean nothing then
 
 
+class Watch:
+    """Tells whether the machine is undisturbed.
+
+    Args:
+        work: seconds of the same small work each time.
+    """
+
+    def __init__(self, work: Callable[[], float], clock: Clock) -> None:
+        self._work, self._clock = work, clock
+        self._times: deque[float] = deque((work() for _ in range(20)), _REMEMBERED)
+        self.slowness = 1.0  # at the latest look
+        self.repeated = 0  # blocks
+
+    def look(self) -> float:
+        """How many times slower than usual the machine is now. Usual is what a fifth of the latest times are, so that it
+        follows a drifting clock."""
+        taken = self._work()
+        self._times.append(taken)
+        self.slowness = taken / float(np.percentile(self._times, 20))
+        return self.slowness
+
+    def wait(self) -> None:
+        """Until it is quiet again, for a while."""
+        end = self._clock.now() + _WAIT
+        while self.look() > SLOWER and self._clock.now() < end:
+            self._clock.sleep(0.003)
+
+
 def calls_per_block(call: Callable[[], object], clock: Clock) -> int:
     """How many calls fill a block of about `BLOCK` seconds. Doubles until the clock can be trusted."""
     calls = 1
@@ -75,31 +116,40 @@ def calls_per_block(call: Callable[[], object], clock: Clock) -> int:
 
 def block(call: Callable[[], object], calls: int, clock: Clock) -> float:
     """Seconds per call of one block."""
-    if calls > 1:
-        call()  # wakes the threads and refills the caches; a call that fills a block alone hardly notices
+    warm = clock.now() + WARM
+    while calls > 1:  # a call that fills a block alone needs none
+        call()
+        if clock.now() >= warm:
+            break
+    parts = min(calls, PARTS)
+    times = []
     with _no_garbage_collection():
-        start = clock.now()
-        for _ in range(calls):
-            call()
-        return (clock.now() - start) / calls
+        for part in range(parts):
+            count = calls * (part + 1) // parts - calls * part // parts
+            start = clock.now()
+            for _ in range(count):
+                call()
+            times.append((clock.now() - start) / count)
+    return sorted(times)[(parts - 1) // 4]
 
 
-def rotate(entrants: Sequence[Entrant], least: int, end: float, now: Callable[[], float], first: int = 0) -> int:
-    """Let all take turns for `least` rounds and on until `now()` reaches `end`; the number of rounds. `first` counts those of
+def rotate(entrants: Sequence[Entrant], least: int, end: float, clock: Clock, first: int = 0,
+           watch: Watch | None = None) -> int:
+    """Let all take turns for `least` rounds and on until the clock shows `end`; the number of rounds. `first` counts those of
     earlier calls.
 
     The order rotates, and every other round runs backwards, so that nobody always follows the same neighbour. Whoever gets
     lost no longer takes part.
     """
     done = 0
-    while done < least or now() < end:
+    while done < least or clock.now() < end:
         taking_part = [entrant for entrant in entrants if entrant.lost is None]
         if not taking_part:
             break
         turn = first + done
         shift = turn // 2 % len(taking_part)
         order = [*taking_part[shift:], *taking_part[:shift]]
-        values = [(entrant, _turn(entrant)) for entrant in (order if turn % 2 == 0 else order[::-1])]
+        values = [(entrant, _turn(entrant, watch)) for entrant in (order if turn % 2 == 0 else order[::-1])]
         for entrant, value in values:  # whole rounds only: Ctrl-C must not leave lists of different lengths
             if value is not None:
                 entrant.samples.append(value)
@@ -107,9 +157,20 @@ def rotate(entrants: Sequence[Entrant], least: int, end: float, now: Callable[[]
     return done
 
 
-def _turn(entrant: Entrant) -> float | None:
+def _turn(entrant: Entrant, watch: Watch | None) -> float | None:
+    """One block, undisturbed if possible; None: the entrant got lost."""
     try:
-        return entrant.block()
+        if watch is None:
+            return entrant.block()
+        tried: list[tuple[float, float]] = []  # how slow the machine was beside it, value
+        while len(tried) < TRIES:
+            before, value, after = watch.slowness, entrant.block(), watch.look()
+            tried.append((max(before, after), value))
+            if tried[-1][0] <= SLOWER:
+                break
+            watch.repeated += 1
+            watch.wait()
+        return min(tried)[1]
     except Lost as lost:
         entrant.lost = str(lost)
         return None

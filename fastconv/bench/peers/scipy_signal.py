@@ -17,6 +17,8 @@ from ...problem import ConvProblem
 from . import Bound
 from .common import library, missing, pads, refuses_extras
 
+_PLANES = 1024  # nobody would use it for more; a layer of a network has thousands
+
 
 @dataclass
 class Scipy:
@@ -38,6 +40,8 @@ class Scipy:
     def refuses(self, problem: ConvProblem) -> str | None:
         if max(problem.stride) > 1 or max(problem.dilation) > 1:
             return "scipy has neither stride nor dilation"
+        if problem.batch * problem.out_channels * problem.in_channels // problem.groups > _PLANES:
+            return f"scipy convolves plane by plane, and these are more than {_PLANES}"
         return refuses_extras(problem)
 
     def bind(self, problem: ConvProblem, arrays: Arrays) -> Bound:

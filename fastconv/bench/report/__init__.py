@@ -29,6 +29,8 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
     if fail and len(paths) < 2:
         raise ValueError("--fail-on-regression needs two records of one machine, got one")
     loaded = records.read_all(paths)
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
     compared = [changes.compare(old, new) for old, new in changes.pairs(loaded)]
     if fail and not compared:
         raise ValueError("--fail-on-regression needs two records of one machine with the same threads, and these are of "
