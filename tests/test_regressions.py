@@ -141,13 +141,25 @@ def test_a_planted_regression_is_found_in_records_and_nothing_else(tmp_path, see
 
 def test_noisy_rows_and_estimates_get_no_verdict_but_are_listed(tmp_path):
     def noisy(data):
+        generator = np.random.default_rng(5)
         for entry in data["benchmarks"]:
-            entry["extra_info"]["noisy"] = entry["extra_info"]["contender"] == "cython"
+            if entry["extra_info"]["contender"] == "cython":
+                entry["stats"]["data"] = [t * math.exp(generator.normal(0, 0.6)) for t in entry["stats"]["data"]]
 
     found = pair(tmp_path, 0, {("cython", "winograd"): 1.5}, noisy)
     assert not found.judgement.regression
-    reasons = {(item.contender, item.reason) for item in found.unjudged}
-    assert ("cython", "noisy") in reasons and ("naive", "an estimate, not measured") in reasons
+    reasons = {(item.contender, item.reason.partition(" to within")[0]) for item in found.unjudged}
+    assert ("cython", "noisy: known") in reasons and ("naive", "an estimate, not measured") in reasons
+    assert not any(shift.contender == "cython" for shift, _ in found.judgement.rows)
+
+
+def test_rows_flagged_as_noisy_still_tell_something_of_their_group(tmp_path):
+    """The flag is for single figures, wider than 5 %; what a verdict needs is weighed by its error."""
+    def flagged(data):
+        for entry in data["benchmarks"]:
+            entry["extra_info"]["noisy"] = True
+
+    assert ("cython", "winograd") in groups(pair(tmp_path, 0, {("cython", "winograd"): 1.3}, flagged).judgement, SLOWER)
 
 
 def test_what_all_of_fastconv_shares_does_not_pass_as_the_machines_drift(tmp_path):

@@ -11,6 +11,7 @@ from ...problem import ConvProblem
 from .records import Measurement, Record
 from .regressions import Judgement, Shift, judge, level
 
+VAGUE = 0.05  # standard error from which a row tells nothing that a verdict needs
 CONTROLS = 3  # other contenders at least: the median of fewer is one of them, with its own luck
 
 
@@ -66,8 +67,11 @@ def _layer(problem: ConvProblem, old: Record, new: Record, shifts: list[Shift], 
             continue
         before, error = level(*_still(a, [calm[other][0] for other in controls]))
         after, other_error = level(*_still(b, [calm[other][1] for other in controls]))
+        if (wide := float(np.hypot(error, other_error))) > VAGUE:
+            unjudged.append(Unjudged(problem, name, b.seconds / a.seconds, f"noisy: known to within {2 * wide:.0%} only"))
+            continue
         algorithm = b.algorithm if a.algorithm == b.algorithm else f"{a.algorithm} → {b.algorithm}"
-        shifts.append(Shift(problem, name, algorithm, after - before - machine, float(np.hypot(error, other_error))))
+        shifts.append(Shift(problem, name, algorithm, after - before - machine, wide))
 
 
 def _unfit(a: Measurement, b: Measurement) -> str | None:
@@ -76,8 +80,6 @@ def _unfit(a: Measurement, b: Measurement) -> str | None:
         return "an estimate, not measured"
     if not (a.paired and b.paired):
         return "one call, which took no turns"
-    if a.noisy or b.noisy:
-        return "noisy"
     return None
 
 
