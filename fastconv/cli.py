@@ -143,7 +143,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     except ImportError:
         raise Unavailable("fastconv bench needs rich: pip install 'fastconv[bench]'") from None
     output = Output(arguments.json, arguments.chart, machine.describe())
-    with _progress(len(work.problems)) as progress:
+    with settings.config(num_threads=threads), _progress(len(work.problems)) as progress:
         def step(results: Results, text: str) -> None:
             progress(len(results.problems), text)
             output.keep(results)
