@@ -169,7 +169,8 @@ def _work(arguments: argparse.Namespace) -> Work:
     if arguments.generate is not None:
         problems += generate.generate(arguments.generate, arguments.seed)
         generated = [f"generated {arguments.generate}, seed {arguments.seed}"]
-    return Work(problems, (*asked, *generated), suites.networks(asked))
+    networks = {suites.title(source): layers for source, layers in suites.networks(asked).items()}
+    return Work(problems, (*map(suites.title, asked), *generated), networks)
 
 
 def _compare(arguments: argparse.Namespace) -> int:

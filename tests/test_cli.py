@@ -142,6 +142,16 @@ def test_generated_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "problems to generate must be positive, got 0" in fails(capsys, "bench", "--generate", "0")
 
 
+def test_records_tell_no_folders(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    suite, path = tmp_path / "mine.txt", tmp_path / "x.json"
+    suite.write_text(TINY.replace('tiny"', 'tiny*2"') + "\n")
+    assert cli.main(["bench", str(suite), "--backend", "im2col", "--seconds", "0.05", "--json", str(path)]) == 0
+    assert str(tmp_path) not in path.read_text()
+    read = json.loads(path.read_text())
+    assert read["suites"] == ["mine.txt"] and list(read["networks"]) == ["mine.txt"]
+
+
 def test_a_folder_that_went_away_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rich")

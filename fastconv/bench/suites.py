@@ -50,6 +50,11 @@ def networks(sources: Iterable[str]) -> dict[str, list[ConvProblem]]:
     return {source: parse(*text) for source, text in texts.items() if any(map(_COUNT.search, _lines(text[0]).values()))}
 
 
+def title(source: str) -> str:
+    """A source's name in records, which tell no paths: that of a file without its folders."""
+    return source if _LIKE_A_PROBLEM.match(source) else Path(source).name
+
+
 def parse(text: str, source: str) -> list[ConvProblem]:
     """The problems of a suite's text; `source` names it in messages."""
     problems = []
