@@ -81,8 +81,8 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--peers", action="store_true", help="against every other library that is installed")
     bench.add_argument("--threads", type=int, metavar="N",
                        help="threads per call (default: FASTCONV_NUM_THREADS, or all physical cores)")
-    bench.add_argument("--seconds", type=float, default=3.0, metavar="S", help="timing per problem, up to four times as much "
-                       "where figures are noisy (default: 3)")
+    bench.add_argument("--seconds", type=float, default=2.0, metavar="S", help="timing per problem, up to four times as much "
+                       "where figures are noisy (default: 2)")
     bench.add_argument("--timeout", type=float, default=120.0, metavar="S",
                        help="end a contender that gives no answer for so long (default: 120; ignored with --all)")
     bench.add_argument("--all", action="store_true", help="run also what takes longer than --seconds in one call, instead of "

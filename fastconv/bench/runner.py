@@ -29,7 +29,7 @@ class Options:
     """How to run: `seconds` of timing per problem; a call that takes longer is estimated, unless `everything` is set."""
 
     threads: int = 1
-    seconds: float = 3.0
+    seconds: float = 2.0
     everything: bool = False
     patience: float = 120.0  # seconds after which a contender that does not answer is ended (not where everything runs)
 
