@@ -243,7 +243,7 @@ def test_records_have_the_documented_fields(results: Results, tmp_path: Path) ->
     record.write(path, results, machine.describe())
     read = json.loads(path.read_text())
     assert {"machine_info", "commit_info", "benchmarks", "datetime", "version", "peaks", "left_out", "interrupted", "format",
-            "threads", "suites", "networks", "asked"} == set(read)
+            "threads", "suites", "networks", "asked", "repeated"} == set(read)
     assert read["networks"] == {"net": [[SMALL.text, 1], [OTHER.text, 3]]}
     assert read["format"] == record.FORMAT and read["asked"] == 3
     assert len(read["benchmarks"]) == 9 and len(read["left_out"]) == 3 and len(read["peaks"]) == 3
@@ -298,11 +298,13 @@ def test_ctrl_c_keeps_what_was_measured(clock: FakeClock) -> None:
 
 def test_tables_show_everything(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
     table = pytest.importorskip("fastconv.bench.table")
+    results.repeated = 7
     table.show(results, table.console())
     text = capsys.readouterr().out
     assert "\x1b" not in text, "no colours outside a terminal"
     for part in ("small", "other x3", "wrong result", "estimate: ~", "4.00x", "direct/fake",
-                 "geometric mean over im2col: fast 4.00x", "100 GFLOP/s", "net, all 4 convolutions: fast "):
+                 "geometric mean over im2col: fast 4.00x", "100 GFLOP/s", "net, all 4 convolutions: fast ",
+                 "one-time costs", "fake on 1", "7 blocks timed again"):
         assert part in text, part
 
 

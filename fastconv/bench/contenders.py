@@ -21,6 +21,7 @@ from ..errors import Unavailable, Unsupported
 from ..plan import plan
 from ..problem import ConvProblem
 from . import peers
+from .peers.common import pads
 
 PREPARED = "/prepared"
 _CALLS = (ops.conv1d, ops.conv2d, ops.conv3d)
@@ -112,7 +113,7 @@ class BackendContender:
 
     def _arguments(self, problem: ConvProblem) -> dict[str, Any]:
         return dict(
-            stride=problem.stride, padding=tuple((low, max(high, 0)) for low, high in problem.padding),
+            stride=problem.stride, padding=pads(problem),
             dilation=problem.dilation, groups=problem.groups, padding_mode=problem.padding_mode, layout=problem.layout,
             activation=_as_written(problem), backend=self.backend, algorithm=self.asked, accuracy=problem.accuracy)
 

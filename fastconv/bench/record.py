@@ -31,7 +31,8 @@ of_peak, of_peak_interval the share of the peak measured in the same rounds, lik
 
 Beside pytest-benchmark's keys, `format` is the version of all this; `threads`; `suites` what was asked for, with `asked`
 problems; `networks` the layers of those that are networks, as [problem, count]; `peaks` has what the machine could do beside
-each problem, round by round; `left_out` who got no number and why; `interrupted` says whether the run was ended early.
+each problem, round by round; `left_out` who got no number and why; `repeated` how many
+blocks were timed again, as other work disturbed the machine beside them; `interrupted` whether the run was ended early.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def build(results: Results, machine: dict[str, Any]) -> dict[str, Any]:
         "suites": list(results.suites),
         "networks": {name: [[layer.text, layer.count] for layer in layers] for name, layers in results.networks.items()},
         "asked": results.asked,
+        "repeated": results.repeated,
         "interrupted": results.interrupted,
         "peaks": [
             {"problem": problem.text, "flops": peak.flops, "flops_method": peak.method, "bandwidth": peak.bandwidth,

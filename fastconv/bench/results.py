@@ -110,6 +110,7 @@ class Results:
     networks: dict[str, list[ConvProblem]] = field(default_factory=dict)  # layers, with their counts, by suite
     asked: int = 0  # problems
     seconds: float = 0.0
+    repeated: int = 0  # blocks, as the machine was disturbed beside them
     interrupted: bool = False
 
     def of(self, problem: ConvProblem) -> list[Row]:

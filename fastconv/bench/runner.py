@@ -139,6 +139,7 @@ class _Bench:
         self.results.rows += sorted(rows, key=lambda row: order[row.contender])
         self.results.left_out += left_out
         self.results.problems.append(problem)
+        self.results.repeated = 0 if self.watch is None else self.watch.repeated
 
     def _take_turns(self, problem: ConvProblem, timed: Sequence[tuple[Seat, Row]]) -> tuple[list[Row], list[LeftOut], Peak]:
         call, method = probes.peak(problem.dtype, self.options.threads)

@@ -131,6 +131,8 @@ def summary(results: Results) -> list[str]:
     noisy = sum(row.noisy for row in results.rows)
     if noisy:
         lines.append(f"{noisy} of {_plural(len(results.rows), 'figure')} noisy: other work on this machine disturbs them")
+    if results.repeated:
+        lines.append(f"{_plural(results.repeated, 'block')} timed again, as the machine was disturbed beside them")
     if any(row.estimate for row in results.rows):
         lines.append("~ are estimates, or ratios to one, or of calls that did not take turns; --all runs everything")
     lines.append("times are medians of calls with inputs unchanged and, of backends, out= given; weights are packed in every "
