@@ -81,8 +81,8 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--peers", action="store_true", help="against every other library that is installed")
     bench.add_argument("--threads", type=int, metavar="N",
                        help="threads per call (default: FASTCONV_NUM_THREADS, or all physical cores)")
-    bench.add_argument("--seconds", type=float, default=2.0, metavar="S", help="timing per problem, up to four times as much "
-                       "where figures are noisy (default: 2)")
+    bench.add_argument("--seconds", type=float, default=1.5, metavar="S", help="timing per problem, up to nine times as much "
+                       "where figures are noisy (default: 1.5)")
     bench.add_argument("--timeout", type=float, default=120.0, metavar="S",
                        help="end a contender that gives no answer for so long (default: 120; ignored with --all)")
     bench.add_argument("--all", action="store_true", help="run also what takes longer than --seconds in one call, instead of "
@@ -143,9 +143,9 @@ def _bench(arguments: argparse.Namespace) -> int:
     except ImportError:
         raise Unavailable("fastconv bench needs rich: pip install 'fastconv[bench]'") from None
     output = Output(arguments.json, arguments.chart, machine.describe())
-    with settings.config(num_threads=threads), _progress(len(work.problems)) as progress:
+    with settings.config(num_threads=threads), _progress() as progress:
         def step(results: Results, text: str) -> None:
-            progress(len(results.problems), text)
+            progress(results.share, text)
             output.keep(results)
 
         results = runner.run(work, chosen, options, step)
@@ -154,7 +154,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         table.show(results, table.console(output.text))
         print(written, file=output.text)
     if results.interrupted:
-        print(f"interrupted after {len(results.problems)} of {len(work.problems)} problems", file=sys.stderr)
+        measured = f"{len(results.problems)} of {len(work.problems)}"
+        print(f"interrupted; {measured} problems have figures", file=sys.stderr)
         return _INTERRUPTED
     return 1 if any(not out.reason.startswith("refuses") for out in results.left_out) else 0
 
@@ -182,12 +183,12 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int, str], None]]:
-    """A bar with the time left, on a terminal's stderr; what is yielded takes how many are done and what comes next."""
+def _progress() -> Iterator[Callable[[float, str], None]]:
+    """A bar with the time left, on a terminal's stderr; what is yielded takes the share that is done and what comes next."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=1.0)
         yield lambda done, text: bar.update(task, completed=done, description=text)

@@ -70,7 +70,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
     def peak(dtype: str, threads: int):
         def measure() -> float:
-            made.time += 0.01
+            made.time += made.probe
             return 1e11
 
         return measure, "fake"
@@ -134,6 +134,59 @@ def test_noisy_problems_get_more_rounds(clock: FakeClock) -> None:
     calm = run([SMALL], [FakeContender("im2col", clock, 1e6)], clock).rows[0]
     wild = run([SMALL], [Jittery("im2col", clock, 1e6)], clock).rows[0]
     assert wild.noisy and not calm.noisy and len(wild.samples) > 2 * len(calm.samples)
+
+
+class Lives(Local):
+    """Notes who starts anew, and where."""
+
+    log: list[str]
+
+    def admit(self, problem: ConvProblem):
+        self.log.append(problem.name)
+        return super().admit(problem)
+
+    def close(self) -> None:
+        self.log.append("end")
+
+
+def run_lives(contenders, clock: FakeClock, progress=lambda results, text: None) -> tuple[Results, list[str]]:
+    log: list[str] = []
+
+    def seat(contender, options: runner.Options) -> Lives:
+        made = Lives(contender, options.limits, clock)
+        made.log = log
+        return made
+
+    work = runner.Work([SMALL, OTHER])
+    return runner.run(work, contenders, runner.Options(seconds=1.0), progress, seat, clock), log
+
+
+def test_every_pass_has_processes_of_its_own(clock: FakeClock) -> None:
+    results, log = run_lives([FakeContender("im2col", clock, 1e6)], clock)
+    assert " ".join(log).split(" end")[:3] == ["small other", " small other", ""], "and no more, as nothing is noisy"
+    assert [row.problem.name for row in results.rows] == ["small", "other"] and results.problems == [SMALL, OTHER]
+    assert len(set(results.rows[0].placements)) == runner.PLACEMENTS
+
+
+def test_what_differs_between_processes_widens_the_interval(clock: FakeClock) -> None:
+    class Lucky(FakeContender):
+        def enter(self, problem: ConvProblem, arrays) -> Entry:
+            self.rate = 1e6 if len(self.inputs) % 4 < 2 else 1.2e6
+            return super().enter(problem, arrays)
+
+    row = run([SMALL], [Lucky("im2col", clock, 1e6)], clock).rows[0]
+    assert len(set(row.placements)) > runner.PLACEMENTS, "and more passes could not help it"
+    assert row.noisy and row.of_peak is not None and row.of_peak.high == pytest.approx(1.2 * row.of_peak.low)
+
+
+def test_ctrl_c_in_the_second_pass_keeps_all_figures_of_the_first(clock: FakeClock) -> None:
+    def progress(results: Results, text: str) -> None:
+        if results.share > 0.35:
+            raise KeyboardInterrupt
+
+    results, _ = run_lives([FakeContender("im2col", clock, 1e6)], clock, progress)
+    assert results.interrupted and sorted(row.problem.name for row in results.rows) == ["other", "small"]
+    assert len({len(row.samples) for row in results.rows}) == 2 and results.share == 0.75 / runner.LONGER
 
 
 def test_who_turns_out_wrong_later_gets_no_number(clock: FakeClock) -> None:
@@ -233,9 +286,10 @@ def test_compilation_is_not_mistaken_for_slowness(clock: FakeClock) -> None:
 
 @pytest.fixture
 def results(clock: FakeClock) -> Results:
-    contenders = [FakeContender("fast", clock, 4e6), FakeContender("im2col", clock, 1e6), FakeContender("naive", clock, 1e4),
-                  FakeContender("wrong", clock, 1e6, error=1.0)]
-    return run([SMALL, OTHER, LARGE], contenders, clock, seconds=300.0)
+    contenders = [FakeContender("fast", clock, 4e7), FakeContender("im2col", clock, 1e7), FakeContender("naive", clock, 1e5),
+                  FakeContender("wrong", clock, 1e7, error=1.0)]
+    clock.probe = 1.0
+    return run([SMALL, OTHER, LARGE], contenders, clock, seconds=30.0)
 
 
 def test_records_have_the_documented_fields(results: Results, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.time = 0.0
+        self.probe = 0.01  # seconds that a probe takes
 
     def now(self) -> float:
         return self.time
@@ -78,13 +79,13 @@ def test_everyone_takes_each_place_in_turn() -> None:
     entrants = [timing.Entrant(name, lambda name=name: order.append(name) or 1.0) for name in "abc"]
     timing.rotate(entrants, 4, 0.0, clock)
     timing.rotate(entrants, 2, 0.0, clock, first=4)
-    rounds = ["".join(order[i:i + 3]) for i in range(0, 18, 3)]
-    assert rounds == ["abc", "cba", "bca", "acb", "cab", "bac"]
+    sweeps = ["".join(order[i:i + 3]) for i in range(0, len(order), 3)]
+    assert sweeps == ["abc", "cba", "bca", "acb", "cab", "bac"] * (timing.SWEEPS * 6 // 6)
 
 
 def test_rounds_stop_when_the_time_is_up() -> None:
     clock = FakeClock()
-    assert timing.rotate([entrant("a", clock, 0.1)], 5, 1.0, clock) == pytest.approx(10, abs=1)
+    assert timing.rotate([entrant("a", clock, 0.1)], 2, 3.0, clock) == pytest.approx(10, abs=1)
     assert timing.rotate([entrant("a", clock, 10.0)], 5, 1.0, clock) == 5
 
 
@@ -93,7 +94,7 @@ def test_interrupted_rounds_leave_samples_of_equal_length() -> None:
 
     def interrupt() -> float:
         count[0] += 1
-        if count[0] == 3:
+        if count[0] == 3 * timing.SWEEPS - 1:
             raise KeyboardInterrupt
         return 1.0
 
@@ -108,13 +109,13 @@ def test_whoever_gets_lost_does_not_stop_the_others() -> None:
 
     def lose() -> float:
         count[0] += 1
-        if count[0] == 3:
+        if count[0] == 2 * timing.SWEEPS + 1:
             raise timing.Lost("crashed")
         return 1.0
 
     a, b, c = entrant("a", clock, 0.1), timing.Entrant("b", lose), entrant("c", clock, 0.2)
     assert timing.rotate([a, b, c], 6, 0.0, clock) == 6
-    assert b.lost == "crashed" and count[0] == 3
+    assert b.lost == "crashed" and count[0] == 2 * timing.SWEEPS + 1
     assert len(a.samples) == len(c.samples) == 6 and timing.ratios(c.samples, a.samples).middle == pytest.approx(2)
     alone = timing.Entrant("alone", lose, lost="before")
     assert timing.rotate([alone], 6, 0.0, clock) == 0
@@ -152,7 +153,9 @@ def test_a_machine_that_never_calms_down_is_measured_all_the_same() -> None:
     assert a.samples[0] == 1.0 and a.samples[2] == 3.0 and watch.repeated >= timing.TRIES - 1
 
 
-def test_of_disturbed_blocks_the_least_disturbed_counts() -> None:
+def test_of_disturbed_blocks_the_least_disturbed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "SWEEPS", 1)
+    monkeypatch.setattr(timing, "TRIES", 5)
     clock, slowness = FakeClock(), iter([*[1.0] * 20, 2.0, 2.0, 1.5, 1.5, 1.2, 1.3, *[9.0] * 100])
     watch = timing.Watch(lambda: next(slowness), clock)
     timing_of = iter([10.0, 20.0, 30.0, 40.0, 50.0])
@@ -160,6 +163,15 @@ def test_of_disturbed_blocks_the_least_disturbed_counts() -> None:
     a = timing.Entrant("a", lambda: next(timing_of))
     timing.rotate([a], 1, 0.0, clock, watch=watch)
     assert a.samples == [20.0], "at 1.5 before and after"
+
+
+def test_the_best_of_a_round_counts() -> None:
+    clock = FakeClock()
+    a, rate = entrant("a", clock, 3.0, 1.0, 2.0), iter([5.0, 7.0, 6.0] * 4)
+    b = timing.Entrant("b", lambda: next(rate), best=max)
+    assert timing.SWEEPS == 3 and timing.rotate([a, b], 4, 0.0, clock) == 4
+    assert a.samples == [1.0] * 4 and b.samples == [7.0] * 4
+
 
 def test_the_watch_follows_a_drifting_clock() -> None:
     clock, taken = FakeClock(), [1.0]

@@ -220,7 +220,7 @@ def test_ctrl_c_keeps_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[s
     code = cli.main(["bench", TINY, TINY.replace("mb1", "mb3"), "--backend", "naive", "--seconds", "0.05", "--json",
                      str(record)])
     output = capsys.readouterr()
-    assert code == 130 and "interrupted after 1 of 2 problems" in output.err and "tiny" in output.out
+    assert code == 130 and "interrupted; 1 of 2 problems have figures" in output.err and "tiny" in output.out
     read = json.loads(record.read_text())
     assert read["interrupted"] is True and len(read["benchmarks"]) == 1
 

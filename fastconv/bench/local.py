@@ -95,14 +95,14 @@ class Local:
         arrays = Arrays._make(None if array is None else memory.fresh(array) for array in self._arrays)
         self._entry = self.contender.enter(self._reference.problem, arrays)
         del old
-        timing.block(self._entry.call, self._calls, self._clock)  # the first pass over new memory is not what counts
+        timing.block(self._entry.call, max(1, self._calls), self._clock)  # the first pass over new memory is not what counts
         reason = self._reference.wrong(self._entry.result())
         if reason is not None:
             raise Lost(reason)
 
     def block(self) -> float:
         """Seconds per call."""
-        return timing.block(self._entry.call, self._calls, self._clock)
+        return timing.block(self._entry.call, max(1, self._calls), self._clock)
 
     def leave(self) -> None:
         """Forget the problem and its memory."""

@@ -111,7 +111,17 @@ class Results:
     asked: int = 0  # problems
     seconds: float = 0.0
     repeated: int = 0  # blocks, as the machine was disturbed beside them
+    share: float = 0.0  # of the run that is done
     interrupted: bool = False
+
+    def add(self, problem: ConvProblem, rows: Sequence[Row], left_out: Sequence[LeftOut], peak: Peak | None) -> None:
+        """What is known of a problem, in place of what was known before."""
+        if not any(known is problem for known in self.problems):
+            self.problems.append(problem)
+        self.rows = [row for row in self.rows if row.problem is not problem] + list(rows)
+        self.left_out = [out for out in self.left_out if out.problem is not problem] + list(left_out)
+        if peak is not None:
+            self.peaks[problem] = peak
 
     def of(self, problem: ConvProblem) -> list[Row]:
         return [row for row in self.rows if row.problem is problem]

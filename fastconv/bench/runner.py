@@ -1,4 +1,8 @@
-"""Runs contenders on problems: verify, estimate what would take too long, time the rest in rotation."""
+"""Runs contenders on problems: verify, estimate what would take too long, time the rest in rotation.
+
+The problems are gone through more than once, each time with new processes: some layers are ten percent faster or slower for as
+long as a process lives, and a noisy minute should not be all that a problem gets. Those that are still noisy get more passes.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,27 @@ from ..problem import ConvProblem
 from . import probes
 from .admission import Admission, Limits
 from .contenders import Contender
+from .course import Course, Timed
 from .remote import Remote
-from .results import LeftOut, Peak, Results, Row
-from .timing import Clock, Entrant, Lost, WallClock, Watch, ratios, rotate
+from .results import LeftOut, Results, Row
+from .timing import Clock, Entrant, Lost, WallClock, Watch, rotate
 
 REFERENCE = "im2col"
+PASSES = 2  # over all problems, each with new processes
+MORE_PASSES = 4  # twice as long, for problems with noisy figures only ...
+LONGER = 2  # and only until the run has taken so many times the time of the usual passes
 TURNS = 0.05  # seconds: a call that takes longer takes turns only if it is less than ...
 SLOW = 20  # times slower than the fastest
-PLACEMENTS = 4  # fresh memory for everybody so often within the time of a problem
-LEAST_PLACEMENTS, LEAST_ROUNDS = 3, 2  # and rounds in each
-LONGER = 4  # so many times the time where a figure is still noisy
+PLACEMENTS = 4  # fresh memory for everybody so often in a problem's time
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: `seconds` of timing per problem; a call that takes longer is estimated, unless `everything` is set."""
+    """How to run: `seconds` of timing per problem, up to nine times that where figures stay noisy; a call that takes longer is
+    estimated, unless `everything` is set."""
 
     threads: int = 1
-    seconds: float = 2.0
+    seconds: float = 1.5
     everything: bool = False
     patience: float = 120.0  # seconds after which a contender that does not answer is ended (not where everything runs)
 
@@ -78,7 +85,8 @@ def run(work: Work, contenders: Sequence[Contender], options: Options,
         clock: what times; None: the real one.
     """
     clock = clock or WallClock()
-    results = Results(options.threads, REFERENCE, suites=work.suites, networks=work.networks, asked=len(work.problems))
+    courses = [Course(problem) for problem in dict.fromkeys(work.problems)]
+    results = Results(options.threads, REFERENCE, suites=work.suites, networks=work.networks, asked=len(courses))
     begin = clock.now()
     with settings.config(num_threads=options.threads), contextlib.ExitStack() as stack:
         bench = _Bench(options, stack.enter_context(contextlib.closing(probes.Copy(options.threads))), clock, results)
@@ -86,9 +94,21 @@ def run(work: Work, contenders: Sequence[Contender], options: Options,
             for contender in contenders:
                 progress(results, f"starting {contender.name}")
                 bench.add(stack.enter_context(contextlib.closing((seat or remote)(contender, options))))
-            for problem in work.problems:
-                progress(results, problem.name or problem.text)
-                bench.measure(problem)
+            for number in range(PASSES):
+                for index, course in enumerate(courses):
+                    results.share = (number + index / len(courses)) / PASSES / LONGER
+                    progress(results, course.problem.name or course.problem.text)
+                    bench.measure(course, PLACEMENTS // PASSES)
+                bench.end_processes()
+            usual = clock.now() - begin
+            for _ in range(MORE_PASSES):
+                for course in filter(bench.noisy, courses):
+                    results.share = min(1.0, (clock.now() - begin) / usual / LONGER)
+                    if results.share < 1:
+                        progress(results, course.problem.name or course.problem.text)
+                        bench.measure(course, PLACEMENTS)
+                bench.end_processes()
+            results.share = 1.0
             progress(results, "")
         except KeyboardInterrupt:
             results.interrupted = True
@@ -101,7 +121,7 @@ class _Bench:
 
     def __init__(self, options: Options, copy: probes.Copy, clock: Clock, results: Results) -> None:
         self.options, self.copy, self.clock, self.results = options, copy, clock, results
-        self.seats: list[Seat] = []
+        self.seats: dict[str, Seat] = {}
         self.absent: dict[str, str] = {}  # contenders that did not start, and why
         work = probes.small_work()
         self.watch = None if work is None else Watch(work, clock)
@@ -109,83 +129,70 @@ class _Bench:
     def add(self, seat: Seat) -> None:
         try:
             self.results.libraries[seat.name] = seat.start(self.options.threads)
-            self.seats.append(seat)
+            self.seats[seat.name] = seat
         except Lost as lost:
             self.absent[seat.name] = str(lost)
 
-    def measure(self, problem: ConvProblem) -> None:
-        """Everyone is checked first, then those that are fast enough take turns; results are added as a whole."""
-        left_out = [LeftOut(problem, name, reason) for name, reason in self.absent.items()]
-        rows: list[Row] = []
-        ready: list[tuple[Seat, Row]] = []
-        for seat in self.seats:
-            admission = seat.admit(problem) if problem.batch else Admission("refuses: an empty batch takes no time")
-            row = Row.of(problem, seat.contender, admission)
-            if admission.reason is not None:
-                left_out.append(LeftOut(problem, seat.name, admission.reason))
-            elif admission.calls:
-                ready.append((seat, row))
-            else:
-                rows.append(row)
-        timed = _of_a_size(ready)
-        if timed:
-            measured, lost, peak = self._take_turns(problem, timed)
-            rows, left_out = rows + measured, left_out + lost
-            self.results.peaks[problem] = peak
-        rows += [row for seat, row in ready if (seat, row) not in timed]
-        for seat in self.seats:
+    def end_processes(self) -> None:
+        """Each starts anew where it is needed next."""
+        for seat in self.seats.values():
+            seat.close()
+
+    def noisy(self, course: Course) -> bool:
+        """Whether more rounds would help."""
+        return any(row.noisy for row in self.results.of(course.problem))
+
+    def measure(self, course: Course, placements: int) -> None:
+        """Everyone is checked first, then those that are fast enough take turns."""
+        if course.open:
+            self._admit_again(course)
+        else:
+            self._admit(course)
+        if course.going:
+            self._take_turns(course, placements)
+        for seat in self.seats.values():
             seat.leave()
-        order = {seat.name: index for index, seat in enumerate(self.seats)}
-        self.results.rows += sorted(rows, key=lambda row: order[row.contender])
-        self.results.left_out += left_out
-        self.results.problems.append(problem)
+        order = {name: index for index, name in enumerate(self.seats)}
+        self.results.add(course.problem, sorted(course.rows(REFERENCE), key=lambda row: order[row.contender]),
+                         course.left_out, course.peak)
         self.results.repeated = 0 if self.watch is None else self.watch.repeated
 
-    def _take_turns(self, problem: ConvProblem, timed: Sequence[tuple[Seat, Row]]) -> tuple[list[Row], list[LeftOut], Peak]:
-        call, method = probes.peak(problem.dtype, self.options.threads)
-        entrants = [Entrant(seat.name, seat.block) for seat, _ in timed]
-        peak, bandwidth = Entrant("peak", call), Entrant("copy", self.copy)
-        now = self.clock.now
-        begin, seconds = now(), self.options.seconds
-        look = begin + seconds  # is anything noisy?
-        placements: list[int] = []
-        for placement in range(PLACEMENTS * LONGER):
+    def _admit(self, course: Course) -> None:
+        problem = course.problem
+        course.refused += [LeftOut(problem, name, reason) for name, reason in self.absent.items()]
+        ready: list[Row] = []
+        for seat in self.seats.values():
+            admission = seat.admit(problem) if problem.batch else Admission("refuses: an empty batch takes no time")
+            if admission.reason is not None:
+                course.refused.append(LeftOut(problem, seat.name, admission.reason))
+            else:
+                (ready if admission.calls else course.others).append(Row.of(problem, seat.contender, admission))
+        fastest = min((row.seconds for row in ready), default=0.0)
+        for row in ready:
+            if row.seconds <= max(TURNS, SLOW * fastest):
+                course.timed[row.contender] = Timed(row, Entrant(row.contender, self.seats[row.contender].block))
+            else:  # it needs as long as all others together, and would leave them few rounds
+                course.others.append(row)
+        course.start(probes.peak(problem.dtype, self.options.threads), (self.copy, self.copy.method))
+
+    def _admit_again(self, course: Course) -> None:
+        for entrant in course.going:
+            admission = self.seats[entrant.name].admit(course.problem)
+            if admission.reason is not None or admission.estimate:
+                entrant.lost = admission.reason or f"failed: a call took {admission.seconds:.3g} s in a later pass"
+
+    def _take_turns(self, course: Course, placements: int) -> None:
+        begin, first = self.clock.now(), course.placements[-1] + 1 if course.placements else 0
+        for placement in range(placements):
             if placement:
-                _renew(timed, entrants)
-            end = begin + seconds * (placement + 1) / PLACEMENTS
-            placements += [placement] * rotate([*entrants, peak, bandwidth], LEAST_ROUNDS, end, self.clock, len(placements),
-                                               self.watch)
-            if placement + 1 < LEAST_PLACEMENTS or now() < look:
-                continue
-            if now() >= begin + seconds * LONGER or not any(
-                    row.noisy for row in _with_samples(timed, entrants, peak, placements)):
-                break
-            look += seconds / 2
-        rows = _with_samples(timed, entrants, peak, placements)
-        lost = [LeftOut(problem, entrant.name, entrant.lost) for entrant in entrants if entrant.lost is not None]
-        return rows, lost, Peak(tuple(peak.samples), method, tuple(bandwidth.samples), self.copy.method)
+                self._renew(course)
+            end = begin + self.options.seconds * (placement + 1) / PLACEMENTS
+            rounds = rotate(course.entrants, 1, end, self.clock, len(course.placements), self.watch)
+            course.placements += [first + placement] * rounds
 
-
-def _of_a_size(ready: Sequence[tuple[Seat, Row]]) -> list[tuple[Seat, Row]]:
-    """Those that take turns: one that needs as long as all others together would leave them few rounds."""
-    fastest = min((row.seconds for _, row in ready), default=0.0)
-    return [(seat, row) for seat, row in ready if row.seconds <= max(TURNS, SLOW * fastest)]
-
-
-def _renew(timed: Sequence[tuple[Seat, Row]], entrants: Sequence[Entrant]) -> None:
-    for (seat, _), entrant in zip(timed, entrants):
-        if entrant.lost is None:
+    def _renew(self, course: Course) -> None:
+        for entrant in course.going:
             try:
-                seat.renew()
+                self.seats[entrant.name].renew()
             except Lost as lost:
                 entrant.lost = str(lost)
-
-
-def _with_samples(timed: Sequence[tuple[Seat, Row]], entrants: Sequence[Entrant], peak: Entrant,
-                  placements: Sequence[int]) -> list[Row]:
-    """The rows of those that are still there, with their figures so far."""
-    there = [(row, entrant.samples) for (_, row), entrant in zip(timed, entrants) if entrant.lost is None]
-    reference = next((samples for row, samples in there if row.contender == REFERENCE), None)
-    return [row.measured(samples, placements, None if reference is None else ratios(reference, samples, placements),
-                         ratios([row.problem.flops / seconds for seconds in samples], peak.samples, placements))
-            for row, samples in there]
