@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import activations
+from . import activations, fourier, winograd
 from .backends import Candidate, naive
 from .padding import index_map
 from .problem import ConvProblem
@@ -245,6 +245,35 @@ def _summed(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.nd
     return gamma(problem.taps + 3, problem.dtype) * magnitude + (problem.taps + 2) * _units(problem.dtype)[1]
 
 
+def _winograd(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """γ_n·κ·max|x|·Σ|w|, and the bound of direct for what is computed again or added.
+
+    κ is the product of the axes' amplifications (`winograd.amplification`). On its way a value is rounded at most a + 3 times
+    by each of the two transforms along an axis with a products, 4 times by that of the weights (their constants included), and
+    C + 1 times among C input channels. What is flushed to 0 on the way is amplified likewise.
+    """
+    tile = winograd.tile(problem)
+    kappa = math.prod(map(winograd.amplification, tile))
+    roundings = problem.in_channels // problem.groups + 1 + sum(2 * (winograd.size(m) + 3) + 4 for m in tile if m > 1)
+    weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max(initial=0.0)
+    transformed = gamma(roundings, problem.dtype) * kappa * (_largest(x) if x.size else 0.0) * float(weights)
+    return _summed(problem, magnitude, x, w) + transformed + kappa * _flushed(problem, x, w)
+
+
+def _fft(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """32·u·log2(n0·n1)·√C·max|x|·‖w‖₂, w being one input channel's of an output channel, on top of the bound of direct.
+
+    Not proven for all data: the transforms' roundings spread over a whole tile, and add up like independent ones. The root of
+    their mean square is about u·√log2(n)·‖x‖₂·‖w‖₂ / √n with ‖x‖₂ <= √n·max|x|, so 32 leaves 5 standard deviations and more.
+    """
+    size = math.prod(fourier.tile(problem))
+    finite = np.where(np.isfinite(w), w, 0).astype(np.float64)
+    norm = math.sqrt(float((finite**2).sum(axis=tuple(range(2, w.ndim))).max(initial=0.0)))
+    channels = math.sqrt(problem.in_channels // problem.groups)
+    spread = 32 * _units(problem.dtype)[0] * math.log2(size) * channels * (_largest(x) if x.size else 0.0) * norm
+    return _summed(problem, magnitude, x, w) + spread + size * _flushed(problem, x, w)
+
+
 def _unknown(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Other libraries, which may use Winograd or an FFT: 32·√max(K, 64)·u·S on top of the bound of direct.
 
@@ -267,7 +296,8 @@ def _tf32(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndar
 
 # one function per family: (problem, S, x, w) -> bound before the activation; the last two verify peers in the benchmark only
 BOUNDS: dict[str, Callable[[ConvProblem, np.ndarray, np.ndarray, np.ndarray], Any]] = {
-    "direct": _summed, "gemm": _summed, "im2col": _summed, "depthwise": _summed, "unknown": _unknown, "tf32": _tf32,
+    "direct": _summed, "gemm": _summed, "im2col": _summed, "depthwise": _summed, "winograd": _winograd,
+    "fft": _fft, "unknown": _unknown, "tf32": _tf32,
 }
 
 

@@ -23,7 +23,8 @@ def matrix(quick: bool = False) -> tuple[ConvProblem, ...]:
 
 @functools.cache
 def _matrix() -> tuple[ConvProblem, ...]:
-    geometries = [*_one_axis(), *_two_axes(), *_tails(), *_groups(), *_padding(), *_deep(), *_epilogues(), *_three_axes()]
+    geometries = [*_one_axis(), *_two_axes(), *_tails(), *_groups(), *_padding(), *_deep(), *_transformed(),
+                  *_epilogues(), *_three_axes()]
     return tuple(form for i, problem in enumerate(geometries) for form in _forms(problem, i))
 
 
@@ -105,6 +106,13 @@ def _groups() -> Iterator[ConvProblem]:
     yield _case("depthwise dilation", (7, 7), (11, 17), 3, padding=2, dilation=2, groups=7, padding_mode="replicate")
     yield _case("depthwise multiplier 2", (5, 10), (9, 7), 3, padding=1, groups=5)
     yield _case("depthwise multiplier 3", (9, 27), (6, 9), (3, 2), padding=((1, 1), (0, 1)), groups=9)
+    yield _case("depthwise 7x7", (3, 3), (15, 23), 7, padding=3, groups=3)
+    yield _case("depthwise 5x5 stride", (5, 5), (17, 19), 5, padding=2, stride=2, groups=5)
+    yield _case("depthwise 7x7 stride", (3, 3), (16, 17), 7, padding=3, stride=2, groups=3, residual=True)
+    yield _case("depthwise, strides 2, 1", (4, 4), (13, 18), 3, padding=1, stride=(2, 1), groups=4)
+    yield _case("depthwise, strides 1, 3", (4, 4), (11, 22), 3, padding=(0, 2), stride=(1, 3), groups=4)
+    yield _case("depthwise 9x2", (3, 3), (19, 17), (9, 2), padding=(4, 0), groups=3)
+    yield _case("depthwise 1x3x3", (4, 4), (3, 6, 9), (1, 3, 3), padding=(1, 1, 1), groups=4)
     yield _case("depthwise, one image row", (12, 12), (1, 31), (1, 5), padding=(0, 2), groups=12)
 
 
@@ -126,6 +134,20 @@ def _deep() -> Iterator[ConvProblem]:
     yield _case("deep 1d", (211, 3), (14,), 3, padding=1)
     yield _case("deep groups", (262, 4), (4, 3), 3, groups=2)
     yield _case("fully connected", (29, 6), (5, 5), 5)
+
+
+def _transformed() -> Iterator[ConvProblem]:
+    """More than a few tiles along a row, more channels than a block of the transformed weights holds, one axis only."""
+    yield _case("3x3 many tiles", (2, 3), (19, 29), 3, padding=1)
+    yield _case("3x3 many tiles, loose", (3, 2), (23, 21), 3, padding=1, accuracy="loose")
+    yield _case("3x3 wide", (2, 67), (5, 4), 3, padding=1, activation="relu")
+    yield _case("3x3 deep and wide", (37, 9), (3, 3), 3, padding=1, batch=2)
+    yield _case("1x3", (5, 11), (6, 23), (1, 3), padding=(0, 1))
+    yield _case("3x1", (11, 5), (23, 6), (3, 1), padding=(1, 0), residual=True)
+    yield _case("large kernel", (1, 1), (17, 18), (9, 8), padding="same")
+    yield _case("large kernel, tiles", (1, 1), (39, 5), (17, 3), padding=(1, 2))
+    yield _case("large kernel, wrapped", (1, 1), (14, 15), 9, padding=((7, 5), (2, 8)), padding_mode="circular")
+    yield _case("1x3x3", (3, 5), (3, 9, 7), (1, 3, 3), padding=(0, 1, 1), stride=(2, 1, 1))
 
 
 def _epilogues() -> Iterator[ConvProblem]:

@@ -117,7 +117,8 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: A
 
 
 def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: Any, padding: Any, dilation: Any, groups: Any,
-         padding_mode: str, layout: str, activation: Any, backend: str, algorithm: str | None, accuracy: str | None) -> Bound:
+         padding_mode: str, layout: str, activation: Any, backend: str, algorithm: str | None, accuracy: str | None,
+         prepared: bool = False) -> Bound:
     """Understand the arguments of a call: problem, plan, kernel."""
     problem = ConvProblem.from_shapes(
         x.shape, w.shape, ndim=ndim, bias_shape=None if b is None else b.shape, stride=stride, padding=padding,
@@ -125,7 +126,7 @@ def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: 
         residual=residual is not None, dtype=result_dtype(x.dtype, w.dtype),
         accuracy=settings.current().accuracy if accuracy is None else accuracy)
     batched = len(x.shape) == ndim + 2
-    chosen = plan(problem, backend, algorithm, device.partition(":")[0])
+    chosen = plan(problem, backend, algorithm, device.partition(":")[0], prepared)
     return Bound(problem, chosen.kernel, batched, problem.output_shape if batched else problem.output_shape[1:])
 
 

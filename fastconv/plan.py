@@ -90,8 +90,12 @@ def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
     return who.bind(problem, candidate)  # keyed by the object: another backend may take its name (`register`)
 
 
-def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu") -> Plan:
+def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
+         prepared: bool = False) -> Plan:
     """Choose for `problem` among the backends of `device` ("cpu" or "cuda"), or within the one that is named.
+
+    Args:
+        prepared: the weights are packed beforehand, once for many calls, and packing may take its time.
 
     Raises:
         Unavailable: the backend asked for cannot run here.
@@ -100,12 +104,12 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
     """
     if backend == "auto" and device == "cpu":
         backend = settings.current().backend
-    made = _plan(problem, backend, algorithm, device, settings.current().serial)
+    made = _plan(problem, backend, algorithm, device, prepared, settings.current().serial)
     return dataclasses.replace(made, problem=problem)  # equal problems may have different names
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(problem: ConvProblem, backend: str, algorithm: str | None, device: str, serial: int) -> Plan:
+def _plan(problem: ConvProblem, backend: str, algorithm: str | None, device: str, prepared: bool, serial: int) -> Plan:
     accepted: list[tuple[tuple[bool, float, int], str, Candidate]] = []
     rejected: list[Rejected] = []
     for who in _asked(backend, device):
@@ -122,7 +126,7 @@ def _plan(problem: ConvProblem, backend: str, algorithm: str | None, device: str
             if reason is not None:
                 rejected.append(Rejected(who.name, candidate, f"refuses: {reason}"))
                 continue
-            seconds = who.seconds(problem, candidate, None)
+            seconds = who.seconds(problem, candidate, prepared)
             rank = (seconds is None, seconds or 0.0, len(accepted))
             accepted.append((rank, who.name, candidate))
     if not accepted:

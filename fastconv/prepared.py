@@ -59,7 +59,7 @@ class PreparedConv:
             with self._lock:
                 example = np.broadcast_to(np.empty((), self._weight.dtype), shape)  # a shape and a dtype, no memory
                 found = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, device,
-                                 **self._arguments)
+                                 prepared=True, **self._arguments)
                 self._bounds[key] = found
                 self._pack(found)
                 while len(self._bounds) > _SHAPES_KEPT:
@@ -85,7 +85,7 @@ class PreparedConv:
     def plan(self, shape: Any) -> Plan:
         """The plan for inputs of that shape."""
         bound = self._bound(tuple(shape))
-        return plan(bound.problem, self._arguments["backend"], self._arguments["algorithm"])
+        return plan(bound.problem, self._arguments["backend"], self._arguments["algorithm"], prepared=True)
 
     @property
     def packed_bytes(self) -> int:

@@ -7,7 +7,7 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 1;
+constexpr int abi_version = 2;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
@@ -20,6 +20,7 @@ struct Problem {
     PaddingMode padding_mode;
     Activation activation;
     int32_t has_bias, has_residual, strict;
+    int32_t tile[max_axes];  // winograd: outputs per tile along each axis; fft: inputs; 1 where nothing is transformed. Else 0
     double activation_parameter;
     int64_t batch, groups, in_channels, out_channels;
     int64_t input[max_axes], output[max_axes], kernel[max_axes], stride[max_axes], dilation[max_axes], pad_lo[max_axes],

@@ -9,21 +9,13 @@
 // buffer [pixels][2 vectors], which is transposed into channels_first outputs or copied into channels_last ones.
 // Bottleneck: FMA; per k a tile loads 2 vectors and MR broadcasts for 2 MR FMAs.
 #include "driver.hpp"
-#include "epilogue.hpp"
+#include "finish.hpp"
+#include "pack.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int max_rows = 14;
-#elif defined(__AVX2__)
-constexpr int max_rows = 6;
-#elif defined(__aarch64__)
-constexpr int max_rows = 10;
-#else
-constexpr int max_rows = 5;
-#endif
 constexpr int64_t k_block = 128;
 
 // ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[pixel[i] + tap[k]] * w[k][:]
@@ -86,42 +78,6 @@ struct GemmPacking {
     }
 };
 
-// rows[i][columns] of w, transposed to out_row[column][i]; rows and columns that do not exist count as 0 and are not written.
-template <class T>
-FASTCONV_INLINE void transpose_block(const T* w, int64_t stride, int64_t rows, int64_t columns, T* const* out_row, int64_t v) {
-    constexpr int L = lanes<T>;
-    Vec<T> row[L];
-    if (rows >= L && columns >= L) {  // constant trip counts: the rows stay in registers
-        for (int i = 0; i < L; ++i) row[i] = load(w + i * stride);
-        transpose<T>(row);
-        for (int i = 0; i < L; ++i) store(out_row[i] + v, row[i]);
-        return;
-    }
-    for (int64_t i = 0; i < L; ++i) row[i] = i < rows ? load_some(w + i * stride, std::min<int64_t>(columns, L)) : Vec<T>{};
-    transpose<T>(row);
-    for (int64_t i = 0; i < std::min<int64_t>(columns, L); ++i) store(out_row[i] + v, row[i]);
-}
-
-// w[oc][channel][tap] -> out[tap][channel][width], the columns of output channels that do not exist 0. A line of each row of w
-// at a time: all rows may share one set of L1, and a line would not survive until its second half is needed.
-template <class T>
-void pack_block(const T* w, int64_t tap_count, int64_t k_count, int64_t channels, int64_t width, T* out) {
-    constexpr int L = lanes<T>, line = 64 / int(sizeof(T));
-    const int64_t inner = k_count / tap_count;
-    T* out_row[line];
-    int64_t tap = 0, channel = 0;
-    for (int64_t k = 0; k < k_count; k += line) {
-        const int64_t m = std::min<int64_t>(line, k_count - k);
-        for (int64_t i = 0; i < m; ++i) {
-            out_row[i] = out + (tap * inner + channel) * width;
-            if (++tap == tap_count) tap = 0, ++channel;
-        }
-        for (int64_t v = 0; v < width; v += L)
-            for (int64_t i = 0; i < m; i += L)
-                transpose_block(w + v * k_count + k + i, k_count, channels - v, m - i, out_row + i, v);
-    }
-}
-
 template <class T>
 struct PackJob {
     const Problem& p;
@@ -136,7 +92,7 @@ struct PackJob {
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
             const int64_t group = i / packing.blocks, block = i % packing.blocks, first = block * packing.wide;
             const int64_t channel = group * packing.channels + first;
-            pack_block(job.weight + channel * packing.k, taps(job.p), packing.k, std::min(packing.wide, packing.channels - first),
+            pack_block(job.weight + channel * packing.k, packing.k, taps(job.p), packing.k, std::min(packing.wide, packing.channels - first),
                        packing.width(block), job.out + packing.offset(job.p, group, block));
             for (int64_t c = 0; c < packing.width(block); ++c)
                 job.out[group * packing.padded + first + c] = job.bias && first + c < packing.channels ? job.bias[channel + c] : T(0);
@@ -168,7 +124,7 @@ struct Gemm {
           blocking(p, limits(), sizeof(T)), tasks(p, blocking, packing.blocks, heavy(), threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
-    static Limits limits() { return {std::max<int64_t>(16 * max_rows, 168), 256 << 10, 64, 4 * max_rows, false, true}; }
+    static Limits limits() { return {std::max<int64_t>(16 * tile_rows, 168), 256 << 10, 64, 4 * tile_rows, false, true}; }
     bool heavy() const { return packing.k * packing.padded * int64_t(sizeof(T)) > 256 << 10; }
 
     // Read where it lies if nothing is padded and the channels are side by side, or so few that a copy would not pay.
@@ -232,13 +188,13 @@ struct Gemm {
 
     // tile[pixel][width] = bias + x * w, for all pixels of the box
     void multiply(const T* x, int64_t pixels, int64_t width, const T* w, const T* bias, const Scratch& s) const {
-        const int64_t tiles = ceil_div(pixels, max_rows);
+        const int64_t tiles = ceil_div(pixels, tile_rows);
         for (int64_t k = 0; k < packing.k; k += k_block) {
             const int64_t k_count = std::min(k_block, packing.k - k);
             for (int64_t t = 0; t < tiles; ++t) {
                 const int64_t first = pixels * t / tiles, rows = pixels * (t + 1) / tiles - first;
                 T* tile = s.tile + first * width;
-                constexpr auto all = std::make_index_sequence<size_t(max_rows)>{};
+                constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
                 const Micro<T> kernel = width == L ? micro_at<T, 1>(int(rows), all) : micro_at<T, 2>(int(rows), all);
                 kernel(x, s.pixel + first, s.tap + k, k_count, w + k * width, k ? tile : bias, k ? width : 0, tile);
             }
@@ -250,80 +206,12 @@ struct Gemm {
     void finish(const Tasks::Task& t, int64_t block, const Scratch& s, int64_t run_count) const {
         const int64_t width = packing.width(block), first = block * packing.wide;
         const int64_t channels = std::min(width, packing.channels - first), channel = t.group * packing.channels + first;
-        const Epilogue<T> epilogue(p);
+        const Finish<T> put(p, call);
         for (int64_t i = 0; i < run_count; ++i) {
             const Run& run = s.runs[i];
-            const T* tile = s.tile + run.first * width;
-            T* y = at<T>(call.output, t.image, channel) + run.output;
             const T* r = call.residual.data ? at<const T>(call.residual, t.image, channel) + run.residual : nullptr;
-            const bool pixels_adjacent = call.output.space[2] == 1 && (!r || call.residual.space[2] == 1);
-            const bool channels_adjacent = call.output.channel == 1 && (!r || call.residual.channel == 1);
-            if (pixels_adjacent) transposed(tile, width, channels, run.count, y, r, epilogue);
-            else if (channels_adjacent) copied(tile, width, channels, run.count, y, r, epilogue);
-            else scattered(tile, width, channels, run.count, y, r, epilogue);
+            put(s.tile + run.first * width, width, channels, run.count, at<T>(call.output, t.image, channel) + run.output, r);
         }
-    }
-
-    FASTCONV_NOINLINE void transposed(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r,
-                                      const Epilogue<T>& epilogue) const {
-        for (int64_t v = 0; v < channels; v += L) {
-            const int64_t n = std::min<int64_t>(L, channels - v);
-            int64_t i = 0;
-            const auto put = [&](Vec<T> value, int64_t c) __attribute__((always_inline)) {
-                if (r) value += load(r + (v + c) * call.residual.channel + i);
-                store(y + (v + c) * call.output.channel + i, epilogue(value));
-            };
-            for (; i + L <= pixels; i += L) {
-                Vec<T> row[L];
-                for (int l = 0; l < L; ++l) row[l] = load(tile + (i + l) * width + v);
-                transpose<T>(row);
-                if (n == L) {  // a constant trip count: the rows stay in registers
-#pragma GCC unroll 16
-                    for (int c = 0; c < L; ++c) put(row[c], c);
-                } else {
-                    for (int64_t c = 0; c < n; ++c) put(row[c], c);
-                }
-            }
-            if (i < pixels) {
-                const int64_t m = pixels - i;
-                Vec<T> row[L] = {};
-                for (int64_t l = 0; l < m; ++l) row[l] = load(tile + (i + l) * width + v);
-                transpose<T>(row);
-                for (int64_t c = 0; c < n; ++c) {
-                    Vec<T> value = row[c];
-                    if (r) value += load_first(r + (v + c) * call.residual.channel + i, m);
-                    store_first(y + (v + c) * call.output.channel + i, epilogue(value), m);
-                }
-            }
-        }
-    }
-
-    FASTCONV_NOINLINE void copied(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r,
-                                  const Epilogue<T>& epilogue) const {
-        for (int64_t i = 0; i < pixels; ++i, tile += width, y += call.output.space[2]) {
-            const T* residual = r ? r + i * call.residual.space[2] : nullptr;
-            int64_t v = 0;
-            for (; v + L <= channels; v += L) {
-                Vec<T> value = load(tile + v);
-                if (residual) value += load(residual + v);
-                store(y + v, epilogue(value));
-            }
-            if (v < channels) {
-                Vec<T> value = load(tile + v);
-                if (residual) value += load_first(residual + v, channels - v);
-                store_first(y + v, epilogue(value), channels - v);
-            }
-        }
-    }
-
-    FASTCONV_NOINLINE void scattered(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r,
-                                     const Epilogue<T>& epilogue) const {
-        for (int64_t c = 0; c < channels; ++c)
-            for (int64_t i = 0; i < pixels; ++i) {
-                T value = tile[i * width + c];
-                if (r) value += r[c * call.residual.channel + i * call.residual.space[2]];
-                y[c * call.output.channel + i * call.output.space[2]] = epilogue(value);
-            }
     }
 };
 

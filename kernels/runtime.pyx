@@ -27,6 +27,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         PaddingMode padding_mode
         Activation activation
         int32_t has_bias, has_residual, strict
+        int32_t tile[3]
         double activation_parameter
         int64_t batch, groups, in_channels, out_channels
         int64_t[3] input, output, kernel, stride, dilation, pad_lo, pad_hi
@@ -199,6 +200,16 @@ cdef int fill_axes(int64_t* axes, values, Py_ssize_t count, int64_t missing, low
     return 0
 
 
+cdef int fill_tile(int32_t* tile, values, Py_ssize_t count) except -1:
+    cdef int64_t axes[AXES]
+    cdef int i
+    if values is not None:
+        fill_axes(axes, values, count, 1, 1, "tile")
+        for i in range(AXES):
+            tile[i] = <int32_t> min(axes[i], 1 << 16)
+    return 0
+
+
 cdef int64_t checked(value, low, str argument) except? -1:
     value = operator.index(value)
     if not low <= value < 1 << 48:
@@ -232,7 +243,10 @@ cdef int check_bytes(Problem* p) except -1:
 
 
 cdef class Kernel:
-    """One algorithm of one ISA bound to one problem; channels are per group, sizes one value per spatial axis."""
+    """One algorithm of one ISA bound to one problem; channels are per group, sizes one value per spatial axis.
+
+    tile: outputs per tile along each axis, for winograd.
+    """
     cdef readonly Module module
     cdef const Algorithm* algorithm
     cdef Problem problem
@@ -242,7 +256,8 @@ cdef class Kernel:
     def __cinit__(
             self, Module module not None, algorithm, *, str dtype not None, batch, groups, in_channels, out_channels,
             input, output, kernel, stride, dilation, pad_lo, pad_hi, str padding_mode="zeros", activation=None,
-            double activation_parameter=0.0, bint has_bias=False, bint has_residual=False, bint strict=False):
+            double activation_parameter=0.0, bint has_bias=False, bint has_residual=False, bint strict=False,
+            tile=None):
         cdef Problem* p = &self.problem
         self.module = module
         self.algorithm = module.find(algorithm)
@@ -255,6 +270,7 @@ cdef class Kernel:
         p.activation = <Activation> index_in(ACTIVATIONS, activation, "activation")
         p.activation_parameter = activation_parameter
         p.has_bias, p.has_residual, p.strict = has_bias, has_residual, strict
+        fill_tile(p.tile, tile, self.axes)
         p.batch = checked(batch, 0, "batch")
         p.groups = checked(groups, 1, "groups")
         p.in_channels = checked(in_channels, 1, "in_channels")
@@ -417,7 +433,8 @@ cdef class Packed:
         return (self.data != NULL and self.algorithm == kernel.algorithm and self.nbytes == kernel.packed_bytes
                 and a.dtype == b.dtype and a.groups == b.groups and a.in_channels == b.in_channels
                 and a.out_channels == b.out_channels and a.has_bias == b.has_bias
-                and a.kernel[0] == b.kernel[0] and a.kernel[1] == b.kernel[1] and a.kernel[2] == b.kernel[2])
+                and a.kernel[0] == b.kernel[0] and a.kernel[1] == b.kernel[1] and a.kernel[2] == b.kernel[2]
+                and a.tile[0] == b.tile[0] and a.tile[1] == b.tile[1] and a.tile[2] == b.tile[2])
 
     def __dealloc__(self):
         Blocks.release(self.data, self.nbytes)

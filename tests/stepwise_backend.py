@@ -78,7 +78,7 @@ class StepwiseBackend:
     def refuses(self, problem: Any, candidate: Candidate) -> str | None:
         return refuses_direction(problem)
 
-    def seconds(self, problem: Any, candidate: Candidate, machine: Any) -> float | None:
+    def seconds(self, problem: Any, candidate: Candidate, prepared: bool) -> float | None:
         return None
 
     def bind(self, problem: Any, candidate: Candidate) -> StepwiseKernel:

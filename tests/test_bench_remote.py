@@ -62,7 +62,7 @@ class Rude:
     def unavailable(self): return None
     def candidates(self, problem): return (Candidate("im2col"),)
     def refuses(self, problem, candidate): return None
-    def seconds(self, problem, candidate, machine): return None
+    def seconds(self, problem, candidate, prepared): return None
     def bind(self, problem, candidate): return Kernel(problem)
 
 backend = Rude()

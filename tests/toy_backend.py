@@ -41,7 +41,7 @@ class ToyBackend:
             return "computes 2-D problems without groups, channels first"
         return refuses_direction(problem)
 
-    def seconds(self, problem, candidate, machine):
+    def seconds(self, problem, candidate, prepared):
         return None
 
     def bind(self, problem, candidate):

@@ -67,8 +67,12 @@ class Backend(Protocol):
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
         """Why this candidate does not compute the problem, in one line; None if it does."""
 
-    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
-        """Estimated time; None: ranked by order alone."""
+    def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
+        """Estimated time; None: ranked by order alone.
+
+        Args:
+            prepared: whether the weights are packed beforehand, so that packing takes no time.
+        """
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> Kernel: ...
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import settings
+from .. import fourier, settings, winograd
 from ..errors import Unavailable
 from ..problem import ConvProblem
 from . import Candidate, refuses_direction
@@ -67,9 +67,10 @@ class NativeKernel:
     def __init__(self, problem: ConvProblem, candidate: Candidate) -> None:
         assert candidate.isa is not None
         self.problem = problem
-        self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **fields(problem))
+        arguments = fields(problem, candidate.algorithm)
+        self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **arguments)
         self.packed_bytes = self.native.packed_bytes
-        self.pack_key = (candidate, problem.weight_shape, problem.groups, problem.dtype, problem.bias)
+        self.pack_key = (candidate, problem.weight_shape, problem.groups, problem.dtype, problem.bias, arguments["tile"])
         self._last = problem.channels_last
 
     @property
@@ -87,15 +88,16 @@ class NativeKernel:
         self.native.run(array, packed, out, residual, settings.current().num_threads)
 
 
-def fields(p: ConvProblem) -> dict[str, Any]:
-    """The problem as `_runtime.Kernel` takes it: channels per group, one tuple per quantity."""
+def fields(p: ConvProblem, algorithm: str) -> dict[str, Any]:
+    """The problem as `_runtime.Kernel` takes it for an algorithm: channels per group, one tuple per quantity."""
     name, parameter = p.activation or (None, 0.0)
     return dict(
         dtype=p.dtype, batch=p.batch, groups=p.groups, in_channels=p.in_channels // p.groups,
         out_channels=p.out_channels // p.groups, input=p.input_size, output=p.output_size, kernel=p.kernel_size,
         stride=p.stride, dilation=p.dilation, pad_lo=tuple(low for low, _ in p.padding),
         pad_hi=tuple(high for _, high in p.padding), padding_mode=p.padding_mode, activation=name,
-        activation_parameter=parameter, has_bias=p.bias, has_residual=p.residual, strict=p.accuracy == "strict")
+        activation_parameter=parameter, has_bias=p.bias, has_residual=p.residual, strict=p.accuracy == "strict",
+        tile=TILED[algorithm].tile(p) if algorithm in TILED else None)
 
 
 class NativeBackend:
@@ -117,14 +119,15 @@ class NativeBackend:
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
         if candidate.isa not in chosen_isas():
             return f"ISA {candidate.isa} is not in use"
-        module = isa_module(candidate.isa)
-        return refuses_direction(problem) or runtime().refuses(module, candidate.algorithm, **fields(problem))
+        module, tiled = isa_module(candidate.isa), TILED.get(candidate.algorithm)
+        return refuses_direction(problem) or tiled and tiled.refuses(problem) or runtime().refuses(module, candidate.algorithm, **fields(problem, candidate.algorithm))
 
-    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
+    def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         """A rough model, good enough to rank the algorithms of this backend: multiply-adds of whole vectors at one per
         lane, unit and cycle, plus what each algorithm spends beside them. Per image, so that batch changes nothing."""
         lanes = isa_module(candidate.isa).lanes * 4 // np.dtype(problem.dtype).itemsize
-        return ESTIMATES[candidate.algorithm](problem, lanes) / 6e9
+        packing = 0.0 if prepared else PACKING[candidate.algorithm](problem, lanes)
+        return (ESTIMATES[candidate.algorithm](problem, lanes) + packing) / 6e9
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NativeKernel:
         return NativeKernel(problem, candidate)
@@ -145,6 +148,32 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 4)
 
 
-ESTIMATES = {"gemm": _gemm_cycles, "direct": _direct_cycles}
+def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
+    """Vectors along rows; loads, masks and stores beside the multiply-adds, and the copy that splits the phases of a stride."""
+    rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
+    copied = 0 if p.stride[-1] == 1 else 2 * p.groups * math.prod(p.input_size) / lanes
+    return p.out_channels * rows * math.ceil(width / lanes) * (1.2 * p.taps + 4) + copied
+
+
+def _winograd_cycles(p: ConvProblem, lanes: int) -> float:
+    return winograd.cost(p, winograd.tile(p), lanes)
+
+
+def _packed_once(p: ConvProblem, lanes: int) -> float:
+    """Each weight is read, transposed and written."""
+    return 3 * p.out_channels * p.taps / lanes
+
+
+def _transformed_once(p: ConvProblem, lanes: int) -> float:
+    """Each transformed weight is written, and what is more than a cache holds goes to memory and comes back."""
+    written = p.out_channels * p.taps / math.prod(p.kernel_size) * math.prod(map(winograd.size, winograd.tile(p)))
+    return 8 * written / lanes
+
+
+TILED: dict[str, Any] = {"winograd": winograd, "fft": fourier}  # who chooses the tile
+ESTIMATES = {"gemm": _gemm_cycles, "direct": _direct_cycles, "winograd": _winograd_cycles, "depthwise": _depthwise_cycles,
+             "fft": fourier.cost}
+PACKING = {"gemm": _packed_once, "direct": _packed_once, "winograd": _transformed_once, "depthwise": _packed_once,
+           "fft": fourier.packing_cost}
 
 backend = NativeBackend()

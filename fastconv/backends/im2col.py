@@ -135,7 +135,7 @@ class Im2colBackend:
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
         return refuses_direction(problem)
 
-    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
+    def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         return None
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> Im2colKernel:

@@ -67,7 +67,7 @@ class NaiveBackend:
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
         return refuses_direction(problem)
 
-    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
+    def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         return None
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NaiveKernel:

@@ -126,7 +126,7 @@ class CudaBackend:
             return "an image has 2**31 elements or more"
         return None
 
-    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
+    def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         return None
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> Any:

@@ -206,7 +206,7 @@ class NumbaBackend:
             return f"keeps a table of each axis, and one of {longest} padded coordinates would take {8 * longest} bytes"
         return refuses_direction(problem)
 
-    def seconds(self, problem: ConvProblem, candidate: Candidate, machine: Any) -> float | None:
+    def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         return None
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NumbaKernel:

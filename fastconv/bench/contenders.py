@@ -96,7 +96,7 @@ class BackendContender:
         return f"fastconv {__version__}"
 
     def enter(self, problem: ConvProblem, arrays: Arrays) -> Entry:
-        chosen = plan(problem, self.backend, self.asked)
+        chosen = plan(problem, self.backend, self.asked, prepared=self.prepared)
         out = np.full(problem.output_shape, np.nan, problem.dtype)  # what is not overwritten shows
         call = self._prepared(problem, arrays, out) if self.prepared else self._per_call(problem, arrays, out)
         return Entry(chosen.algorithm, chosen.isa, chosen.seconds, call, lambda: out, chosen.algorithm)

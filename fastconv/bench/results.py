@@ -118,8 +118,11 @@ class Results:
         """What is known of a problem, in place of what was known before."""
         if not any(known is problem for known in self.problems):
             self.problems.append(problem)
-        self.rows = [row for row in self.rows if row.problem is not problem] + list(rows)
-        self.left_out = [out for out in self.left_out if out.problem is not problem] + list(left_out)
+        place = {id(known): index for index, known in enumerate(self.problems)}
+        kept = [row for row in self.rows if row.problem is not problem]
+        self.rows = sorted([*kept, *rows], key=lambda row: place[id(row.problem)])
+        others = [out for out in self.left_out if out.problem is not problem]
+        self.left_out = sorted([*others, *left_out], key=lambda out: place[id(out.problem)])
         if peak is not None:
             self.peaks[problem] = peak
 

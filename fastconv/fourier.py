@@ -1,0 +1,78 @@
+"""Convolution by Fourier transforms of tiles: which tile, and what it costs.
+
+A tile of n0 x n1 inputs gives n - (k - 1)·dilation outputs per axis (overlap-save); where zero padding fits behind the whole
+input, one tile of n >= input + padding is enough, as the wrap-around then reads zeros.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+
+from .problem import ConvProblem
+
+SIZES = sorted(n for a, b, c in itertools.product(range(1, 11), range(3), range(3))
+               if 16 <= (n := 2**a * 3**b * 5**c) <= 1024)
+MOST_SPECTRA = 1 << 22  # complex numbers of one tile's input channels: 32 MB
+
+
+def refuses(problem: ConvProblem) -> str | None:
+    """Why it does not apply, in one line."""
+    if problem.ndim == 1 or any(taps != 1 for taps in problem.kernel_size[:-2]):
+        return "transforms the last two axes, and no kernel along others"
+    if any(stride != 1 for stride in problem.stride[-2:]):
+        return "transforms stride 1 only"
+    if any(_reach(problem, axis) >= SIZES[-1] for axis in (-2, -1)):
+        return f"has tiles of at most {SIZES[-1]} inputs per axis"
+    if problem.in_channels // problem.groups * math.prod(tile(problem)) // 2 > MOST_SPECTRA:
+        return "would keep the spectra of too many input channels at a time"
+    return None
+
+
+def _reach(problem: ConvProblem, axis: int) -> int:
+    return (problem.kernel_size[axis] - 1) * problem.dilation[axis]
+
+
+@functools.lru_cache(maxsize=4096)
+def tile(problem: ConvProblem) -> tuple[int, ...]:
+    """Inputs per tile along each axis, 1 along those before the last two; of least time per output."""
+    return (1,) * (problem.ndim - 2) + tuple(_size(problem, axis) for axis in (-2, -1))
+
+
+def _size(problem: ConvProblem, axis: int) -> int:
+    possible = [n for n in SIZES if n > _reach(problem, axis)]
+    return min(possible, key=lambda n: tiles(problem, axis, n) * n * _per_element(n))
+
+
+def tiles(problem: ConvProblem, axis: int, n: int) -> int:
+    """How many tiles of n inputs an axis takes; as the kernel cuts them (kernels/fft.cpp)."""
+    length, out = problem.input_size[axis], problem.output_size[axis]
+    if problem.padding_mode == "zeros" and n >= max(length + max(0, *problem.padding[axis]), out):
+        return 1
+    return math.ceil(out / (n - _reach(problem, axis)))
+
+
+def _per_element(n: int) -> float:
+    """Cycles per vector of a transform: its stages, and moving the data in and out."""
+    stages = math.ceil(math.log(n, 4))
+    return 6.0 * stages + 4.0
+
+
+def cost(problem: ConvProblem, lanes: int) -> float:
+    """Time of one image with packed weights, in vector multiply-adds (two a cycle) of one thread."""
+    rows, columns = tile(problem)[-2:]
+    count = math.prod(problem.output_size[:-2]) * tiles(problem, -2, rows) * tiles(problem, -1, columns)
+    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    blocks = math.ceil((rows // 2 + 1) / lanes)  # of rows that are no conjugates of others
+    transform = columns / 2 / lanes * rows * _per_element(rows) + blocks * columns * _per_element(columns)
+    multiply = 5 * blocks * columns * channels * outputs
+    return 2 * problem.groups * count * ((channels + outputs) * transform + multiply)
+
+
+def packing_cost(problem: ConvProblem, lanes: int) -> float:
+    """The same for the weights' transforms."""
+    rows, columns = tile(problem)[-2:]
+    blocks = math.ceil((rows // 2 + 1) / lanes)
+    transform = columns / 2 / lanes * rows * _per_element(rows) + blocks * columns * _per_element(columns)
+    return 2 * problem.out_channels * (problem.in_channels // problem.groups) * transform

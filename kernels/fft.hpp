@@ -1,0 +1,179 @@
+// Complex Fourier transforms of length n = 2^a 3^b 5^c, of `lanes` sequences at once: element k is vector k of `re` and of `im`.
+//
+// forward: decimation in frequency; natural order in, X(k) out at position `place[k]`. inverse: decimation in time, from there back
+// to natural order, without the factor 1/n. So products of spectra need no reordering. Stages are of radix 4, after those of 5, 3
+// and 2; a stage of radix r on sequences of r m elements does m n / (r m) butterflies with twiddles w^(j q), j < m, q < r.
+// Bottleneck: about 7 additions and multiplications per element and stage of radix 4, and as many cycles for loads and stores.
+#pragma once
+#include <cmath>
+
+#include "simd.hpp"
+#include "window.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+
+constexpr int max_stages = 12;
+
+struct Radices {
+    int64_t n;
+    int count, of[max_stages];
+
+    explicit Radices(int64_t length) : n(length), count(0), of{} {
+        int64_t rest = length;
+        for (int radix : {5, 3})
+            for (; rest % radix == 0; rest /= radix) of[count++] = radix;
+        int twos = 0;
+        for (; rest % 2 == 0; rest /= 2) ++twos;
+        if (twos % 2) of[count++] = 2;
+        for (int i = 0; i < twos / 2; ++i) of[count++] = 4;
+    }
+    static bool possible(int64_t length) {
+        for (int radix : {2, 3, 5})
+            for (; length > 1 && length % radix == 0; length /= radix) {
+            }
+        return length == 1;
+    }
+    // Pairs (cos, sin) of all stages but the last, whose twiddles are 1.
+    int64_t twiddles() const {
+        int64_t total = 0, length = n;
+        for (int s = 0; s < count; ++s) {
+            length /= of[s];
+            if (length > 1) total += length * (of[s] - 1);
+        }
+        return total;
+    }
+    template <class T>
+    void fill_twiddles(T* out) const {
+        int64_t length = n;
+        for (int s = 0; s < count; ++s) {
+            const int64_t m = length / of[s];
+            for (int64_t j = 0; m > 1 && j < m; ++j)
+                for (int q = 1; q < of[s]; ++q) {
+                    const double angle = -2 * 3.14159265358979323846 * double(j * q % length) / double(length);
+                    *out++ = T(std::cos(angle));
+                    *out++ = T(std::sin(angle));
+                }
+            length = m;
+        }
+    }
+    // Where X(k) is: the digits of k in the mixed radices, reversed.
+    int64_t place(int64_t k) const {
+        int64_t at = 0, length = n;
+        for (int s = 0; s < count; ++s) {
+            length /= of[s];
+            at += k % of[s] * length;
+            k /= of[s];
+        }
+        return at;
+    }
+};
+
+template <class T>
+struct Complex {
+    Vec<T> re, im;
+
+    FASTCONV_INLINE Complex operator+(const Complex& o) const { return {re + o.re, im + o.im}; }
+    FASTCONV_INLINE Complex operator-(const Complex& o) const { return {re - o.re, im - o.im}; }
+    FASTCONV_INLINE Complex operator*(T factor) const { return {re * factor, im * factor}; }
+    template <int Sign>
+    FASTCONV_INLINE Complex times_i() const {  // times Sign i
+        if constexpr (Sign > 0) return {-im, re};
+        else return {im, -re};
+    }
+    // times (c, s), or its conjugate
+    template <bool Conjugate>
+    FASTCONV_INLINE Complex turned(T c, T s) const {
+        if constexpr (Conjugate) return {re * c + im * s, im * c - re * s};
+        else return {re * c - im * s, im * c + re * s};
+    }
+};
+
+// The transform of R elements; Sign -1 forward, +1 inverse.
+template <class T, int R, int Sign>
+FASTCONV_INLINE void butterfly(Complex<T> (&a)[R]) {
+    if constexpr (R == 2) {
+        const Complex<T> sum = a[0] + a[1], difference = a[0] - a[1];
+        a[0] = sum, a[1] = difference;
+    } else if constexpr (R == 4) {
+        const Complex<T> even = a[0] + a[2], odd = a[1] + a[3], low = a[0] - a[2];
+        const Complex<T> high = (a[1] - a[3]).template times_i<Sign>();
+        a[0] = even + odd, a[2] = even - odd;
+        a[1] = low + high, a[3] = low - high;
+    } else if constexpr (R == 3) {
+        constexpr T half = T(-0.5), sine = T(0.86602540378443864676);
+        const Complex<T> sum = a[1] + a[2], turn = ((a[1] - a[2]) * sine).template times_i<Sign>(), middle = a[0] + sum * half;
+        a[0] = a[0] + sum, a[1] = middle + turn, a[2] = middle - turn;
+    } else {
+        static_assert(R == 5);
+        constexpr T c1 = T(0.30901699437494742410), c2 = T(-0.80901699437494742410);
+        constexpr T s1 = T(0.95105651629515357212), s2 = T(0.58778525229247312917);
+        const Complex<T> p = a[1] + a[4], q = a[2] + a[3], m = a[1] - a[4], n = a[2] - a[3];
+        const Complex<T> u = a[0] + p * c1 + q * c2, v = a[0] + p * c2 + q * c1;
+        const Complex<T> x = (m * s1 + n * s2).template times_i<Sign>(), y = (m * s2 - n * s1).template times_i<Sign>();
+        a[0] = a[0] + p + q;
+        a[1] = u + x, a[4] = u - x, a[2] = v + y, a[3] = v - y;
+    }
+}
+
+template <class T, int R, int Sign, bool Twiddles>
+FASTCONV_INLINE void butterflies(T* re, T* im, int64_t n, int64_t m, const T* twiddle) {
+    constexpr int L = lanes<T>;
+    for (int64_t at = 0; at < n * L; at += R * m * L) {
+        Complex<T> a[R];
+#pragma GCC unroll 5
+        for (int q = 0; q < R; ++q) {
+            a[q] = {load(re + at + q * m * L), load(im + at + q * m * L)};
+            if (Twiddles && Sign > 0 && q) a[q] = a[q].template turned<true>(twiddle[2 * q - 2], twiddle[2 * q - 1]);
+        }
+        butterfly<T, R, Sign>(a);
+#pragma GCC unroll 5
+        for (int q = 0; q < R; ++q) {
+            if (Twiddles && Sign < 0 && q) a[q] = a[q].template turned<false>(twiddle[2 * q - 2], twiddle[2 * q - 1]);
+            store(re + at + q * m * L, a[q].re);
+            store(im + at + q * m * L, a[q].im);
+        }
+    }
+}
+
+// One stage; m: the distance of a butterfly's elements.
+template <class T, int R, int Sign>
+FASTCONV_NOINLINE void stage(T* re, T* im, int64_t n, int64_t m, const T* twiddle) {
+    butterflies<T, R, Sign, false>(re, im, n, m, twiddle);
+    for (int64_t j = 1; j < m; ++j)
+        butterflies<T, R, Sign, true>(re + j * lanes<T>, im + j * lanes<T>, n, m, twiddle + j * 2 * (R - 1));
+}
+
+template <class T, int Sign>
+FASTCONV_INLINE void any_stage(int radix, T* re, T* im, int64_t n, int64_t m, const T* twiddle) {
+    switch (radix) {
+        case 2: return stage<T, 2, Sign>(re, im, n, m, twiddle);
+        case 3: return stage<T, 3, Sign>(re, im, n, m, twiddle);
+        case 4: return stage<T, 4, Sign>(re, im, n, m, twiddle);
+        default: return stage<T, 5, Sign>(re, im, n, m, twiddle);
+    }
+}
+
+template <class T>
+void fft_forward(const Radices& r, const T* twiddle, T* re, T* im) {
+    int64_t m = r.n;
+    for (int s = 0; s < r.count; ++s) {
+        m /= r.of[s];
+        any_stage<T, -1>(r.of[s], re, im, r.n, m, twiddle);
+        if (m > 1) twiddle += 2 * m * (r.of[s] - 1);
+    }
+}
+
+template <class T>
+void fft_inverse(const Radices& r, const T* twiddle, T* re, T* im) {
+    int64_t m = 1;
+    twiddle += 2 * r.twiddles();
+    for (int s = r.count - 1; s >= 0; --s) {
+        if (m > 1) twiddle -= 2 * m * (r.of[s] - 1);
+        any_stage<T, 1>(r.of[s], re, im, r.n, m, twiddle);
+        m *= r.of[s];
+    }
+}
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv
