@@ -7,6 +7,8 @@
 // where they lie: rows of padding are a row of zeros, at the left and right edge lanes outside the image are masked. Only a stride
 // along w (whose phases are split), padding other than zeros and unusual strides take a copy.
 // Bottleneck: FMA for K >= 3 while the maps stay in cache, then memory.
+#include <limits>
+
 #include "driver.hpp"
 #include "epilogue.hpp"
 #include "slab.hpp"
@@ -82,102 +84,121 @@ struct Reading {  // one output channel of one plane
     const T* const* row;  // of each padded input row that is read
     const int64_t* shift;  // of each kw, from the place of output column 0
     const T *weight, *residual;
-    T bias;
-    T *output, *end;
+    T bias, least;  // straight stores: outputs are at least this (relu)
+    T *output, *end;  // end: whole vectors may be stored up to there, null if not at all
     int64_t kh, kw, stride, dilation, width, columns, output_row, output_step, residual_row, residual_step;
     const Epilogue<T>* epilogue;
+    T* sums;  // for those that are not stored straight
 };
 
-// Rows h .. h + R - 1, columns w .. w + lanes - 1.
-template <class T, int K, int R, int S, bool Edge>
-FASTCONV_NOINLINE void tile(const Reading<T>& in, int64_t h, int64_t w) {
+// From the sums to the output.
+template <class T>
+FASTCONV_NOINLINE void finish(const Reading<T>& in, int64_t h, int64_t w, int64_t rows) {
     constexpr int L = lanes<T>;
-    Vec<T> sum[R];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
-    const T* weight = in.weight;
-    const T* const* row = in.row + h * in.stride;
-    for (int64_t kw = 0; kw < in.kw; ++kw, weight += in.kh) {
-        const int64_t at = w + in.shift[kw];
-        const Mask<T> mask = Edge ? lanes_between<T>(-at, in.width - at) : Mask<T>{};
-        const auto input = [&](int64_t i) __attribute__((always_inline)) {
-            return Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
-        };
-        if constexpr (K > 0) {
-            Vec<T> tap[K];
-#pragma GCC unroll 8
-            for (int k = 0; k < K; ++k) tap[k] = broadcast(weight[k]);
-#pragma GCC unroll 24
-            for (int i = 0; i < (R - 1) * S + K; ++i) {
-                const Vec<T> x = input(i);
-#pragma GCC unroll 8
-                for (int k = 0; k < K; ++k)
-                    if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += x * tap[k];
-            }
-        } else {
-            for (int64_t k = 0; k < in.kh; ++k) {
-                const Vec<T> tap = broadcast(weight[k]);
-#pragma GCC unroll 8
-                for (int r = 0; r < R; ++r) sum[r] += input(r * in.stride + k * in.dilation) * tap;
-            }
-        }
-    }
     const int64_t count = std::min<int64_t>(L, in.columns - w);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
+    for (int64_t r = 0; r < rows; ++r) {
         T* y = in.output + (h + r) * in.output_row + w * in.output_step;
         const T* more = in.residual ? in.residual + (h + r) * in.residual_row + w * in.residual_step : nullptr;
-        if (in.output_step != 1 || (more && in.residual_step != 1)) {
-            T lane[L];
-            store(lane, sum[r]);
-            for (int64_t l = 0; l < count; ++l) {
-                const T value = more ? lane[l] + more[l * in.residual_step] : lane[l];
-                y[l * in.output_step] = (*in.epilogue)(value);
-            }
-        } else if (count == L) {
-            if (more) sum[r] += load(more);
-            store(y, (*in.epilogue)(sum[r]));
-        } else if (!more && y + L <= in.end) {
-            store(y, (*in.epilogue)(sum[r]));  // also over the next rows' first columns, which are still to come
+        if (in.output_step == 1 && (!more || in.residual_step == 1)) {
+            Vec<T> sum = load(in.sums + r * L);
+            if (more) sum += load_some(more, count);
+            sum = (*in.epilogue)(sum);
+            if (count == L || y + L <= in.end) store(y, sum);
+            else store_first(y, sum, count);
         } else {
-            if (more) sum[r] += load_first(more, count);
-            store_first(y, (*in.epilogue)(sum[r]), count);
+            for (int64_t l = 0; l < count; ++l) {
+                const T sum = in.sums[r * L + l];
+                y[l * in.output_step] = (*in.epilogue)(more ? sum + more[l * in.residual_step] : sum);
+            }
         }
     }
 }
 
-// All columns of R rows, from right to left (see `end`).
-template <class T, int K, int R, int S>
-void band(const Reading<T>& in, int64_t h) {
+// Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; W: kw where it is known, or 0.
+template <class T, int K, int W, int R, int S, bool Edge>
+FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first) {
     constexpr int L = lanes<T>;
-    for (int64_t w = (in.columns - 1) / L * L; w >= 0; w -= L) {
-        const bool inside = w + in.shift[0] >= 0 && w + in.shift[in.kw - 1] + L <= in.width;
-        if (inside) tile<T, K, R, S, false>(in, h, w);
-        else tile<T, K, R, S, true>(in, h, w);
+    const T* const* row = in.row + h * in.stride;
+    const int64_t kw_count = W ? W : in.kw;
+    const Vec<T> least = broadcast(in.least);
+    for (int64_t w = last; w >= first; w -= L) {
+        Vec<T> sum[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
+        const T* weight = in.weight;
+#pragma GCC unroll 8
+        for (int64_t kw = 0; kw < kw_count; ++kw, weight += in.kh) {
+            const int64_t at = w + in.shift[kw];
+            const Mask<T> mask = Edge ? lanes_between<T>(-at, in.width - at) : Mask<T>{};
+            const auto input = [&](int64_t i) __attribute__((always_inline)) {
+                return Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
+            };
+            if constexpr (K > 0) {
+                Vec<T> tap[K];
+#pragma GCC unroll 8
+                for (int k = 0; k < K; ++k) tap[k] = broadcast(weight[k]);
+#pragma GCC unroll 24
+                for (int i = 0; i < (R - 1) * S + K; ++i) {
+                    const Vec<T> x = input(i);
+#pragma GCC unroll 8
+                    for (int k = 0; k < K; ++k)
+                        if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += x * tap[k];
+                }
+            } else {
+                for (int64_t k = 0; k < in.kh; ++k) {
+                    const Vec<T> tap = broadcast(weight[k]);
+#pragma GCC unroll 8
+                    for (int r = 0; r < R; ++r) sum[r] += input(r * in.stride + k * in.dilation) * tap;
+                }
+            }
+        }
+        T* y = in.output + h * in.output_row + w;
+        if (y + (R - 1) * in.output_row + L <= in.end) {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) store(y + r * in.output_row, sum[r] < least ? least : sum[r]);
+        } else {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) store(in.sums + r * L, sum[r]);
+            finish(in, h, w, R);
+        }
     }
 }
 
-template <class T, int K, int S>
+// All columns of R rows, from right to left: a vector that reaches beyond its row spoils first columns of the next rows, which
+// are still to come.
+template <class T, int K, int W, int R, int S>
+void band(const Reading<T>& in, int64_t h) {
+    constexpr int L = lanes<T>;
+    const int64_t last = (in.columns - 1) / L * L;  // inside: no lane of any kw is beyond the row
+    const int64_t first_inside = in.shift[0] < 0 ? round_up(-in.shift[0], L) : 0;
+    const int64_t room = in.width - L - in.shift[in.kw - 1], last_inside = std::min(last, room < 0 ? -L : room / L * L);
+    if (first_inside > last_inside) return tiles<T, K, W, R, S, true>(in, h, last, 0);
+    if (last_inside < last) tiles<T, K, W, R, S, true>(in, h, last, last_inside + L);
+    tiles<T, K, W, R, S, false>(in, h, last_inside, first_inside);
+    if (first_inside > 0) tiles<T, K, W, R, S, true>(in, h, first_inside - L, 0);
+}
+
+template <class T, int K, int W, int S>
 void plane(const Reading<T>& in, int64_t rows) {
     constexpr int most = K == 7 ? 7 : 8;
     int64_t h = 0;
-    for (; h + most <= rows; h += most) band<T, K, most, S>(in, h);
-    if (rows - h == 7) band<T, K, 7, S>(in, h), h += 7;
-    if (rows - h >= 4) band<T, K, 4, S>(in, h), h += 4;
-    if (rows - h >= 2) band<T, K, 2, S>(in, h), h += 2;
-    if (rows - h >= 1) band<T, K, 1, S>(in, h);
+    for (; h + most <= rows; h += most) band<T, K, W, most, S>(in, h);
+    if (rows - h == 7) band<T, K, W, 7, S>(in, h), h += 7;
+    if (rows - h >= 4) band<T, K, W, 4, S>(in, h), h += 4;
+    if (rows - h >= 2) band<T, K, W, 2, S>(in, h), h += 2;
+    if (rows - h >= 1) band<T, K, W, 1, S>(in, h);
 }
 
 template <class T>
 void any_plane(const Reading<T>& in, int64_t rows) {
-    const int64_t stride = in.dilation == 1 ? in.stride : 0;
-    if (in.kh == 3 && stride == 1) plane<T, 3, 1>(in, rows);
-    else if (in.kh == 5 && stride == 1) plane<T, 5, 1>(in, rows);
-    else if (in.kh == 7 && stride == 1) plane<T, 7, 1>(in, rows);
-    else if (in.kh == 3 && stride == 2) plane<T, 3, 2>(in, rows);
-    else if (in.kh == 5 && stride == 2) plane<T, 5, 2>(in, rows);
-    else if (in.kh == 7 && stride == 2) plane<T, 7, 2>(in, rows);
-    else plane<T, 0, 1>(in, rows);
+    const bool square = in.kh == in.kw, adjacent = in.dilation == 1;
+    if (adjacent && square && in.kh == 3 && in.stride == 1) plane<T, 3, 3, 1>(in, rows);
+    else if (adjacent && square && in.kh == 5 && in.stride == 1) plane<T, 5, 5, 1>(in, rows);
+    else if (adjacent && square && in.kh == 7 && in.stride == 1) plane<T, 7, 7, 1>(in, rows);
+    else if (adjacent && square && in.kh == 3 && in.stride == 2) plane<T, 3, 3, 2>(in, rows);
+    else if (adjacent && square && in.kh == 5 && in.stride == 2) plane<T, 5, 5, 2>(in, rows);
+    else if (adjacent && square && in.kh == 7 && in.stride == 2) plane<T, 7, 7, 2>(in, rows);
+    else plane<T, 0, 0, 1>(in, rows);
 }
 
 // ---- one call: units are (plane, band of rows), a plane is one group of one image at one depth
@@ -208,12 +229,13 @@ struct Depthwise {
 
     struct Scratch {
         const T** row;
-        int64_t* shift;
+        int64_t *from, *shift;  // of each row of a band, where it is in a plane, or -1 for zeros
         T *zeros, *slab;
         size_t bytes;
         Scratch(const Depthwise& job, void* base, bool raw) {
             Arena arena(base);
             row = arena.take<const T*>(job.band_inputs);
+            from = arena.take<int64_t>(job.band_inputs);
             shift = arena.take<int64_t>(job.p.kernel[2]);
             zeros = raw ? arena.take<T>(job.p.input[2] + line) : nullptr;
             slab = raw ? nullptr : arena.take<T>(job.band_inputs * job.pitch);
@@ -236,50 +258,65 @@ struct Depthwise {
             const int64_t at = k * job.p.dilation[2];
             s.shift[k] = job.raw ? at - job.p.pad_lo[2] : job.phase ? at % job.p.stride[2] * job.phase + at / job.p.stride[2] : at;
         }
-        const int64_t units = job.planes * job.bands;
-        for (int64_t i = units * index / job.parts; i < units * (index + 1) / job.parts; ++i)
-            job.compute(i / job.bands, i % job.bands * job.band_rows, s);
+        const int64_t units = job.planes * job.bands, end = units * (index + 1) / job.parts;
+        int64_t listed = -1;
+        for (int64_t i = units * index / job.parts; i < end; ++i) {
+            // unit: band of rows x group x depth x image, so that neighbours share what is known of the rows
+            const int64_t band = i % job.bands, group = i / job.bands % job.p.groups, slice = i / job.bands / job.p.groups;
+            const int64_t depth = slice % job.p.output[0], place = depth * job.bands + band;
+            if (listed != place) job.list_rows(depth, band * job.band_rows, s);
+            listed = place;
+            job.compute(slice / job.p.output[0], depth, group, band * job.band_rows, i + 1 < end && group + 1 < job.p.groups, s);
+        }
     }
 
-    void compute(int64_t plane_index, int64_t first, const Scratch& s) const {
-        const int64_t group = plane_index % p.groups, depth = plane_index / p.groups % p.output[0];
-        const int64_t image = plane_index / p.groups / p.output[0];
-        const int64_t rows = std::min(band_rows, p.output[1] - first), from_d = source(p, 0, depth * p.stride[0] - p.pad_lo[0]);
-        const T* x = at<const T>(call.input, image, group) + std::max<int64_t>(from_d, 0) * call.input.space[0];
-        list_rows(x, from_d < 0, first, rows, s);
+    // Where the padded input rows of a band come from.
+    void list_rows(int64_t depth, int64_t first, const Scratch& s) const {
+        const int64_t from_d = source(p, 0, depth * p.stride[0] - p.pad_lo[0]);
+        for (int64_t i = 0; i < extent(p, 1, std::min(band_rows, p.output[1] - first)); ++i) {
+            const int64_t from_h = source(p, 1, first * p.stride[1] - p.pad_lo[1] + i);
+            s.from[i] = from_d < 0 || from_h < 0 ? -1 : from_d * call.input.space[0] + from_h * call.input.space[1];
+        }
+    }
+
+    // followed: this thread goes on with the next channel of the same image
+    void compute(int64_t image, int64_t depth, int64_t group, int64_t first, bool followed, const Scratch& s) const {
+        const int64_t rows = std::min(band_rows, p.output[1] - first);
+        place_rows(at<const T>(call.input, image, group), extent(p, 1, rows), s);
         const Epilogue<T> epilogue(p);
         const T* packed = static_cast<const T*>(call.packed);
         const int64_t channels = p.groups * p.out_channels, tap_count = taps(p);
+        const bool dense = call.output.space[1] == p.output[2] && call.output.space[2] == 1;
+        const bool simple = !call.residual.data && (p.activation == Activation::none || p.activation == Activation::relu);
+        const bool runs_on = followed && bands == 1 && p.output[0] == 1 && call.output.channel == p.output[1] * p.output[2];
+        alignas(vector_bytes) T sums[8 * lanes<T>];
         for (int64_t c = group * p.out_channels; c < (group + 1) * p.out_channels; ++c) {
             T* y = at<T>(call.output, image, c) + depth * call.output.space[0] + first * call.output.space[1];
             const T* r = at<const T>(call.residual, image, c);
             if (r) r += depth * call.residual.space[0] + first * call.residual.space[1];
-            const bool dense = call.output.space[1] == p.output[2];
             const Reading<T> reading{
-                s.row, s.shift, packed + channels + c * tap_count, r, packed[c], y, dense ? y + rows * p.output[2] : nullptr,
-                p.kernel[1], p.kernel[2], p.stride[1], p.dilation[1], raw ? p.input[2] : pitch, p.output[2], call.output.space[1],
-                call.output.space[2], call.residual.space[1], call.residual.space[2], &epilogue};
+                s.row, s.shift, packed + channels + c * tap_count, r, packed[c],
+                p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity(), y,
+                dense && simple ? y + rows * p.output[2] + (runs_on ? lanes<T> : 0) : nullptr, p.kernel[1], p.kernel[2], p.stride[1],
+                p.dilation[1], raw ? p.input[2] : pitch, p.output[2], call.output.space[1], call.output.space[2],
+                call.residual.space[1], call.residual.space[2], &epilogue, sums};
             any_plane(reading, rows);
         }
     }
 
-    // Where each padded input row of a band begins.
-    void list_rows(const T* x, bool all_zero, int64_t first, int64_t rows, const Scratch& s) const {
-        const View& view = call.input;
+    void place_rows(const T* x, int64_t count, const Scratch& s) const {
+        if (raw) {
+            for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] < 0 ? s.zeros : x + s.from[i];
+            return;
+        }
         const int64_t span = extent(p, 2, p.output[2]), strands = phase ? p.stride[2] : 1;
-        for (int64_t i = 0; i < extent(p, 1, rows); ++i) {
-            const int64_t from = source(p, 1, first * p.stride[1] - p.pad_lo[1] + i);
-            const bool zero = all_zero || from < 0;
-            if (raw) {
-                s.row[i] = zero ? s.zeros : x + from * view.space[1];
-                continue;
-            }
-            T* to = s.slab + i * pitch;
-            s.row[i] = to;
-            for (int64_t f = 0; f < strands; ++f, to += phase) {
-                const Strand strand(p, f - p.pad_lo[2], strands, ceil_div(span - f, strands));
-                if (zero) clear(to, strand.count);
-                else fill_row(p, strand, x + from * view.space[1], view.space[2], to);
+        for (int64_t i = 0; i < count; ++i) s.row[i] = s.slab + i * pitch;
+        for (int64_t f = 0; f < strands; ++f) {
+            const Strand strand(p, f - p.pad_lo[2], strands, ceil_div(span - f, strands));
+            T* to = s.slab + f * phase;
+            for (int64_t i = 0; i < count; ++i, to += pitch) {
+                if (s.from[i] < 0) clear(to, strand.count);
+                else fill_row(p, strand, x + s.from[i], call.input.space[2], to);
             }
         }
     }

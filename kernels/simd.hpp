@@ -123,6 +123,32 @@ FASTCONV_INLINE Vec<T> exchange(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
 #endif
 }
 
+// Every other lane of a and b, from the first or (Odd) the second one on.
+template <class T, int Odd, size_t... L>
+FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (2 * int(L) + Odd)...);
+#else
+    typename VectorOf<T>::mask index = {(2 * int(L) + Odd)...};
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+
+// to[i] = from[2 i] for n elements; what lies between them is read, nothing before the first or behind the last.
+template <class T>
+FASTCONV_INLINE void copy_even(T* to, const T* from, int64_t n) {
+    constexpr int L = lanes<T>;
+    constexpr auto all = std::make_index_sequence<size_t(L)>{};
+    int64_t i = 0;
+    for (; i + L < n; i += L) store(to + i, every_other<T, 0>(load(from + 2 * i), load(from + 2 * i + L), all));
+    if (n > L) {  // the last vector overlaps its neighbour
+        const T* last = from + 2 * (n - L) - 1;
+        store(to + n - L, every_other<T, 1>(load(last), load(last + L), all));
+        return;
+    }
+    for (; i < n; ++i) to[i] = from[2 * i];
+}
+
 // Transpose lanes x lanes in registers: log2(lanes) rounds that swap the off-diagonal blocks of size H.
 template <class T, int H = lanes<T> / 2>
 FASTCONV_INLINE void transpose(Vec<T> (&row)[lanes<T>]) {

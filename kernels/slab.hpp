@@ -70,6 +70,8 @@ FASTCONV_INLINE void fill_row(const Problem& p, const Strand& s, const T* row, i
     const T* from = row + (s.first + s.inside * s.step) * stride;
     if (stride * s.step == 1) {
         copy(out + s.inside, from, s.end - s.inside);
+    } else if (stride * s.step == 2) {
+        copy_even(out + s.inside, from, s.end - s.inside);
     } else {
         for (int64_t i = s.inside; i < s.end; ++i, from += stride * s.step) out[i] = *from;
     }
