@@ -10,6 +10,8 @@ import functools
 import itertools
 import math
 
+import numpy as np
+
 from .problem import ConvProblem
 
 SIZES = sorted(n for a, b, c in itertools.product(range(1, 11), range(3), range(3))
@@ -54,9 +56,9 @@ def tiles(problem: ConvProblem, axis: int, n: int) -> int:
 
 
 def _per_element(n: int) -> float:
-    """Cycles per vector of a transform: its stages, and moving the data in and out."""
+    """Cycles per vector of a transform: its stages, and moving the data in and out; a large tile leaves L2."""
     stages = math.ceil(math.log(n, 4))
-    return 6.0 * stages + 4.0
+    return (6.0 * stages + 4.0) * (1.0 if n <= 320 else 1.3)
 
 
 def cost(problem: ConvProblem, lanes: int) -> float:
@@ -67,7 +69,9 @@ def cost(problem: ConvProblem, lanes: int) -> float:
     blocks = math.ceil((rows // 2 + 1) / lanes)  # of rows that are no conjugates of others
     transform = columns / 2 / lanes * rows * _per_element(rows) + blocks * columns * _per_element(columns)
     multiply = 5 * blocks * columns * channels * outputs
-    return 2 * problem.groups * count * ((channels + outputs) * transform + multiply)
+    spectra = problem.groups * channels * outputs * blocks * columns * lanes * 2 * np.dtype(problem.dtype).itemsize
+    read = spectra * (0.1 if spectra < 12e6 else 0.36)  # from L3 or memory, for every tile
+    return count * (2 * problem.groups * ((channels + outputs) * transform + multiply) + read)
 
 
 def packing_cost(problem: ConvProblem, lanes: int) -> float:

@@ -96,18 +96,18 @@ def admitted(tile: tuple[int, ...]) -> bool:
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
-    Products, then per tile and vector of channels about 4 instructions per transformed column's element and side, then the
+    Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, then the
     transformed weights, which come from L3 or memory once for every few dozen tiles.
     """
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     tiles = math.prod(math.ceil(length / m) for length, m in zip(problem.output_size, tile))
     products = math.prod(map(size, tile))
-    transform = 4.4 * _columns(tile)
+    transform = 6.6 * _columns(tile)
     vectors = math.ceil(channels / lanes) + math.ceil(outputs / lanes)
     weights = products * channels * outputs * np.dtype(problem.dtype).itemsize
-    per_byte = 0.12 if weights < 12e6 else 0.5
+    per_byte = 0.1 if weights < 12e6 else 0.36
     multiplied = tiles * products * channels * math.ceil(outputs / lanes)
-    return problem.groups * (1.05 * multiplied + tiles * vectors * transform + math.ceil(tiles / 48) * weights * per_byte)
+    return problem.groups * (1.2 * multiplied + tiles * vectors * transform + math.ceil(tiles / 48) * weights * per_byte)
 
 
 def _columns(tile: tuple[int, ...]) -> float:

@@ -89,6 +89,7 @@ struct Reading {  // one output channel of one plane
     int64_t kh, kw, stride, dilation, width, columns, output_row, output_step, residual_row, residual_step;
     const Epilogue<T>* epilogue;
     T* sums;  // for those that are not stored straight
+    bool crowded;  // rows share sets of L1: fewer of them at a time
 };
 
 // From the sums to the output.
@@ -182,6 +183,8 @@ template <class T, int K, int W, int S>
 void plane(const Reading<T>& in, int64_t rows) {
     constexpr int most = K == 7 ? 7 : 8;
     int64_t h = 0;
+    if (in.crowded)
+        for (; h + 2 <= rows; h += 2) band<T, K, W, 2, S>(in, h);
     for (; h + most <= rows; h += most) band<T, K, W, most, S>(in, h);
     if (rows - h == 7) band<T, K, W, 7, S>(in, h), h += 7;
     if (rows - h >= 4) band<T, K, W, 4, S>(in, h), h += 4;
@@ -299,10 +302,13 @@ struct Depthwise {
                 p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity(), y,
                 dense && simple ? y + rows * p.output[2] + (runs_on ? lanes<T> : 0) : nullptr, p.kernel[1], p.kernel[2], p.stride[1],
                 p.dilation[1], raw ? p.input[2] : pitch, p.output[2], call.output.space[1], call.output.space[2],
-                call.residual.space[1], call.residual.space[2], &epilogue, sums};
+                call.residual.space[1], call.residual.space[2], &epilogue, sums,
+                crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch)};
             any_plane(reading, rows);
         }
     }
+
+    static bool crowds(int64_t stride) { return stride * int64_t(sizeof(T)) % 4096 == 0; }
 
     void place_rows(const T* x, int64_t count, const Scratch& s) const {
         if (raw) {

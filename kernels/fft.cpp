@@ -55,6 +55,7 @@ struct Transform {
     const T *twiddle_h, *twiddle_w;
     int64_t pitch, half, plane;  // of tile and area; n1 / 2; of the area's real part
     T *tile, *area, *buffer;
+    const int64_t* place;  // of each frequency of a column
 
     void forward(T* spectrum) const {
         const int64_t n = s.h.n;
@@ -66,7 +67,7 @@ struct Transform {
             }
             fft_forward(s.h, twiddle_h, re, im);
             for (int64_t k = 0; k < s.rows; ++k) {  // twice the two columns' spectra
-                const int64_t a = s.h.place(k) * L, b = s.h.place((n - k) % n) * L;
+                const int64_t a = place[k] * L, b = place[k ? n - k : 0] * L;
                 T* to = area + k * pitch + j;
                 store(to, load(re + a) + load(re + b));
                 store(to + plane, load(im + a) - load(im + b));
@@ -86,7 +87,7 @@ struct Transform {
         T *re = buffer, *im = buffer + n * L;
         for (int64_t j = (half - 1) / L * L; j >= 0; j -= L) {  // backwards: the last vector may spoil what its neighbour writes
             for (int64_t k = 0; k < s.rows; ++k) {
-                const int64_t a = s.h.place(k) * L, b = s.h.place((n - k) % n) * L;
+                const int64_t a = place[k] * L, b = place[k ? n - k : 0] * L;
                 const T* from = area + k * pitch + j;
                 const Vec<T> xr = load(from), xi = load(from + plane), yr = load(from + half), yi = load(from + half + plane);
                 store(re + b, xr + yi);
@@ -135,6 +136,7 @@ struct FftScratch {
     static constexpr int L = lanes<T>;
     int64_t pitch, plane;
     T *tile, *area, *buffer, *spectra, *product;
+    int64_t* place;
     size_t bytes;
 
     FftScratch(const Problem& p, const Spectra<T>& s, void* base) {
@@ -146,10 +148,17 @@ struct FftScratch {
         buffer = arena.take<T>(2 * s.h.n * L);
         spectra = arena.take<T>(p.in_channels * s.size);
         product = arena.take<T>(2 * s.block);
+        place = arena.take<int64_t>(s.h.n);
         bytes = arena.used();
     }
     Transform<T> transform(const Spectra<T>& s, const T* packed, const FftPacking<T>& packing) const {
-        return {s, packed, packed + packing.twiddle_w, pitch, s.w.n / 2, plane, tile, area, buffer};
+        return {s, packed, packed + packing.twiddle_w, pitch, s.w.n / 2, plane, tile, area, buffer, place};
+    }
+    // Once, before any transform. What is never written of `area` must not be NaN.
+    void start(const Spectra<T>& s) const {
+        clear(area, 2 * plane);
+        clear(tile, s.h.n * pitch);
+        for (int64_t k = 0; k < s.h.n; ++k) place[k] = s.h.place(k);
     }
 };
 
@@ -173,7 +182,7 @@ struct FftPack {
         const Transform<T> transform = scratch.transform(s, job.out, packing);
         const int64_t count = p.groups * p.out_channels * p.in_channels, tap_count = taps(p);
         const T scale = T(0.25) / (T(s.h.n) * T(s.w.n));  // forward gives twice the spectrum, here and of the input
-        clear(scratch.area, 2 * scratch.plane);
+        scratch.start(s);
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
             const T* from = job.weight + i * tap_count;
             clear(scratch.tile, s.h.n * scratch.pitch);
@@ -239,8 +248,7 @@ struct Fft {
         const FlushDenormals flush(!job.p.strict);
         const size_t each = FftScratch<T>(job.p, job.s, nullptr).bytes;
         const FftScratch<T> scratch(job.p, job.s, static_cast<char*>(job.call.workspace) + size_t(index) * each);
-        clear(scratch.area, 2 * scratch.plane);  // its last rows are never written, and must not be NaN
-        clear(scratch.tile, job.s.h.n * scratch.pitch);
+        scratch.start(job.s);
         for (int64_t i = job.units * index / job.parts; i < job.units * (index + 1) / job.parts; ++i) job.unit(i, scratch);
     }
 

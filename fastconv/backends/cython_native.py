@@ -149,10 +149,12 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
 
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors along rows; loads, masks and stores beside the multiply-adds, and the copy that splits the phases of a stride."""
+    """Vectors along rows; loads, masks and stores beside the multiply-adds, and the copy that splits the phases of a stride.
+    Twice the loads but for square kernels of 3, 5 and 7."""
+    tuned = p.kernel_size[-1] in (3, 5, 7) and set(p.kernel_size[-2:]) == {p.kernel_size[-1]} and set(p.dilation) == {1}
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
     copied = 0 if p.stride[-1] == 1 else 2 * p.groups * math.prod(p.input_size) / lanes
-    return p.out_channels * rows * math.ceil(width / lanes) * (1.2 * p.taps + 4) + copied
+    return p.out_channels * rows * math.ceil(width / lanes) * ((1.2 if tuned else 2.6) * p.taps + 4) + copied
 
 
 def _winograd_cycles(p: ConvProblem, lanes: int) -> float:
@@ -161,13 +163,13 @@ def _winograd_cycles(p: ConvProblem, lanes: int) -> float:
 
 def _packed_once(p: ConvProblem, lanes: int) -> float:
     """Each weight is read, transposed and written."""
-    return 3 * p.out_channels * p.taps / lanes
+    return 15 * p.out_channels * p.taps / lanes
 
 
 def _transformed_once(p: ConvProblem, lanes: int) -> float:
     """Each transformed weight is written, and what is more than a cache holds goes to memory and comes back."""
     written = p.out_channels * p.taps / math.prod(p.kernel_size) * math.prod(map(winograd.size, winograd.tile(p)))
-    return 8 * written / lanes
+    return 25 * written / lanes
 
 
 TILED: dict[str, Any] = {"winograd": winograd, "fft": fourier}  # who chooses the tile
