@@ -23,7 +23,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-ALGORITHMS = ["gemm", "direct", "winograd", "depthwise", "fft"]  # kernels/<name>.cpp, defining `const Algorithm& <name>_algorithm()`
+# kernels/<name>.cpp, defining `const Algorithm& <name>_algorithm()`
+ALGORITHMS = ["gemm", "direct", "winograd", "depthwise", "fft"]
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ISAS = {"baseline": []}

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from native_cases import problem, same_bits, stays_inside, verify
 
 import fastconv
 from fastconv import accuracy, checks, winograd
@@ -18,17 +19,6 @@ if cython_native.backend.unavailable():
 
 ISAS = cython_native.runnable_isas()
 TILES = [tile for tile in itertools.product((1, *winograd.POINTS), repeat=2) if tile != (1, 1)]
-
-
-def problem(channels: tuple[int, int], size: tuple[int, ...], kernel: tuple[int, ...], batch: int = 1, **keywords) -> ConvProblem:
-    groups, layout = keywords.get("groups", 1), keywords.pop("layout", "channels_first")
-    made = ConvProblem.from_shapes((batch, channels[0], *size), (channels[1], channels[0] // groups, *kernel), ndim=len(size),
-                                   **{"bias_shape": (channels[1],), "padding": "same", **keywords})
-    return dataclasses.replace(made, layout=layout)
-
-
-def kernel(p: ConvProblem, isa: str) -> cython_native.NativeKernel:
-    return cython_native.NativeKernel(p, Candidate("winograd", isa))
 
 
 @pytest.fixture
@@ -56,22 +46,7 @@ def test_every_tile(made: tuple[int, int], isa: str, dtype: str, tile) -> None:
     tile(made)
     taps = tuple(1 if m == 1 else 3 for m in made)
     for channels, size, more in (((3, 5), (13, 15), {}), ((9, 17), (7, 6), {"activation": "relu"}), ((2, 3), (1, 1), {})):
-        p = problem(channels, size, taps, dtype=dtype, **more)
-        for trial in checks.trials(p):
-            worst, wrong = checks_verify(p, isa, trial)
-            assert wrong is None and (worst > 0 or trial.integers)
-
-
-def checks_verify(p: ConvProblem, isa: str, trial: checks.Trial) -> tuple[float, str | None]:
-    made, arrays = kernel(p, isa), trial.arrays
-    if trial.strided:
-        out, spoiled = checks._run_strided(made, p, arrays)
-        assert not spoiled
-    else:
-        out = checks.run(made, p, arrays)
-    allowed = accuracy.bound(p, "winograd", trial.expected, trial.magnitude, arrays.x, arrays.w)
-    worst = accuracy.compare(out, trial.expected, allowed)
-    return worst, None if worst <= 1 else f"{worst} times the bound"
+        verify(problem(channels, size, taps, dtype=dtype, **more), "winograd", isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -86,9 +61,7 @@ def checks_verify(p: ConvProblem, isa: str, trial: checks.Trial) -> tuple[float,
 ], ids=lambda p: p.text)
 def test_every_kind_of_problem(p: ConvProblem, isa: str) -> None:
     assert winograd.refuses(p) is None
-    for trial in checks.trials(p):
-        worst, wrong = checks_verify(p, isa, trial)
-        assert wrong is None
+    verify(p, "winograd", isa)
 
 
 def relative_error(p: ConvProblem, candidate: Candidate, trial: tuple) -> float:
@@ -122,16 +95,7 @@ def test_loose_admits_larger_tiles() -> None:
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_in_its_windows(value: float, isa: str) -> None:
-    p = problem((5, 9), (14, 15), (3, 3))
-    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(3))
-    for spoil, position in ((x, (0, 2, 5, 7)), (x, (0, 0, 0, 0)), (w, (4, 1, 2, 0))):
-        kept = spoil[position]
-        spoil[position] = value
-        out = checks.run(kernel(p, isa), p, accuracy.Arrays(x, w, b, None))
-        expected, magnitude = accuracy.oracle(p, x, w, b)
-        bound = accuracy.bound(p, "winograd", expected, magnitude, x, w)
-        assert not np.isfinite(expected).all() and accuracy.compare(out, expected, bound) <= 1
-        spoil[position] = kept
+    stays_inside(problem((5, 9), (14, 15), (3, 3)), "winograd", isa, value)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -139,7 +103,7 @@ def test_an_overflow_of_the_transform_alone_is_repaired(isa: str) -> None:
     p = problem((4, 8), (9, 9), (3, 3))
     x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(4))
     x, w = (np.clip(x, -2, 2) * np.float32(1.6e38)).astype(np.float32), w * np.float32(1e-3)
-    out = checks.run(kernel(p, isa), p, accuracy.Arrays(x, w, b, None))
+    out = checks.run(cython_native.NativeKernel(p, Candidate("winograd", isa)), p, accuracy.Arrays(x, w, b, None))
     expected, magnitude = accuracy.oracle(p, x, w, b)
     assert np.isfinite(out).all()
     assert accuracy.compare(out, expected, accuracy.bound(p, "winograd", expected, magnitude, x, w)) <= 1
@@ -149,23 +113,13 @@ def test_an_overflow_of_the_transform_alone_is_repaired(isa: str) -> None:
 @pytest.mark.parametrize("p", [problem((19, 130), (17, 21), (3, 3), batch=4), problem((33, 20), (5, 5), (3, 3), batch=4),
                                problem((24, 24), (40, 40), (3, 3), batch=4, groups=2)], ids=lambda p: p.text)
 def test_batch_and_threads_change_no_bit(p: ConvProblem, isa: str) -> None:
-    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(5))
-    with fastconv.config(num_threads=1):
-        whole = checks.run(kernel(p, isa), p, accuracy.Arrays(x, w, b, None))
-        one = dataclasses.replace(p, batch=1)
-        for image in range(p.batch):
-            alone = checks.run(kernel(one, isa), one, accuracy.Arrays(x[image:image + 1], w, b, None))
-            assert np.array_equal(alone, whole[image:image + 1])
-    for threads in (2, 3, 8):
-        with fastconv.config(num_threads=threads):
-            for _ in range(5):
-                assert np.array_equal(checks.run(kernel(p, isa), p, accuracy.Arrays(x, w, b, None)), whole)
+    same_bits(p, "winograd", isa)
 
 
 @pytest.mark.parametrize(("p", "reason"), [
     (problem((4, 4), (9, 9), (5, 5)), "kernels of 3 taps"), (problem((4, 4), (9, 9), (1, 1)), "kernels of 3 taps"),
-    (problem((4, 4), (9, 9), (3, 3), stride=2, padding=1), "stride 1"), (problem((4, 4), (5, 9, 9), (3, 3, 3)), "last two axes"),
-    (problem((4, 4), (9, 9), (3, 3), dilation=2), "dilated")])
+    (problem((4, 4), (9, 9), (3, 3), stride=2, padding=1), "stride 1"),
+    (problem((4, 4), (5, 9, 9), (3, 3, 3)), "last two axes"), (problem((4, 4), (9, 9), (3, 3), dilation=2), "dilated")])
 def test_refusals(p: ConvProblem, reason: str) -> None:
     assert reason in (cython_native.backend.refuses(p, Candidate("winograd", ISAS[-1])) or "")
 

@@ -119,8 +119,9 @@ class NativeBackend:
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
         if candidate.isa not in chosen_isas():
             return f"ISA {candidate.isa} is not in use"
-        module, tiled = isa_module(candidate.isa), TILED.get(candidate.algorithm)
-        return refuses_direction(problem) or tiled and tiled.refuses(problem) or runtime().refuses(module, candidate.algorithm, **fields(problem, candidate.algorithm))
+        algorithm, tiled = candidate.algorithm, TILED.get(candidate.algorithm)
+        reason = refuses_direction(problem) or (tiled and tiled.refuses(problem))
+        return reason or runtime().refuses(isa_module(candidate.isa), algorithm, **fields(problem, algorithm))
 
     def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         """A rough model, good enough to rank the algorithms of this backend: multiply-adds of whole vectors at one per

@@ -1,0 +1,67 @@
+"""What the tests of single native algorithms share."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+import fastconv
+from fastconv import accuracy, checks
+from fastconv.backends import Candidate, cython_native
+from fastconv.problem import ConvProblem
+
+
+def problem(channels: tuple[int, int], size: tuple[int, ...], kernel: tuple[int, ...], batch: int = 1,
+            **keywords: Any) -> ConvProblem:
+    """(in, out) channels; "same" padding and a bias unless told otherwise."""
+    groups, layout = keywords.get("groups", 1), keywords.pop("layout", "channels_first")
+    made = ConvProblem.from_shapes((batch, channels[0], *size), (channels[1], channels[0] // groups, *kernel), ndim=len(size),
+                                   **{"bias_shape": (channels[1],), "padding": "same", **keywords})
+    return dataclasses.replace(made, layout=layout)
+
+
+def verify(p: ConvProblem, algorithm: str, isa: str) -> None:
+    """Random data, integers, strided arrays; whatever tile is chosen now."""
+    for trial in checks.trials(p):
+        kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))  # not plan.bind, which remembers an earlier tile
+        spoiled = False
+        if trial.strided:
+            out, spoiled = checks._run_strided(kernel, p, trial.arrays)
+        else:
+            out = checks.run(kernel, p, trial.arrays)
+        allowed = accuracy.bound(p, algorithm, trial.expected, trial.magnitude, trial.arrays.x, trial.arrays.w)
+        assert not spoiled and accuracy.compare(out, trial.expected, allowed) <= 1, trial.name
+
+
+def stays_inside(p: ConvProblem, algorithm: str, isa: str, value: float) -> None:
+    """A value that is not finite, in the input's middle and corner and in a weight, reaches its outputs, and no other."""
+    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(3))
+    middle = (0, p.in_channels - 1, *(length // 2 for length in p.input_size))
+    for spoil, position in ((x, middle), (x, (0,) * x.ndim), (w, (p.out_channels // 2,) + (0,) * (w.ndim - 1))):
+        kept = spoil[position]
+        spoil[position] = value
+        out = checks.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, accuracy.Arrays(x, w, b, None))
+        expected, magnitude = accuracy.oracle(p, x, w, b)
+        assert not np.isfinite(expected).all() and np.isfinite(expected).any()
+        assert accuracy.compare(out, expected, accuracy.bound(p, algorithm, expected, magnitude, x, w)) <= 1
+        spoil[position] = kept
+
+
+def same_bits(p: ConvProblem, algorithm: str, isa: str) -> None:
+    """Whatever batch an image is part of, and however many threads."""
+    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(5))
+
+    def run(problem: ConvProblem, x: np.ndarray) -> np.ndarray:
+        kernel = cython_native.NativeKernel(problem, Candidate(algorithm, isa))
+        return checks.run(kernel, problem, accuracy.Arrays(x, w, b, None))
+
+    with fastconv.config(num_threads=1):
+        whole = run(p, x)
+        for image in range(p.batch):
+            assert np.array_equal(run(dataclasses.replace(p, batch=1), x[image:image + 1]), whole[image:image + 1])
+    for threads in (2, 3, 8):
+        with fastconv.config(num_threads=threads):
+            for _ in range(5):
+                assert np.array_equal(run(p, x), whole)
