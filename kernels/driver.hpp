@@ -77,11 +77,5 @@ struct Driver {
     }
 };
 
-// The first element of an image's channel in a view; null where there is no array.
-template <class T>
-FASTCONV_INLINE T* at(const View& v, int64_t image, int64_t channel) {
-    return v.data ? static_cast<T*>(v.data) + image * v.batch + channel * v.channel : nullptr;
-}
-
 }  // namespace FASTCONV_ISA
 }  // namespace fastconv

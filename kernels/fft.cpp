@@ -311,7 +311,9 @@ struct Fft {
     void finish(int64_t image, int64_t depth, int64_t channel, int64_t row, int64_t column, const FftScratch<T>& scratch) const {
         const int64_t h0 = row * h.useful, w0 = column * w.useful;
         const int64_t rows = std::min(h.useful, p.output[1] - h0), columns = std::min(w.useful, p.output[2] - w0);
-        const T bias = static_cast<const T*>(call.packed)[packing.bias + channel];
+        const T* packed = static_cast<const T*>(call.packed);
+        const T* weight = packed + packing.plain + channel * products(p);
+        const T bias = packed[packing.bias + channel];
         const Epilogue<T> epilogue(p);
         bool finite = true;
         for (int64_t i = 0; finite && i < rows; ++i) finite = all_finite(scratch.tile + (i + h.shift) % h.n * scratch.pitch, columns);
@@ -323,8 +325,8 @@ struct Fft {
             if (r) r += depth * call.residual.space[0] + (h0 + i) * call.residual.space[1] + w0 * call.residual.space[2];
             if (!finite) {
                 for (int64_t j = 0; j < columns; ++j)
-                    put(direct(image, depth, channel, h0 + i, w0 + j), y + j * call.output.space[2],
-                        r ? r + j * call.residual.space[2] : nullptr, epilogue);
+                    put(one_output(p, call.input, image, channel / p.out_channels, weight, bias, depth, h0 + i, w0 + j),
+                        y + j * call.output.space[2], r ? r + j * call.residual.space[2] : nullptr, epilogue);
                 continue;
             }
             const int64_t first = std::min(columns, w.n - w.shift);  // then from place 0
@@ -357,25 +359,6 @@ struct Fft {
                 store(y + j, epilogue(value));
             }
         for (; j < count; ++j) put(from[j] + bias, y + j * call.output.space[2], r ? r + j * call.residual.space[2] : nullptr, epilogue);
-    }
-
-    T direct(int64_t image, int64_t depth, int64_t channel, int64_t oh, int64_t ow) const {
-        const View& view = call.input;
-        const T* packed = static_cast<const T*>(call.packed);
-        const T* weight = packed + packing.plain + channel * products(p);
-        const int64_t from_d = source(p, 0, depth * p.stride[0] - p.pad_lo[0]);
-        T sum = packed[packing.bias + channel];
-        for (int64_t c = 0; c < p.in_channels; ++c) {
-            const T* x = at<const T>(view, image, channel / p.out_channels * p.in_channels + c);
-            for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
-                for (int64_t kw = 0; kw < p.kernel[2]; ++kw) {
-                    const int64_t h_ = source(p, 1, oh - p.pad_lo[1] + kh * p.dilation[1]);
-                    const int64_t w_ = source(p, 2, ow - p.pad_lo[2] + kw * p.dilation[2]);
-                    const bool zero = from_d < 0 || h_ < 0 || w_ < 0;
-                    sum += (zero ? T(0) : x[from_d * view.space[0] + h_ * view.space[1] + w_ * view.space[2]]) * *weight++;
-                }
-        }
-        return sum;
     }
 };
 

@@ -56,6 +56,32 @@ inline int64_t source(const Problem& p, int a, int64_t i) {
     }
 }
 
+// The first element of an image's channel in a view; null where there is no array.
+template <class T>
+FASTCONV_INLINE T* at(const View& v, int64_t image, int64_t channel) {
+    return v.data ? static_cast<T*>(v.data) + image * v.batch + channel * v.channel : nullptr;
+}
+
+// One output, by the definition, for algorithms that transform where the transform must not be trusted: bias plus all products of
+// `weight` (the output channel's own), for kernels without a depth.
+template <class T>
+T one_output(const Problem& p, const View& input, int64_t image, int64_t group, const T* weight, T bias, int64_t od, int64_t oh,
+             int64_t ow) {
+    const int64_t d = source(p, 0, od * p.stride[0] - p.pad_lo[0]);
+    T sum = bias;
+    for (int64_t c = 0; c < p.in_channels; ++c) {
+        const T* x = at<const T>(input, image, group * p.in_channels + c);
+        for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
+            for (int64_t kw = 0; kw < p.kernel[2]; ++kw) {
+                const int64_t h = source(p, 1, oh * p.stride[1] - p.pad_lo[1] + kh * p.dilation[1]);
+                const int64_t w = source(p, 2, ow * p.stride[2] - p.pad_lo[2] + kw * p.dilation[2]);
+                const bool zero = d < 0 || h < 0 || w < 0;
+                sum += (zero ? T(0) : x[d * input.space[0] + h * input.space[1] + w * input.space[2]]) * *weight++;
+            }
+    }
+    return sum;
+}
+
 // Merge an axis into the next where a 1-wide kernel makes one long row of both: more pixels per row, fewer tails.
 inline void merge_rows(Problem& p, const Call& call, int most = max_axes - 1) {
     for (int a = 1; a >= 2 - most; --a) {

@@ -325,28 +325,14 @@ struct Winograd {
                 for (int64_t i = 0; i < rows; ++i)
                     for (int64_t j = begin; j < end; ++j) finite = finite && std::isfinite(outputs[(i * pixels + j) * L + c]);
                 if (finite) continue;
+                const T* packed = static_cast<const T*>(call.packed);
+                const T* weight = packed + packing.plain(p) + (group * packing.channels + oc + c) * packing.inner * taps(p);
+                const T bias = packed[group * packing.padded + oc + c];
                 for (int64_t i = 0; i < rows; ++i)
                     for (int64_t j = begin; j < end; ++j)
                         outputs[(i * pixels + j) * L + c] =
-                            direct(t, group, oc + c, t.row * tiles.h.m + i, t.column * tiles.w.m + j);
+                            one_output(p, call.input, t.image, group, weight, bias, t.depth, t.row * tiles.h.m + i, t.column * tiles.w.m + j);
             }
-    }
-
-    T direct(const Strip& t, int64_t group, int64_t oc, int64_t oh, int64_t ow) const {
-        const View& view = call.input;
-        const T* packed = static_cast<const T*>(call.packed);
-        const T* w = packed + packing.plain(p) + (group * packing.channels + oc) * packing.inner * taps(p);
-        const int64_t from_d = source(p, 0, t.depth * p.stride[0] - p.pad_lo[0]);
-        const T* image = static_cast<const T*>(view.data) + t.image * view.batch + group * p.in_channels * view.channel;
-        T sum = packed[group * packing.padded + oc];
-        for (int64_t c = 0; c < p.in_channels; ++c, image += view.channel)
-            for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
-                for (int64_t kw = 0; kw < p.kernel[2]; ++kw) {
-                    const int64_t h = source(p, 1, oh - p.pad_lo[1] + kh), x = source(p, 2, ow - p.pad_lo[2] + kw);
-                    const bool zero = from_d < 0 || h < 0 || x < 0;
-                    sum += (zero ? T(0) : image[from_d * view.space[0] + h * view.space[1] + x * view.space[2]]) * *w++;
-                }
-        return sum;
     }
 };
 
