@@ -237,11 +237,12 @@ struct Fft {
     Spectra<T> s;
     FftPacking<T> packing;
     Cut h, w;
-    int64_t units, parts;
+    int64_t tiles, spans, parts;  // spans: of output channels, where there are fewer tiles than threads
 
     Fft(const Problem& problem, const Call& c, int threads)
-        : p(problem), call(c), s(p), packing(p), h(p, 1), w(p, 2), units(p.batch * p.output[0] * p.groups * h.count * w.count),
-          parts(std::max<int64_t>(1, std::min<int64_t>(threads, units))) {}
+        : p(problem), call(c), s(p), packing(p), h(p, 1), w(p, 2), tiles(p.batch * p.output[0] * p.groups * h.count * w.count),
+          spans(tiles < threads ? std::min<int64_t>(threads, p.out_channels) : 1),
+          parts(std::max<int64_t>(1, std::min<int64_t>(threads, tiles * spans))) {}
 
     static void part(void* context, int64_t index) {
         const Fft& job = *static_cast<Fft*>(context);
@@ -249,10 +250,12 @@ struct Fft {
         const size_t each = FftScratch<T>(job.p, job.s, nullptr).bytes;
         const FftScratch<T> scratch(job.p, job.s, static_cast<char*>(job.call.workspace) + size_t(index) * each);
         scratch.start(job.s);
-        for (int64_t i = job.units * index / job.parts; i < job.units * (index + 1) / job.parts; ++i) job.unit(i, scratch);
+        const int64_t units = job.tiles * job.spans;
+        for (int64_t i = units * index / job.parts; i < units * (index + 1) / job.parts; ++i)
+            job.compute(i / job.spans, i % job.spans, scratch);
     }
 
-    void unit(int64_t index, const FftScratch<T>& scratch) const {
+    void compute(int64_t index, int64_t span, const FftScratch<T>& scratch) const {
         const int64_t column = index % w.count, row = index / w.count % h.count;
         const int64_t group = index / (w.count * h.count) % p.groups, slice = index / (w.count * h.count * p.groups);
         const int64_t image = slice / p.output[0], depth = slice % p.output[0];
@@ -262,7 +265,9 @@ struct Fft {
             fill(image, depth, group * p.in_channels + c, row, column, scratch);
             transform.forward(scratch.spectra + c * s.size);
         }
-        for (int64_t c = group * p.out_channels; c < (group + 1) * p.out_channels; ++c) {
+        const int64_t first = group * p.out_channels + p.out_channels * span / spans;
+        const int64_t end = group * p.out_channels + p.out_channels * (span + 1) / spans;
+        for (int64_t c = first; c < end; ++c) {
             const T* spectrum = packed + packing.spectra + c * p.in_channels * s.size;
             for (int64_t i = 0; i < s.row_blocks; ++i) {
                 multiply(scratch.spectra + i * 2 * s.block, spectrum + i * 2 * s.block, scratch.product);

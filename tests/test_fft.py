@@ -66,7 +66,8 @@ def test_what_is_not_finite_stays_in_its_windows(value: float, isa: str, monkeyp
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("p", [problem((1, 1), (90, 70), (11, 11), batch=3),
-                               problem((6, 6), (30, 30), (15, 15), batch=3, groups=6)], ids=lambda p: p.text)
+                               problem((6, 6), (30, 30), (15, 15), batch=3, groups=6),
+                               problem((3, 5), (20, 20), (7, 7), batch=1)], ids=lambda p: p.text)
 def test_batch_and_threads_change_no_bit(p: ConvProblem, isa: str) -> None:
     same_bits(p, "fft", isa)
 
