@@ -70,7 +70,7 @@ def cost(problem: ConvProblem, lanes: int) -> float:
     transform = columns / 2 / lanes * rows * _per_element(rows) + blocks * columns * _per_element(columns)
     multiply = 5 * blocks * columns * channels * outputs
     spectra = problem.groups * channels * outputs * blocks * columns * lanes * 2 * np.dtype(problem.dtype).itemsize
-    read = spectra * (0.1 if spectra < 12e6 else 0.36)  # from L3 or memory, for every tile
+    read = spectra * (0.1 if spectra < 12e6 else 0.5)  # from L3 or memory (25 GB/s), for every tile
     return count * (2 * problem.groups * ((channels + outputs) * transform + multiply) + read)
 
 
