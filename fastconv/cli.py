@@ -81,7 +81,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--peers", action="store_true", help="against every other library that is installed")
     bench.add_argument("--threads", type=int, metavar="N",
                        help="threads per call (default: FASTCONV_NUM_THREADS, or all physical cores)")
-    bench.add_argument("--seconds", type=float, default=1.5, metavar="S", help="timing per problem, up to nine times as much "
+    bench.add_argument("--seconds", type=float, default=1.5, metavar="S", help="timing per problem, up to five times as much "
                        "where figures are noisy (default: 1.5)")
     bench.add_argument("--timeout", type=float, default=120.0, metavar="S",
                        help="end a contender that gives no answer for so long (default: 120; ignored with --all)")

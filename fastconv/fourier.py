@@ -66,17 +66,24 @@ def cost(problem: ConvProblem, lanes: int) -> float:
     rows, columns = tile(problem)[-2:]
     count = math.prod(problem.output_size[:-2]) * tiles(problem, -2, rows) * tiles(problem, -1, columns)
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    blocks = math.ceil((rows // 2 + 1) / lanes)  # of rows that are no conjugates of others
-    transform = columns / 2 / lanes * rows * _per_element(rows) + blocks * columns * _per_element(columns)
+    blocks = _row_blocks(rows, lanes)
     multiply = 5 * blocks * columns * channels * outputs
     spectra = problem.groups * channels * outputs * blocks * columns * lanes * 2 * np.dtype(problem.dtype).itemsize
     read = spectra * (0.1 if spectra < 12e6 else 0.5)  # from L3 or memory (25 GB/s), for every tile
-    return count * (2 * problem.groups * ((channels + outputs) * transform + multiply) + read)
+    return count * (2 * problem.groups * ((channels + outputs) * _transform(rows, columns, lanes) + multiply) + read)
 
 
 def packing_cost(problem: ConvProblem, lanes: int) -> float:
     """The same for the weights' transforms."""
     rows, columns = tile(problem)[-2:]
-    blocks = math.ceil((rows // 2 + 1) / lanes)
-    transform = columns / 2 / lanes * rows * _per_element(rows) + blocks * columns * _per_element(columns)
-    return 2 * problem.out_channels * (problem.in_channels // problem.groups) * transform
+    return 2 * problem.out_channels * (problem.in_channels // problem.groups) * _transform(rows, columns, lanes)
+
+
+def _row_blocks(rows: int, lanes: int) -> int:
+    """Vectors of those rows of a spectrum that are no conjugates of others."""
+    return math.ceil((rows // 2 + 1) / lanes)
+
+
+def _transform(rows: int, columns: int, lanes: int) -> float:
+    """Cycles of one tile's transform in one direction."""
+    return columns / 2 / lanes * rows * _per_element(rows) + _row_blocks(rows, lanes) * columns * _per_element(columns)

@@ -291,7 +291,9 @@ struct Depthwise {
         const int64_t channels = p.groups * p.out_channels, tap_count = taps(p);
         const bool dense = call.output.space[1] == p.output[2] && call.output.space[2] == 1;
         const bool simple = !call.residual.data && (p.activation == Activation::none || p.activation == Activation::relu);
+        // a vector may also reach into the next channel, as far as that one goes
         const bool runs_on = followed && bands == 1 && p.output[0] == 1 && call.output.channel == p.output[1] * p.output[2];
+        const int64_t beyond = runs_on ? std::min<int64_t>(lanes<T>, p.output[1] * p.output[2]) : 0;
         alignas(vector_bytes) T sums[8 * lanes<T>];
         for (int64_t c = group * p.out_channels; c < (group + 1) * p.out_channels; ++c) {
             T* y = at<T>(call.output, image, c) + depth * call.output.space[0] + first * call.output.space[1];
@@ -300,7 +302,7 @@ struct Depthwise {
             const Reading<T> reading{
                 s.row, s.shift, packed + channels + c * tap_count, r, packed[c],
                 p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity(), y,
-                dense && simple ? y + rows * p.output[2] + (runs_on ? lanes<T> : 0) : nullptr, p.kernel[1], p.kernel[2], p.stride[1],
+                dense && simple ? y + rows * p.output[2] + beyond : nullptr, p.kernel[1], p.kernel[2], p.stride[1],
                 p.dilation[1], raw ? p.input[2] : pitch, p.output[2], call.output.space[1], call.output.space[2],
                 call.residual.space[1], call.residual.space[2], &epilogue, sums,
                 crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch)};

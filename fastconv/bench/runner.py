@@ -32,7 +32,7 @@ PLACEMENTS = 4  # fresh memory for everybody so often in a problem's time
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: `seconds` of timing per problem, up to nine times that where figures stay noisy; a call that takes longer is
+    """How to run: `seconds` of timing per problem, up to five times that where figures stay noisy; a call that takes longer is
     estimated, unless `everything` is set."""
 
     threads: int = 1

@@ -1,0 +1,41 @@
+"""The depthwise algorithm: vectors that reach beyond a row or a channel spoil nothing else. The matrix has the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_cases import problem, same_bits
+
+import fastconv
+from fastconv import accuracy
+from fastconv.backends import Candidate, cython_native
+
+if cython_native.backend.unavailable():
+    pytest.skip("the native kernels are not available", allow_module_level=True)
+
+ISAS = cython_native.runnable_isas()
+SIZES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (2, 3), (3, 3), (7, 7), (4, 9), (9, 17)]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("multiplier", [1, 3])
+def test_nothing_beside_the_output_is_written(size: tuple[int, int], multiplier: int, isa: str) -> None:
+    p = problem((37, 37 * multiplier), size, (3, 3), groups=37, batch=2)
+    kernel = cython_native.NativeKernel(p, Candidate("depthwise", isa))
+    arrays = accuracy.random_arrays(p, np.random.default_rng(0))
+    expected, magnitude = accuracy.oracle(p, *arrays)
+    count, guard = expected.size, 64
+    for threads in (1, 2, 5):
+        memory = np.full(count + 2 * guard, -7.0, np.float32)
+        out = memory[guard:guard + count].reshape(p.output_shape)
+        with fastconv.config(num_threads=threads):
+            kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out)
+        assert (memory[:guard] == -7).all() and (memory[-guard:] == -7).all()
+        assert accuracy.compare(out, expected, accuracy.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [(2, 3), (7, 7), (40, 33), (21, 1024)], ids=str)
+def test_batch_and_threads_change_no_bit(size: tuple[int, int], isa: str) -> None:
+    same_bits(problem((9, 9), size, (3, 3), groups=9, batch=3), "depthwise", isa)
