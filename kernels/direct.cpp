@@ -129,9 +129,8 @@ struct DirectPacking {
 template <class T>
 struct Direct {
     static constexpr int L = lanes<T>;
-    static constexpr bool channels_inner = false;
     using Packing = DirectPacking<T>;
-    Problem p;
+    Problem p, slice;  // slice: the same
     Call call;
     bool raw;     // the input is read where it lies
     bool simple;  // whole vectors can be stored straight from the registers
@@ -141,7 +140,7 @@ struct Direct {
     Strides strides;
 
     Direct(const Problem& problem, const Call& c, int threads)
-        : p(problem), call(c), raw(readable(problem, c.input)),
+        : p(problem), slice(problem), call(c), raw(readable(problem, c.input)),
           simple(c.output.space[2] == 1 && !c.residual.data &&
                  (problem.activation == Activation::none || problem.activation == Activation::relu)),
           packing(problem), blocking(p, limits(), sizeof(T)),

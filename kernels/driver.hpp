@@ -2,7 +2,7 @@
 //
 // Job<T>(problem, call, threads) has
 //   p, call, tasks, strides                               the problem (rows merged), its arrays, the cut, how x is read
-//   channels_inner                                        the order of the products: channels of a tap, or taps of a channel
+//   slice                                                 the problem with as many channels as `tap` has offsets for
 //   Packing<T>(problem).bytes(problem), pack(...)         the weights
 //   Scratch(job, base): tap, bytes                        memory of one part, laid out from base
 //   list(box, scratch) -> count                           where the box reads and writes; kept while the box stays the same
@@ -24,7 +24,7 @@ struct Driver {
         const Job<T>& job = *static_cast<Job<T>*>(context);
         const FlushDenormals flush(!job.p.strict);
         Scratch scratch(job, static_cast<char*>(job.call.workspace) + size_t(index) * Scratch(job, nullptr).bytes);
-        fill_taps(job.p, job.strides, Job<T>::channels_inner, scratch.tap);
+        fill_taps(job.slice, job.strides, scratch.tap);
         int64_t listed = -1, count = 0;
         const int64_t end = job.tasks.first(index + 1);
         for (int64_t i = job.tasks.first(index); i < end; ++i) {
@@ -49,13 +49,15 @@ struct Driver {
     template <class T>
     static size_t workspace(const Problem& problem, int threads) {
         size_t bytes = 0;
-        for (int merges = 0; merges < max_axes; ++merges) {  // how far rows merge depends on the strides of a call
-            Problem p = problem;
-            const Call nothing{};
-            merge_rows(p, nothing, merges);
-            const Job<T> job(p, nothing, threads);
-            bytes = std::max(bytes, size_t(job.tasks.parts) * typename Job<T>::Scratch(job, nullptr).bytes);
-        }
+        for (int merges = 0; merges < max_axes; ++merges)  // how far rows merge, and in which order a slab is, depends on
+            for (int64_t channel : {0, 1}) {               // the strides of a call
+                Problem p = problem;
+                Call nothing{};
+                nothing.input.channel = channel;
+                merge_rows(p, nothing, merges);
+                const Job<T> job(p, nothing, threads);
+                bytes = std::max(bytes, size_t(job.tasks.parts) * typename Job<T>::Scratch(job, nullptr).bytes);
+            }
         return bytes;
     }
 

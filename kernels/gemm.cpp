@@ -2,11 +2,13 @@
 //
 //   out[pixel][oc] = bias[oc] + sum over k of x[pixel offset + tap offset(k)] * w[k][oc]
 //
-// Tile: up to MR pixels x 2 vectors of output channels in registers (AVX2 6 x 16 floats, AVX-512 14 x 32); each pixel's value
-// is broadcast from where it lies, so no stride, dilation or kernel size needs a gather. Weights are packed
-// [block][tap][channel][2 vectors], and the slab keeps the channels of a pixel side by side, so that both are read in sequence.
-// k runs in blocks of KC, so that a block of weights stays in L1 while all pixels of a box pass by; sums collect in a tile
-// buffer [pixels][2 vectors], which is transposed into channels_first outputs or copied into channels_last ones.
+// Tile: up to MR pixels x 2 vectors of output channels in registers (AVX2 6 x 16 floats, AVX-512 14 x 32). Both operands are
+// read as one stream: weights are packed [block][k][2 vectors], and the inputs of a box are copied to panels
+// [tile][k][MR], about one load and store per tile and k against 12 multiply-adds for every 16 output channels. Everything that
+// a stride, a dilation, padding or a layout means happens in that copy.
+// k runs channel by channel, all taps of one after another, in blocks whose weights stay in L1 while all tiles of a box pass by, and
+// whose slab stays in L1 while its taps are copied to the panels. Sums collect in [block][pixel][2 vectors], which is transposed into
+// channels_first outputs or copied into channels_last ones.
 // Bottleneck: FMA; per k a tile loads 2 vectors and MR broadcasts for 2 MR FMAs.
 #include "driver.hpp"
 #include "finish.hpp"
@@ -16,30 +18,30 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-constexpr int64_t k_block = 128;
+constexpr int64_t k_block = (16 << 10) / (2 * vector_bytes);  // k of one block: 16 KB of weights
+constexpr int64_t blocks_at_once = 16;                        // blocks of output channels whose sums are kept from one k block to the next
 
-// ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[pixel[i] + tap[k]] * w[k][:]
+template <class T>
+constexpr int64_t pitch = (tile_rows + lanes<T> - 1) / lanes<T> * lanes<T>;  // of a panel: from k to k + 1, whole vectors
+constexpr int64_t tiles_at_once = 8;                          // whose panels are filled together: few streams of stores, and few TLB misses
+
+// ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[k][i] * w[k][:]
 
 template <class T, int MR, int NV>
-FASTCONV_NOINLINE void micro(const T* x, const int64_t* pixel, const int64_t* tap, int64_t k_count, const T* w, const T* init,
-                             int64_t init_stride, T* tile) {
+FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile) {
     constexpr int L = lanes<T>;
-    const T* p[MR];
     Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-        p[i] = x + pixel[i];
+    for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sum[i][v] = load(init + i * init_stride + v * L);
-    }
-    for (int64_t k = 0; k < k_count; ++k, w += NV * L) {
-        const int64_t offset = tap[k];
+    for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>) {
         Vec<T> weight[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) weight[v] = load(w + v * L);
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i) {
-            const Vec<T> value = broadcast(p[i][offset]);
+            const Vec<T> value = broadcast(x[i]);
 #pragma GCC unroll 2
             for (int v = 0; v < NV; ++v) sum[i][v] += value * weight[v];
         }
@@ -51,7 +53,7 @@ FASTCONV_NOINLINE void micro(const T* x, const int64_t* pixel, const int64_t* ta
 }
 
 template <class T>
-using Micro = void (*)(const T*, const int64_t*, const int64_t*, int64_t, const T*, const T*, int64_t, T*);
+using Micro = void (*)(const T*, int64_t, const T*, const T*, int64_t, T*);
 
 template <class T, int NV, size_t... I>
 constexpr Micro<T> micro_at(int rows, std::index_sequence<I...>) {
@@ -92,7 +94,7 @@ struct PackJob {
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
             const int64_t group = i / packing.blocks, block = i % packing.blocks, first = block * packing.wide;
             const int64_t channel = group * packing.channels + first;
-            pack_block(job.weight + channel * packing.k, packing.k, taps(job.p), packing.k, std::min(packing.wide, packing.channels - first),
+            pack_block(job.weight + channel * packing.k, packing.k, 1, packing.k, std::min(packing.wide, packing.channels - first),
                        packing.width(block), job.out + packing.offset(job.p, group, block));
             for (int64_t c = 0; c < packing.width(block); ++c)
                 job.out[group * packing.padded + first + c] = job.bias && first + c < packing.channels ? job.bias[channel + c] : T(0);
@@ -106,30 +108,46 @@ struct Run {  // pixels that follow each other along w
     int64_t first, count, output, residual;
 };
 
+struct Tile {  // pixels of a box that are in registers together
+    int64_t first, rows;
+    int64_t vectors, singles;  // pieces of all tiles up to this one
+};
+
+struct Piece {  // inputs of a tile: from where to where
+    int64_t from, to;
+};
+
 template <class T>
 struct Gemm {
     static constexpr int L = lanes<T>;
-    static constexpr bool channels_inner = true;
     using Packing = GemmPacking<T>;
-    Problem p;
+    Problem p, slice;  // slice: of as many channels as a slab holds
     Call call;
-    bool raw;  // the input is read where it lies
+    bool last;  // the channels of a pixel are side by side
+    bool raw;   // the input is read where it lies
+    int64_t tap_count, k_most;  // k_most: of a block of k
     Packing packing;
     Blocking blocking;
     Tasks tasks;
     Strides strides;
 
     Gemm(const Problem& problem, const Call& c, int threads)
-        : p(problem), call(c), raw(readable(problem, c.input)), packing(problem),
-          blocking(p, limits(), sizeof(T)), tasks(p, blocking, packing.blocks, heavy(), threads),
+        : p(problem), slice(sliced(problem)), call(c), last(c.input.channel == 1), raw(readable(problem, c.input)),
+          tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)), packing(problem),
+          blocking(slice, limits(last), sizeof(T)), tasks(p, blocking, packing.blocks, heavy(), threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
-    static Limits limits() { return {std::max<int64_t>(16 * tile_rows, 168), 256 << 10, 64, 4 * tile_rows, false, true}; }
+    static Problem sliced(Problem p) {
+        const int64_t fits = std::max<int64_t>(1, k_block / taps(p));
+        p.in_channels = std::min(p.in_channels, fits < L ? fits : fits / L * L);
+        return p;
+    }
+    static Limits limits(bool last) { return {std::max<int64_t>(16 * tile_rows, 200), 192 << 10, 64, 16, !last, last}; }
     bool heavy() const { return packing.k * packing.padded * int64_t(sizeof(T)) > 256 << 10; }
 
-    // Read where it lies if nothing is padded and the channels are side by side, or so few that a copy would not pay.
+    // Nothing is padded, and either the channels of a pixel or the pixels of a row are side by side.
     static bool readable(const Problem& p, const View& v) {
-        return v.data && !is_padded(p) && (v.channel == 1 || p.out_channels <= 2 * Packing::wide);
+        return v.data && !is_padded(p) && (v.channel == 1 || (v.space[2] == 1 && p.stride[2] == 1));
     }
 
     static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
@@ -139,23 +157,36 @@ struct Gemm {
         parallel_for(job.parts, PackJob<T>::part, &job);
     }
 
+    int64_t panel() const {  // from one tile's panel to the next: an odd number of lines, so that they do not share sets of L1
+        constexpr int64_t line = 64 / int64_t(sizeof(T));
+        return (ceil_div(k_most * pitch<T> + L, line) | 1) * line;
+    }
+
     struct Scratch {
-        T *slab, *tile;
+        T *slab, *panels, *sums;
         int64_t *tap, *pixel;
+        Tile* tiles;
+        Piece *vector, *single;
         Run* runs;
+        int64_t tile_count, vectors, singles;
         size_t bytes;
         Scratch(const Gemm& j, void* base) {
             Arena arena(base);
+            const int64_t pixels = j.blocking.pixels(), blocks = j.packing.k > j.k_most ? std::min(blocks_at_once, j.packing.blocks) : 1;
             slab = arena.take<T>(j.blocking.slab_elements);
-            tile = arena.take<T>(j.blocking.pixels() * Packing::wide);
-            tap = arena.take<int64_t>(j.packing.k);
-            pixel = arena.take<int64_t>(j.blocking.pixels());
+            panels = arena.take<T>(ceil_div(pixels, tile_rows) * j.panel());
+            sums = arena.take<T>(blocks * pixels * Packing::wide);
+            tap = arena.take<int64_t>(j.slice.in_channels * j.tap_count);
+            pixel = arena.take<int64_t>(pixels);
+            tiles = arena.take<Tile>(ceil_div(pixels, tile_rows));
+            vector = arena.take<Piece>(pixels);
+            single = arena.take<Piece>(pixels);
             runs = arena.take<Run>(j.blocking.box[0] * j.blocking.box[1]);
             bytes = arena.used();
         }
     };
 
-    // Fill s.pixel and s.runs for a box.
+    // Fill s.pixel, s.tiles and s.runs for a box.
     int64_t list(const Box& box, Scratch& s) const {
         int64_t runs = 0, count = 0;
         const View &y = call.output, &r = call.residual;
@@ -164,53 +195,151 @@ struct Gemm {
                 const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2];
                 Run run{count, box.size[2], od * y.space[0] + oh * y.space[1] + ow * y.space[2],
                         od * r.space[0] + oh * r.space[1] + ow * r.space[2]};
-                Run* last = s.runs + runs - 1;
-                const bool follows = runs && last->output + last->count * y.space[2] == run.output &&
-                                     (!r.data || last->residual + last->count * r.space[2] == run.residual);
-                if (follows) last->count += run.count;
+                Run* last_run = s.runs + runs - 1;
+                const bool follows = runs && last_run->output + last_run->count * y.space[2] == run.output &&
+                                     (!r.data || last_run->residual + last_run->count * r.space[2] == run.residual);
+                if (follows) last_run->count += run.count;
                 else s.runs[runs++] = run;
                 for (int64_t w = 0; w < box.size[2]; ++w)
                     s.pixel[count++] = raw ? strides.pixel(od, oh, ow + w) : strides.pixel(d, h, w);
             }
+        list_tiles(count, s);
+        list_pieces(box, s);
         return runs;
     }
 
-    void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t run_count) const {
-        const T* image = at<const T>(call.input, t.image, t.group * p.in_channels);
-        if (!raw) fill_channels_inner(p, blocking, box, image, call.input, s.slab);
-        const T* packed = static_cast<const T*>(call.packed);
-        for (int64_t block = tasks.first_panel(t.chunk); block < tasks.first_panel(t.chunk + 1); ++block) {
-            const T* bias = packed + t.group * packing.padded + block * packing.wide;
-            multiply(raw ? image : s.slab, box.pixels(), packing.width(block), packed + packing.offset(p, t.group, block), bias, s);
-            finish(t, block, s, run_count);
+    // Full tiles, and two of equal size at the end, so that none is much smaller than the others.
+    void list_tiles(int64_t pixels, Scratch& s) const {
+        s.tile_count = ceil_div(pixels, tile_rows);
+        int64_t first = 0;
+        for (int64_t t = 0; t < s.tile_count; ++t) {
+            const int64_t left = pixels - first, rows = left > 2 * tile_rows ? tile_rows : left > tile_rows ? (left + 1) / 2 : left;
+            s.tiles[t] = {first, rows, 0, 0};
+            first += rows;
         }
     }
 
-    // tile[pixel][width] = bias + x * w, for all pixels of the box
-    void multiply(const T* x, int64_t pixels, int64_t width, const T* w, const T* bias, const Scratch& s) const {
-        const int64_t tiles = ceil_div(pixels, tile_rows);
-        for (int64_t k = 0; k < packing.k; k += k_block) {
-            const int64_t k_count = std::min(k_block, packing.k - k);
-            for (int64_t t = 0; t < tiles; ++t) {
-                const int64_t first = pixels * t / tiles, rows = pixels * (t + 1) / tiles - first;
-                T* tile = s.tile + first * width;
-                constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
-                const Micro<T> kernel = width == L ? micro_at<T, 1>(int(rows), all) : micro_at<T, 2>(int(rows), all);
-                kernel(x, s.pixel + first, s.tap + k, k_count, w + k * width, k ? tile : bias, k ? width : 0, tile);
+    // How the inputs of a k come to the panels: as vectors that begin with adjacent pixels and may go on with others, which later
+    // writes put right; one by one where a vector would reach past the end of the caller's row.
+    void list_pieces(const Box& box, Scratch& s) const {
+        const int64_t step = panel(), width = box.size[2], row_end = p.output[2] - box.begin[2];
+        s.vectors = s.singles = 0;
+        for (int64_t t = 0; t < s.tile_count; ++t) {
+            Tile& tile = s.tiles[t];
+            for (int64_t i = 0; i < tile.rows;) {
+                const int64_t at = tile.first + i, to = t * step + i;
+                int64_t n = 1;
+                while (n < L && i + n < tile.rows && s.pixel[at + n] == s.pixel[at] + n) ++n;
+                if (!raw || at % width + L <= row_end) s.vector[s.vectors++] = {s.pixel[at], to};
+                else for (int64_t j = 0; j < n; ++j) s.single[s.singles++] = {s.pixel[at] + j, to + j};
+                i += n;
             }
+            tile.vectors = s.vectors, tile.singles = s.singles;
         }
     }
 
-    // ---- from the tile buffer to the output
+    void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t run_count) const {
+        const int64_t end = tasks.first_panel(t.chunk + 1);
+        for (int64_t first = tasks.first_panel(t.chunk); first < end; first += blocks_at_once)
+            for (int64_t channel = 0; channel < p.in_channels; channel += slice.in_channels) {
+                const int64_t channels = std::min(slice.in_channels, p.in_channels - channel);
+                const T* x = input(t, box, channel, channels, s);
+                for (int64_t k = 0; k < channels * tap_count; k += k_most) {
+                    const int64_t k_count = std::min(k_most, channels * tap_count - k);
+                    fill_panels(x, k, k_count, s);
+                    multiply(t, first, std::min(first + blocks_at_once, end), channel * tap_count + k, k_count, box.pixels(), run_count, s);
+                }
+            }
+    }
 
-    void finish(const Tasks::Task& t, int64_t block, const Scratch& s, int64_t run_count) const {
-        const int64_t width = packing.width(block), first = block * packing.wide;
+    // The inputs of the box in some channels, padding included: where they lie, or in the slab.
+    const T* input(const Tasks::Task& t, const Box& box, int64_t channel, int64_t channels, const Scratch& s) const {
+        const T* x = at<const T>(call.input, t.image, t.group * p.in_channels + channel);
+        if (raw) return x;
+        Problem q = slice;
+        q.in_channels = channels;
+        (last ? fill_channels_inner<T> : fill_rows<T>)(q, blocking, box, x, call.input, s.slab);
+        return s.slab;
+    }
+
+    // ---- the inputs of k .. k + k_count, for all tiles of the box: panel[k][pixel of the tile]
+
+    FASTCONV_NOINLINE void fill_panels(const T* x, int64_t k, int64_t k_count, const Scratch& s) const {
+        if (last && slice.in_channels >= L) return transpose_panels(x, k_count, s);
+        const int64_t* tap = s.tap + k;
+        for (int64_t group = 0, v = 0, one = 0; group < s.tile_count; group += tiles_at_once) {
+            const Tile tile = s.tiles[std::min(group + tiles_at_once, s.tile_count) - 1];
+            const Piece *vector = s.vector + v, *vectors_end = s.vector + tile.vectors;
+            const Piece *single = s.single + one, *singles_end = s.single + tile.singles;
+            T* out = s.panels;
+            for (int64_t i = 0; i < k_count; ++i, out += pitch<T>) {
+                const T* from = x + tap[i];
+                for (const Piece* piece = vector; piece < vectors_end; ++piece) store(out + piece->to, load(from + piece->from));
+                for (const Piece* piece = single; piece < singles_end; ++piece) out[piece->to] = from[piece->from];
+            }
+            v = tile.vectors, one = tile.singles;
+        }
+    }
+
+    // The same where the channels of a pixel are side by side: lanes x lanes at a time, transposed in registers.
+    FASTCONV_NOINLINE void transpose_panels(const T* x, int64_t k_count, const Scratch& s) const {
+        for (int64_t t = 0; t < s.tile_count; ++t) {
+            const Tile& tile = s.tiles[t];
+            const int64_t* pixel = s.pixel + tile.first;
+            T* to = s.panels + t * panel();
+            for (int64_t tap = 0; tap < tap_count; ++tap)
+                for (int64_t c = 0; c < k_count / tap_count; c += L) {
+                    const T* from = x + s.tap[tap] + c;
+                    T* out = to + (c * tap_count + tap) * pitch<T>;
+                    const int64_t n = std::min<int64_t>(L, k_count / tap_count - c);
+                    if (n == L) transpose_tile(from, pixel, tile.rows, out, tap_count * pitch<T>);
+                    else
+                        for (int64_t j = 0; j < n; ++j)
+                            for (int64_t r = 0; r < tile.rows; ++r) out[j * tap_count * pitch<T> + r] = from[j + pixel[r]];
+                }
+        }
+    }
+
+    static FASTCONV_INLINE void transpose_tile(const T* x, const int64_t* pixel, int64_t rows, T* to, int64_t step) {
+        for (int64_t first = 0; first < rows; first += L) {
+            const int64_t m = std::min<int64_t>(L, rows - first);
+            Vec<T> row[L];
+            for (int r = 0; r < L; ++r) row[r] = load(x + pixel[first + std::min<int64_t>(r, m - 1)]);
+            transpose<T>(row);
+            for (int j = 0; j < L; ++j) store(to + j * step + first, row[j]);
+        }
+    }
+
+    // ---- sums[pixel][width] of some blocks = bias or what they were, + the products of k .. k + k_count
+
+    void multiply(const Tasks::Task& t, int64_t first, int64_t end, int64_t k, int64_t k_count, int64_t pixels, int64_t run_count,
+                  const Scratch& s) const {
+        constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
+        const T* packed = static_cast<const T*>(call.packed);
+        const int64_t step = panel();
+        for (int64_t block = first; block < end; ++block) {
+            const int64_t width = packing.width(block);
+            const T* w = packed + packing.offset(p, t.group, block) + k * width;
+            const T* bias = packed + t.group * packing.padded + block * Packing::wide;
+            T* sums = s.sums + (k_count < packing.k ? block - first : 0) * pixels * Packing::wide;
+            for (int64_t i = 0; i < s.tile_count; ++i) {
+                const Tile& tile = s.tiles[i];
+                T* out = sums + tile.first * width;
+                const Micro<T> kernel = width == L ? micro_at<T, 1>(int(tile.rows), all) : micro_at<T, 2>(int(tile.rows), all);
+                kernel(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out);
+            }
+            if (k + k_count == packing.k) finish(t, block, s, sums, run_count);
+        }
+    }
+
+    void finish(const Tasks::Task& t, int64_t block, const Scratch& s, const T* sums, int64_t run_count) const {
+        const int64_t width = packing.width(block), first = block * Packing::wide;
         const int64_t channels = std::min(width, packing.channels - first), channel = t.group * packing.channels + first;
         const Finish<T> put(p, call);
         for (int64_t i = 0; i < run_count; ++i) {
             const Run& run = s.runs[i];
             const T* r = call.residual.data ? at<const T>(call.residual, t.image, channel) + run.residual : nullptr;
-            put(s.tile + run.first * width, width, channels, run.count, at<T>(call.output, t.image, channel) + run.output, r);
+            put(sums + run.first * width, width, channels, run.count, at<T>(call.output, t.image, channel) + run.output, r);
         }
     }
 };

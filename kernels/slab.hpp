@@ -29,11 +29,11 @@ FASTCONV_INLINE void for_coordinates(const Problem& p, const Blocking& blocking,
         for (int64_t o = 0; o < box.size[a]; ++o) body(t * p.dilation[a] + o * p.stride[a], t * blocking.box[a] + o);
 }
 
-// write(strand, row, out) for every row of the box: `row` is the first input of the group's first channel, or null for a row of
-// zeros, `out` where its strand begins. Strands are the row itself, or its phases, or (compact) one per tap.
+// write(strand, row, out) for every row of the box, one of `planes` channels after another: `row` is its first input, or null for a
+// row of zeros, `out` where its strand begins. Strands are the row itself, or its phases, or (compact) one per tap.
 template <class T, class Write>
 FASTCONV_INLINE void for_rows(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab,
-                              Write write) {
+                              int64_t planes, Write write) {
     const Strides& s = blocking.slab;
     int64_t first[max_axes];
     for (int a = 0; a < max_axes; ++a) first[a] = box.begin[a] * p.stride[a] - p.pad_lo[a];
@@ -42,16 +42,19 @@ FASTCONV_INLINE void for_rows(const Problem& p, const Blocking& blocking, const 
     for (int64_t f = 0; f < strands; ++f) {
         const Strand strand = compact ? Strand(p, first[2] + f * p.dilation[2], p.stride[2], box.size[2])
                                       : Strand(p, first[2] + f, strands, ceil_div(span - f, strands));
-        T* begin = slab + f * (compact ? s.tap_step[2] : s.phase);
-        for_coordinates(p, blocking, box, 0, [&](int64_t d, int64_t at_d) {
-            const int64_t from_d = source(p, 0, first[0] + d);
-            for_coordinates(p, blocking, box, 1, [&](int64_t h, int64_t at_h) {
-                const int64_t from_h = source(p, 1, first[1] + h);
-                const bool zeros = from_d < 0 || from_h < 0;
-                write(strand, zeros ? nullptr : image + from_d * view.space[0] + from_h * view.space[1],
-                      begin + at_d * blocking.step[0] + at_h * blocking.step[1]);
+        for (int64_t c = 0; c < planes; ++c) {
+            const T* plane = image + c * view.channel;
+            T* begin = slab + c * s.channel + f * (compact ? s.tap_step[2] : s.phase);
+            for_coordinates(p, blocking, box, 0, [&](int64_t d, int64_t at_d) {
+                const int64_t from_d = source(p, 0, first[0] + d);
+                for_coordinates(p, blocking, box, 1, [&](int64_t h, int64_t at_h) {
+                    const int64_t from_h = source(p, 1, first[1] + h);
+                    const bool zeros = from_d < 0 || from_h < 0;
+                    write(strand, zeros ? nullptr : plane + from_d * view.space[0] + from_h * view.space[1],
+                          begin + at_d * blocking.step[0] + at_h * blocking.step[1]);
+                });
             });
-        });
+        }
     }
 }
 
@@ -66,7 +69,10 @@ FASTCONV_NOINLINE void mirrored(const Problem& p, const Strand& s, const T* row,
 template <class T>
 FASTCONV_INLINE void fill_row(const Problem& p, const Strand& s, const T* row, int64_t stride, T* out) {
     if (p.padding_mode != PaddingMode::zeros) mirrored(p, s, row, stride, out);
-    else clear(out, s.inside), clear(out + s.end, s.count - s.end);
+    else {
+        for (int64_t i = 0; i < s.inside; ++i) out[i] = T(0);  // a few
+        for (int64_t i = s.end; i < s.count; ++i) out[i] = T(0);
+    }
     const T* from = row + (s.first + s.inside * s.step) * stride;
     if (stride * s.step == 1) {
         copy(out + s.inside, from, s.end - s.inside);
@@ -79,11 +85,9 @@ FASTCONV_INLINE void fill_row(const Problem& p, const Strand& s, const T* row, i
 
 template <class T>
 void fill_rows(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
-    for_rows(p, blocking, box, image, view, slab, [&](const Strand& strand, const T* row, T* out) {
-        for (int64_t c = 0; c < p.in_channels; ++c, out += blocking.slab.channel) {
-            if (row) fill_row(p, strand, row + c * view.channel, view.space[2], out);
-            else clear(out, strand.count);
-        }
+    for_rows(p, blocking, box, image, view, slab, p.in_channels, [&](const Strand& strand, const T* row, T* out) {
+        if (row) fill_row(p, strand, row, view.space[2], out);
+        else clear(out, strand.count);
     });
 }
 
@@ -119,7 +123,7 @@ FASTCONV_INLINE void fill_channels(const T* from, int64_t channel, int64_t strid
 template <class T>
 void fill_channels_inner(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
     const int64_t step = blocking.step[2], channels = p.in_channels;
-    for_rows(p, blocking, box, image, view, slab, [&](const Strand& s, const T* row, T* out) {
+    for_rows(p, blocking, box, image, view, slab, 1, [&](const Strand& s, const T* row, T* out) {
         const bool zeros = !row || p.padding_mode == PaddingMode::zeros;
         const auto outside = [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {

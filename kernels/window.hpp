@@ -219,17 +219,12 @@ struct Box {
     int64_t pixels() const { return size[0] * size[1] * size[2]; }
 };
 
-// The offset of every product's input, in the order of the packed weights: taps (kd, kh, kw) of a channel after another as in
-// the weights themselves, or all channels of a tap after another, where channels lie side by side.
-inline void fill_taps(const Problem& p, const Strides& s, bool channels_inner, int64_t* offsets) {
-    const int64_t tap_count = taps(p), channel = channels_inner ? 1 : tap_count, tap = channels_inner ? p.in_channels : 1;
-    int64_t t = 0;
-    for (int64_t kd = 0; kd < p.kernel[0]; ++kd)
-        for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
-            for (int64_t kw = 0; kw < p.kernel[2]; ++kw, ++t) {
-                const int64_t offset = s.tap(p, kd, kh, kw);
-                for (int64_t c = 0; c < p.in_channels; ++c) offsets[c * channel + t * tap] = offset + c * s.channel;
-            }
+// The offset of every product's input, in the order of the weights: taps (kd, kh, kw) of a channel after another.
+inline void fill_taps(const Problem& p, const Strides& s, int64_t* offsets) {
+    for (int64_t c = 0; c < p.in_channels; ++c)
+        for (int64_t kd = 0; kd < p.kernel[0]; ++kd)
+            for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
+                for (int64_t kw = 0; kw < p.kernel[2]; ++kw) *offsets++ = s.tap(p, kd, kh, kw) + c * s.channel;
 }
 
 // The tasks of a call: (chunk of output-channel panels) x box x image x group, cut into contiguous parts, one per thread.

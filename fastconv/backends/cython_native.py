@@ -135,9 +135,10 @@ class NativeBackend:
 
 
 def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors of output channels times pixels; the tile is transposed at about 4 cycles a vector."""
-    pixels, channels = math.prod(p.output_size), p.out_channels // p.groups
-    return p.groups * pixels * math.ceil(channels / lanes) * (p.taps + 8)
+    """Vectors of output channels times pixels; inputs go to panels at the price of one more vector of channels, and the sums
+    are transposed at about 4 cycles a vector."""
+    pixels, vectors = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes)
+    return p.groups * pixels * ((vectors + 1) * p.taps + 8 * vectors)
 
 
 def _direct_cycles(p: ConvProblem, lanes: int) -> float:
