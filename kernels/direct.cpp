@@ -25,11 +25,17 @@ constexpr int max_rows = 6, max_sums = 18, max_vectors = 8;
 #else
 constexpr int max_rows = 5, max_sums = 10, max_vectors = 6;
 #endif
+constexpr int64_t l1_bytes = 16 << 10;  // half of L1
 constexpr int vectors_for(int rows) { return max_sums / rows < max_vectors ? max_sums / rows : max_vectors; }
 
 struct Place {  // of one vector of pixels: where it is read, where its lanes first .. last-1 are written
     int64_t input, output, residual;
     int64_t first, last;
+};
+
+struct Tile {  // vectors that are in registers together; straight: and can be stored from there
+    int64_t first, count;
+    bool straight;
 };
 
 // Where a tile goes straight from the registers: whole vectors, no residual, and no activation but a lower limit (relu: 0).
@@ -78,13 +84,17 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
             }
         }
     }
-    if (straight.y) {
+    if (T* y = straight.y) {
         const Vec<T> least = broadcast(straight.least);
+        const int64_t channel = straight.channel;
+        int64_t output[NV];
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m)
+        for (int v = 0; v < NV; ++v) output[v] = place[v].output;
+#pragma GCC unroll 8
+        for (int m = 0; m < MR; ++m, y += channel)
 #pragma GCC unroll 8
             for (int v = 0; v < NV; ++v)  // a comparison that keeps NaN
-                store(straight.y + m * straight.channel + place[v].output, sum[m][v] < least ? least : sum[m][v]);
+                store(y + output[v], sum[m][v] < least ? least : sum[m][v]);
         return;
     }
 #pragma GCC unroll 8
@@ -96,17 +106,16 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
 template <class T>
 using Micro = void (*)(const T*, const Place*, const int64_t*, int64_t, const T*, const T*, T*, const Straight<T>&);
 
-template <class T, int MR, size_t... V>
-constexpr Micro<T> with_vectors(int64_t vectors, std::index_sequence<V...>) {
-    constexpr Micro<T> table[] = {micro<T, MR, int(V) + 1>...};
-    return table[vectors - 1];
+template <class T, int MR, int NV>
+constexpr Micro<T> micro_or_none() {
+    if constexpr (NV <= vectors_for(MR)) return micro<T, MR, NV>;
+    else return nullptr;
 }
 
-template <class T, size_t... M>
-constexpr Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<M...>) {
-    constexpr Micro<T> (*table[])(int64_t) = {
-        [](int64_t n) { return with_vectors<T, int(M) + 1>(n, std::make_index_sequence<size_t(vectors_for(int(M) + 1))>{}); }...};
-    return table[rows - 1](vectors);
+template <class T, size_t... I>
+Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<I...>) {
+    static constexpr Micro<T> table[] = {micro_or_none<T, int(I) / max_vectors + 1, int(I) % max_vectors + 1>()...};
+    return table[(rows - 1) * max_vectors + vectors - 1];
 }
 
 // ---- packed weights: bias [channel of all groups], then weights [group][panel][k][rows of the panel], panels of equal split
@@ -171,6 +180,7 @@ struct Direct {
         T *slab, *tile;
         int64_t* tap;
         Place* places;
+        Tile* tiles;
         size_t bytes;
         Scratch(const Direct& j, void* base) {
             Arena arena(base);
@@ -178,6 +188,7 @@ struct Direct {
             tile = arena.take<T>(max_sums * L);
             tap = arena.take<int64_t>(j.packing.k);
             places = arena.take<Place>(j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L));
+            tiles = arena.take<Tile>(j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L));
             bytes = arena.used();
         }
     };
@@ -195,33 +206,49 @@ struct Direct {
                                        od * y.space[0] + oh * y.space[1] + ow * y.space[2],
                                        od * r.space[0] + oh * r.space[1] + ow * r.space[2], back, back + n};
                 }
-        return count;
+        return list_tiles(count, s);
     }
 
-    void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t vectors) const {
-        const T* image = at<const T>(call.input, t.image, t.group * p.in_channels);
-        if (!raw) fill_rows(p, blocking, box, image, call.input, s.slab);
-        const T* packed = static_cast<const T*>(call.packed);
-        for (int64_t panel = tasks.first_panel(t.chunk); panel < tasks.first_panel(t.chunk + 1); ++panel) {
-            const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
-            const int64_t channel = t.group * packing.channels + first, tiles = ceil_div(vectors, vectors_for(int(rows)));
-            const T* w = packed + packing.offset(p, t.group, panel);
-            T* y = at<T>(call.output, t.image, channel);
-            const T* r = at<const T>(call.residual, t.image, channel);
-            for (int64_t i = 0; i < tiles; ++i) {
-                const int64_t from = vectors * i / tiles, count = vectors * (i + 1) / tiles - from;
-                const Micro<T> kernel = micro_at<T>(rows, count, std::make_index_sequence<size_t(max_rows)>{});
-                const Straight<T> straight = straighten(s.places + from, count, y);
-                kernel(raw ? image : s.slab, s.places + from, s.tap, packing.k, w, packed + channel, s.tile, straight);
-                if (!straight.y) finish(s.tile, s.places + from, rows, count, y, r);
-            }
+    int64_t list_tiles(int64_t vectors, Scratch& s) const {
+        const int64_t tiles = ceil_div(vectors, tile_vectors());
+        for (int64_t t = 0; t < tiles; ++t) {
+            const int64_t first = vectors * t / tiles, end = vectors * (t + 1) / tiles;
+            const auto whole = [](const Place& place) { return place.last - place.first == L; };
+            s.tiles[t] = {first, end - first, simple && std::all_of(s.places + first, s.places + end, whole)};
         }
+        return tiles;
     }
 
-    Straight<T> straighten(const Place* places, int64_t vectors, T* y) const {
-        bool whole = simple;
-        for (int64_t v = 0; v < vectors; ++v) whole &= places[v].last - places[v].first == L;
-        return {whole ? y : nullptr, call.output.channel, p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity()};
+    int64_t tile_vectors() const { return vectors_for(int(ceil_div(packing.channels, packing.panels))); }
+
+    // Tiles whose inputs fit into L1 go through all panels before the next ones: weights are read in sequence, again and again.
+    void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t tiles) const {
+        const T* x = at<const T>(call.input, t.image, t.group * p.in_channels);
+        if (!raw) {
+            fill_rows(p, blocking, box, x, call.input, s.slab);
+            x = s.slab;
+        }
+        const int64_t fit = std::max<int64_t>(1, l1_bytes / (packing.k * tile_vectors() * vector_bytes));
+        for (int64_t i = 0; i < tiles; i += fit)
+            for (int64_t panel = tasks.first_panel(t.chunk); panel < tasks.first_panel(t.chunk + 1); ++panel)
+                compute_panel(t, panel, x, s.tiles + i, s.tiles + std::min(i + fit, tiles), s);
+    }
+
+    void compute_panel(const Tasks::Task& t, int64_t panel, const T* x, const Tile* tile, const Tile* end, const Scratch& s) const {
+        constexpr auto all = std::make_index_sequence<size_t(max_rows * max_vectors)>{};
+        const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first, most = tile_vectors();
+        const int64_t channel = t.group * packing.channels + first;
+        const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = packed + packing.offset(p, t.group, panel);
+        T* y = at<T>(call.output, t.image, channel);
+        const T* r = at<const T>(call.residual, t.image, channel);
+        const T least = p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity();
+        const Micro<T> full = micro_at<T>(rows, most, all);
+        for (; tile < end; ++tile) {
+            const Place* places = s.places + tile->first;
+            const Micro<T> kernel = tile->count == most ? full : micro_at<T>(rows, tile->count, all);
+            kernel(x, places, s.tap, packing.k, w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
+            if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
+        }
     }
 
     FASTCONV_NOINLINE void finish(const T* tile, const Place* places, int64_t rows, int64_t vectors, T* y, const T* r) const {

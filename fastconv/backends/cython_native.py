@@ -135,19 +135,20 @@ class NativeBackend:
 
 
 def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors of output channels times pixels; inputs go to panels at the price of one more vector of channels, and the sums
-    are transposed at about 4 cycles a vector."""
+    """Vectors of output channels times pixels; inputs go to panels at the price of one more vector of channels, and sums are
+    read, written and transposed."""
     pixels, vectors = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes)
-    return p.groups * pixels * ((vectors + 1) * p.taps + 8 * vectors)
+    return p.groups * pixels * (1.04 * (vectors + 1) * p.taps + 20 * vectors)
 
 
 def _direct_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors of pixels along rows times output channels; loads bound it below four output channels."""
+    """Vectors of pixels along rows times output channels; loads bound it below five output channels, and the caches where the
+    inputs of 16 pixels are more than L1 holds."""
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     if p.taps * p.groups == p.in_channels and set(p.stride) == {1}:
         rows, width = 1, rows * width
-    loads = 1 + 1 / min(channels, 4)
-    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 4)
+    loads = 1 + (1 / channels if channels < 5 else 0.09) + (0.25 if p.taps >= 256 else 0)
+    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 9)
 
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
