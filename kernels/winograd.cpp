@@ -4,8 +4,8 @@
 //
 // Tiles of m x n outputs read (m + 2) x (n + 2) inputs. A block of R tiles goes all the way before the next begins, in the
 // caches of one thread:
-//   V[product][tile][c]   the transformed inputs, vectors over channels: rows of the input are transposed once, the vertical
-//                         transform is done once per column of the strip, the horizontal one writes straight to V
+//   V[product][vector of c][tile][lanes]   the transformed inputs, vectors over channels: rows of the input are transposed once,
+//                         the vertical transform is done once per column of the strip, the horizontal one writes straight to V
 //   M = V U               one matrix product per product, U[chunk][product][2 vectors of oc][c][2 vectors] read as one stream
 //   Y                     from M, vectors over output channels; rows of outputs are transposed, and finished like any other
 // Bottleneck: FMA in the products ((m + 2)(n + 2) / 9mn of direct's), then the transforms: about 40 instructions per vector of
@@ -24,27 +24,37 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-// ---- micro-kernel: m[i][:] (+)= sum over k of v[i][k] * u[k][:]
+constexpr int64_t far_bytes = 4 << 20;  // more transformed weights than stay in L2
+constexpr int fetch_ahead = 64;          // steps of k: 4 to 8 KB
 
-template <class T, int MR, int NV>
-FASTCONV_NOINLINE void micro(const T* v, int64_t v_stride, int64_t k_count, const T* u, bool first, T* m, int64_t m_stride) {
+// ---- micro-kernel: m[i][:] (+)= sum over k of v[k / lanes][i][k % lanes] * u[k][:]
+
+// Fetch: ask for u well before it is read; where it comes from memory, the hardware's own prefetching is too short.
+template <class T, int MR, int NV, bool Fetch>
+FASTCONV_NOINLINE void micro(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_stride) {
     constexpr int L = lanes<T>;
     Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
         for (int n = 0; n < NV; ++n) sum[i][n] = first ? Vec<T>{} : load(m + i * m_stride + n * L);
-    for (int64_t k = 0; k < k_count; ++k, u += NV * L) {
+    const auto step = [&](int j) __attribute__((always_inline)) {
+        if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NV * L);
         Vec<T> weight[NV];
 #pragma GCC unroll 2
         for (int n = 0; n < NV; ++n) weight[n] = load(u + n * L);
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i) {
-            const Vec<T> value = broadcast(v[i * v_stride + k]);
+            const Vec<T> value = broadcast(v[i * L + j]);
 #pragma GCC unroll 2
             for (int n = 0; n < NV; ++n) sum[i][n] += value * weight[n];
         }
-    }
+        u += NV * L;
+    };
+    for (int64_t vector = 0; vector < k_count / L; ++vector, v += v_step)
+#pragma GCC unroll 16
+        for (int j = 0; j < L; ++j) step(j);
+    for (int j = 0; j < k_count % L; ++j) step(j);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
@@ -54,10 +64,17 @@ FASTCONV_NOINLINE void micro(const T* v, int64_t v_stride, int64_t k_count, cons
 template <class T>
 using Micro = void (*)(const T*, int64_t, int64_t, const T*, bool, T*, int64_t);
 
-template <class T, int NV, size_t... I>
-constexpr Micro<T> micro_at(int rows, std::index_sequence<I...>) {
-    constexpr Micro<T> table[] = {micro<T, int(I) + 1, NV>...};
+template <class T, int NV, bool Fetch, size_t... I>
+constexpr Micro<T> with_rows(int64_t rows, std::index_sequence<I...>) {
+    constexpr Micro<T> table[] = {micro<T, int(I) + 1, NV, Fetch>...};
     return table[rows - 1];
+}
+
+template <class T>
+Micro<T> micro_for(int64_t rows, int64_t width, bool fetch) {
+    constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
+    if (width == lanes<T>) return fetch ? with_rows<T, 1, true>(rows, all) : with_rows<T, 1, false>(rows, all);
+    return fetch ? with_rows<T, 2, true>(rows, all) : with_rows<T, 2, false>(rows, all);
 }
 
 // ---- how a problem is cut
@@ -149,7 +166,7 @@ struct Winograd {
     Call call;
     Tiles<T> tiles;
     WinogradPacking<T> packing;
-    int64_t parts, spans, blocks, most, v_row, v_plane, m_plane, strip;  // spans: of chunks; most: tiles in a block
+    int64_t parts, spans, blocks, most, v_plane, m_plane, strip;  // spans: of chunks; most: tiles in a block
 
     Winograd(const Problem& problem, const Call& c, int threads) : p(problem), call(c), tiles(p), packing(p) {
         constexpr double worth_a_thread = 1e5;  // multiply-adds
@@ -161,9 +178,7 @@ struct Winograd {
         blocks = ceil_div(tiles.count, fits);
         if (spans == 1 && p.groups == 1) blocks = std::min(round_up(blocks, parts), tiles.count);
         most = ceil_div(tiles.count, blocks);
-        v_row = round_up(packing.inner, L);
-        if (v_row * int64_t(sizeof(T)) % 1024 == 0) v_row += line;  // rows of a tile must not share the sets of L1
-        v_plane = round_up(most * v_row, line) + line;
+        v_plane = round_up(most * round_up(packing.inner, L), line) + line;
         m_plane = round_up(most * packing.width(0), line) + line;
         strip = std::min(most, tiles.columns) * tiles.w.m + tiles.w.size - tiles.w.m;
         parts = std::min(parts, units());
@@ -224,7 +239,7 @@ struct Winograd {
                 }
                 for (int64_t i = 0; i < tiles.h.size; ++i)
                     tiles.w.input(from + i * pixels * L, L, tiles.w.m * L,
-                                  s.v + i * tiles.w.size * v_plane + strip_.first * v_row + c, v_plane, v_row, strip_.count);
+                                  s.v + i * tiles.w.size * v_plane + c * most + strip_.first * L, v_plane, L, strip_.count);
             }
         });
     }
@@ -265,7 +280,7 @@ struct Winograd {
     void multiply(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
         const int64_t chunk_width = packing.width(chunk), groups = ceil_div(count, tile_rows);
         const T* u = static_cast<const T*>(call.packed) + packing.transformed(p, group, chunk);
-        constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
+        const bool far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
         for (int64_t x = 0; x < tiles.products; ++x) {
             for (int64_t first = 0; first < chunk_width; first += packing.wide) {
                 const int64_t width = std::min(packing.wide, chunk_width - first);
@@ -273,8 +288,8 @@ struct Winograd {
                     const int64_t k_count = std::min(k_block, packing.inner - k);
                     for (int64_t g = 0; g < groups; ++g) {
                         const int64_t tile = count * g / groups, rows = count * (g + 1) / groups - tile;
-                        const Micro<T> kernel = width == L ? micro_at<T, 1>(int(rows), all) : micro_at<T, 2>(int(rows), all);
-                        kernel(s.v + x * v_plane + tile * v_row + k, v_row, k_count, u + k * width, k == 0,
+                        const Micro<T> kernel = micro_for<T>(rows, width, far && g == 0);
+                        kernel(s.v + x * v_plane + k * most + tile * L, most * L, k_count, u + k * width, k == 0,
                                s.m + x * m_plane + tile * chunk_width + first, chunk_width);
                     }
                 }
