@@ -39,7 +39,7 @@ def test_convolution(benchmark: Any, problem: ConvProblem, local: Local, threads
     WallClock().settle()  # thread pools of whoever came before may still be spinning
     benchmark.group = problem.name or problem.text
     benchmark(entry.call)
-    verified, reason = verify.wrong(problem, entry.bound, arrays, entry.result())  # what was timed computed this
+    verified, reason = verify.wrong(problem, entry.bound, arrays, entry.result(), entry.tile)  # what was timed computed this
     assert reason is None, reason
     benchmark.extra_info.update(_extra_info(problem, contender, admission), library=library, threads=threads, verified=verified)
     if benchmark.stats is not None:  # None with --benchmark-disable

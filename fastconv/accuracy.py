@@ -100,15 +100,22 @@ def oracle(problem: ConvProblem, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
 
 
 def sample(problem: ConvProblem, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, residual: np.ndarray | None,
-           points: np.ndarray, algorithm: str = "direct", exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """(expected, bound) at `points`, rows of (image, output channel, *position): for problems of any size.
+           points: np.ndarray, algorithm: str = "direct", exact: bool = False, tile: tuple[int, ...] | None = None,
+           ) -> tuple[np.ndarray, np.ndarray]:
+    """(expected, bound) at `points`, as `evaluate` has them; `algorithm`, `exact` and `tile` as for `bound`."""
+    expected, magnitude = evaluate(problem, x, w, b, residual, points)
+    return expected, bound(problem, algorithm, expected, magnitude, x, w, exact, tile)
 
-    Only the windows of the points are read; nothing is padded or copied as a whole. `algorithm` and `exact` as for `bound`.
+
+def evaluate(problem: ConvProblem, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, residual: np.ndarray | None,
+             points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(expected, S) at `points`, rows of (image, output channel, *position): for problems of any size.
+
+    Only the windows of the points are read; nothing is padded or copied as a whole.
     """
     points = np.asarray(points, np.int64).reshape(-1, problem.ndim + 2)
     value, magnitude = _evaluate(problem, Arrays(x, w, b, residual), points)
-    expected = _activated(problem, value)
-    return expected, bound(problem, algorithm, expected, magnitude, x, w, exact)
+    return _activated(problem, value), magnitude
 
 
 def sample_points(problem: ConvProblem, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -211,11 +218,12 @@ def _exact_sum(windows: np.ndarray, weights: np.ndarray, extra: np.ndarray) -> n
 
 
 def bound(problem: ConvProblem, algorithm: str, expected: np.ndarray, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
-          exact: bool = False) -> np.ndarray:
+          exact: bool = False, tile: tuple[int, ...] | None = None) -> np.ndarray:
     """How far a result of `algorithm` may be from `expected`, per output; `magnitude` is S.
 
     Args:
         exact: the sums have no rounding error (`integer_arrays`): only the activation's remains, and it is 0 without one.
+        tile: of an algorithm that has tiles; None: the one it chooses itself.
 
     Raises:
         ValueError: no bound is known for this algorithm.
@@ -224,7 +232,8 @@ def bound(problem: ConvProblem, algorithm: str, expected: np.ndarray, magnitude:
         raise ValueError(f"no error bound is known for algorithm {algorithm!r}; known: {', '.join(BOUNDS)}")
     before = np.zeros(np.shape(expected))
     if not exact:
-        before = BOUNDS[algorithm](problem, magnitude, x, w) + _flushed(problem, x, w)
+        tiled = {} if tile is None else {"tile": tile}
+        before = BOUNDS[algorithm](problem, magnitude, x, w, **tiled) + _flushed(problem, x, w)
     # where S is infinite, so is the value before the activation, without error
     return _through_activation(problem, np.abs(expected), np.where(np.isfinite(magnitude), before, 0.0))
 
@@ -245,14 +254,15 @@ def _summed(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.nd
     return gamma(problem.taps + 3, problem.dtype) * magnitude + (problem.taps + 2) * _units(problem.dtype)[1]
 
 
-def _winograd(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+def _winograd(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
+              tile: tuple[int, ...] | None = None) -> np.ndarray:
     """γ_n·κ·max|x|·Σ|w|, and the bound of direct for what is computed again or added.
 
     κ is the product of the axes' amplifications (`winograd.amplification`). On its way a value is rounded at most a + 3 times
     by each of the two transforms along an axis with a products, 4 times by that of the weights (their constants included), and
     C + 1 times among C input channels. What is flushed to 0 on the way is amplified likewise.
     """
-    tile = winograd.tile(problem)
+    tile = tile or winograd.tile(problem)
     kappa = math.prod(map(winograd.amplification, tile))
     roundings = problem.in_channels // problem.groups + 1 + sum(2 * (winograd.size(m) + 3) + 4 for m in tile if m > 1)
     weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max(initial=0.0)
@@ -260,13 +270,14 @@ def _winograd(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.
     return _summed(problem, magnitude, x, w) + transformed + kappa * _flushed(problem, x, w)
 
 
-def _fft(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+def _fft(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
+         tile: tuple[int, ...] | None = None) -> np.ndarray:
     """32·u·log2(n0·n1)·√C·max|x|·‖w‖₂, w being one input channel's of an output channel, on top of the bound of direct.
 
     Not proven for all data: the transforms' roundings spread over a whole tile, and add up like independent ones. The root of
     their mean square is about u·√log2(n)·‖x‖₂·‖w‖₂ / √n with ‖x‖₂ <= √n·max|x|, so 32 leaves 5 standard deviations and more.
     """
-    size = math.prod(fourier.tile(problem))
+    size = math.prod(tile or fourier.tile(problem))
     finite = np.where(np.isfinite(w), w, 0).astype(np.float64)
     norm = math.sqrt(float((finite**2).sum(axis=tuple(range(2, w.ndim))).max(initial=0.0)))
     channels = math.sqrt(problem.in_channels // problem.groups)
@@ -294,8 +305,9 @@ def _tf32(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndar
     return 16 * 2.0**-11 / math.sqrt(problem.taps) * around + _unknown(problem, magnitude, x, w)
 
 
-# one function per family: (problem, S, x, w) -> bound before the activation; the last two verify peers in the benchmark only
-BOUNDS: dict[str, Callable[[ConvProblem, np.ndarray, np.ndarray, np.ndarray], Any]] = {
+# one function per family: (problem, S, x, w) -> bound before the activation (with tiles: also of a tile that is named); the
+# last two verify peers in the benchmark only
+BOUNDS: dict[str, Callable[..., Any]] = {
     "direct": _summed, "gemm": _summed, "im2col": _summed, "depthwise": _summed, "winograd": _winograd,
     "fft": _fft, "unknown": _unknown, "tf32": _tf32,
 }

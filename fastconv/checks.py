@@ -187,7 +187,8 @@ def verify(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Tria
     else:
         out = run(kernel, problem, arrays)
     exact = trial.integers and candidate.algorithm in plan.SUMS_PRODUCTS
-    allowed = accuracy.bound(problem, candidate.algorithm, trial.expected, trial.magnitude, arrays.x, arrays.w, exact)
+    allowed = accuracy.bound(problem, candidate.algorithm, trial.expected, trial.magnitude, arrays.x, arrays.w, exact,
+                             candidate.tile)
     worst = accuracy.compare(out, trial.expected, allowed)
     if worst <= 1:
         return worst, None

@@ -1,4 +1,4 @@
-"""The command line: info, check, explain, bench, compare.
+"""The command line: info, check, explain, tune, bench, compare.
 
 Wrong input ends with one line and exit code 2; wrong results with 1; Ctrl-C with 130.
 """
@@ -66,9 +66,25 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("problem", metavar="PROBLEM", help='such as mb1_ic64ih56_oc64oh56_kh3ph1, or "--dt=f64 mb1_..."')
     explain.add_argument("--backend", default="auto", help="only this one")
     explain.add_argument("--algorithm", help="only this one")
+    _add_tune(add("tune", _tune, "measure who is the fastest for problems on this machine, and remember it (wisdom)"))
     _add_bench(add("bench", _bench, "time the backends against each other, in turns, after checking their results"))
     _add_compare(add("compare", _compare, "what records say: backends on one machine, machines, regressions"))
     return parser
+
+
+def _add_tune(tune: argparse.ArgumentParser) -> None:
+    tune.add_argument("what", nargs="*", metavar="SUITE|FILE|PROBLEM", help="what to tune, as fastconv bench takes it")
+    tune.add_argument("--accuracy", metavar="A", help="strict, fast or loose (default: as the problems say)")
+    tune.add_argument("--per-call", action="store_true", help="only for calls that pack the weights themselves")
+    tune.add_argument("--prepared", action="store_true", help="only for weights packed beforehand (default: both)")
+    tune.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of taking turns per problem (default: 1)")
+    tune.add_argument("--verbose", action="store_true", help="tell of each candidate that was dropped early, and why")
+    tune.add_argument("--wisdom", type=Path, metavar="FILE",
+                      help="where it is kept (default: FASTCONV_WISDOM, or wisdom.json in the cache folder)")
+    tune.add_argument("--export", type=Path, metavar="FILE", help="write this machine's wisdom for others with the same CPU")
+    tune.add_argument("--import", dest="import_", type=Path, metavar="FILE", help="merge such a file")
+    tune.add_argument("--clear", action="store_true", help="forget this machine's wisdom")
+    tune.add_argument("--list", action="store_true", help="print this machine's wisdom")
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
@@ -125,6 +141,12 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     print(explain(arguments.problem, backend=arguments.backend, algorithm=arguments.algorithm))
     return 0
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from .tuning import command
+
+    return command.main(arguments)
 
 
 def _bench(arguments: argparse.Namespace) -> int:

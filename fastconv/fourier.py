@@ -16,20 +16,29 @@ from .problem import ConvProblem
 
 SIZES = sorted(n for a, b, c in itertools.product(range(1, 11), range(3), range(3))
                if 16 <= (n := 2**a * 3**b * 5**c) <= 1024)
+_NEAR = 5  # sizes per axis that may be better than the first
 MOST_SPECTRA = 1 << 22  # complex numbers of one tile's input channels: 32 MB
 
 
-def refuses(problem: ConvProblem) -> str | None:
-    """Why it does not apply, in one line."""
+def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str | None:
+    """Why it (or this tile of it) does not apply, in one line."""
     if problem.ndim == 1 or any(taps != 1 for taps in problem.kernel_size[:-2]):
         return "transforms the last two axes, and no kernel along others"
     if any(stride != 1 for stride in problem.stride[-2:]):
         return "transforms stride 1 only"
     if any(_reach(problem, axis) >= SIZES[-1] for axis in (-2, -1)):
         return f"has tiles of at most {SIZES[-1]} inputs per axis"
-    if problem.in_channels // problem.groups * math.prod(tile(problem)) // 2 > MOST_SPECTRA:
+    if chosen is not None and not _fits(problem, chosen):
+        return "has no such tile for this problem"
+    if problem.in_channels // problem.groups * math.prod(chosen or tile(problem)) // 2 > MOST_SPECTRA:
         return "would keep the spectra of too many input channels at a time"
     return None
+
+
+def _fits(problem: ConvProblem, chosen: tuple[int, ...]) -> bool:
+    """Whether it is a tile, and leaves outputs."""
+    return (len(chosen) == problem.ndim and set(chosen[:-2]) <= {1}
+            and all(chosen[axis] in SIZES and chosen[axis] > _reach(problem, axis) for axis in (-2, -1)))
 
 
 def _reach(problem: ConvProblem, axis: int) -> int:
@@ -39,12 +48,21 @@ def _reach(problem: ConvProblem, axis: int) -> int:
 @functools.lru_cache(maxsize=4096)
 def tile(problem: ConvProblem) -> tuple[int, ...]:
     """Inputs per tile along each axis, 1 along those before the last two; of least time per output."""
-    return (1,) * (problem.ndim - 2) + tuple(_size(problem, axis) for axis in (-2, -1))
+    return (1,) * (problem.ndim - 2) + tuple(_sizes(problem, axis)[0] for axis in (-2, -1))
 
 
-def _size(problem: ConvProblem, axis: int) -> int:
+@functools.lru_cache(maxsize=512)
+def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
+    """`tile`, and what its neighbours combine to, those of least `cost` first."""
+    near = itertools.product(*(_sizes(problem, axis)[:_NEAR] for axis in (-2, -1)))
+    made = [(1,) * (problem.ndim - 2) + last for last in near]
+    return (made[0], *sorted(made[1:], key=lambda chosen: cost(problem, 8, chosen)))
+
+
+def _sizes(problem: ConvProblem, axis: int) -> list[int]:
+    """Along one axis, that of least time per output first."""
     possible = [n for n in SIZES if n > _reach(problem, axis)]
-    return min(possible, key=lambda n: tiles(problem, axis, n) * n * _per_element(n))
+    return sorted(possible, key=lambda n: tiles(problem, axis, n) * n * _per_element(n))
 
 
 def tiles(problem: ConvProblem, axis: int, n: int) -> int:
@@ -61,9 +79,9 @@ def _per_element(n: int) -> float:
     return (6.0 * stages + 4.0) * (1.0 if n <= 320 else 1.3)
 
 
-def cost(problem: ConvProblem, lanes: int) -> float:
+def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """Time of one image with packed weights, in vector multiply-adds (two a cycle) of one thread."""
-    rows, columns = tile(problem)[-2:]
+    rows, columns = (chosen or tile(problem))[-2:]
     count = math.prod(problem.output_size[:-2]) * tiles(problem, -2, rows) * tiles(problem, -1, columns)
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     blocks = _row_blocks(rows, lanes)
@@ -73,9 +91,9 @@ def cost(problem: ConvProblem, lanes: int) -> float:
     return count * (2 * problem.groups * ((channels + outputs) * _transform(rows, columns, lanes) + multiply) + read)
 
 
-def packing_cost(problem: ConvProblem, lanes: int) -> float:
+def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """The same for the weights' transforms."""
-    rows, columns = tile(problem)[-2:]
+    rows, columns = (chosen or tile(problem))[-2:]
     return 2 * problem.out_channels * (problem.in_channels // problem.groups) * _transform(rows, columns, lanes)
 
 

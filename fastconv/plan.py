@@ -1,7 +1,8 @@
 """The plan: the one place that chooses who computes a problem, and how.
 
 Every candidate of every backend is listed, asked, and ranked: those with a time estimate by the estimate, then the others in
-the registry's order. The plan keeps each reason, and prints itself.
+the registry's order. Where wisdom is in use (see `wisdom`) and knows the problem, it has the first word. The plan keeps each
+reason, and prints itself.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from . import settings
-from .backends import Backend, Candidate, Kernel, get, registry
+from . import settings, wisdom
+from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported
 from .problem import ConvProblem
 
@@ -29,15 +31,32 @@ class Rejected:
     reason: str
 
 
+class Ranked(NamedTuple):
+    """A candidate that computes the problem."""
+
+    backend: str
+    candidate: Candidate
+    seconds: float | None  # estimated; None: the backend gives no estimate
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.candidate}"
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The choice for a problem, and why each other candidate was refused or lost. ``print(plan)`` shows it."""
+    """The choice for a problem, and why each other candidate was refused or lost. ``print(plan)`` shows it.
+
+    Attributes:
+        seconds: of one image, estimated; measured, where the choice is wisdom's.
+        wisdom: whether it is.
+    """
 
     problem: ConvProblem
     backend: str
     candidate: Candidate
     seconds: float | None
     rejected: tuple[Rejected, ...]
+    wisdom: bool = False
 
     @property
     def algorithm(self) -> str:
@@ -64,7 +83,8 @@ class Plan:
 
     def __str__(self) -> str:
         p = self.problem
-        estimate = "" if self.seconds is None else f", estimated {self.seconds * 1e3:.3g} ms"
+        how = "from wisdom, measured" if self.wisdom else "estimated"
+        estimate = "" if self.seconds is None else f", {how} {self.seconds * 1e3:.3g} ms"
         lines = [
             f"problem    {p.text}",
             f"           {p.flops / 1e6:.6g} MFLOP, {p.bytes / 1e6:.6g} MB, output {p.output_shape}",
@@ -110,7 +130,21 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
 
 @functools.lru_cache(maxsize=4096)
 def _plan(problem: ConvProblem, backend: str, algorithm: str | None, device: str, prepared: bool, serial: int) -> Plan:
-    accepted: list[tuple[tuple[bool, float, int], str, Candidate]] = []
+    order, rejected = ranked(problem, backend, algorithm, device, prepared)
+    known = _from_wisdom(problem, backend, algorithm, prepared) if device == "cpu" else None
+    best = known or order[0]
+    lost = [Rejected(other.backend, other.candidate, _why_lost(other, best, known is not None))
+            for other in order if other[:2] != best[:2]]
+    made = Plan(problem, *best, (*lost, *rejected), known is not None)
+    if settings.current().verbose:
+        print(f"fastconv: {problem.text} -> {best}{' from wisdom' if known else ''}", file=sys.stderr)
+    return made
+
+
+def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
+           prepared: bool = False) -> tuple[list[Ranked], list[Rejected]]:
+    """(all that compute the problem, the model's choice first; all that do not). Arguments and errors as for `plan`."""
+    accepted: list[tuple[tuple[bool, float, int], Ranked]] = []
     rejected: list[Rejected] = []
     for who in _asked(backend, device):
         if device == "cuda" and who.device != "cuda":
@@ -127,17 +161,39 @@ def _plan(problem: ConvProblem, backend: str, algorithm: str | None, device: str
                 rejected.append(Rejected(who.name, candidate, f"refuses: {reason}"))
                 continue
             seconds = who.seconds(problem, candidate, prepared)
-            rank = (seconds is None, seconds or 0.0, len(accepted))
-            accepted.append((rank, who.name, candidate))
+            accepted.append(((seconds is None, seconds or 0.0, len(accepted)), Ranked(who.name, candidate, seconds)))
     if not accepted:
         raise Unsupported(_nobody(problem, backend, algorithm, rejected))
-    accepted.sort()
-    (unknown, seconds, _), name, candidate = accepted[0]
-    lost = [Rejected(other, c, _why_lost(rank, accepted[0][0])) for rank, other, c in accepted[1:]]
-    made = Plan(problem, name, candidate, None if unknown else seconds, (*lost, *rejected))
-    if settings.current().verbose:
-        print(f"fastconv: {problem.text} -> {name} {candidate}", file=sys.stderr)
-    return made
+    return [each for _, each in sorted(accepted)], rejected
+
+
+def variants(problem: ConvProblem, of: Ranked, prepared: bool) -> list[Ranked]:
+    """Those that compute the problem in the same way with other tiles, best first."""
+    who = get(of.backend)
+    found = who.variants(problem, of.candidate) if isinstance(who, Varied) else ()
+    return [Ranked(who.name, each, who.seconds(problem, each, prepared)) for each in found
+            if _refusal(who, problem, each, None) is None]
+
+
+def _from_wisdom(problem: ConvProblem, backend: str, algorithm: str | None, prepared: bool) -> Ranked | None:
+    """What wisdom says, where it is in use, fits what was asked for, and can be had now."""
+    usable = (each for each in wisdom.lookup(problem, prepared) if _usable(problem, each, backend, algorithm))
+    entry = next(usable, None)
+    if entry is None and settings.current().autotune and backend == "auto" and algorithm is None:
+        from .tuning import automatic  # above this module, and used where a user turned it on
+
+        entry = automatic.measured(problem, prepared)
+    return None if entry is None else Ranked(entry.backend, entry.candidate, entry.seconds)
+
+
+def _usable(problem: ConvProblem, entry: wisdom.Entry, backend: str, algorithm: str | None) -> bool:
+    who = registry().get(entry.backend)
+    if who is None or backend not in ("auto", who.name) or who.device != "cpu" or who.unavailable() is not None:
+        return False
+    if entry.candidate._replace(tile=None) not in who.candidates(problem):
+        return False
+    tiled = entry.candidate.tile is not None
+    return (not tiled or isinstance(who, Varied)) and _refusal(who, problem, entry.candidate, algorithm) is None
 
 
 def _asked(backend: str, device: str) -> Iterator[Backend]:
@@ -157,10 +213,13 @@ def _refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm
     return who.refuses(problem, candidate)
 
 
-def _why_lost(rank: tuple[bool, float, int], best: tuple[bool, float, int]) -> str:
-    if not rank[0]:
-        return f"estimated {rank[1] * 1e3:.3g} ms, slower"
-    return "lower in the order" if best[0] else "gives no estimate"
+def _why_lost(other: Ranked, best: Ranked, from_wisdom: bool) -> str:
+    estimate = "" if other.seconds is None else f"estimated {other.seconds * 1e3:.3g} ms, "
+    if from_wisdom:
+        return estimate + "wisdom knows a faster one"
+    if other.seconds is not None:
+        return estimate + "slower"
+    return "lower in the order" if best.seconds is None else "gives no estimate"
 
 
 def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> str:

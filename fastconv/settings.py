@@ -8,9 +8,9 @@ FASTCONV_BACKENDS        comma-separated third-party backends to enable
 FASTCONV_ISA             force one build of the native kernels: baseline, avx2, avx512
 FASTCONV_NUM_THREADS     threads per call; default: the physical cores this process may use
 FASTCONV_ACCURACY        default of ``accuracy``: strict, fast or loose
-FASTCONV_AUTOTUNE        1: measure candidates of new problems (reserved; off)
-FASTCONV_WISDOM          file with tuning results (reserved)
-FASTCONV_CACHE_DIR       where compiled kernels are cached
+FASTCONV_AUTOTUNE        1: measure the candidates of a problem when it is planned first, and remember the fastest
+FASTCONV_WISDOM          file with what ``fastconv tune`` measured: plans use it; autotuning adds to it
+FASTCONV_CACHE_DIR       where compiled kernels are cached, and ``fastconv tune`` keeps its file unless told otherwise
 FASTCONV_VERBOSE         1: print one line per new problem to stderr
 FASTCONV_NO_NATIVE       1: behave as if no native kernels were built (at build time: build none)
 =======================  ==============================================================================

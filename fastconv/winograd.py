@@ -66,8 +66,8 @@ def size(m: int) -> int:
     return m + TAPS - 1 if m > 1 else 1
 
 
-def refuses(problem: ConvProblem) -> str | None:
-    """Why it does not apply, in one line."""
+def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str | None:
+    """Why it (or this tile of it) does not apply, in one line."""
     last = problem.kernel_size[-2:]
     if any(taps not in (1, TAPS) for taps in last) or TAPS not in last or any(taps != 1 for taps in problem.kernel_size[:-2]):
         return "transforms kernels of 3 taps along the last two axes or one of them"
@@ -75,6 +75,8 @@ def refuses(problem: ConvProblem) -> str | None:
         return "transforms stride 1 only"
     if any(dilation != 1 and taps != 1 for dilation, taps in zip(problem.dilation, problem.kernel_size)):
         return "does not transform dilated kernels"
+    if chosen is not None and chosen not in choices(problem):
+        return "has no such tile for this problem and accuracy"
     return None
 
 
@@ -82,10 +84,16 @@ def refuses(problem: ConvProblem) -> str | None:
 def tile(problem: ConvProblem) -> tuple[int, ...]:
     """Outputs per tile along each axis, 1 where nothing is transformed; of those whose error `problem.accuracy` admits, the
     one of least `cost`. Depends on the image alone, not on batch, threads or ISA."""
-    choices = [tuple(POINTS) if taps == TAPS else (1,) for taps in problem.kernel_size[-2:]]
-    leading = (1,) * (problem.ndim - len(choices))
-    made = [leading + last for last in itertools.product(*choices) if problem.accuracy == "loose" or admitted(last)]
-    return min(made, key=lambda tile: cost(problem, tile, 8))
+    return choices(problem)[0]
+
+
+@functools.lru_cache(maxsize=512)
+def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
+    """All of these, the one of least `cost` first."""
+    lengths = [tuple(POINTS) if taps == TAPS else (1,) for taps in problem.kernel_size[-2:]]
+    leading = (1,) * (problem.ndim - len(lengths))
+    made = [leading + last for last in itertools.product(*lengths) if problem.accuracy == "loose" or admitted(last)]
+    return tuple(sorted(made, key=lambda tile: cost(problem, tile, 8)))
 
 
 def admitted(tile: tuple[int, ...]) -> bool:

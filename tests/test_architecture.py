@@ -19,9 +19,9 @@ ROOT = PACKAGE.parent
 
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
-    {"errors"}, {"settings"}, {"problem_text"}, {"problem"}, {"padding", "activations", "winograd", "fourier"}, {"backends"},
-    {"plan"}, {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"}, {"bench"}, {"cli"},
-    {"__main__"},
+    {"errors", "hardware"}, {"settings"}, {"problem_text"}, {"problem"}, {"padding", "activations", "winograd", "fourier"},
+    {"backends"}, {"wisdom"}, {"plan"}, {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"},
+    {"bench"}, {"tuning"}, {"cli"}, {"__main__"},
 )
 
 

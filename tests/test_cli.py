@@ -19,7 +19,7 @@ from fastconv.backends import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = 'mb1_ic3ih8iw8_oc4oh6ow6_kh3kw3sh1sw1ph0pw0_n"tiny"'
-OPTIONAL = ("rich", "matplotlib", "cpuinfo", "threadpoolctl")
+OPTIONAL = ("rich", "matplotlib", "cpuinfo", "threadpoolctl", "filelock", "platformdirs")
 
 
 def fastconv(*arguments: str, without: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Hashable
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,9 +29,11 @@ class Candidate(NamedTuple):
 
     algorithm: str
     isa: str | None = None
+    tile: tuple[int, ...] | None = None  # one length per axis, of an algorithm that has tiles; None: the backend's own choice
 
     def __str__(self) -> str:
-        return self.algorithm if self.isa is None else f"{self.algorithm}/{self.isa}"
+        tile = "" if self.tile is None else " " + "x".join(map(str, self.tile))
+        return self.algorithm + tile + ("" if self.isa is None else f"/{self.isa}")
 
 
 class Kernel(Protocol):
@@ -79,6 +81,14 @@ class Backend(Protocol):
     def __hash__(self) -> int:
         """Kernels are remembered by the object."""
         return object.__hash__(self)
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """A backend whose candidates come in variants. None is planned unless it was measured: see `fastconv tune`."""
+
+    def variants(self, problem: ConvProblem, candidate: Candidate) -> tuple[Candidate, ...]:
+        """Other tiles of a candidate that may be faster, best first; without that candidate itself."""
 
 
 def refuses_direction(problem: ConvProblem) -> str | None:

@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,10 @@ class NativeKernel:
     def __init__(self, problem: ConvProblem, candidate: Candidate) -> None:
         assert candidate.isa is not None
         self.problem = problem
-        arguments = fields(problem, candidate.algorithm)
+        arguments = fields(problem, candidate)
         self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **arguments)
         self.packed_bytes = self.native.packed_bytes
-        self.pack_key = (candidate, problem.weight_shape, problem.groups, problem.dtype, problem.bias, arguments["tile"])
+        self.pack_key = (candidate[:2], problem.weight_shape, problem.groups, problem.dtype, problem.bias, arguments["tile"])
         self._last = problem.channels_last
 
     @property
@@ -88,16 +89,17 @@ class NativeKernel:
         self.native.run(array, packed, out, residual, settings.current().num_threads)
 
 
-def fields(p: ConvProblem, algorithm: str) -> dict[str, Any]:
-    """The problem as `_runtime.Kernel` takes it for an algorithm: channels per group, one tuple per quantity."""
+def fields(p: ConvProblem, candidate: Candidate) -> dict[str, Any]:
+    """The problem as `_runtime.Kernel` takes it for a candidate: channels per group, one tuple per quantity."""
     name, parameter = p.activation or (None, 0.0)
+    tiled = TILED.get(candidate.algorithm)
     return dict(
         dtype=p.dtype, batch=p.batch, groups=p.groups, in_channels=p.in_channels // p.groups,
         out_channels=p.out_channels // p.groups, input=p.input_size, output=p.output_size, kernel=p.kernel_size,
         stride=p.stride, dilation=p.dilation, pad_lo=tuple(low for low, _ in p.padding),
         pad_hi=tuple(high for _, high in p.padding), padding_mode=p.padding_mode, activation=name,
         activation_parameter=parameter, has_bias=p.bias, has_residual=p.residual, strict=p.accuracy == "strict",
-        tile=TILED[algorithm].tile(p) if algorithm in TILED else None)
+        tile=candidate.tile or (tiled and tiled.tile(p)))
 
 
 class NativeBackend:
@@ -120,15 +122,25 @@ class NativeBackend:
         if candidate.isa not in chosen_isas():
             return f"ISA {candidate.isa} is not in use"
         algorithm, tiled = candidate.algorithm, TILED.get(candidate.algorithm)
-        reason = refuses_direction(problem) or (tiled and tiled.refuses(problem))
-        return reason or runtime().refuses(isa_module(candidate.isa), algorithm, **fields(problem, algorithm))
+        if candidate.tile is not None and tiled is None:
+            return "has no tiles"
+        reason = refuses_direction(problem) or (tiled and tiled.refuses(problem, candidate.tile))
+        return reason or runtime().refuses(isa_module(candidate.isa), algorithm, **fields(problem, candidate))
+
+    def variants(self, problem: ConvProblem, candidate: Candidate) -> tuple[Candidate, ...]:
+        tiled = TILED.get(candidate.algorithm)
+        if tiled is None:
+            return ()
+        favourite = tiled.tile(problem)
+        return tuple(candidate._replace(tile=tile) for tile in tiled.choices(problem)[:NEAR] if tile != favourite)
 
     def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         """A rough model, good enough to rank the algorithms of this backend: multiply-adds of whole vectors at one per
         lane, unit and cycle, plus what each algorithm spends beside them. Per image, so that batch changes nothing."""
         lanes = isa_module(candidate.isa).lanes * 4 // np.dtype(problem.dtype).itemsize
-        packing = 0.0 if prepared else PACKING[candidate.algorithm](problem, lanes)
-        return (ESTIMATES[candidate.algorithm](problem, lanes) + packing) / 6e9
+        more = {} if candidate.tile is None else {"chosen": candidate.tile}
+        packing = 0.0 if prepared else PACKING[candidate.algorithm](problem, lanes, **more)
+        return (ESTIMATES[candidate.algorithm](problem, lanes, **more) + packing) / 6e9
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NativeKernel:
         return NativeKernel(problem, candidate)
@@ -160,8 +172,8 @@ def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
     return p.out_channels * rows * math.ceil(width / lanes) * ((1.2 if tuned else 2.6) * p.taps + 4) + copied
 
 
-def _winograd_cycles(p: ConvProblem, lanes: int) -> float:
-    return winograd.cost(p, winograd.tile(p), lanes)
+def _winograd_cycles(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
+    return winograd.cost(p, chosen or winograd.tile(p), lanes)
 
 
 def _packed_once(p: ConvProblem, lanes: int) -> float:
@@ -169,16 +181,19 @@ def _packed_once(p: ConvProblem, lanes: int) -> float:
     return 15 * p.out_channels * p.taps / lanes
 
 
-def _transformed_once(p: ConvProblem, lanes: int) -> float:
+def _transformed_once(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """Each transformed weight is written, and what is more than a cache holds goes to memory and comes back."""
-    written = p.out_channels * p.taps / math.prod(p.kernel_size) * math.prod(map(winograd.size, winograd.tile(p)))
+    written = p.out_channels * p.taps / math.prod(p.kernel_size) * math.prod(map(winograd.size, chosen or winograd.tile(p)))
     return 25 * written / lanes
 
 
 TILED: dict[str, Any] = {"winograd": winograd, "fft": fourier}  # who chooses the tile
-ESTIMATES = {"gemm": _gemm_cycles, "direct": _direct_cycles, "winograd": _winograd_cycles, "depthwise": _depthwise_cycles,
-             "fft": fourier.cost}
-PACKING = {"gemm": _packed_once, "direct": _packed_once, "winograd": _transformed_once, "depthwise": _packed_once,
-           "fft": fourier.packing_cost}
+NEAR = 6  # tiles that are worth measuring
+ESTIMATES: dict[str, Callable[..., float]] = {
+    "gemm": _gemm_cycles, "direct": _direct_cycles, "winograd": _winograd_cycles, "depthwise": _depthwise_cycles,
+    "fft": fourier.cost}
+PACKING: dict[str, Callable[..., float]] = {
+    "gemm": _packed_once, "direct": _packed_once, "winograd": _transformed_once, "depthwise": _packed_once,
+    "fft": fourier.packing_cost}
 
 backend = NativeBackend()

@@ -37,6 +37,7 @@ class Entry:
     call: Callable[[], Any]
     result: Callable[[], np.ndarray]  # of the latest call
     bound: str  # the algorithm whose error bound applies (see `accuracy.BOUNDS`)
+    tile: tuple[int, ...] | None = None  # likewise, where wisdom has chosen one
 
 
 class Contender(Protocol):
@@ -99,7 +100,7 @@ class BackendContender:
         chosen = plan(problem, self.backend, self.asked, prepared=self.prepared)
         out = np.full(problem.output_shape, np.nan, problem.dtype)  # what is not overwritten shows
         call = self._prepared(problem, arrays, out) if self.prepared else self._per_call(problem, arrays, out)
-        return Entry(chosen.algorithm, chosen.isa, chosen.seconds, call, lambda: out, chosen.algorithm)
+        return Entry(chosen.algorithm, chosen.isa, chosen.seconds, call, lambda: out, chosen.algorithm, chosen.candidate.tile)
 
     def _per_call(self, problem: ConvProblem, arrays: Arrays, out: np.ndarray) -> Callable[[], Any]:
         conv, arguments = _CALLS[problem.ndim - 1], self._arguments(problem)

@@ -68,7 +68,7 @@ def estimate(contender: Contender, problem: ConvProblem, limit: float, clock: Cl
         if elapsed >= PATIENCE:
             break
         flops = max(flops, small.flops) * GROWTH
-    checked, reason = verify.wrong(small, entry.bound, arrays, entry.result())
+    checked, reason = verify.wrong(small, entry.bound, arrays, entry.result(), entry.tile)
     if reason is not None:
         return Admission(reason)
     return Admission(None, entry.algorithm, entry.isa, checked, seconds, estimate=True)

@@ -62,7 +62,7 @@ class Local:
                 return slow
         first = self._time(entry)
         peak_bytes = memory.rise()
-        self._reference = verify.Reference(problem, entry.bound, self._arrays)
+        self._reference = verify.Reference(problem, entry.bound, self._arrays, entry.tile)
         reason = self._reference.wrong(entry.result())
         if reason is not None:
             return Admission(reason)

@@ -7,13 +7,13 @@ import json
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import __version__, backends, settings
 from ..backends import cython_native
+from ..hardware import caches, cpu_model
 
 _PACKAGES = ("numba", "llvmlite", "numba-cuda", "scipy", "torch", "rich", "matplotlib")
 _FINGERPRINT = ("cpu", "architecture", "system", "cores", "logical_cpus", "caches", "isas_supported")
@@ -60,25 +60,7 @@ def cpu_name() -> str:
         name = get_cpu_info().get("brand_raw")
         if name:
             return str(name)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def caches() -> dict[str, str]:
-    """Sizes of one core's caches by level, where Linux tells: {"L1d": "32K", ...}."""
-    found = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        except OSError:
-            continue
-        if kind != "Instruction":
-            found[f"L{level}" + ("d" if kind == "Data" else "")] = size
-    return found
+    return cpu_model()
 
 
 def isas_supported() -> list[str] | None:

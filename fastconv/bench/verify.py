@@ -17,14 +17,18 @@ def arrays_for(problem: ConvProblem) -> Arrays:
     return accuracy.random_arrays(problem, np.random.default_rng(0))
 
 
+def points(problem: ConvProblem) -> np.ndarray:
+    """The outputs to look at, the same in every run."""
+    return accuracy.sample_points(problem, min(POINTS, max(16, _GATHERED // problem.taps)), np.random.default_rng(1))
+
+
 class Reference:
     """What a problem's result must be at some points, and how far it may be off there."""
 
-    def __init__(self, problem: ConvProblem, algorithm: str, arrays: Arrays) -> None:
+    def __init__(self, problem: ConvProblem, algorithm: str, arrays: Arrays, tile: tuple[int, ...] | None = None) -> None:
         self.problem = problem
-        count = min(POINTS, max(16, _GATHERED // problem.taps))
-        self.points = accuracy.sample_points(problem, count, np.random.default_rng(1))
-        self.expected, self.bound = accuracy.sample(problem, *arrays, self.points, algorithm)
+        self.points = points(problem)
+        self.expected, self.bound = accuracy.sample(problem, *arrays, self.points, algorithm, tile=tile)
 
     def wrong(self, result: np.ndarray) -> str | None:
         """What is wrong with it, or None."""
@@ -38,7 +42,8 @@ class Reference:
         return None if worst <= 1 else f"wrong result: the error reaches {worst:.3g} times its bound"
 
 
-def wrong(problem: ConvProblem, algorithm: str, arrays: Arrays, result: np.ndarray) -> tuple[int, str | None]:
+def wrong(problem: ConvProblem, algorithm: str, arrays: Arrays, result: np.ndarray,
+          tile: tuple[int, ...] | None = None) -> tuple[int, str | None]:
     """(values compared, None or what is wrong)."""
-    reference = Reference(problem, algorithm, arrays)
+    reference = Reference(problem, algorithm, arrays, tile)
     return len(reference.points), reference.wrong(result)
