@@ -73,8 +73,6 @@ def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str 
         return "transforms kernels of 3 taps along the last two axes or one of them"
     if any(stride != 1 for stride in problem.stride[-2:]):
         return "transforms stride 1 only"
-    if any(dilation != 1 and taps != 1 for dilation, taps in zip(problem.dilation, problem.kernel_size)):
-        return "does not transform dilated kernels"
     if chosen is not None and chosen not in choices(problem):
         return "has no such tile for this problem and accuracy"
     return None
@@ -108,7 +106,7 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     transformed weights, which come from L3 or memory once for every few dozen tiles.
     """
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    tiles = math.prod(math.ceil(length / m) for length, m in zip(problem.output_size, tile))
+    tiles = math.prod(map(_tiles, problem.output_size, problem.dilation, tile))
     products = math.prod(map(size, tile))
     transform = 6.6 * _columns(tile)
     vectors = math.ceil(channels / lanes) + math.ceil(outputs / lanes)
@@ -116,6 +114,13 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     per_byte = 0.1 if weights < 12e6 else 0.36
     multiplied = tiles * products * channels * math.ceil(outputs / lanes)
     return problem.groups * (1.2 * multiplied + tiles * vectors * transform + math.ceil(tiles / 48) * weights * per_byte)
+
+
+def _tiles(length: int, dilation: int, m: int) -> int:
+    """Tiles along an axis; every `dilation`-th output is a convolution of its own."""
+    phases = min(dilation, length) if m > 1 else 1
+    shorter, longer = divmod(length, phases)
+    return longer * math.ceil((shorter + 1) / m) + (phases - longer) * math.ceil(shorter / m)
 
 
 def _columns(tile: tuple[int, ...]) -> float:

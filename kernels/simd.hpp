@@ -149,6 +149,14 @@ FASTCONV_INLINE void copy_even(T* to, const T* from, int64_t n) {
     for (; i < n; ++i) to[i] = from[2 * i];
 }
 
+template <class T>
+FASTCONV_INLINE void copy_strided(T* to, const T* from, int64_t stride, int64_t n) {
+    if (stride == 1) copy(to, from, n);
+    else if (stride == 2) copy_even(to, from, n);
+    else
+        for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+}
+
 // Transpose lanes x lanes in registers: log2(lanes) rounds that swap the off-diagonal blocks of size H.
 template <class T, int H = lanes<T> / 2>
 FASTCONV_INLINE void transpose(Vec<T> (&row)[lanes<T>]) {

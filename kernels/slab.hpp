@@ -73,14 +73,7 @@ FASTCONV_INLINE void fill_row(const Problem& p, const Strand& s, const T* row, i
         for (int64_t i = 0; i < s.inside; ++i) out[i] = T(0);  // a few
         for (int64_t i = s.end; i < s.count; ++i) out[i] = T(0);
     }
-    const T* from = row + (s.first + s.inside * s.step) * stride;
-    if (stride * s.step == 1) {
-        copy(out + s.inside, from, s.end - s.inside);
-    } else if (stride * s.step == 2) {
-        copy_even(out + s.inside, from, s.end - s.inside);
-    } else {
-        for (int64_t i = s.inside; i < s.end; ++i, from += stride * s.step) out[i] = *from;
-    }
+    copy_strided(out + s.inside, row + (s.first + s.inside * s.step) * stride, stride * s.step, s.end - s.inside);
 }
 
 template <class T>

@@ -12,6 +12,7 @@
 // channels, tile and side for F(4 x 4). U is read once per block: R tiles per 4 bytes, so few tiles with many channels wait
 // for memory.
 //
+// A dilated kernel is several kernels that are not: see Phased.
 // A tile with a NaN or infinity among its outputs is computed again directly, so that both stay inside their windows.
 #include <cmath>
 
@@ -79,15 +80,48 @@ Micro<T> micro_for(int64_t rows, int64_t width, bool fetch) {
 
 // ---- how a problem is cut
 
+// The tiles along an axis. With a dilation every d-th output is a convolution of its own, without dilation, over every d-th input:
+// the tiles of phase 0 come first, then those of phase 1, ...
+struct Phased {
+    int64_t m, dilation, outputs;
+
+    int64_t length(int64_t phase) const { return (outputs + dilation - 1 - phase) / dilation; }  // outputs of a phase
+    int64_t long_phases() const { return (outputs - 1) % dilation + 1; }                          // the others have one output less
+    int64_t tiles(int64_t phase) const { return ceil_div(length(phase), m); }
+    int64_t count() const {
+        const int64_t longer = std::min(long_phases(), dilation);
+        return longer * tiles(0) + (dilation - longer) * (length(0) > 1 ? ceil_div(length(0) - 1, m) : 0);
+    }
+};
+
+// A tile's place along an axis: its phase, the outputs of the phase, and which of those it begins with.
+struct Spot {
+    int64_t phase, length, begin;
+
+    Spot(const Phased& axis, int64_t tile) {
+        const int64_t longer = axis.long_phases() * axis.tiles(0);
+        if (tile < longer) {
+            phase = tile / axis.tiles(0), tile %= axis.tiles(0);
+        } else {
+            const int64_t each = axis.tiles(axis.dilation - 1);
+            phase = axis.long_phases() + (tile - longer) / each, tile = (tile - longer) % each;
+        }
+        length = axis.length(phase), begin = tile * axis.m;
+    }
+    int64_t output(const Phased& axis, int64_t i) const { return phase + (begin + i) * axis.dilation; }
+};
+
 template <class T>
 struct Tiles {
     static constexpr int64_t line = 64 / int64_t(sizeof(T));
     Axis<T> h, w;
+    Phased down, along;
     int64_t products, rows, columns, slices, count;  // a slice: one image at one depth
 
     explicit Tiles(const Problem& p)
-        : h(p.tile[1]), w(p.tile[2]), products(h.size * w.size), rows(ceil_div(p.output[1], h.m)),
-          columns(ceil_div(p.output[2], w.m)), slices(p.batch * p.output[0]), count(slices * rows * columns) {}
+        : h(p.tile[1]), w(p.tile[2]), down{h.m, h.taps > 1 ? p.dilation[1] : 1, p.output[1]},
+          along{w.m, w.taps > 1 ? p.dilation[2] : 1, p.output[2]}, products(h.size * w.size), rows(down.count()),
+          columns(along.count()), slices(p.batch * p.output[0]), count(slices * rows * columns) {}
 };
 
 // bias [group][padded oc], U [group][chunk][product][block of 2 vectors][c][width of the block], the weights as they are
@@ -155,7 +189,9 @@ struct WinogradPack {
 // ---- one call
 
 struct Strip {  // tiles of a block that follow each other along w
-    int64_t image, depth, row, column, count, first;
+    int64_t image, depth;
+    Spot h, w;
+    int64_t count, first;
 };
 
 template <class T>
@@ -180,7 +216,7 @@ struct Winograd {
         most = ceil_div(tiles.count, blocks);
         v_plane = round_up(most * round_up(packing.inner, L), line) + line;
         m_plane = round_up(most * packing.width(0), line) + line;
-        strip = std::min(most, tiles.columns) * tiles.w.m + tiles.w.size - tiles.w.m;
+        strip = std::min(most, tiles.along.tiles(0)) * tiles.w.m + tiles.w.size - tiles.w.m;
         parts = std::min(parts, units());
     }
     int64_t units() const { return spans * p.groups * blocks; }
@@ -218,9 +254,10 @@ struct Winograd {
     template <class Body>
     FASTCONV_INLINE void for_strips(int64_t first, int64_t end, Body body) const {
         for (int64_t t = first; t < end;) {
-            const int64_t row = t / tiles.columns, column = t % tiles.columns, slice = row / tiles.rows;
-            const int64_t count = std::min(tiles.columns - column, end - t);
-            body(Strip{slice / p.output[0], slice % p.output[0], row % tiles.rows, column, count, t - first});
+            const int64_t row = t / tiles.columns, slice = row / tiles.rows;
+            const Spot h(tiles.down, row % tiles.rows), w(tiles.along, t % tiles.columns);
+            const int64_t count = std::min(ceil_div(w.length - w.begin, tiles.w.m), end - t);
+            body(Strip{slice / p.output[0], slice % p.output[0], h, w, count, t - first});
             t += count;
         }
     }
@@ -231,7 +268,7 @@ struct Winograd {
         for_strips(first, end, [&](const Strip& strip_) __attribute__((always_inline)) {
             const int64_t pixels = strip_.count * tiles.w.m + tiles.w.size - tiles.w.m;
             for (int64_t c = 0; c < p.in_channels; c += L) {
-                fill(strip_, group, c, pixels, s.rows);
+                fill(strip_, group, c, pixels, s);
                 const T* from = s.rows;
                 if (tiles.h.size > 1) {
                     tiles.h.input(s.rows, pixels * L, L, s.half, pixels * L, L, pixels);
@@ -245,34 +282,43 @@ struct Winograd {
     }
 
     // out[row][pixel][L]: a vector of channels of what the strip reads, the padding written out, and 0 where no output needs it
-    void fill(const Strip& t, int64_t group, int64_t c, int64_t pixels, T* out) const {
+    void fill(const Strip& t, int64_t group, int64_t c, int64_t pixels, const Scratch& s) const {
         const View& view = call.input;
         const int64_t channels = std::min<int64_t>(L, p.in_channels - c);
-        const int64_t h = t.row * tiles.h.m, w = t.column * tiles.w.m;
-        const int64_t rows = std::min(tiles.h.size, p.output[1] + tiles.h.taps - 1 - h);
-        const Strand strand(p, w - p.pad_lo[2], 1, std::min(pixels, p.output[2] + tiles.w.taps - 1 - w));
+        const int64_t rows = std::min(tiles.h.size, t.h.length + tiles.h.taps - 1 - t.h.begin);
+        const Strand strand(p, t.w.output(tiles.along, 0) - p.pad_lo[2], tiles.along.dilation,
+                            std::min(pixels, t.w.length + tiles.w.taps - 1 - t.w.begin));
         const int64_t from_d = source(p, 0, t.depth * p.stride[0] - p.pad_lo[0]);
         const T* image = static_cast<const T*>(view.data) + t.image * view.batch + (group * p.in_channels + c) * view.channel;
+        T* out = s.rows;
         if (channels < L) clear(out, tiles.h.size * pixels * L);
         for (int64_t i = 0; i < tiles.h.size; ++i, out += pixels * L) {
-            const int64_t from_h = i < rows ? source(p, 1, h - p.pad_lo[1] + i) : -1;
-            if (from_d < 0 || from_h < 0) {
-                clear(out, pixels * L);
-                continue;
-            }
-            const T* row = image + from_d * view.space[0] + from_h * view.space[1];
-            const auto outside = [&](int64_t begin, int64_t stop) {
-                for (int64_t j = begin; j < stop; ++j) {
-                    if (p.padding_mode == PaddingMode::zeros) clear(out + j * L, L);
-                    else fill_channels(row + source(p, 2, strand.first + j) * view.space[2], view.channel, 0, channels, 1, out + j * L, L);
-                }
-            };
-            outside(0, strand.inside);
-            fill_channels(row + (strand.first + strand.inside) * view.space[2], view.channel, view.space[2], channels,
-                          strand.end - strand.inside, out + strand.inside * L, L);
-            outside(strand.end, strand.count);
-            clear(out + strand.count * L, (pixels - strand.count) * L);
+            const int64_t from_h = i < rows ? source(p, 1, t.h.output(tiles.down, i) - p.pad_lo[1]) : -1;
+            if (from_d < 0 || from_h < 0) clear(out, pixels * L);
+            else fill_strand(strand, image + from_d * view.space[0] + from_h * view.space[1], channels, pixels, out, s.half);
         }
+    }
+
+    // One row of that. A stride of its pixels is taken out of each channel before the channels come together.
+    FASTCONV_INLINE void fill_strand(const Strand& strand, const T* row, int64_t channels, int64_t pixels, T* out, T* plain) const {
+        const View& view = call.input;
+        const auto outside = [&](int64_t begin, int64_t end) {
+            for (int64_t j = begin; j < end; ++j) {
+                if (p.padding_mode == PaddingMode::zeros) clear(out + j * L, L);
+                else fill_channels(row + source(p, 2, strand.first + j * strand.step) * view.space[2], view.channel, 0, channels, 1, out + j * L, L);
+            }
+        };
+        outside(0, strand.inside);
+        const int64_t n = strand.end - strand.inside, stride = strand.step * view.space[2];
+        const T* from = row + (strand.first + strand.inside * strand.step) * view.space[2];
+        if (stride == 1 || view.channel == 1) {
+            fill_channels(from, view.channel, stride, channels, n, out + strand.inside * L, L);
+        } else {
+            for (int64_t c = 0; c < channels; ++c) copy_strided(plain + c * pixels, from + c * view.channel, stride, n);
+            fill_channels(static_cast<const T*>(plain), pixels, 1, channels, n, out + strand.inside * L, L);
+        }
+        outside(strand.end, strand.count);
+        clear(out + strand.count * L, (pixels - strand.count) * L);
     }
 
     // ---- M
@@ -302,11 +348,11 @@ struct Winograd {
 
     void transform_outputs(int64_t first, int64_t end, int64_t group, int64_t chunk, const Scratch& s) const {
         const int64_t width = packing.width(chunk);
-        const Finish<T> finish(p, call);
+        Finish<T> finish(p, call);
+        finish.output.space[2] *= tiles.along.dilation, finish.residual.space[2] *= tiles.along.dilation;
         for_strips(first, end, [&](const Strip& t) __attribute__((always_inline)) {
             const int64_t pixels = t.count * tiles.w.m;
-            const int64_t valid_rows = std::min(tiles.h.m, p.output[1] - t.row * tiles.h.m);
-            const int64_t valid = std::min(pixels, p.output[2] - t.column * tiles.w.m);
+            const int64_t valid_rows = std::min(tiles.h.m, t.h.length - t.h.begin), valid = std::min(pixels, t.w.length - t.w.begin);
             for (int64_t v = 0; v < width; v += L) {
                 const int64_t oc = chunk * packing.chunk + v, channels = std::min<int64_t>(L, packing.channels - oc);
                 const T* bias = static_cast<const T*>(call.packed) + group * packing.padded + oc;
@@ -327,7 +373,7 @@ struct Winograd {
     T* place(const View& view, const Strip& t, int64_t row, int64_t channel) const {
         if (!view.data) return nullptr;
         return static_cast<T*>(view.data) + t.image * view.batch + channel * view.channel + t.depth * view.space[0] +
-               (t.row * tiles.h.m + row) * view.space[1] + t.column * tiles.w.m * view.space[2];
+               t.h.output(tiles.down, row) * view.space[1] + t.w.output(tiles.along, 0) * view.space[2];
     }
 
     // Every tile and channel with a NaN or infinity among its outputs, once more without a transform.
@@ -346,7 +392,7 @@ struct Winograd {
                 for (int64_t i = 0; i < rows; ++i)
                     for (int64_t j = begin; j < end; ++j)
                         outputs[(i * pixels + j) * L + c] =
-                            one_output(p, call.input, t.image, group, weight, bias, t.depth, t.row * tiles.h.m + i, t.column * tiles.w.m + j);
+                            one_output(p, call.input, t.image, group, weight, bias, t.depth, t.h.output(tiles.down, i), t.w.output(tiles.along, j));
             }
     }
 };
@@ -355,7 +401,6 @@ const char* refusal(const Problem& p) {
     for (int a = 0; a < max_axes; ++a) {
         if (p.tile[a] < 1 || p.tile[a] > max_tile) return "no tile was chosen";
         if (p.kernel[a] != (p.tile[a] == 1 ? 1 : 3)) return "transforms kernels of 3 taps along an axis only";
-        if (p.tile[a] > 1 && (p.stride[a] != 1 || p.dilation[a] != 1)) return "strides and dilations are not transformed";
     }
     if (p.tile[0] != 1 || p.stride[1] != 1 || p.stride[2] != 1) return "transforms the last two axes only, with stride 1";
     return nullptr;

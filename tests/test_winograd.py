@@ -57,6 +57,10 @@ def test_every_tile(made: tuple[int, int], isa: str, dtype: str, tile) -> None:
     problem((3, 4), (5, 6), (3, 3), padding=((4, 5), (7, 3)), padding_mode="symmetric"),
     problem((70, 3), (4, 4), (3, 3)), problem((2, 135), (5, 5), (3, 3)), problem((300, 2), (3, 4), (3, 3), padding=0),
     problem((4, 6), (61,), (3,), batch=2), problem((3, 5), (4, 5, 6), (1, 3, 3), stride=(2, 1, 1), padding=(1, 1, 1)),
+    problem((5, 9), (13, 15), (3, 3), dilation=2, padding=2, batch=2, residual=True, activation="relu"),
+    problem((9, 8), (11, 23), (3, 3), dilation=(3, 5), padding=(0, 5), padding_mode="circular"),
+    problem((4, 7), (8, 9), (3, 3), dilation=(4, 1), padding=(3, 1), layout="channels_last"),
+    problem((3, 4), (11, 15), (3, 3), dilation=(5, 7), padding=0), problem((17, 4), (40,), (3,), dilation=4, padding=4),
     problem((3, 5), (4, 9), (1, 3), padding_mode="replicate", activation="gelu"), problem((1, 1), (40, 3), (3, 1)),
 ], ids=lambda p: p.text)
 def test_every_kind_of_problem(p: ConvProblem, isa: str) -> None:
@@ -96,6 +100,7 @@ def test_loose_admits_larger_tiles() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_in_its_windows(value: float, isa: str) -> None:
     stays_inside(problem((5, 9), (14, 15), (3, 3)), "winograd", isa, value)
+    stays_inside(problem((5, 9), (14, 15), (3, 3), dilation=(2, 3), padding=2), "winograd", isa, value)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -111,6 +116,7 @@ def test_an_overflow_of_the_transform_alone_is_repaired(isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("p", [problem((19, 130), (17, 21), (3, 3), batch=4), problem((33, 20), (5, 5), (3, 3), batch=4),
+                               problem((19, 70), (17, 21), (3, 3), batch=4, dilation=2),
                                problem((24, 24), (40, 40), (3, 3), batch=4, groups=2)], ids=lambda p: p.text)
 def test_batch_and_threads_change_no_bit(p: ConvProblem, isa: str) -> None:
     same_bits(p, "winograd", isa)
@@ -119,7 +125,7 @@ def test_batch_and_threads_change_no_bit(p: ConvProblem, isa: str) -> None:
 @pytest.mark.parametrize(("p", "reason"), [
     (problem((4, 4), (9, 9), (5, 5)), "kernels of 3 taps"), (problem((4, 4), (9, 9), (1, 1)), "kernels of 3 taps"),
     (problem((4, 4), (9, 9), (3, 3), stride=2, padding=1), "stride 1"),
-    (problem((4, 4), (5, 9, 9), (3, 3, 3)), "last two axes"), (problem((4, 4), (9, 9), (3, 3), dilation=2), "dilated")])
+    (problem((4, 4), (5, 9, 9), (3, 3, 3)), "last two axes")])
 def test_refusals(p: ConvProblem, reason: str) -> None:
     assert reason in (cython_native.backend.refuses(p, Candidate("winograd", ISAS[-1])) or "")
 
