@@ -4,8 +4,9 @@
 //
 // Tile: R rows (up to 8) of one vector. For each kw the kh weights stay in registers and each of the (R - 1) s + kh input rows is
 // loaded once, shifted by kw, for all output rows that want it: K = 3, R = 8 has 13 loads for 24 multiply-adds. Rows are read
-// where they lie: rows of padding are a row of zeros, at the left and right edge lanes outside the image are masked. Only a stride
-// along w (whose phases are split), padding other than zeros and unusual strides take a copy.
+// where they lie: rows of padding are a row of zeros, at the left and right edge lanes outside the image are masked, and of two vectors
+// every other lane is taken where w has stride 2. Only longer strides along w (whose phases are split), padding other than zeros and
+// unusual strides of the array take a copy.
 // Bottleneck: FMA for K >= 3 while the maps stay in cache, then memory.
 #include <limits>
 
@@ -86,7 +87,8 @@ struct Reading {  // one output channel of one plane
     const T *weight, *residual;
     T bias, least;  // straight stores: outputs are at least this (relu)
     T *output, *end;  // end: whole vectors may be stored up to there, null if not at all
-    int64_t kh, kw, stride, dilation, width, columns, output_row, output_step, residual_row, residual_step;
+    int64_t kh, kw, stride, step, dilation, width, columns,  // step: along w, 1 or 2
+         output_row, output_step, residual_row, residual_step;
     const Epilogue<T>* epilogue;
     T* sums;  // for those that are not stored straight
     bool crowded;  // rows share sets of L1: fewer of them at a time
@@ -115,10 +117,11 @@ FASTCONV_NOINLINE void finish(const Reading<T>& in, int64_t h, int64_t w, int64_
     }
 }
 
-// Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; W: kw where it is known, or 0.
-template <class T, int K, int W, int R, int S, bool Edge>
+// Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; W: kw where it is known, or 0; S, X: stride along h, w.
+template <class T, int K, int W, int R, int S, int X, bool Edge>
 FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first) {
     constexpr int L = lanes<T>;
+    [[maybe_unused]] constexpr auto all = std::make_index_sequence<size_t(L)>{};
     const T* const* row = in.row + h * in.stride;
     const int64_t kw_count = W ? W : in.kw;
     const Vec<T> least = broadcast(in.least);
@@ -129,10 +132,13 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
         const T* weight = in.weight;
 #pragma GCC unroll 8
         for (int64_t kw = 0; kw < kw_count; ++kw, weight += in.kh) {
-            const int64_t at = w + in.shift[kw];
+            const int64_t at = w * X + in.shift[kw];
             const Mask<T> mask = Edge ? lanes_between<T>(-at, in.width - at) : Mask<T>{};
+            const Mask<T> more = Edge && X == 2 ? lanes_between<T>(-at - L, in.width - at - L) : Mask<T>{};
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
-                return Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
+                const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
+                if constexpr (X == 1) return x;
+                else return evens_unsorted<T>(x, Edge ? load_masked<T>(row[i] + at + L, more) : load(row[i] + at + L), all);
             };
             if constexpr (K > 0) {
                 Vec<T> tap[K];
@@ -153,6 +159,9 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
                 }
             }
         }
+        if constexpr (X == 2)
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) sum[r] = sorted_evens<T>(sum[r], all);
         T* y = in.output + h * in.output_row + w;
         if (y + (R - 1) * in.output_row + L <= in.end) {
 #pragma GCC unroll 8
@@ -167,41 +176,46 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
 
 // All columns of R rows, from right to left: a vector that reaches beyond its row spoils first columns of the next rows, which
 // are still to come.
-template <class T, int K, int W, int R, int S>
+template <class T, int K, int W, int R, int S, int X>
 void band(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
     const int64_t last = (in.columns - 1) / L * L;  // inside: no lane of any kw is beyond the row
-    const int64_t first_inside = in.shift[0] < 0 ? round_up(-in.shift[0], L) : 0;
-    const int64_t room = in.width - L - in.shift[in.kw - 1], last_inside = std::min(last, room < 0 ? -L : room / L * L);
-    if (first_inside > last_inside) return tiles<T, K, W, R, S, true>(in, h, last, 0);
-    if (last_inside < last) tiles<T, K, W, R, S, true>(in, h, last, last_inside + L);
-    tiles<T, K, W, R, S, false>(in, h, last_inside, first_inside);
-    if (first_inside > 0) tiles<T, K, W, R, S, true>(in, h, first_inside - L, 0);
+    const int64_t first_inside = in.shift[0] < 0 ? round_up(ceil_div(-in.shift[0], X), L) : 0;
+    const int64_t room = in.width - X * L - in.shift[in.kw - 1], last_inside = std::min(last, room < 0 ? -L : room / X / L * L);
+    if (first_inside > last_inside) return tiles<T, K, W, R, S, X, true>(in, h, last, 0);
+    if (last_inside < last) tiles<T, K, W, R, S, X, true>(in, h, last, last_inside + L);
+    tiles<T, K, W, R, S, X, false>(in, h, last_inside, first_inside);
+    if (first_inside > 0) tiles<T, K, W, R, S, X, true>(in, h, first_inside - L, 0);
 }
 
-template <class T, int K, int W, int S>
+template <class T, int K, int W, int S, int X>
 void plane(const Reading<T>& in, int64_t rows) {
     constexpr int most = K == 7 ? 7 : 8;
     int64_t h = 0;
     if (in.crowded)
-        for (; h + 2 <= rows; h += 2) band<T, K, W, 2, S>(in, h);
-    for (; h + most <= rows; h += most) band<T, K, W, most, S>(in, h);
-    if (rows - h == 7) band<T, K, W, 7, S>(in, h), h += 7;
-    if (rows - h >= 4) band<T, K, W, 4, S>(in, h), h += 4;
-    if (rows - h >= 2) band<T, K, W, 2, S>(in, h), h += 2;
-    if (rows - h >= 1) band<T, K, W, 1, S>(in, h);
+        for (; h + 2 <= rows; h += 2) band<T, K, W, 2, S, X>(in, h);
+    for (; h + most <= rows; h += most) band<T, K, W, most, S, X>(in, h);
+    if (rows - h == 7) band<T, K, W, 7, S, X>(in, h), h += 7;
+    if (rows - h >= 4) band<T, K, W, 4, S, X>(in, h), h += 4;
+    if (rows - h >= 2) band<T, K, W, 2, S, X>(in, h), h += 2;
+    if (rows - h >= 1) band<T, K, W, 1, S, X>(in, h);
+}
+
+template <class T, int K>
+bool square_plane(const Reading<T>& in, int64_t rows) {
+    if (in.dilation != 1 || in.kh != K || in.kw != K) return false;
+    if (in.stride == 1 && in.step == 1) plane<T, K, K, 1, 1>(in, rows);
+    else if (in.stride == 2 && in.step == 1) plane<T, K, K, 2, 1>(in, rows);
+    else if (in.stride == 2 && in.step == 2) plane<T, K, K, 2, 2>(in, rows);
+    else return false;
+    return true;
 }
 
 template <class T>
 void any_plane(const Reading<T>& in, int64_t rows) {
-    const bool square = in.kh == in.kw, adjacent = in.dilation == 1;
-    if (adjacent && square && in.kh == 3 && in.stride == 1) plane<T, 3, 3, 1>(in, rows);
-    else if (adjacent && square && in.kh == 5 && in.stride == 1) plane<T, 5, 5, 1>(in, rows);
-    else if (adjacent && square && in.kh == 7 && in.stride == 1) plane<T, 7, 7, 1>(in, rows);
-    else if (adjacent && square && in.kh == 3 && in.stride == 2) plane<T, 3, 3, 2>(in, rows);
-    else if (adjacent && square && in.kh == 5 && in.stride == 2) plane<T, 5, 5, 2>(in, rows);
-    else if (adjacent && square && in.kh == 7 && in.stride == 2) plane<T, 7, 7, 2>(in, rows);
-    else plane<T, 0, 0, 1>(in, rows);
+    if (square_plane<T, 3>(in, rows) || square_plane<T, 5>(in, rows) || square_plane<T, 7>(in, rows)) return;
+    if (in.step == 1) plane<T, 0, 0, 1, 1>(in, rows);
+    else plane<T, 0, 0, 1, 2>(in, rows);
 }
 
 // ---- one call: units are (plane, band of rows), a plane is one group of one image at one depth
@@ -216,7 +230,7 @@ struct Depthwise {
 
     Depthwise(const Problem& problem, const Call& c, int threads) : p(problem), call(c) {
         constexpr double worth_a_thread = 5e4;  // multiply-adds
-        raw = p.padding_mode == PaddingMode::zeros && p.stride[2] == 1 && (!c.input.data || c.input.space[2] == 1 || p.input[2] == 1);
+        raw = p.padding_mode == PaddingMode::zeros && p.stride[2] <= 2 && (!c.input.data || c.input.space[2] == 1 || p.input[2] == 1);
         planes = p.batch * p.output[0] * p.groups;
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
         bands = planes >= 4 * parts ? 1 : std::min(ceil_div(4 * parts, planes), ceil_div(p.output[1], 8));
@@ -302,7 +316,7 @@ struct Depthwise {
             const Reading<T> reading{
                 s.row, s.shift, packed + channels + c * tap_count, r, packed[c],
                 p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity(), y,
-                dense && simple ? y + rows * p.output[2] + beyond : nullptr, p.kernel[1], p.kernel[2], p.stride[1],
+                dense && simple ? y + rows * p.output[2] + beyond : nullptr, p.kernel[1], p.kernel[2], p.stride[1], raw ? p.stride[2] : 1,
                 p.dilation[1], raw ? p.input[2] : pitch, p.output[2], call.output.space[1], call.output.space[2],
                 call.residual.space[1], call.residual.space[2], &epilogue, sums,
                 crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch)};

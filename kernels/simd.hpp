@@ -134,6 +134,30 @@ FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b, std::index_sequence<L...>
 #endif
 }
 
+// The even elements of a and b, in the order that one instruction per 16 bytes makes; the same for every pair, so that only what is
+// computed from them has to be sorted.
+template <class T, size_t... L>
+FASTCONV_INLINE Vec<T> evens_unsorted(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
+    constexpr int E = 16 / int(sizeof(T)), half = E / 2, n = lanes<T>;
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (int(L) / E * E + (int(L) % E < half ? int(L) % E * 2 : n + (int(L) % E - half) * 2))...);
+#else
+    typename VectorOf<T>::mask index = {(int(L) / E * E + (int(L) % E < half ? int(L) % E * 2 : n + (int(L) % E - half) * 2))...};
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+
+template <class T, size_t... L>
+FASTCONV_INLINE Vec<T> sorted_evens(Vec<T> v, std::index_sequence<L...>) {
+    constexpr int E = 16 / int(sizeof(T)), half = E / 2, n = lanes<T>;
+#if defined(__clang__)
+    return __builtin_shufflevector(v, v, (2 * int(L) % n / E * E + 2 * int(L) % E / 2 + (2 * int(L) < n ? 0 : half))...);
+#else
+    typename VectorOf<T>::mask index = {(2 * int(L) % n / E * E + 2 * int(L) % E / 2 + (2 * int(L) < n ? 0 : half))...};
+    return __builtin_shuffle(v, index);
+#endif
+}
+
 // to[i] = from[2 i] for n elements; what lies between them is read, nothing before the first or behind the last.
 template <class T>
 FASTCONV_INLINE void copy_even(T* to, const T* from, int64_t n) {

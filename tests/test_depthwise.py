@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits
+from native_cases import problem, same_bits, verify
 
 import fastconv
 from fastconv import accuracy
@@ -33,6 +33,21 @@ def test_nothing_beside_the_output_is_written(size: tuple[int, int], multiplier:
             kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out)
         assert (memory[:guard] == -7).all() and (memory[-guard:] == -7).all()
         assert accuracy.compare(out, expected, accuracy.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (3, 5), (2, 3)], ids=str)
+@pytest.mark.parametrize("stride", [(1, 2), (2, 2), (2, 1), (2, 3)], ids=str)
+def test_strides(stride: tuple[int, int], kernel: tuple[int, int], isa: str) -> None:
+    for size in ((1, 1), (2, 7), (9, 16), (11, 33), (17, 40)):
+        for more in ({}, {"dtype": "float64"}, {"padding": (1, (0, 3))}, {"padding_mode": "circular"}, {"dilation": (1, 2)}):
+            padding = more.get("padding", tuple(k // 2 * d for k, d in zip(kernel, more.get("dilation", (1, 1)))))
+            if all(n + 2 >= k for n, k in zip(size, kernel)) and (size != (1, 1) or "padding_mode" not in more):
+                try:
+                    p = problem((6, 6), size, kernel, groups=6, stride=stride, **{**more, "padding": padding})
+                except ValueError:
+                    continue  # the kernel does not fit
+                verify(p, "depthwise", isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)
