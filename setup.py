@@ -134,7 +134,7 @@ def compile_runtime():
     source, generated = KERNELS / "runtime.pyx", BUILD / "runtime" / "runtime.cpp"
     versions = f"cython {Cython.__version__} numpy {numpy.__version__}"
     command = [sys.executable, "-m", "cython", "--cplus", "-3", "--module-name", "fastconv._runtime", str(source)]
-    make(generated, [source], command, f"{command[1:]} {versions}")
+    make(generated, [source, *KERNELS.glob("*.pxi")], command, f"{command[1:]} {versions}")
     includes = [sysconfig.get_path("include"), numpy.get_include()]
     flags = [*ISAS["baseline"], "-Wno-unused-function", "-Wno-cpp"]
     return compile_object(generated, BUILD / "runtime" / "runtime.o", flags, includes, versions)

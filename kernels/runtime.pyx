@@ -71,6 +71,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
         @staticmethod
         void release(void*, size_t) noexcept
     bint run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
+    bint pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
 
@@ -476,3 +477,6 @@ cdef class Packed:
 
     def __dealloc__(self):
         Blocks.release(self.data, self.nbytes)
+
+
+include "shortcut.pxi"

@@ -83,6 +83,9 @@ class NativeKernel:
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
         self.native.run(array, packed, out, residual, settings.current().num_threads)
 
+    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool, packed: Any = None) -> Any:
+        return runtime().Shortcut(self.native, made_for, arguments, batched, packed, made_for.num_threads)
+
 
 def fields(p: ConvProblem, algorithm: str) -> dict[str, Any]:
     """The problem as `_runtime.Kernel` takes it for an algorithm: channels per group, one tuple per quantity."""
