@@ -41,7 +41,7 @@ class NumpyKind:
         return view
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        return np.empty(shape, dtype)
+        return np.empty(shape, NATIVE[dtype])
 
 
 class TorchCpuKind:

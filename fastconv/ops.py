@@ -1,7 +1,8 @@
 """The functional API: conv1d, conv2d, conv3d, and `explain`.
 
 A call is: arguments -> ConvProblem (validated) -> Plan -> Kernel -> run. Everything before `run` depends only on shapes,
-dtypes and plain arguments, and is remembered under them (`_memo`), so that a repeated call costs a few microseconds.
+dtypes and plain arguments, and is remembered under them (`_memo`). Where the kernel offers a shortcut, a plain repetition of
+the call takes that (`_shortcuts`), and costs about a microsecond; what is not plain goes the long way, which knows the rules.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from . import arrays, settings
-from .backends import Kernel
+from .backends import Kernel, Shortcut
 from .plan import Plan, plan
 from .problem import ConvProblem, result_dtype
 
 _MEMO_SIZE = 1024
+_SHORTCUTS_PER_SHAPE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Bound:
 
 
 _memo: dict[Any, Bound] = {}
+_shortcuts: dict[Any, list[Shortcut]] = {}  # by axes and shapes, the latest first; they compare the rest themselves
 
 
 def conv1d(
@@ -38,8 +41,8 @@ def conv1d(
     backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
 ) -> Any:
     """1-D convolution: input (N, C, W) or (C, W), weight (out, C / groups, kW). Everything else as `conv2d`."""
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, activation, residual, out,
-                 backend, algorithm, accuracy)
+    return _conv(1, input, weight, bias, residual, out, (stride, padding, dilation, groups, padding_mode, layout, activation,
+                                                        backend, algorithm, accuracy))
 
 
 def conv2d(
@@ -81,8 +84,8 @@ def conv2d(
         Unsupported: what was asked for by name refuses the problem.
         Unavailable: what was asked for by name cannot run here.
     """
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, activation, residual, out,
-                 backend, algorithm, accuracy)
+    return _conv(2, input, weight, bias, residual, out, (stride, padding, dilation, groups, padding_mode, layout, activation,
+                                                        backend, algorithm, accuracy))
 
 
 def conv3d(
@@ -92,18 +95,22 @@ def conv3d(
 ) -> Any:
     """3-D convolution: input (N, C, D, H, W) or (C, D, H, W), weight (out, C / groups, kD, kH, kW). Everything else as
     `conv2d`."""
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups, padding_mode, layout, activation, residual, out,
-                 backend, algorithm, accuracy)
+    return _conv(3, input, weight, bias, residual, out, (stride, padding, dilation, groups, padding_mode, layout, activation,
+                                                        backend, algorithm, accuracy))
 
 
-def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
-          padding_mode: str, layout: str, activation: Any, residual: Any, out: Any, backend: str, algorithm: str | None,
-          accuracy: str | None) -> Any:
+def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any, arguments: tuple[Any, ...]) -> Any:
+    """A call of convNd; `arguments` as `bind` takes them, from stride on."""
+    current = settings.current()
+    if type(input) is np.ndarray and type(weight) is np.ndarray:
+        for shortcut in _shortcuts.get((ndim, input.shape, weight.shape), ()):
+            result = shortcut.take(current, arguments, input, weight, bias, residual, out)
+            if result is not None:
+                return result
     kind, (x, w, b, r, y) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
-    arguments = (stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm, accuracy)
     key: tuple[Any, ...] | None = (
-        ndim, x.shape, x.dtype, w.shape, w.dtype, None if b is None else b.shape, r is None, kind.device,
-        settings.current().serial, *map(_typed, arguments))
+        ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device, current.serial,
+        *map(_typed, arguments))
     try:
         bound = _memo.get(key)
     except TypeError:  # an unhashable argument: the validation names it
@@ -111,7 +118,7 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, stride: Any, padding: A
     if bound is None:
         bound = bind(ndim, x, w, b, r, kind.device, *arguments)
         if key is not None:
-            _remember(key, bound)
+            _remember(key, bound, current, arguments)
     packed = bound.kernel.pack(*weights_ready(bound, w, b))
     return execute(bound, kind, x, packed, r, out, y, (w, b))
 
@@ -130,10 +137,27 @@ def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: 
     return Bound(problem, chosen.kernel, batched, problem.output_shape if batched else problem.output_shape[1:])
 
 
-def _remember(key: Any, bound: Bound) -> None:
+def _remember(key: Any, bound: Bound, made_for: settings.Settings, arguments: tuple[Any, ...]) -> None:
     if len(_memo) >= _MEMO_SIZE:
         _memo.clear()
+        _shortcuts.clear()
     _memo[key] = bound
+    shortcut = shortcut_of(bound, made_for, arguments) if _unchangeable(arguments) else None
+    if shortcut is not None:
+        found = _shortcuts.setdefault(key[:3], [])
+        found.insert(0, shortcut)  # whoever goes through the list meanwhile sees one of them twice
+        del found[_SHORTCUTS_PER_SHAPE:]
+
+
+def shortcut_of(bound: Bound, made_for: settings.Settings, arguments: tuple[Any, ...], packed: Any = None) -> Shortcut | None:
+    """The kernel's shortcut for a call that has been bound, if it offers any."""
+    make = getattr(bound.kernel, "shortcut", None)
+    return None if make is None else make(made_for, arguments, bound.batched, packed)
+
+
+def _unchangeable(value: Any) -> bool:
+    """Whether an argument that is the same object has the same meaning, for ever."""
+    return type(value) in (type(None), int, str, float) or type(value) is tuple and all(map(_unchangeable, value))
 
 
 def _typed(value: Any) -> Any:

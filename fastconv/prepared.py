@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import arrays, ops, settings
+from .backends import Shortcut
 from .plan import Plan, plan
 
 _SHAPES_KEPT = 8  # plans (and packings) kept per prepared operator
@@ -32,7 +33,8 @@ class PreparedConv:
             raise ValueError(f"weight must have shape (out_channels, in_channels / groups, *kernel) with 1, 2 or 3 kernel "
                              f"axes, got {self._weight.shape}")
         self._arguments = arguments
-        self._bounds: OrderedDict[Any, ops.Bound] = OrderedDict()
+        self._bounds: OrderedDict[Any, tuple[ops.Bound, Shortcut | None]] = OrderedDict()
+        self._shortcuts: tuple[tuple[ops.Bound, Shortcut], ...] = ()  # those of _bounds, the latest first
         self._packings: dict[Any, Any] = {}
         self._lock = threading.Lock()
         self._input_shape = None if input_shape is None else tuple(input_shape)
@@ -46,6 +48,12 @@ class PreparedConv:
         Raises:
             TypeError: another dtype; it would need other packed weights.
         """
+        current = settings.current()
+        for bound, shortcut in self._shortcuts:
+            result = shortcut.take(current, (), input, None, None, residual, out)
+            if result is not None:
+                self._latest = bound
+                return result
         kind, (x, r, y) = arrays.views({"input": input}, residual=residual, out=out)
         if x.dtype != self._weight.dtype and x.dtype.name != self._weight.dtype.name:  # names: the byte order may differ
             raise TypeError(f"input must have the weight's dtype {self._weight.dtype.name}, got {x.dtype.name}")
@@ -53,21 +61,23 @@ class PreparedConv:
         return ops.execute(bound, kind, x, self._packed(bound), r, out, y)
 
     def _bound(self, shape: tuple[int, ...], residual: bool = False, device: str = "cpu") -> ops.Bound:
-        key = (shape, residual, device, settings.current().serial)
+        current = settings.current()
+        key = (shape, residual, device, current.serial)
         found = self._bounds.get(key)
         if found is None:
             with self._lock:
                 example = np.broadcast_to(np.empty((), self._weight.dtype), shape)  # a shape and a dtype, no memory
-                found = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, device,
+                bound = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, device,
                                  prepared=True, **self._arguments)
+                found = bound, ops.shortcut_of(bound, current, (), self._pack(bound))
                 self._bounds[key] = found
-                self._pack(found)
                 while len(self._bounds) > _SHAPES_KEPT:
                     self._bounds.popitem(last=False)
-                    keys = {bound.kernel.pack_key for bound in self._bounds.values()}
+                    keys = {bound.kernel.pack_key for bound, _ in self._bounds.values()}
                     self._packings = {key: value for key, value in self._packings.items() if key in keys}
-        self._latest = found
-        return found
+                self._shortcuts = tuple((b, s) for b, s in reversed(self._bounds.values()) if s is not None)
+        self._latest = found[0]
+        return found[0]
 
     def _pack(self, bound: ops.Bound) -> Any:
         key = bound.kernel.pack_key

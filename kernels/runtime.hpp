@@ -151,6 +151,18 @@ inline bool run_with_workspace(const Algorithm& algorithm, const Problem& proble
     return true;
 }
 
+// The same with weights that are packed for this call alone.
+inline bool pack_and_run(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias,
+                         size_t packed_bytes, Call& call, size_t workspace_bytes) {
+    void* const packed = Blocks::take(packed_bytes);
+    if (!packed) return false;
+    algorithm.pack(problem, weight, bias, packed, call.threads, call.parallel_for);
+    call.packed = packed;
+    const bool done = run_with_workspace(algorithm, problem, call, workspace_bytes);
+    Blocks::release(packed, packed_bytes);
+    return done;
+}
+
 // ---------------------------------------------------------------------------------------------------- measurements
 
 inline double now_seconds() {

@@ -71,6 +71,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
         @staticmethod
         void release(void*, size_t) noexcept
     bint run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
+    bint pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
 
@@ -242,26 +243,37 @@ cdef int check_bytes(Problem* p) except -1:
 # ------------------------------------------------------------------------------------------------------- the kernel
 
 
+# In elements; an axis of length 1 may have any stride in NumPy, here it is 0.
+cdef inline bint set_stride(int64_t* stride, int64_t length, int64_t step, int64_t expected, int size,
+                            bint writable) noexcept:
+    if length != expected or length > 1 and (step % size != 0 or writable and step == 0):
+        return False
+    stride[0] = 0 if length == 1 else step // size
+    return True
+
+
 cdef class Kernel:
     """One algorithm of one ISA bound to one problem; channels are per group, sizes one value per spatial axis.
 
-    tile: outputs per tile along each axis, for winograd.
+    tile: outputs per tile along each axis, for winograd. channels_last: the order of the axes of input, output and residual.
     """
     cdef readonly Module module
     cdef const Algorithm* algorithm
     cdef Problem problem
     cdef int axes
+    cdef bint channels_last
     cdef readonly size_t packed_bytes
 
     def __cinit__(
             self, Module module not None, algorithm, *, str dtype not None, batch, groups, in_channels, out_channels,
             input, output, kernel, stride, dilation, pad_lo, pad_hi, str padding_mode="zeros", activation=None,
             double activation_parameter=0.0, bint has_bias=False, bint has_residual=False, bint strict=False,
-            tile=None):
+            tile=None, bint channels_last=False):
         cdef Problem* p = &self.problem
         self.module = module
         self.algorithm = module.find(algorithm)
         self.axes = len(input)
+        self.channels_last = channels_last
         if not 1 <= self.axes <= AXES:
             raise ValueError(f"input must have 1 to {AXES} values, got {input!r}")
         memset(p, 0, sizeof(Problem))
@@ -301,7 +313,7 @@ cdef class Kernel:
 
     def workspace_bytes(self, int threads=1):
         check_threads(threads)
-        return self.algorithm.workspace_bytes(self.problem, threads)
+        return self.algorithm.workspace_bytes(self.problem, threads) if self.problem.batch else 0  # no batch, no run
 
     cdef refusal(self):
         cdef const char* reason = self.algorithm.refuses(self.problem)
@@ -318,14 +330,12 @@ cdef class Kernel:
         check_threads(threads)
         if (bias is not None) != (p.has_bias != 0):
             raise ValueError("bias must be given" if p.has_bias else "bias must be None")
-        self.fill_view(&view, weight, p.groups * p.out_channels, p.in_channels, p.kernel, b"weight", False)
+        if not self.sees_weight(&view, weight):
+            self.reject(b"weight", weight, self.weight_shape(), False)
         if bias is not None:
             values = bias
-            self.check_type(values, b"bias", False)
-            if cnp.PyArray_NDIM(values) != 1 or cnp.PyArray_DIM(values, 0) != p.groups * p.out_channels:
-                raise ValueError(f"bias must have shape ({p.groups * p.out_channels},), got {(<object> values).shape}")
-            if not cnp.PyArray_IS_C_CONTIGUOUS(values):
-                raise ValueError("bias must be contiguous")
+            if not self.sees_bias(values):
+                self.reject(b"bias", values, (p.groups * p.out_channels,), False)
             bias_data = cnp.PyArray_DATA(values)
         weight = cnp.PyArray_GETCONTIGUOUS(weight)
         weight_data = cnp.PyArray_DATA(weight)
@@ -341,7 +351,8 @@ cdef class Kernel:
 
     def run(self, cnp.ndarray input not None, Packed packed not None, cnp.ndarray out not None, residual=None,
             int threads=1):
-        """Arrays (batch, channels, *space) in this axis order, whatever their memory layout; `out` is overwritten."""
+        """Arrays (batch, channels, *space), or (batch, *space, channels), in this axis order, whatever their memory layout;
+        `out` is overwritten."""
         cdef Problem* p = &self.problem
         cdef Call call
         cdef size_t workspace
@@ -351,12 +362,14 @@ cdef class Kernel:
             raise ValueError("packed must come from pack() of a kernel for the same algorithm, ISA and weights")
         if (residual is not None) != (p.has_residual != 0):
             raise ValueError("residual must be given" if p.has_residual else "residual must be None")
-        self.fill_view(&call.input, input, p.batch, p.groups * p.in_channels, p.input, b"input", False)
-        self.fill_view(&call.output, out, p.batch, p.groups * p.out_channels, p.output, b"out", True)
+        if not self.sees_input(&call.input, input, True):
+            self.reject(b"input", input, self.shape(p.in_channels, p.input), False)
+        if not self.sees_output(&call.output, out, True, True):
+            self.reject(b"out", out, self.shape(p.out_channels, p.output), True)
         if residual is None:
             memset(&call.residual, 0, sizeof(View))
-        else:
-            self.fill_view(&call.residual, residual, p.batch, p.groups * p.out_channels, p.output, b"residual", False)
+        elif not self.sees_output(&call.residual, residual, True, False):
+            self.reject(b"residual", residual, self.shape(p.out_channels, p.output), False)
         if p.batch == 0:
             return
         call.packed = packed.data
@@ -368,47 +381,73 @@ cdef class Kernel:
         if not done:
             raise MemoryError(f"cannot allocate {workspace:,} bytes of workspace")
 
-    cdef int check_type(self, cnp.ndarray array, const char* argument, bint writable) except -1:
-        cdef int expected = cnp.NPY_DOUBLE if <int> self.problem.dtype else cnp.NPY_FLOAT
-        if cnp.PyArray_TYPE(array) != expected or not cnp.PyArray_ISNOTSWAPPED(array):
-            raise ValueError(
-                f"{argument.decode()} must be native {DTYPES[<int> self.problem.dtype]}, got {array.dtype!r}")
-        if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED):
-            raise ValueError(f"{argument.decode()} must be aligned")
-        if writable and not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
-            raise ValueError(f"{argument.decode()} must be writable")
-        return 0
+    # Which arrays the kernel can read or write as they are, and their views; `reject` says what is wrong with all others.
+    # batched: the array has the batch axis (of one image, where it has not).
 
-    # Strides in elements; an axis of length 1 may have any stride in NumPy, here it is 0.
-    cdef int fill_view(self, View* view, cnp.ndarray array, int64_t first, int64_t second, const int64_t* space,
-                       const char* argument, bint writable) except -1:
-        cdef int64_t expected[2 + AXES]
-        cdef int64_t strides[2 + AXES]
+    cdef bint sees_input(self, View* view, cnp.ndarray array, bint batched) noexcept:
+        cdef Problem* p = &self.problem
+        return self.sees(view, array, p.batch, p.groups * p.in_channels, p.input, batched, self.channels_last, False)
+
+    cdef bint sees_output(self, View* view, cnp.ndarray array, bint batched, bint writable) noexcept:
+        cdef Problem* p = &self.problem
+        return self.sees(view, array, p.batch, p.groups * p.out_channels, p.output, batched, self.channels_last, writable)
+
+    cdef bint sees_weight(self, View* view, cnp.ndarray array) noexcept:
+        cdef Problem* p = &self.problem
+        return self.sees(view, array, p.groups * p.out_channels, p.in_channels, p.kernel, True, False, False)
+
+    cdef bint sees_bias(self, cnp.ndarray array) noexcept:
+        cdef Problem* p = &self.problem
+        return (self.is_native(array, False) and cnp.PyArray_NDIM(array) == 1 and cnp.PyArray_IS_C_CONTIGUOUS(array)
+                and cnp.PyArray_DIM(array, 0) == p.groups * p.out_channels)
+
+    cdef bint is_native(self, cnp.ndarray array, bint writable) noexcept:
+        return (cnp.PyArray_TYPE(array) == (cnp.NPY_DOUBLE if <int> self.problem.dtype else cnp.NPY_FLOAT)
+                and cnp.PyArray_ISNOTSWAPPED(array) and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)
+                and not (writable and not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE)))
+
+    cdef bint sees(self, View* view, cnp.ndarray array, int64_t first, int64_t second, const int64_t* space, bint batched,
+                   bint last, bint writable) noexcept:
         cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(array)
         cdef cnp.npy_intp* steps = cnp.PyArray_STRIDES(array)
         cdef int size = 8 if <int> self.problem.dtype else 4
-        cdef int i, count = 2 + self.axes
-        cdef bint same = cnp.PyArray_NDIM(array) == count
-        self.check_type(array, argument, writable)
-        expected[0], expected[1] = first, second
-        for i in range(self.axes):
-            expected[2 + i] = space[AXES - self.axes + i]
-        for i in range(count):
-            same = same and lengths[i] == expected[i]
-        if not same:
-            raise ValueError(f"{argument.decode()} must have shape {tuple([expected[i] for i in range(count)])}, "
-                             f"got {(<object> array).shape}")
-        for i in range(count):
-            strides[i] = 0 if lengths[i] == 1 else steps[i] // size
-            if lengths[i] > 1 and (steps[i] % size != 0 or writable and steps[i] == 0 and array.size):
-                raise ValueError(f"{argument.decode()} has an unusable stride of {steps[i]} bytes on axis {i}")
+        cdef int i, channel = batched + (self.axes if last else 0), rest = batched + (0 if last else 1)
+        if not self.is_native(array, writable) or cnp.PyArray_NDIM(array) != batched + 1 + self.axes:
+            return False
+        memset(view, 0, sizeof(View))
         view.data = cnp.PyArray_DATA(array)
-        view.batch, view.channel = strides[0], strides[1]
-        for i in range(AXES):
-            view.space[i] = 0
+        writable = writable and self.problem.batch > 0
+        if batched and not set_stride(&view.batch, lengths[0], steps[0], first, size, writable):
+            return False
         for i in range(self.axes):
-            view.space[AXES - self.axes + i] = strides[2 + i]
-        return 0
+            if not set_stride(&view.space[AXES - self.axes + i], lengths[rest + i], steps[rest + i],
+                              space[AXES - self.axes + i], size, writable):
+                return False
+        return set_stride(&view.channel, lengths[channel], steps[channel], second, size, writable)
+
+    cdef tuple shape(self, int64_t channels, const int64_t* space):
+        cdef tuple sizes = tuple([space[AXES - self.axes + i] for i in range(self.axes)])
+        channels *= self.problem.groups
+        return (self.problem.batch, *sizes, channels) if self.channels_last else (self.problem.batch, channels, *sizes)
+
+    cdef tuple weight_shape(self):
+        cdef Problem* p = &self.problem
+        sizes = [p.kernel[AXES - self.axes + i] for i in range(self.axes)]
+        return (p.groups * p.out_channels, p.in_channels, *sizes)
+
+    cdef int reject(self, const char* argument, array, tuple expected, bint writable) except -1:
+        cdef str name = argument.decode(), dtype = DTYPES[<int> self.problem.dtype]
+        if array.dtype != dtype or not array.dtype.isnative:
+            raise ValueError(f"{name} must be native {dtype}, got {array.dtype!r}")
+        if not array.flags.aligned:
+            raise ValueError(f"{name} must be aligned")
+        if writable and not array.flags.writeable:
+            raise ValueError(f"{name} must be writable")
+        if array.shape != expected:
+            raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
+        if name == "bias":
+            raise ValueError("bias must be contiguous")
+        raise ValueError(f"{name} has an unusable stride of 0 bytes or of a part of an element: strides {array.strides}")
 
     def __repr__(self):
         return f"<fastconv kernel {self.name} {self.isa}>"
@@ -438,3 +477,6 @@ cdef class Packed:
 
     def __dealloc__(self):
         Blocks.release(self.data, self.nbytes)
+
+
+include "shortcut.pxi"

@@ -407,6 +407,17 @@ def test_run_with_any_strides(module, layout, threads):
     np.testing.assert_array_equal(out, expected(x, w, b))
 
 
+@pytest.mark.parametrize("change", [np.ascontiguousarray, lambda a: a], ids=["contiguous", "strided"])
+def test_channels_last(module, change):
+    kernel = kernel_for(module, channels_last=True)
+    x, w, b = arrays()
+    out = change(np.full((2, 5, 6, 4), np.nan, "f4").transpose(0, 2, 3, 1))
+    kernel.run(change(x.transpose(0, 2, 3, 1)), kernel.pack(w, b), out)
+    np.testing.assert_array_equal(out, expected(x, w, b).transpose(0, 2, 3, 1))
+    with pytest.raises(ValueError, match=r"input must have shape \(2, 6, 7, 3\), got \(2, 3, 6, 7\)"):
+        kernel.run(x, kernel.pack(w, b), out)
+
+
 def test_broadcast_input_and_odd_strides_of_length_1(module):
     x, w, b = arrays()
     kernel = kernel_for(module)
@@ -424,6 +435,7 @@ def test_batch_0(module):
     kernel = kernel_for(module, batch=0)
     _, w, b = arrays()
     kernel.run(np.empty((0, 3, 6, 7), "f4"), kernel.pack(w, b), np.empty((0, 5, 6, 4), "f4"))
+    assert kernel.workspace_bytes(4) == 0
 
 
 def test_one_packing_for_every_batch_and_concurrent_callers(module):

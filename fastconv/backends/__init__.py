@@ -54,6 +54,31 @@ class Kernel(Protocol):
         """
 
 
+class Shortcut(Protocol):
+    """A call that was validated once, to be taken again with other arrays. May be used by several threads at once."""
+
+    def take(self, made_for: settings.Settings, arguments: tuple[Any, ...], input: Any, weight: Any, bias: Any, residual: Any,
+             out: Any) -> Any | None:
+        """The result of the call; None, with `out` as it was, unless settings and arguments are those it was made for (of
+        the same types: 1 is not True), and the arrays such that `run` takes them as they are: exactly `numpy.ndarray`, of
+        the problem's dtype and shapes, `out` apart from all others or `residual` itself. Whatever is not plain is left to
+        the general path, which alone knows rules and messages."""
+
+
+class ShortcutKernel(Kernel, Protocol):
+    """A kernel may offer this as well: for calls so short that what Python does around `run` counts."""
+
+    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool, packed: Any = None) -> Shortcut:
+        """A shortcut for a validated call.
+
+        Args:
+            made_for: the settings it was validated under; compared by identity.
+            arguments: None, int, str, float, and tuples of these; compared with their types.
+            batched: whether the input has the batch axis.
+            packed: what `pack` returned, for a call without weight and bias; None: these are packed in every call.
+        """
+
+
 class Backend(Protocol):
     """Who executes."""
 

@@ -72,7 +72,6 @@ class NativeKernel:
         self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **arguments)
         self.packed_bytes = self.native.packed_bytes
         self.pack_key = (candidate[:2], problem.weight_shape, problem.groups, problem.dtype, problem.bias, arguments["tile"])
-        self._last = problem.channels_last
 
     @property
     def workspace_bytes(self) -> int:
@@ -83,10 +82,10 @@ class NativeKernel:
         return self.native.pack(np.ascontiguousarray(weight), contiguous, settings.current().num_threads)
 
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
-        if self._last:
-            array, out = np.moveaxis(array, -1, 1), np.moveaxis(out, -1, 1)
-            residual = None if residual is None else np.moveaxis(residual, -1, 1)
         self.native.run(array, packed, out, residual, settings.current().num_threads)
+
+    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool, packed: Any = None) -> Any:
+        return runtime().Shortcut(self.native, made_for, arguments, batched, packed, made_for.num_threads)
 
 
 def fields(p: ConvProblem, candidate: Candidate) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def fields(p: ConvProblem, candidate: Candidate) -> dict[str, Any]:
         stride=p.stride, dilation=p.dilation, pad_lo=tuple(low for low, _ in p.padding),
         pad_hi=tuple(high for _, high in p.padding), padding_mode=p.padding_mode, activation=name,
         activation_parameter=parameter, has_bias=p.bias, has_residual=p.residual, strict=p.accuracy == "strict",
-        tile=candidate.tile or (tiled and tiled.tile(p)))
+        tile=candidate.tile or (tiled and tiled.tile(p)), channels_last=p.channels_last)
 
 
 class NativeBackend:
