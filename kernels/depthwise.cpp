@@ -18,44 +18,8 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-// ---- loads of some lanes
-
 template <class T>
 using Mask = typename VectorOf<T>::mask;
-
-// Lanes first <= l < end are all ones, the others 0.
-template <class T>
-FASTCONV_INLINE Mask<T> lanes_between(int64_t first, int64_t end) {
-    constexpr int L = lanes<T>;
-    typedef typename VectorOf<T>::Int Int;
-    static const struct Table {
-        Int of[3 * L];
-        constexpr Table() : of{} {
-            for (int i = L; i < 2 * L; ++i) of[i] = Int(-1);
-        }
-    } table;
-    typedef Mask<T> unaligned __attribute__((aligned(alignof(T)), may_alias));
-    const auto window = [](int64_t at) __attribute__((always_inline)) { return *reinterpret_cast<const unaligned*>(table.of + at); };
-    const int64_t low = std::min<int64_t>(std::max<int64_t>(first, 0), L), high = std::min<int64_t>(std::max<int64_t>(end, 0), L);
-    return window(L - low) & window(2 * L - high);
-}
-
-// Memory of lanes that are not asked for is not touched; they are 0.
-template <class T>
-FASTCONV_INLINE Vec<T> load_masked(const T* p, Mask<T> mask) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) return _mm512_maskz_loadu_ps(_mm512_movepi32_mask(__m512i(mask)), p);
-    else return _mm512_maskz_loadu_pd(_mm512_movepi64_mask(__m512i(mask)), p);
-#elif defined(__AVX2__)
-    if constexpr (sizeof(T) == 4) return _mm256_maskload_ps(p, __m256i(mask));
-    else return _mm256_maskload_pd(p, __m256i(mask));
-#else
-    T lane[lanes<T>] = {};
-    for (int l = 0; l < lanes<T>; ++l)
-        if (mask[l]) lane[l] = p[l];
-    return load(lane);
-#endif
-}
 
 // ---- packed weights: bias [oc], then [oc][kw][kh]
 

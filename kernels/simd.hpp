@@ -90,12 +90,55 @@ FASTCONV_INLINE void clear(T* to, int64_t n) {
     copy_few(to + i, none, n - i);
 }
 
+// Lanes first <= l < end are all ones, the others 0; 0 <= first, end <= lanes.
+template <class T>
+FASTCONV_INLINE typename VectorOf<T>::mask lanes_within(int64_t first, int64_t end) {
+    constexpr int L = lanes<T>;
+    typedef typename VectorOf<T>::Int Int;
+    static const struct Table {
+        Int of[3 * L];
+        constexpr Table() : of{} {
+            for (int i = L; i < 2 * L; ++i) of[i] = Int(-1);
+        }
+    } table;
+    typedef typename VectorOf<T>::mask unaligned __attribute__((aligned(alignof(T)), may_alias));
+    const auto window = [](int64_t at) __attribute__((always_inline)) { return *reinterpret_cast<const unaligned*>(table.of + at); };
+    return window(L - first) & window(2 * L - end);
+}
+
+template <class T>
+FASTCONV_INLINE typename VectorOf<T>::mask lanes_between(int64_t first, int64_t end) {  // any bounds
+    constexpr int64_t L = lanes<T>;
+    return lanes_within<T>(first < 0 ? 0 : first < L ? first : L, end < 0 ? 0 : end < L ? end : L);
+}
+
+// Memory of lanes that are not asked for is not touched; they are 0.
+template <class T>
+FASTCONV_INLINE Vec<T> load_masked(const T* p, typename VectorOf<T>::mask mask) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_maskz_loadu_ps(_mm512_movepi32_mask(__m512i(mask)), p);
+    else return _mm512_maskz_loadu_pd(_mm512_movepi64_mask(__m512i(mask)), p);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return _mm256_maskload_ps(p, __m256i(mask));
+    else return _mm256_maskload_pd(p, __m256i(mask));
+#else
+    T lane[lanes<T>] = {};
+    for (int l = 0; l < lanes<T>; ++l)
+        if (mask[l]) lane[l] = p[l];
+    return load(lane);
+#endif
+}
+
 // The first n < lanes lanes; the others are 0, their memory is not touched.
 template <class T>
 FASTCONV_INLINE Vec<T> load_first(const T* p, int64_t n) {
+#if defined(__AVX2__)
+    return load_masked(p, lanes_within<T>(0, n));
+#else
     alignas(vector_bytes) T lane[lanes<T>] = {};
     copy_few(lane, p, n);
     return load(lane);
+#endif
 }
 
 template <class T>

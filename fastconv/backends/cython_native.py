@@ -163,8 +163,8 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
 
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors along rows; loads, masks and stores beside the multiply-adds, two loads for one with stride 2, and the copy that splits
-    the phases of longer strides. Twice the loads but for square kernels of 3, 5 and 7."""
+    """Vectors along rows; loads, masks and stores beside the multiply-adds, two loads for one with stride 2, and the copy that
+    splits the phases of longer strides. Twice the loads but for square kernels of 3, 5 and 7."""
     tuned = p.kernel_size[-1] in (3, 5, 7) and set(p.kernel_size[-2:]) == {p.kernel_size[-1]} and set(p.dilation) == {1}
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
     copied = 0 if p.stride[-1] <= 2 else 2 * p.groups * math.prod(p.input_size) / lanes
