@@ -109,11 +109,12 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     tiles = math.prod(map(_tiles, problem.output_size, problem.dilation, tile))
     products = math.prod(map(size, tile))
     transform = 6.6 * _columns(tile)
-    vectors = math.ceil(channels / lanes) + math.ceil(outputs / lanes)
+    out_vectors = math.ceil(outputs / lanes)
+    vectors = math.ceil(channels / lanes) + out_vectors
     weights = products * channels * outputs * np.dtype(problem.dtype).itemsize
-    per_byte = 0.1 if weights < 12e6 else 0.36
-    multiplied = tiles * products * channels * math.ceil(outputs / lanes)
-    return problem.groups * (1.2 * multiplied + tiles * vectors * transform + math.ceil(tiles / 48) * weights * per_byte)
+    per_byte = 0.03 if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
+    multiplied = tiles * products * (channels * max(out_vectors, 1.4) + 8 * out_vectors)
+    return problem.groups * (multiplied + tiles * vectors * transform + math.ceil(tiles / 48) * weights * per_byte)
 
 
 def _tiles(length: int, dilation: int, m: int) -> int:

@@ -152,10 +152,14 @@ struct Direct {
         : p(problem), slice(problem), call(c), raw(readable(problem, c.input)),
           simple(c.output.space[2] == 1 && !c.residual.data &&
                  (problem.activation == Activation::none || problem.activation == Activation::relu)),
-          packing(problem), blocking(p, limits(), sizeof(T)),
-          tasks(p, blocking, packing.panels, false, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
+          packing(problem), blocking(p, limits(threads), sizeof(T)),
+          tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
-    static Limits limits() { return {4096, 192 << 10, 32 * L, 4 * L, true, false}; }
+    Limits limits(int threads) const {
+        const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
+        const int64_t most = raw ? 1024 : 4096;
+        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true, false};
+    }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
     bool readable(const Problem& q, const View& v) const {
@@ -184,11 +188,12 @@ struct Direct {
         size_t bytes;
         Scratch(const Direct& j, void* base) {
             Arena arena(base);
-            slab = arena.take<T>(j.blocking.slab_elements + L);
+            slab = arena.take<T>(j.raw ? 0 : j.blocking.slab_elements + L);
             tile = arena.take<T>(max_sums * L);
             tap = arena.take<int64_t>(j.packing.k);
-            places = arena.take<Place>(j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L));
-            tiles = arena.take<Tile>(j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L));
+            const int64_t vectors = j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L) + 2;  // 2: before a line
+            places = arena.take<Place>(vectors);
+            tiles = arena.take<Tile>(vectors);
             bytes = arena.used();
         }
     };
@@ -196,10 +201,11 @@ struct Direct {
     int64_t list(const Box& box, Scratch& s) const {
         int64_t count = 0;
         const View &y = call.output, &r = call.residual;
+        const int64_t head = unaligned(box);
         for (int64_t d = 0; d < box.size[0]; ++d)
             for (int64_t h = 0; h < box.size[1]; ++h)
-                for (int64_t w = 0; w < box.size[2]; w += L) {
-                    const int64_t n = std::min<int64_t>(L, box.size[2] - w);
+                for (int64_t w = 0, n; w < box.size[2]; w += n) {
+                    n = std::min<int64_t>(L, (w < head ? head : box.size[2]) - w);
                     const int64_t back = raw && box.begin[2] + w + L > p.output[2] ? L - n : 0;  // lanes its neighbour has done
                     const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2] + w - back;
                     s.places[count++] = {raw ? strides.pixel(od, oh, ow) : strides.pixel(d, h, w),
@@ -207,6 +213,15 @@ struct Direct {
                                        od * r.space[0] + oh * r.space[1] + ow * r.space[2], back, back + n};
                 }
         return list_tiles(count, s);
+    }
+
+    // Pixels before the first at the beginning of a line, where all loads of the box can be aligned by beginning there.
+    int64_t unaligned(const Box& box) const {
+        constexpr int64_t line = 64 / int64_t(sizeof(T));
+        const View& x = call.input;
+        if (!raw || packing.k != p.in_channels || box.size[0] * box.size[1] > 1 || x.channel % line || x.batch % line) return 0;
+        const T* first = static_cast<const T*>(x.data) + strides.pixel(box.begin[0], box.begin[1], box.begin[2]);
+        return std::min<int64_t>(-(reinterpret_cast<intptr_t>(first) / int64_t(sizeof(T))) & (line - 1), box.size[2]);
     }
 
     int64_t list_tiles(int64_t vectors, Scratch& s) const {

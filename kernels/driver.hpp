@@ -49,15 +49,18 @@ struct Driver {
     template <class T>
     static size_t workspace(const Problem& problem, int threads) {
         size_t bytes = 0;
-        for (int merges = 0; merges < max_axes; ++merges)  // how far rows merge, and in which order a slab is, depends on
-            for (int64_t channel : {0, 1}) {               // the strides of a call
-                Problem p = problem;
-                Call nothing{};
-                nothing.input.channel = channel;
-                merge_rows(p, nothing, merges);
-                const Job<T> job(p, nothing, threads);
-                bytes = std::max(bytes, size_t(job.tasks.parts) * typename Job<T>::Scratch(job, nullptr).bytes);
-            }
+        for (int merges = 0; merges < max_axes; ++merges)  // how far rows merge, whether the input is read where it lies, and in
+            for (bool raw : {false, true})                 // which order a slab is, depends on the strides of a call
+                for (int64_t channel : {0, 1}) {
+                    static T anything;
+                    Problem p = problem;
+                    Call some{};
+                    merge_rows(p, some, merges);
+                    some.input.data = raw ? &anything : nullptr;
+                    some.input.channel = channel, some.input.space[2] = 1;
+                    const Job<T> job(p, some, threads);
+                    bytes = std::max(bytes, size_t(job.tasks.parts) * typename Job<T>::Scratch(job, nullptr).bytes);
+                }
         return bytes;
     }
 

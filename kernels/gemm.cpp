@@ -134,7 +134,7 @@ struct Gemm {
     Gemm(const Problem& problem, const Call& c, int threads)
         : p(problem), slice(sliced(problem)), call(c), last(c.input.channel == 1), raw(readable(problem, c.input)),
           tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)), packing(problem),
-          blocking(slice, limits(last), sizeof(T)), tasks(p, blocking, packing.blocks, heavy(), threads),
+          blocking(slice, limits(threads), sizeof(T)), tasks(p, blocking, packing.blocks, 0.75, threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
     static Problem sliced(Problem p) {
@@ -142,8 +142,12 @@ struct Gemm {
         p.in_channels = std::min(p.in_channels, fits < L ? fits : fits / L * L);
         return p;
     }
-    static Limits limits(bool last) { return {std::max<int64_t>(16 * tile_rows, 200), 192 << 10, 64, 16, !last, last}; }
-    bool heavy() const { return packing.k * packing.padded * int64_t(sizeof(T)) > 256 << 10; }
+    // Boxes for all threads, unless they become so small that reading the weights would weigh.
+    Limits limits(int threads) const {
+        constexpr int64_t most = std::max(16 * tile_rows, 200), least = most / 2;
+        const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], threads);
+        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, last};
+    }
 
     // Nothing is padded, and either the channels of a pixel or the pixels of a row are side by side.
     static bool readable(const Problem& p, const View& v) {
@@ -173,7 +177,7 @@ struct Gemm {
         Scratch(const Gemm& j, void* base) {
             Arena arena(base);
             const int64_t pixels = j.blocking.pixels(), blocks = j.packing.k > j.k_most ? std::min(blocks_at_once, j.packing.blocks) : 1;
-            slab = arena.take<T>(j.blocking.slab_elements);
+            slab = arena.take<T>(j.raw ? 0 : j.blocking.slab_elements);
             panels = arena.take<T>(ceil_div(pixels, tile_rows) * j.panel());
             sums = arena.take<T>(blocks * pixels * Packing::wide);
             tap = arena.take<int64_t>(j.slice.in_channels * j.tap_count);

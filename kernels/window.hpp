@@ -231,15 +231,15 @@ inline void fill_taps(const Problem& p, const Strides& s, int64_t* offsets) {
 struct Tasks {
     int64_t chunks, boxes, images, groups, panels, parts;
 
-    Tasks(const Problem& p, const Blocking& blocking, int64_t panel_count, bool heavy_weights, int threads)
+    // fill: what it takes to prepare the inputs of a box, in panels; every chunk of a box does it again.
+    Tasks(const Problem& p, const Blocking& blocking, int64_t panel_count, double fill, int threads)
         : chunks(1), boxes(blocking.boxes()), images(p.batch), groups(p.groups), panels(panel_count) {
         constexpr double worth_a_thread = 2e5;  // multiply-adds: about 10 us
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
         if (parts == 1) return;
         double least = 1e300;
         for (int64_t c = 1; c <= std::min(panels, 4 * parts); ++c) {
-            double load = double(ceil_div(count(c), parts)) * double(ceil_div(panels, c));  // panels of the busiest thread
-            if (heavy_weights && c < parts) load *= 1.1;  // each thread would stream all weights through its cache
+            const double load = double(ceil_div(count(c), parts)) * (double(ceil_div(panels, c)) + fill);  // of the busiest thread
             if (load < least * 0.98) {
                 least = load;
                 chunks = c;

@@ -232,7 +232,8 @@ def test_prepare_goes_through_many_shapes(backend):
     for _ in range(2):
         for n in range(1, 14):
             x, = arrays((1 + n % 3, 2, n, 14 - n))
-            assert np.array_equal(conv(x), fastconv.conv2d(x, w, b, padding=1, backend=backend))
+            same = conv.plan(x.shape).algorithm  # where packing is part of the call, another may be faster
+            assert np.array_equal(conv(x), fastconv.conv2d(x, w, b, padding=1, backend=backend, algorithm=same))
     unbatched, = arrays((2, 5, 5))
     assert np.array_equal(conv(unbatched), conv(unbatched[None])[0])
 

@@ -146,30 +146,41 @@ class NativeBackend:
 
 
 def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors of output channels times pixels; inputs go to panels at the price of one more vector of channels, and sums are
+    """Vectors of output channels times pixels; inputs go to panels at the price of two more vectors of channels, and sums are
     read, written and transposed."""
     pixels, vectors = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes)
-    return p.groups * pixels * (1.04 * (vectors + 1) * p.taps + 20 * vectors)
+    return p.groups * pixels * ((max(vectors, 1.4) + 2) * p.taps + 20 * vectors) + _slab_cycles(p)
+
+
+_LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # direct: beside one multiply-add, by output channels of a group
 
 
 def _direct_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors of pixels along rows times output channels; loads bound it below five output channels, and the caches where the
+    """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels are more than L1 holds."""
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     if p.taps * p.groups == p.in_channels and set(p.stride) == {1}:
         rows, width = 1, rows * width
-    loads = 1 + (1 / channels if channels < 5 else 0.09) + (0.25 if p.taps >= 256 else 0)
-    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 9)
+    loads = 1 + _LOADS.get(channels, 0.09) + (0.25 if p.taps >= 256 else 0)
+    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 9) + _slab_cycles(p)
+
+
+def _slab_cycles(p: ConvProblem) -> float:
+    """The copy with the padding written out, and each phase of a stride on its own: row by row."""
+    if p.stride[-1] == 1 and not any(map(any, p.padding)):
+        return 0
+    phases = min(p.stride[-1], p.kernel_size[-1])
+    return p.in_channels * math.prod(p.input_size[:-1]) * (60 * phases + p.input_size[-1])
 
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors along rows; loads, masks and stores beside the multiply-adds, two loads for one with stride 2, and the copy that
-    splits the phases of longer strides. Twice the loads but for square kernels of 3, 5 and 7."""
+    splits the phases of longer strides. Far more loads but for square kernels of 3, 5 and 7."""
     tuned = p.kernel_size[-1] in (3, 5, 7) and set(p.kernel_size[-2:]) == {p.kernel_size[-1]} and set(p.dilation) == {1}
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
-    copied = 0 if p.stride[-1] <= 2 else 2 * p.groups * math.prod(p.input_size) / lanes
-    loads = (1.2 if tuned else 2.6) * (2.5 if p.stride[-1] == 2 else 1)
-    return p.out_channels * rows * math.ceil(width / lanes) * (loads * p.taps + 4) + copied
+    copied = 0 if p.stride[-1] <= 2 else _slab_cycles(p)
+    loads = (1.5 if tuned else 5.0) * (3 if p.stride[-1] == 2 else 1)
+    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 150) + copied
 
 
 def _winograd_cycles(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
