@@ -236,6 +236,11 @@ struct Direct {
 
     int64_t tile_vectors() const { return vectors_for(int(ceil_div(packing.channels, packing.panels))); }
 
+    int64_t tiles_in_l1() const {
+        const int64_t rows = p.in_channels * p.kernel[0] * p.kernel[1], pixels = l1_bytes / int64_t(sizeof(T)) / rows - p.kernel[2];
+        return std::max<int64_t>(1, pixels / (tile_vectors() * L * std::min(p.stride[2], p.kernel[2])));
+    }
+
     // Tiles whose inputs fit into L1 go through all panels before the next ones: weights are read in sequence, again and again.
     void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t tiles) const {
         const T* x = at<const T>(call.input, t.image, t.group * p.in_channels);
@@ -243,7 +248,7 @@ struct Direct {
             fill_rows(p, blocking, box, x, call.input, s.slab);
             x = s.slab;
         }
-        const int64_t fit = std::max<int64_t>(1, l1_bytes / (packing.k * tile_vectors() * vector_bytes));
+        const int64_t fit = tiles_in_l1();
         for (int64_t i = 0; i < tiles; i += fit)
             for (int64_t panel = tasks.first_panel(t.chunk); panel < tasks.first_panel(t.chunk + 1); ++panel)
                 compute_panel(t, panel, x, s.tiles + i, s.tiles + std::min(i + fit, tiles), s);

@@ -441,7 +441,9 @@ def test_row_25_infinite_weight_over_zero_padding(value, layout, backend, rng):
     y = check_call(x, w, padding=1, layout=layout, backend=backend)
     view = y if layout == "channels_first" else np.moveaxis(y, -1, 1)
     assert np.isnan(view[0, 2, 0]).all() and np.isnan(view[0, 2, :, 0]).all()
-    assert np.array_equal(fastconv.prepare(w, padding=1, layout=layout, backend=backend)(x), y, equal_nan=True)
+    prepared = fastconv.prepare(w, padding=1, layout=layout, backend=backend)  # which may choose another algorithm
+    same = fastconv.conv2d(x, w, padding=1, layout=layout, backend=backend, algorithm=prepared.plan(x.shape).algorithm)
+    assert np.array_equal(prepared(x), same, equal_nan=True) and np.array_equal(np.isnan(same), np.isnan(y))
     depthwise = np.ones((4, 1, 3, 3), np.float32)
     depthwise[3, 0, 2, 2] = value
     check_call(x, depthwise, padding=1, groups=4, layout=layout, backend=backend)

@@ -161,7 +161,8 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     if p.taps * p.groups == p.in_channels and set(p.stride) == {1}:
         rows, width = 1, rows * width
-    loads = 1 + _LOADS.get(channels, 0.09) + (0.25 if p.taps >= 256 else 0)
+    inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
+    loads = 1 + _LOADS.get(channels, 0.09) + (0.25 if inputs > 4096 else 0)
     return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 9) + _slab_cycles(p)
 
 
