@@ -202,6 +202,7 @@ struct Direct {
         int64_t count = 0;
         const View &y = call.output, &r = call.residual;
         const int64_t head = unaligned(box);
+        const bool again = simple && box.size[2] == p.output[2];  // lanes that are done may be stored once more: the same bits
         for (int64_t d = 0; d < box.size[0]; ++d)
             for (int64_t h = 0; h < box.size[1]; ++h)
                 for (int64_t w = 0, n; w < box.size[2]; w += n) {
@@ -210,7 +211,7 @@ struct Direct {
                     const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2] + w - back;
                     s.places[count++] = {raw ? strides.pixel(od, oh, ow) : strides.pixel(d, h, w),
                                        od * y.space[0] + oh * y.space[1] + ow * y.space[2],
-                                       od * r.space[0] + oh * r.space[1] + ow * r.space[2], back, back + n};
+                                       od * r.space[0] + oh * r.space[1] + ow * r.space[2], again ? 0 : back, back + n};
                 }
         return list_tiles(count, s);
     }
