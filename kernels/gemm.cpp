@@ -224,9 +224,10 @@ struct Gemm {
     }
 
     // How the inputs of a k come to the panels: as vectors that begin with adjacent pixels and may go on with others, which later
-    // writes put right; one by one where a vector would reach past the end of the caller's row.
+    // writes put right; one by one where a vector would reach past the end of the caller's row, or its pixels lie backwards.
     void list_pieces(const Box& box, Scratch& s) const {
         const int64_t step = panel(), width = box.size[2], row_end = p.output[2] - box.begin[2];
+        const bool forward = call.input.space[2] > 0;
         s.vectors = s.singles = 0;
         for (int64_t t = 0; t < s.tile_count; ++t) {
             Tile& tile = s.tiles[t];
@@ -234,7 +235,7 @@ struct Gemm {
                 const int64_t at = tile.first + i, to = t * step + i;
                 int64_t n = 1;
                 while (n < L && i + n < tile.rows && s.pixel[at + n] == s.pixel[at] + n) ++n;
-                if (!raw || at % width + L <= row_end) s.vector[s.vectors++] = {s.pixel[at], to};
+                if (!raw || (forward && at % width + L <= row_end)) s.vector[s.vectors++] = {s.pixel[at], to};
                 else for (int64_t j = 0; j < n; ++j) s.single[s.singles++] = {s.pixel[at] + j, to + j};
                 i += n;
             }

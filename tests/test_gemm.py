@@ -1,0 +1,31 @@
+"""The gemm algorithm reads whole vectors of the caller's rows: never beyond the array, whichever way its rows lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastconv import accuracy
+from fastconv.backends import Candidate, cython_native
+from fastconv.problem import ConvProblem
+
+if cython_native.backend.unavailable():
+    pytest.skip("the native kernels are not available", allow_module_level=True)
+
+
+@pytest.mark.parametrize("isa", cython_native.runnable_isas())
+@pytest.mark.parametrize("channels", [2, 3, 7, 16])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("lies", ["forwards", "backwards", "broadcast"])
+def test_nothing_beyond_an_array_is_read(lies: str, kernel: int, channels: int, isa: str, guarded) -> None:
+    p = ConvProblem((9, 17), (kernel, kernel), channels, 5, layout="channels_last", bias=True)
+    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(0))
+    if lies == "broadcast":
+        seen = np.broadcast_to(guarded.copy(x[:, :, :1]), x.shape)
+    else:
+        seen = guarded.copy(x)[:, :, ::-1 if lies == "backwards" else 1]
+    gemm = cython_native.NativeKernel(p, Candidate("gemm", isa))
+    out = np.full(p.output_shape, np.nan, np.float32)
+    gemm.run(seen, gemm.pack(w, b), out)
+    expected, magnitude = accuracy.oracle(p, seen, w, b)
+    assert accuracy.compare(out, expected, accuracy.bound(p, "gemm", expected, magnitude, seen, w)) <= 1
