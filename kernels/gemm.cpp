@@ -142,6 +142,7 @@ struct Gemm {
         p.in_channels = std::min(p.in_channels, fits < L ? fits : fits / L * L);
         return p;
     }
+
     // Boxes for all threads, unless they become so small that reading the weights would weigh.
     Limits limits(int threads) const {
         constexpr int64_t most = std::max(16 * tile_rows, 200), least = most / 2;
@@ -190,7 +191,7 @@ struct Gemm {
         }
     };
 
-    // Fill s.pixel, s.tiles and s.runs for a box.
+    // Fill s.pixel, s.tiles, the pieces and s.runs for a box.
     int64_t list(const Box& box, Scratch& s) const {
         int64_t runs = 0, count = 0;
         const View &y = call.output, &r = call.residual;

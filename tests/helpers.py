@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,26 @@ def check_call(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, bac
     worst = error(problem, plain, y, plan.algorithm)
     assert worst <= 1, f"{worst:.3g} times the bound: {problem.text}"
     return y
+
+
+def at_once(work: Callable[[int], None], count: int = 8) -> list[Exception]:
+    """work(0), work(1), ... in threads that start together; what they raised."""
+    raised: list[Exception] = []
+    start = threading.Barrier(count)
+
+    def run(index: int) -> None:
+        start.wait()
+        try:
+            work(index)
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
 
 
 # ---- arrays at the edge of what may be touched

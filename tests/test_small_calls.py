@@ -6,7 +6,6 @@ import copy
 import pickle
 import subprocess
 import sys
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_backend
-from helpers import CONV, check_call
+from helpers import CONV, at_once, check_call
 
 import fastconv
 from fastconv import arrays, ops, settings
@@ -627,29 +626,19 @@ def test_many_threads_at_once(long_way):
     inputs = made(*((1, 8, n, n) for n in (5, 6, 7, 8, 9)))
     expected = [fastconv.prepare(w, b, padding=1, backend="cython", algorithm="gemm")(x) for x in inputs]
     op = fastconv.prepare(w, b, padding=1, backend="cython", algorithm="gemm")
-    wrong: list[object] = []
-    start = threading.Barrier(8)
+    wrong: list[int] = []
 
     def work(offset: int) -> None:
         out = [np.empty_like(y) for y in expected]
-        start.wait()
-        try:
-            with fastconv.config(**dict(num_threads=2) if offset % 2 else {}):
-                for i in range(400):
-                    j = (i + offset) % len(inputs)
-                    for y in (op(inputs[j]), op(inputs[j], out=out[j]), conv(inputs[j], w, b, padding=1, algorithm="gemm"),
-                              conv(inputs[j], w, b, padding=1, algorithm="gemm", out=out[j])):
-                        if not np.array_equal(y, expected[j]):
-                            wrong.append(j)
-        except Exception as error:
-            wrong.append(error)
+        with fastconv.config(**dict(num_threads=2) if offset % 2 else {}):
+            for i in range(400):
+                j = (i + offset) % len(inputs)
+                for y in (op(inputs[j]), op(inputs[j], out=out[j]), conv(inputs[j], w, b, padding=1, algorithm="gemm"),
+                          conv(inputs[j], w, b, padding=1, algorithm="gemm", out=out[j])):
+                    if not np.array_equal(y, expected[j]):
+                        wrong.append(j)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not at_once(work) and not wrong
     assert long_way.count < 8 * 400  # of 12,800 calls
 
 
