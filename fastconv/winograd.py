@@ -1,8 +1,11 @@
-"""Winograd's minimal filtering F(m, 3): its matrices, how much they amplify rounding errors, and the tile of a problem.
+"""Winograd's minimal filtering F(m, r): its matrices, how much they amplify rounding errors, and the tile of a problem.
 
-y = A^T [(G g) · (B^T d)]: m outputs of 3 taps g on m + 2 inputs d, with m + 2 products instead of 3m; in two dimensions once
-along each axis. Constructed after Toom and Cook from m + 1 points and infinity (Lavin & Gray 2015, arXiv:1509.09308; Barabasz
+y = A^T [(G g) · (B^T d)]: m outputs of r taps g on n = m + r - 1 inputs d, with n products instead of rm; in two dimensions once
+along each axis. Constructed after Toom and Cook from n - 1 points and infinity (Lavin & Gray 2015, arXiv:1509.09308; Barabasz
 et al. 2018, arXiv:1803.10986). The points are those of small error: the usual 0, ±1, ±2 of F(4, 3) doubles it.
+
+A kernel that is strided, large or deep is the sum of several *components* of up to five taps along each of the last two axes, which
+add up before the outputs are transformed; see `Components`.
 """
 
 from __future__ import annotations
@@ -16,20 +19,41 @@ import numpy as np
 
 from .problem import ConvProblem
 
-TAPS = 3
+MOST_TAPS = 5
 POINTS = {
-    2: (0.0, 1.0, -1.0),
-    3: (0.0, 0.7, -0.7, 2.0),
-    4: (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2)),
-    5: (0.0, 0.55, -0.55, 1.1, -1.1, 2.5),
-    6: (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0),
-}  # the kernels' own are in kernels/toom.hpp
-ERROR = {1: 1.0, 2: 0.9, 3: 1.3, 4: 1.5, 5: 2.45, 6: 3.1}  # RMS over direct's along one axis, zero-mean data, 16 channels
+    4: (0.0, 1.0, -1.0),
+    5: (0.0, 0.7, -0.7, 2.0),
+    6: (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2)),
+    7: (0.0, 0.55, -0.55, 1.1, -1.1, 2.5),
+    8: (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0),
+}  # by the number of products; the kernels' own are in kernels/toom.hpp
+ERROR = {4: 0.9, 5: 1.3, 6: 1.5, 7: 2.45, 8: 3.1}  # of 3 taps: RMS over direct's along one axis, zero-mean data, 16 channels
 ADMITTED = 4.0  # of the product over the axes, by accuracy="fast"
 
 
+class Components(NamedTuple):
+    """How the taps along an axis are dealt out: to `count` components of `taps`, of which only `full` have all of them.
+
+    With a stride s every s-th tap works on every s-th input, so that each phase is a component of its own, with stride 1. Phases
+    of more than five taps are cut into pieces of three or four.
+    """
+
+    taps: int
+    count: int
+    full: int
+
+
+@functools.cache
+def components(kernel: int, stride: int) -> Components:
+    phases, longest = min(kernel, stride), math.ceil(kernel / stride)
+    pieces = math.ceil(longest / 4) if longest > MOST_TAPS else 1
+    taps = math.ceil(longest / pieces)
+    firsts = [phase + piece * taps * stride for piece in range(pieces) for phase in range(phases)]
+    return Components(taps, len(firsts), sum(first + (taps - 1) * stride < kernel for first in firsts))
+
+
 class Matrices(NamedTuple):
-    """A^T (m, m + 2), G (m + 2, 3), B^T (m + 2, m + 2), float64; the last row of each G and B^T belongs to infinity."""
+    """A^T (m, n), G (n, r), B^T (n, n), float64; the last row of each G and B^T belongs to infinity."""
 
     outputs: np.ndarray
     weights: np.ndarray
@@ -37,15 +61,15 @@ class Matrices(NamedTuple):
 
 
 @functools.cache
-def matrices(m: int) -> Matrices:
-    """Of F(m, 3), m from 2 to 6."""
-    points = POINTS[m]
-    size = len(points) + 1
-    outputs, weights, inputs = np.zeros((m, size)), np.zeros((size, TAPS)), np.zeros((size, size))
+def matrices(m: int, taps: int) -> Matrices:
+    """Of F(m, taps)."""
+    points = POINTS[size(m, taps)]
+    products = len(points) + 1
+    outputs, weights, inputs = np.zeros((m, products)), np.zeros((products, taps)), np.zeros((products, products))
     for i, point in enumerate(points):
         others = points[:i] + points[i + 1:]
         outputs[:, i] = [point**j for j in range(m)]
-        weights[i] = [point**t / math.prod(point - other for other in others) for t in range(TAPS)]
+        weights[i] = [point**t / math.prod(point - other for other in others) for t in range(taps)]
         inputs[i, :-1] = np.poly(others)[::-1]
     outputs[-1, -1] = weights[-1, -1] = 1
     inputs[-1] = np.poly(points)[::-1]
@@ -53,29 +77,33 @@ def matrices(m: int) -> Matrices:
 
 
 @functools.cache
-def amplification(m: int) -> float:
+def amplification(m: int, taps: int) -> float:
     """κ: an error of ε in everything that is multiplied is at most κ·ε·max|d|·Σ|g| in an output; 1 without a transform."""
-    if m == 1:
+    if taps == 1:
         return 1.0
-    outputs, weights, inputs = map(np.abs, matrices(m))
+    outputs, weights, inputs = map(np.abs, matrices(m, taps))
     return float((outputs @ (inputs.sum(axis=1)[:, None] * weights)).max())
 
 
-def size(m: int) -> int:
+def size(m: int, taps: int) -> int:
     """Products, and inputs, per axis."""
-    return m + TAPS - 1 if m > 1 else 1
+    return m + taps - 1
 
 
 def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str | None:
     """Why it (or this tile of it) does not apply, in one line."""
-    last = problem.kernel_size[-2:]
-    if any(taps not in (1, TAPS) for taps in last) or TAPS not in last or any(taps != 1 for taps in problem.kernel_size[:-2]):
-        return "transforms kernels of 3 taps along the last two axes or one of them"
-    if any(stride != 1 for stride in problem.stride[-2:]):
-        return "transforms stride 1 only"
+    if all(axis.taps == 1 for axis in axes(problem)):
+        return "transforms kernels of several taps along one of the last two axes"
+    if any(min(two) > 1 for two in zip(problem.stride[-2:], problem.dilation[-2:], problem.kernel_size[-2:])):
+        return "transforms no dilation together with a stride"
     if chosen is not None and chosen not in choices(problem):
         return "has no such tile for this problem and accuracy"
     return None
+
+
+def axes(problem: ConvProblem) -> list[Components]:
+    """Along the last two axes, or the only one."""
+    return list(map(components, problem.kernel_size[-2:], problem.stride[-2:]))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -88,15 +116,17 @@ def tile(problem: ConvProblem) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=512)
 def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     """All of these, the one of least `cost` first."""
-    lengths = [tuple(POINTS) if taps == TAPS else (1,) for taps in problem.kernel_size[-2:]]
+    lengths = [[m for m in range(2, 8) if size(m, axis.taps) in POINTS] if axis.taps > 1 else [1] for axis in axes(problem)]
     leading = (1,) * (problem.ndim - len(lengths))
-    made = [leading + last for last in itertools.product(*lengths) if problem.accuracy == "loose" or admitted(last)]
-    return tuple(sorted(made, key=lambda tile: cost(problem, tile, 8)))
+    made = [leading + last for last in itertools.product(*lengths)]
+    return tuple(sorted((tile for tile in made if problem.accuracy == "loose" or admitted(problem, tile)),
+                        key=lambda tile: cost(problem, tile, 8)))
 
 
-def admitted(tile: tuple[int, ...]) -> bool:
-    """Whether accuracy="fast" takes it."""
-    return math.prod(ERROR[m] for m in tile) <= ADMITTED
+def admitted(problem: ConvProblem, tile: tuple[int, ...]) -> bool:
+    """Whether accuracy="fast" takes it. Errors of direct grow with the root of the number of taps, which here are in components."""
+    return math.prod(ERROR[size(m, axis.taps)] * math.sqrt(3 * axis.count / kernel)
+                     for m, axis, kernel in zip(tile[-2:], axes(problem), problem.kernel_size[-2:]) if axis.taps > 1) <= ADMITTED
 
 
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
@@ -105,16 +135,24 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, then the
     transformed weights, which come from L3 or memory once for every few dozen tiles.
     """
-    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
+    along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
     tiles = math.prod(map(_tiles, problem.output_size, problem.dilation, tile))
-    products = math.prod(map(size, tile))
-    transform = 6.6 * _columns(tile)
+    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     out_vectors = math.ceil(outputs / lanes)
-    vectors = math.ceil(channels / lanes) + out_vectors
-    weights = products * channels * outputs * np.dtype(problem.dtype).itemsize
+    transformed = math.ceil(channels * depth * math.prod(axis.count for axis in along) / lanes) + out_vectors
+    multiplied = depth * math.prod(size(m, axis.taps) * axis.full + (size(m, axis.taps) - 1) * (axis.count - axis.full)
+                                   for m, axis in zip(tile[-2:], along))
+    products = math.prod(size(m, axis.taps) for m, axis in zip(tile[-2:], along))
+    weights = multiplied * channels * outputs * np.dtype(problem.dtype).itemsize
     per_byte = 0.03 if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
-    multiplied = tiles * products * (channels * max(out_vectors, 1.4) + 8 * out_vectors)
-    return problem.groups * (multiplied + tiles * vectors * transform + math.ceil(tiles / 48) * weights * per_byte)
+    per_tile = multiplied * channels * max(out_vectors, 1.4) + products * 8 * out_vectors + 6.6 * transformed * _columns(tile, along)
+    return problem.groups * (tiles * per_tile + math.ceil(tiles / 48) * weights * per_byte)
+
+
+def transformed_weights(problem: ConvProblem, tile: tuple[int, ...]) -> int:
+    """How many weights are packed."""
+    components = problem.kernel_size[:-2] + tuple(size(m, axis.taps) * axis.count for m, axis in zip(tile[-2:], axes(problem)))
+    return problem.out_channels * (problem.in_channels // problem.groups) * math.prod(components)
 
 
 def _tiles(length: int, dilation: int, m: int) -> int:
@@ -124,7 +162,8 @@ def _tiles(length: int, dilation: int, m: int) -> int:
     return longer * math.ceil((shorter + 1) / m) + (phases - longer) * math.ceil(shorter / m)
 
 
-def _columns(tile: tuple[int, ...]) -> float:
-    """Elements of the columns that the two passes over a tile transform."""
-    first, last = ((1,) + tile)[-2:]
-    return last * size(first) * (first > 1) + size(first) * size(last) * (last > 1) + size(first) * last
+def _columns(tile: tuple[int, ...], along: list[Components]) -> float:
+    """Elements of the columns that the two passes over a tile transform, and of those it is read from or written to."""
+    m, n = ((1,) + tile)[-2:]
+    rows, columns = ([1] + [size(of, axis.taps) for of, axis in zip(tile[-2:], along)])[-2:]
+    return n * rows * (m > 1) + rows * columns * (n > 1) + rows * n

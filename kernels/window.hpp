@@ -63,21 +63,22 @@ FASTCONV_INLINE T* at(const View& v, int64_t image, int64_t channel) {
 }
 
 // One output, by the definition, for algorithms that transform where the transform must not be trusted: bias plus all products of
-// `weight` (the output channel's own), for kernels without a depth.
+// `weight` (the output channel's own).
 template <class T>
 T one_output(const Problem& p, const View& input, int64_t image, int64_t group, const T* weight, T bias, int64_t od, int64_t oh,
              int64_t ow) {
-    const int64_t d = source(p, 0, od * p.stride[0] - p.pad_lo[0]);
+    const int64_t begin[max_axes] = {od * p.stride[0] - p.pad_lo[0], oh * p.stride[1] - p.pad_lo[1], ow * p.stride[2] - p.pad_lo[2]};
     T sum = bias;
     for (int64_t c = 0; c < p.in_channels; ++c) {
         const T* x = at<const T>(input, image, group * p.in_channels + c);
-        for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
-            for (int64_t kw = 0; kw < p.kernel[2]; ++kw) {
-                const int64_t h = source(p, 1, oh * p.stride[1] - p.pad_lo[1] + kh * p.dilation[1]);
-                const int64_t w = source(p, 2, ow * p.stride[2] - p.pad_lo[2] + kw * p.dilation[2]);
-                const bool zero = d < 0 || h < 0 || w < 0;
-                sum += (zero ? T(0) : x[d * input.space[0] + h * input.space[1] + w * input.space[2]]) * *weight++;
-            }
+        for (int64_t kd = 0; kd < p.kernel[0]; ++kd)
+            for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
+                for (int64_t kw = 0; kw < p.kernel[2]; ++kw) {
+                    const int64_t d = source(p, 0, begin[0] + kd * p.dilation[0]), h = source(p, 1, begin[1] + kh * p.dilation[1]);
+                    const int64_t w = source(p, 2, begin[2] + kw * p.dilation[2]);
+                    const bool zero = d < 0 || h < 0 || w < 0;
+                    sum += (zero ? T(0) : x[d * input.space[0] + h * input.space[1] + w * input.space[2]]) * *weight++;
+                }
     }
     return sum;
 }

@@ -19,7 +19,7 @@
 #include "finish.hpp"
 #include "pack.hpp"
 #include "slab.hpp"
-#include "toom.hpp"
+#include "tiling.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -80,46 +80,16 @@ Micro<T> micro_for(int64_t rows, int64_t width, bool fetch) {
 
 // ---- how a problem is cut
 
-// The tiles along an axis. With a dilation every d-th output is a convolution of its own, without dilation, over every d-th input:
-// the tiles of phase 0 come first, then those of phase 1, ...
-struct Phased {
-    int64_t m, dilation, outputs;
-
-    int64_t length(int64_t phase) const { return (outputs + dilation - 1 - phase) / dilation; }  // outputs of a phase
-    int64_t long_phases() const { return (outputs - 1) % dilation + 1; }                          // the others have one output less
-    int64_t tiles(int64_t phase) const { return ceil_div(length(phase), m); }
-    int64_t count() const {
-        const int64_t longer = std::min(long_phases(), dilation);
-        return longer * tiles(0) + (dilation - longer) * (length(0) > 1 ? ceil_div(length(0) - 1, m) : 0);
-    }
-};
-
-// A tile's place along an axis: its phase, the outputs of the phase, and which of those it begins with.
-struct Spot {
-    int64_t phase, length, begin;
-
-    Spot(const Phased& axis, int64_t tile) {
-        const int64_t longer = axis.long_phases() * axis.tiles(0);
-        if (tile < longer) {
-            phase = tile / axis.tiles(0), tile %= axis.tiles(0);
-        } else {
-            const int64_t each = axis.tiles(axis.dilation - 1);
-            phase = axis.long_phases() + (tile - longer) / each, tile = (tile - longer) % each;
-        }
-        length = axis.length(phase), begin = tile * axis.m;
-    }
-    int64_t output(const Phased& axis, int64_t i) const { return phase + (begin + i) * axis.dilation; }
-};
-
 template <class T>
 struct Tiles {
     static constexpr int64_t line = 64 / int64_t(sizeof(T));
+    Split split;
     Axis<T> h, w;
     Phased down, along;
     int64_t products, rows, columns, slices, count;  // a slice: one image at one depth
 
     explicit Tiles(const Problem& p)
-        : h(p.tile[1]), w(p.tile[2]), down{h.m, h.taps > 1 ? p.dilation[1] : 1, p.output[1]},
+        : split(p), h(p.tile[1], split.h.taps), w(p.tile[2], split.w.taps), down{h.m, h.taps > 1 ? p.dilation[1] : 1, p.output[1]},
           along{w.m, w.taps > 1 ? p.dilation[2] : 1, p.output[2]}, products(h.size * w.size), rows(down.count()),
           columns(along.count()), slices(p.batch * p.output[0]), count(slices * rows * columns) {}
 };
@@ -131,15 +101,15 @@ struct WinogradPacking {
     int64_t products, channels, padded, inner, chunks;
 
     explicit WinogradPacking(const Problem& p)
-        : products(Tiles<T>(p).products), channels(p.out_channels), padded(round_up(channels, lanes<T>)), inner(p.in_channels),
-          chunks(ceil_div(padded, chunk)) {}
+        : products(Tiles<T>(p).products), channels(p.out_channels), padded(round_up(channels, lanes<T>)),
+          inner(Split(p).count() * p.in_channels), chunks(ceil_div(padded, chunk)) {}
     int64_t width(int64_t i) const { return std::min(chunk, padded - i * chunk); }
     int64_t transformed(const Problem& p, int64_t group, int64_t i) const {
         return round_up(p.groups * padded, Tiles<T>::line) + (group * padded + i * chunk) * products * inner;
     }
     int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }
     size_t bytes(const Problem& p) const {
-        return size_t(plain(p) + p.groups * channels * inner * taps(p)) * sizeof(T);
+        return size_t(plain(p) + p.groups * channels * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
     }
 };
 
@@ -159,30 +129,50 @@ struct WinogradPack {
         const int64_t blocks = ceil_div(packing.padded, packing.wide), count = job.p.groups * blocks;
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
             job.block(packing, i / blocks, i % blocks * packing.wide);
-        const int64_t all = job.p.groups * packing.channels * packing.inner * taps(job.p);
+        const int64_t all = job.p.groups * packing.channels * products(job.p);
         const int64_t begin = all * index / job.parts, end = all * (index + 1) / job.parts;
         std::copy(job.weight + begin, job.weight + end, job.out + packing.plain(job.p) + begin);
     }
 
     // the output channels first ... first + width of a group
     void block(const WinogradPacking<T>& packing, int64_t group, int64_t first) const {
-        const Axis<T> h(p.tile[1]), w(p.tile[2]);
-        const int64_t tap_count = taps(p), k = packing.inner * tap_count, chunk = first / packing.chunk;
+        const Tiles<T> tiles(p);
+        const Axis<T>&h = tiles.h, &w = tiles.w;
+        const int64_t tap_count = h.taps * w.taps, chunk = first / packing.chunk;
         const int64_t width = std::min(packing.wide, packing.padded - first), channel = group * packing.channels + first;
         const int64_t plane = packing.inner * packing.width(chunk);  // of one product
         T* to = out + packing.transformed(p, group, chunk) + first % packing.chunk * packing.inner;
-        T taken[9 * slice * packing.wide], half[3 * max_products * slice * packing.wide];
-        for (int64_t c = 0; c < packing.inner; c += slice) {
-            const int64_t n = std::min(slice, packing.inner - c), tap = n * width;
-            pack_block(weight + channel * k + c * tap_count, k, tap_count, n * tap_count, packing.channels - first, width, taken);
+        T dealt[packing.wide * slice * most_taps * most_taps], taken[packing.wide * slice * most_taps * most_taps],
+            half[packing.wide * slice * most_taps * max_products];
+        for (int64_t k = 0; k < packing.inner; k += slice) {
+            const int64_t n = std::min(slice, packing.inner - k), tap = n * width, channels = std::min(width, packing.channels - first);
+            if (tap_count == taps(p)) {
+                const int64_t row = packing.inner * tap_count;
+                pack_block(weight + channel * row + k * tap_count, row, tap_count, n * tap_count, channels, width, taken);
+            } else {
+                for (int64_t i = 0; i < n; ++i) deal(tiles.split, k + i, channel, channels, dealt + i * tap_count, n * tap_count);
+                pack_block(static_cast<const T*>(dealt), n * tap_count, tap_count, n * tap_count, channels, width, taken);
+            }
             for (int64_t j = 0; j < w.taps; ++j)
                 h.weights(taken + j * tap, w.taps * tap, lanes<T>, half + j * tap, w.taps * tap, lanes<T>, tap / lanes<T>);
             for (int64_t i = 0; i < h.size; ++i)
-                w.weights(half + i * w.taps * tap, tap, lanes<T>, to + i * w.size * plane + c * width, plane, lanes<T>,
+                w.weights(half + i * w.taps * tap, tap, lanes<T>, to + i * w.size * plane + k * width, plane, lanes<T>,
                           tap / lanes<T>);
         }
         for (int64_t c = 0; c < width; ++c)
             out[group * packing.padded + first + c] = bias && first + c < packing.channels ? bias[channel + c] : T(0);
+    }
+
+    // to[oc][tap]: the taps of an input channel and component, 0 where the component lacks one
+    void deal(const Split& split, int64_t k, int64_t channel, int64_t channels, T* to, int64_t step) const {
+        const Component c = split.at(k / p.in_channels);
+        const T* from = weight + (channel * p.in_channels + k % p.in_channels) * taps(p) + c.d * p.kernel[1] * p.kernel[2];
+        for (int64_t oc = 0; oc < channels; ++oc, from += products(p))
+            for (int64_t i = 0; i < split.h.taps; ++i)
+                for (int64_t j = 0; j < split.w.taps; ++j) {
+                    const int64_t h = c.h + i * p.stride[1], w = c.w + j * p.stride[2];
+                    to[oc * step + i * split.w.taps + j] = h < p.kernel[1] && w < p.kernel[2] ? from[h * p.kernel[2] + w] : T(0);
+                }
     }
 };
 
@@ -206,7 +196,7 @@ struct Winograd {
 
     Winograd(const Problem& problem, const Call& c, int threads) : p(problem), call(c), tiles(p), packing(p) {
         constexpr double worth_a_thread = 1e5;  // multiply-adds
-        const double work = multiply_adds(p) / taps(p) * double(tiles.products) / double(tiles.h.m * tiles.w.m);
+        const double work = multiply_adds(p) / taps(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(work / worth_a_thread)));
         spans = tiles.count < few_tiles * parts ? std::min(parts, packing.chunks) : 1;  // few tiles: each thread reads less of U
         const int64_t tile_bytes = tiles.products * (packing.inner + packing.width(0)) * int64_t(sizeof(T));
@@ -267,8 +257,8 @@ struct Winograd {
     void transform_inputs(int64_t first, int64_t end, int64_t group, const Scratch& s) const {
         for_strips(first, end, [&](const Strip& strip_) __attribute__((always_inline)) {
             const int64_t pixels = strip_.count * tiles.w.m + tiles.w.size - tiles.w.m;
-            for (int64_t c = 0; c < p.in_channels; c += L) {
-                fill(strip_, group, c, pixels, s);
+            for (int64_t k = 0; k < packing.inner; k += L) {
+                fill(strip_, group, k, pixels, s);
                 const T* from = s.rows;
                 if (tiles.h.size > 1) {
                     tiles.h.input(s.rows, pixels * L, L, s.half, pixels * L, L, pixels);
@@ -276,31 +266,51 @@ struct Winograd {
                 }
                 for (int64_t i = 0; i < tiles.h.size; ++i)
                     tiles.w.input(from + i * pixels * L, L, tiles.w.m * L,
-                                  s.v + i * tiles.w.size * v_plane + c * most + strip_.first * L, v_plane, L, strip_.count);
+                                  s.v + i * tiles.w.size * v_plane + k * most + strip_.first * L, v_plane, L, strip_.count);
             }
         });
     }
 
-    // out[row][pixel][L]: a vector of channels of what the strip reads, the padding written out, and 0 where no output needs it
-    void fill(const Strip& t, int64_t group, int64_t c, int64_t pixels, const Scratch& s) const {
+    // What a strip reads of an input channel for one component of the kernel.
+    struct Rows {
+        const T* plane;  // null: zeros
+        int64_t first;   // padded coordinate of row 0
+        Strand strand;
+    };
+    Rows rows(const Strip& t, const Component& c, const T* channel, int64_t pixels) const {
+        const int64_t d = source(p, 0, t.depth * p.stride[0] - p.pad_lo[0] + c.d * p.dilation[0]);
+        const int64_t read = std::min(pixels, t.w.length + tiles.w.taps - 1 - t.w.begin);
+        return {d < 0 ? nullptr : channel + d * call.input.space[0],
+                t.h.output(tiles.down, 0) * p.stride[1] - p.pad_lo[1] + c.h * tiles.down.dilation,
+                Strand(p, t.w.output(tiles.along, 0) * p.stride[2] - p.pad_lo[2] + c.w * tiles.along.dilation,
+                       p.stride[2] * tiles.along.dilation, read)};
+    }
+    const T* row(const Strip& t, const Rows& r, int64_t i) const {  // null: zeros, or no output needs it
+        if (!r.plane || i >= t.h.length + tiles.h.taps - 1 - t.h.begin) return nullptr;
+        const int64_t h = source(p, 1, r.first + i * p.stride[1] * tiles.down.dilation);
+        return h < 0 ? nullptr : r.plane + h * call.input.space[1];
+    }
+
+    // out[row][pixel][L]: the inputs of a vector of k, which is an input channel of a component; the padding written out, and 0 where
+    // no output needs them
+    void fill(const Strip& t, int64_t group, int64_t k, int64_t pixels, const Scratch& s) const {
         const View& view = call.input;
-        const int64_t channels = std::min<int64_t>(L, p.in_channels - c);
-        const int64_t rows = std::min(tiles.h.size, t.h.length + tiles.h.taps - 1 - t.h.begin);
-        const Strand strand(p, t.w.output(tiles.along, 0) - p.pad_lo[2], tiles.along.dilation,
-                            std::min(pixels, t.w.length + tiles.w.taps - 1 - t.w.begin));
-        const int64_t from_d = source(p, 0, t.depth * p.stride[0] - p.pad_lo[0]);
-        const T* image = static_cast<const T*>(view.data) + t.image * view.batch + (group * p.in_channels + c) * view.channel;
-        T* out = s.rows;
-        if (channels < L) clear(out, tiles.h.size * pixels * L);
-        for (int64_t i = 0; i < tiles.h.size; ++i, out += pixels * L) {
-            const int64_t from_h = i < rows ? source(p, 1, t.h.output(tiles.down, i) - p.pad_lo[1]) : -1;
-            if (from_d < 0 || from_h < 0) clear(out, pixels * L);
-            else fill_strand(strand, image + from_d * view.space[0] + from_h * view.space[1], channels, pixels, out, s.half);
+        const int64_t count = std::min<int64_t>(L, packing.inner - k), component = k / p.in_channels, c = k % p.in_channels;
+        const T* image = at<const T>(view, t.image, group * p.in_channels);
+        if (count < L) clear(s.rows, tiles.h.size * pixels * L);
+        const Rows first = rows(t, tiles.split.at(component), image + c * view.channel, pixels);
+        if (c + count > p.in_channels || (first.strand.step * view.space[2] != 1 && view.channel != 1))
+            return fill_one_by_one(t, image, k, count, pixels, s);
+        for (int64_t i = 0; i < tiles.h.size; ++i) {
+            const T* from = row(t, first, i);
+            T* out = s.rows + i * pixels * L;
+            if (from) fill_together(first.strand, from, count, pixels, out);
+            else clear(out, pixels * L);
         }
     }
 
-    // One row of that. A stride of its pixels is taken out of each channel before the channels come together.
-    FASTCONV_INLINE void fill_strand(const Strand& strand, const T* row, int64_t channels, int64_t pixels, T* out, T* plain) const {
+    // A row of all of the vector's channels, of the same component.
+    FASTCONV_INLINE void fill_together(const Strand& strand, const T* row, int64_t channels, int64_t pixels, T* out) const {
         const View& view = call.input;
         const auto outside = [&](int64_t begin, int64_t end) {
             for (int64_t j = begin; j < end; ++j) {
@@ -309,16 +319,24 @@ struct Winograd {
             }
         };
         outside(0, strand.inside);
-        const int64_t n = strand.end - strand.inside, stride = strand.step * view.space[2];
-        const T* from = row + (strand.first + strand.inside * strand.step) * view.space[2];
-        if (stride == 1 || view.channel == 1) {
-            fill_channels(from, view.channel, stride, channels, n, out + strand.inside * L, L);
-        } else {
-            for (int64_t c = 0; c < channels; ++c) copy_strided(plain + c * pixels, from + c * view.channel, stride, n);
-            fill_channels(static_cast<const T*>(plain), pixels, 1, channels, n, out + strand.inside * L, L);
-        }
+        fill_channels(row + (strand.first + strand.inside * strand.step) * view.space[2], view.channel, strand.step * view.space[2],
+                      channels, strand.end - strand.inside, out + strand.inside * L, L);
         outside(strand.end, strand.count);
         clear(out + strand.count * L, (pixels - strand.count) * L);
+    }
+
+    // Channels of several components, or with a stride along w: every row on its own, before they come together.
+    void fill_one_by_one(const Strip& t, const T* image, int64_t k, int64_t count, int64_t pixels, const Scratch& s) const {
+        T* plain = s.half;
+        for (int64_t i = 0; i < tiles.h.size; ++i) {
+            for (int64_t l = 0; l < count; ++l) {
+                const Rows of = rows(t, tiles.split.at((k + l) / p.in_channels), image + (k + l) % p.in_channels * call.input.channel, pixels);
+                const T* from = row(t, of, i);
+                if (from) fill_row(p, of.strand, from, call.input.space[2], plain + l * pixels);
+                clear(plain + l * pixels + (from ? of.strand.count : 0), pixels - (from ? of.strand.count : 0));
+            }
+            fill_channels(static_cast<const T*>(plain), pixels, 1, count, pixels, s.rows + i * pixels * L, L);
+        }
     }
 
     // ---- M
@@ -328,20 +346,27 @@ struct Winograd {
         const T* u = static_cast<const T*>(call.packed) + packing.transformed(p, group, chunk);
         const bool far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
         for (int64_t x = 0; x < tiles.products; ++x) {
+            const auto [begin, end] = terms(x);
             for (int64_t first = 0; first < chunk_width; first += packing.wide) {
                 const int64_t width = std::min(packing.wide, chunk_width - first);
-                for (int64_t k = 0; k < packing.inner; k += k_block) {
-                    const int64_t k_count = std::min(k_block, packing.inner - k);
+                for (int64_t k = begin; k < end; k += k_block) {
+                    const int64_t k_count = std::min(k_block, end - k);
                     for (int64_t g = 0; g < groups; ++g) {
                         const int64_t tile = count * g / groups, rows = count * (g + 1) / groups - tile;
                         const Micro<T> kernel = micro_for<T>(rows, width, far && g == 0);
-                        kernel(s.v + x * v_plane + k * most + tile * L, most * L, k_count, u + k * width, k == 0,
+                        kernel(s.v + x * v_plane + k * most + tile * L, most * L, k_count, u + k * width, k == begin,
                                s.m + x * m_plane + tile * chunk_width + first, chunk_width);
                     }
                 }
                 u += width * packing.inner;
             }
         }
+    }
+
+    // From where to where, in k, the product x has terms: components that lack taps have none at infinity. Whole vectors.
+    std::pair<int64_t, int64_t> terms(int64_t x) const {
+        const bool h = x / tiles.w.size == tiles.h.size - 1, w = x % tiles.w.size == tiles.w.size - 1;
+        return {tiles.split.begin(h) * p.in_channels / L * L, std::min(round_up(tiles.split.end(h, w) * p.in_channels, L), packing.inner)};
     }
 
     // ---- Y
@@ -387,7 +412,7 @@ struct Winograd {
                     for (int64_t j = begin; j < end; ++j) finite = finite && std::isfinite(outputs[(i * pixels + j) * L + c]);
                 if (finite) continue;
                 const T* packed = static_cast<const T*>(call.packed);
-                const T* weight = packed + packing.plain(p) + (group * packing.channels + oc + c) * packing.inner * taps(p);
+                const T* weight = packed + packing.plain(p) + (group * packing.channels + oc + c) * products(p);
                 const T bias = packed[group * packing.padded + oc + c];
                 for (int64_t i = 0; i < rows; ++i)
                     for (int64_t j = begin; j < end; ++j)
@@ -398,12 +423,12 @@ struct Winograd {
 };
 
 const char* refusal(const Problem& p) {
-    for (int a = 0; a < max_axes; ++a) {
-        if (p.tile[a] < 1 || p.tile[a] > max_tile) return "no tile was chosen";
-        if (p.kernel[a] != (p.tile[a] == 1 ? 1 : 3)) return "transforms kernels of 3 taps along an axis only";
-    }
-    if (p.tile[0] != 1 || p.stride[1] != 1 || p.stride[2] != 1) return "transforms the last two axes only, with stride 1";
-    return nullptr;
+    const Split split(p);
+    if (split.h.taps == 1 && split.w.taps == 1) return "transforms kernels of several taps along one of the last two axes";
+    for (int a = 1; a < max_axes; ++a)
+        if (p.stride[a] > 1 && p.dilation[a] > 1 && p.kernel[a] > 1) return "transforms no dilation together with a stride";
+    const bool chosen = p.tile[0] == 1 && Axis<float>::exists(p.tile[1], split.h.taps) && Axis<float>::exists(p.tile[2], split.w.taps);
+    return chosen ? nullptr : "no tile was chosen";
 }
 
 template <class T>

@@ -195,8 +195,7 @@ def _packed_once(p: ConvProblem, lanes: int) -> float:
 
 def _transformed_once(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """Each transformed weight is written, and what is more than a cache holds goes to memory and comes back."""
-    written = p.out_channels * p.taps / math.prod(p.kernel_size) * math.prod(map(winograd.size, chosen or winograd.tile(p)))
-    return 25 * written / lanes
+    return 25 * winograd.transformed_weights(p, chosen or winograd.tile(p)) / lanes
 
 
 TILED: dict[str, Any] = {"winograd": winograd, "fft": fourier}  # who chooses the tile
