@@ -259,12 +259,13 @@ def _winograd(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.
     """γ_n·κ·max|x|·Σ|w|, and the bound of direct for what is computed again or added.
 
     κ is the product of the axes' amplifications (`winograd.amplification`). On its way a value is rounded at most a + 3 times
-    by each of the two transforms along an axis with a products, r + 1 times by that of r weights (their constants included), and
-    C + 1 times among C input channels, once for every component of the kernel. What is flushed to 0 is amplified likewise.
+    by each of the two transforms along an axis with a products, r + 1 times by that of r weights (their constants included),
+    and C + 1 times among C input channels, each once for every component of the kernel. What is flushed to 0 on the way is
+    amplified likewise.
     """
     along = list(zip((tile or winograd.tile(problem))[-2:], winograd.axes(problem)))
     kappa = math.prod(winograd.amplification(m, axis.taps) for m, axis in along)
-    components = math.prod(problem.kernel_size[:-2]) * math.prod(axis.count for _, axis in along)
+    components = math.prod(problem.kernel_size[:-2]) * math.prod(axis.number for _, axis in along)
     roundings = problem.in_channels // problem.groups * components + 1
     roundings += sum(2 * (winograd.size(m, axis.taps) + 3) + axis.taps + 1 for m, axis in along if axis.taps > 1)
     weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max(initial=0.0)

@@ -1,11 +1,11 @@
 """Winograd's minimal filtering F(m, r): its matrices, how much they amplify rounding errors, and the tile of a problem.
 
-y = A^T [(G g) · (B^T d)]: m outputs of r taps g on n = m + r - 1 inputs d, with n products instead of rm; in two dimensions once
-along each axis. Constructed after Toom and Cook from n - 1 points and infinity (Lavin & Gray 2015, arXiv:1509.09308; Barabasz
-et al. 2018, arXiv:1803.10986). The points are those of small error: the usual 0, ±1, ±2 of F(4, 3) doubles it.
+y = A^T [(G g) · (B^T d)]: m outputs of r taps g on n = m + r - 1 inputs d, with n products instead of rm; in two dimensions
+once along each axis. Constructed after Toom and Cook from n - 1 points and infinity (Lavin & Gray 2015, arXiv:1509.09308;
+Barabasz et al. 2018, arXiv:1803.10986). The points are those of small error: the usual 0, ±1, ±2 of F(4, 3) doubles it.
 
-A kernel that is strided, large or deep is the sum of several *components* of up to five taps along each of the last two axes, which
-add up before the outputs are transformed; see `Components`.
+A kernel that is strided, large or deep is the sum of several *components* of up to five taps along each of the last two axes,
+which add up before the outputs are transformed; see `Components`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ POINTS = {
     8: (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0),
 }  # by the number of products; the kernels' own are in kernels/toom.hpp
 ERROR = {4: 0.9, 5: 1.3, 6: 1.5, 7: 2.45, 8: 3.1}  # of 3 taps: RMS over direct's along one axis, zero-mean data, 16 channels
-ADMITTED = 4.0  # of the product over the axes, by accuracy="fast"
+ADMITTED = {"fast": 4.0, "loose": 10.0}  # of the product over the axes, by accuracy
 
 
 class Components(NamedTuple):
-    """How the taps along an axis are dealt out: to `count` components of `taps`, of which only `full` have all of them.
+    """How the taps along an axis are dealt out: to `number` components of `taps`, of which only `full` have all of them.
 
-    With a stride s every s-th tap works on every s-th input, so that each phase is a component of its own, with stride 1. Phases
-    of more than five taps are cut into pieces of three or four.
+    With a stride s every s-th tap works on every s-th input, so that each phase is a component of its own, with stride 1.
+    Phases of more than five taps are cut into pieces of three or four.
     """
 
     taps: int
-    count: int
+    number: int
     full: int
 
 
@@ -119,14 +119,14 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     lengths = [[m for m in range(2, 8) if size(m, axis.taps) in POINTS] if axis.taps > 1 else [1] for axis in axes(problem)]
     leading = (1,) * (problem.ndim - len(lengths))
     made = [leading + last for last in itertools.product(*lengths)]
-    return tuple(sorted((tile for tile in made if problem.accuracy == "loose" or admitted(problem, tile)),
-                        key=lambda tile: cost(problem, tile, 8)))
+    admitted = [tile for tile in made if error(problem, tile) <= ADMITTED["loose" if problem.accuracy == "loose" else "fast"]]
+    return tuple(sorted(admitted, key=lambda tile: cost(problem, tile, 8)))
 
 
-def admitted(problem: ConvProblem, tile: tuple[int, ...]) -> bool:
-    """Whether accuracy="fast" takes it. Errors of direct grow with the root of the number of taps, which here are in components."""
-    return math.prod(ERROR[size(m, axis.taps)] * math.sqrt(3 * axis.count / kernel)
-                     for m, axis, kernel in zip(tile[-2:], axes(problem), problem.kernel_size[-2:]) if axis.taps > 1) <= ADMITTED
+def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
+    """RMS over direct's, zero-mean data. Direct's grows with the root of the number of taps, which here are in components."""
+    return math.prod(ERROR[size(m, axis.taps)] * math.sqrt(3 * axis.number / kernel)
+                     for m, axis, kernel in zip(tile[-2:], axes(problem), problem.kernel_size[-2:]) if axis.taps > 1)
 
 
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
@@ -139,20 +139,29 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     tiles = math.prod(map(_tiles, problem.output_size, problem.dilation, tile))
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
     out_vectors = math.ceil(outputs / lanes)
-    transformed = math.ceil(channels * depth * math.prod(axis.count for axis in along) / lanes) + out_vectors
-    multiplied = depth * math.prod(size(m, axis.taps) * axis.full + (size(m, axis.taps) - 1) * (axis.count - axis.full)
+    in_vectors = math.ceil(channels * depth * math.prod(axis.number for axis in along) / lanes)
+    multiplied = depth * math.prod(size(m, axis.taps) * axis.full + (size(m, axis.taps) - 1) * (axis.number - axis.full)
                                    for m, axis in zip(tile[-2:], along))
     products = math.prod(size(m, axis.taps) for m, axis in zip(tile[-2:], along))
     weights = multiplied * channels * outputs * np.dtype(problem.dtype).itemsize
     per_byte = 0.03 if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
-    per_tile = multiplied * channels * max(out_vectors, 1.4) + products * 8 * out_vectors + 6.6 * transformed * _columns(tile, along)
+    per_tile = multiplied * channels * max(out_vectors, 1.4) + products * 8 * out_vectors
+    per_tile += 6.6 * (in_vectors + out_vectors) * _columns(tile, along)
+    if problem.stride[-1] > 1:
+        per_tile += 28 * in_vectors * tile[-1] * size(math.prod(tile[-2:-1]), along[0].taps if len(along) > 1 else 1)
     return problem.groups * (tiles * per_tile + math.ceil(tiles / 48) * weights * per_byte)
 
 
-def transformed_weights(problem: ConvProblem, tile: tuple[int, ...]) -> int:
-    """How many weights are packed."""
-    components = problem.kernel_size[:-2] + tuple(size(m, axis.taps) * axis.count for m, axis in zip(tile[-2:], axes(problem)))
-    return problem.out_channels * (problem.in_channels // problem.groups) * math.prod(components)
+def packing_cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
+    """The same of transforming the weights: each tap is read, to deal it out to a component takes several times as long, and
+    each transformed weight is written; what is more than a cache holds goes to memory."""
+    along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
+    several = depth * math.prod(axis.number for axis in along) > 1
+    dealt = depth * math.prod(axis.number * axis.taps for axis in along)
+    written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(tile[-2:], along))
+    pairs = problem.out_channels * (problem.in_channels // problem.groups)
+    in_memory = written * np.dtype(problem.dtype).itemsize * pairs > 6e6
+    return pairs / lanes * (dealt * (90 if several else 22) + written * (24 if in_memory else 8))
 
 
 def _tiles(length: int, dilation: int, m: int) -> int:

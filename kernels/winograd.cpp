@@ -257,17 +257,18 @@ struct Winograd {
     void transform_inputs(int64_t first, int64_t end, int64_t group, const Scratch& s) const {
         for_strips(first, end, [&](const Strip& strip_) __attribute__((always_inline)) {
             const int64_t pixels = strip_.count * tiles.w.m + tiles.w.size - tiles.w.m;
-            for (int64_t k = 0; k < packing.inner; k += L) {
-                fill(strip_, group, k, pixels, s);
-                const T* from = s.rows;
-                if (tiles.h.size > 1) {
-                    tiles.h.input(s.rows, pixels * L, L, s.half, pixels * L, L, pixels);
-                    from = s.half;
+            for (int64_t c = 0; c < p.in_channels; c += L)  // all components of a channel while its rows are in L1
+                for (int64_t k = c; k < packing.inner; k += round_up(p.in_channels, L)) {
+                    fill(strip_, group, k, pixels, s);
+                    const T* from = s.rows;
+                    if (tiles.h.size > 1) {
+                        tiles.h.input(s.rows, pixels * L, L, s.half, pixels * L, L, pixels);
+                        from = s.half;
+                    }
+                    for (int64_t i = 0; i < tiles.h.size; ++i)
+                        tiles.w.input(from + i * pixels * L, L, tiles.w.m * L,
+                                      s.v + i * tiles.w.size * v_plane + k * most + strip_.first * L, v_plane, L, strip_.count);
                 }
-                for (int64_t i = 0; i < tiles.h.size; ++i)
-                    tiles.w.input(from + i * pixels * L, L, tiles.w.m * L,
-                                  s.v + i * tiles.w.size * v_plane + k * most + strip_.first * L, v_plane, L, strip_.count);
-            }
         });
     }
 
@@ -325,17 +326,26 @@ struct Winograd {
         clear(out + strand.count * L, (pixels - strand.count) * L);
     }
 
-    // Channels of several components, or with a stride along w: every row on its own, before they come together.
+    // Channels of several components, or with a stride along w: every channel's rows on their own, before they come together.
     void fill_one_by_one(const Strip& t, const T* image, int64_t k, int64_t count, int64_t pixels, const Scratch& s) const {
-        T* plain = s.half;
-        for (int64_t i = 0; i < tiles.h.size; ++i) {
-            for (int64_t l = 0; l < count; ++l) {
-                const Rows of = rows(t, tiles.split.at((k + l) / p.in_channels), image + (k + l) % p.in_channels * call.input.channel, pixels);
-                const T* from = row(t, of, i);
-                if (from) fill_row(p, of.strand, from, call.input.space[2], plain + l * pixels);
-                clear(plain + l * pixels + (from ? of.strand.count : 0), pixels - (from ? of.strand.count : 0));
-            }
-            fill_channels(static_cast<const T*>(plain), pixels, 1, count, pixels, s.rows + i * pixels * L, L);
+        const int64_t channels = p.in_channels, step = pixels * L;
+        for (int64_t l = 0, n; l < count; l += n) {
+            const int64_t c = (k + l) % channels;
+            n = std::min(count - l, channels - c);
+            const Rows of = rows(t, tiles.split.at((k + l) / channels), image + c * call.input.channel, pixels);
+            for (int64_t i = 0; i < tiles.h.size; ++i)
+                fill_plain(of.strand, row(t, of, i), n, pixels, s.half + i * step + l * pixels);
+        }
+        for (int64_t i = 0; i < tiles.h.size; ++i)
+            fill_channels(static_cast<const T*>(s.half + i * step), pixels, 1, count, pixels, s.rows + i * step, L);
+    }
+
+    // out[channel][pixel], of a row that may be null
+    FASTCONV_INLINE void fill_plain(const Strand& strand, const T* row, int64_t channels, int64_t pixels, T* out) const {
+        if (!row) return clear(out, channels * pixels);
+        for (int64_t c = 0; c < channels; ++c, out += pixels, row += call.input.channel) {
+            fill_row(p, strand, row, call.input.space[2], out);
+            for (int64_t i = strand.count; i < pixels; ++i) out[i] = T(0);
         }
     }
 

@@ -194,8 +194,7 @@ def _packed_once(p: ConvProblem, lanes: int) -> float:
 
 
 def _transformed_once(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
-    """Each transformed weight is written, and what is more than a cache holds goes to memory and comes back."""
-    return 25 * winograd.transformed_weights(p, chosen or winograd.tile(p)) / lanes
+    return winograd.packing_cost(p, chosen or winograd.tile(p), lanes)
 
 
 TILED: dict[str, Any] = {"winograd": winograd, "fft": fourier}  # who chooses the tile
