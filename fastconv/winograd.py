@@ -133,7 +133,7 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
     Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, then the
-    transformed weights, which come from L3 or memory once for every few dozen tiles.
+    transformed weights, which come from L3 or memory once for every few dozen tiles; a few tiles wait for them.
     """
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
     tiles = math.prod(map(_tiles, problem.output_size, problem.dilation, tile))
@@ -144,7 +144,7 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
                                    for m, axis in zip(tile[-2:], along))
     products = math.prod(size(m, axis.taps) for m, axis in zip(tile[-2:], along))
     weights = multiplied * channels * outputs * np.dtype(problem.dtype).itemsize
-    per_byte = 0.03 if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
+    per_byte = (0.03 if tiles > 9 else 0.1) if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
     per_tile = multiplied * channels * max(out_vectors, 1.4) + products * 8 * out_vectors
     per_tile += 6.6 * (in_vectors + out_vectors) * _columns(tile, along)
     if problem.stride[-1] > 1:
