@@ -168,18 +168,36 @@ FASTCONV_NOINLINE void columns_in(const T* from, int64_t from_stride, int64_t fr
     }
 }
 
-// to[j][i] = (A^T from[:][i])[j] + start; false if any of it is NaN or infinite
 template <class T, int N, int M>
-FASTCONV_NOINLINE bool columns_out(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride, int64_t to_step,
-                                   int64_t count, const T* start) {
+FASTCONV_INLINE void column_out(const T* from, int64_t from_stride, Vec<T>* y) {
+    Vec<T> v[N];
+#pragma GCC unroll 8
+    for (int k = 0; k < N; ++k) v[k] = load(from + k * from_stride);
+    if constexpr (N == 1) y[0] = v[0];
+    else toom_output<T, N, M>(v, y);
+}
+
+// to[j][i] = (A^T from[:][i])[j]
+template <class T, int N, int M>
+FASTCONV_NOINLINE void columns_out(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride, int64_t to_step,
+                                   int64_t count) {
+    for (int64_t i = 0; i < count; ++i, from += from_step, to += to_step) {
+        Vec<T> y[M];
+        column_out<T, N, M>(from, from_stride, y);
+#pragma GCC unroll 8
+        for (int j = 0; j < M; ++j) store(to + j * to_stride, y[j]);
+    }
+}
+
+// The same + start; false if any of it is NaN or infinite.
+template <class T, int N, int M>
+FASTCONV_NOINLINE bool finished_columns(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride,
+                                        int64_t to_step, int64_t count, const T* start) {
     const Vec<T> first = load(start);
     Vec<T> zero{};
     for (int64_t i = 0; i < count; ++i, from += from_step, to += to_step) {
-        Vec<T> v[N], y[M];
-#pragma GCC unroll 8
-        for (int k = 0; k < N; ++k) v[k] = load(from + k * from_stride);
-        if constexpr (N == 1) y[0] = v[0];
-        else toom_output<T, N, M>(v, y);
+        Vec<T> y[M];
+        column_out<T, N, M>(from, from_stride, y);
 #pragma GCC unroll 8
         for (int j = 0; j < M; ++j) {
             y[j] += first;
@@ -213,11 +231,11 @@ template <class T>
 struct Axis {
     using Columns = void (*)(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride, int64_t to_step,
                              int64_t count);
-    using Outputs = bool (*)(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride, int64_t to_step,
-                             int64_t count, const T* start);
+    using Finish = bool (*)(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride, int64_t to_step,
+                            int64_t count, const T* start);
     int64_t m, taps, size;
-    Columns input, weights;
-    Outputs output;
+    Columns input, weights, output;
+    Finish finish;
 
     Axis(int64_t m_, int64_t taps_) : m(m_), taps(taps_), size(m + taps - 1) {
         switch (exists(m, taps) ? taps : 1) {
@@ -237,7 +255,9 @@ struct Axis {
    private:
     template <int M, int R>
     void set() {
-        input = columns_in<T, M + R - 1>, weights = columns_of_weights<T, M + R - 1, R>, output = columns_out<T, M + R - 1, M>;
+        constexpr int N = M + R - 1;
+        input = columns_in<T, N>, weights = columns_of_weights<T, N, R>;
+        output = columns_out<T, N, M>, finish = finished_columns<T, N, M>;
     }
     template <int R, int M = max_products + 1 - R>
     void find() {

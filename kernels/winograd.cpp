@@ -255,11 +255,14 @@ struct Winograd {
     // ---- V
 
     void transform_inputs(int64_t first, int64_t end, int64_t group, const Scratch& s) const {
-        for_strips(first, end, [&](const Strip& strip_) __attribute__((always_inline)) {
-            const int64_t pixels = strip_.count * tiles.w.m + tiles.w.size - tiles.w.m;
+        const T* image = static_cast<const T*>(call.input.data) + group * p.in_channels * call.input.channel;
+        for_strips(first, end, [&](const Strip& t) __attribute__((always_inline)) {
+            const int64_t pixels = t.count * tiles.w.m + tiles.w.size - tiles.w.m;
+            Rows of = rows(t, tiles.split.at(0), pixels);
             for (int64_t c = 0; c < p.in_channels; c += L)  // all components of a channel while its rows are in L1
                 for (int64_t k = c; k < packing.inner; k += round_up(p.in_channels, L)) {
-                    fill(strip_, group, k, pixels, s);
+                    if (tiles.split.count() > 1) of = rows(t, tiles.split.at(k / p.in_channels), pixels);
+                    fill(t, of, image + t.image * call.input.batch, k, pixels, s);
                     const T* from = s.rows;
                     if (tiles.h.size > 1) {
                         tiles.h.input(s.rows, pixels * L, L, s.half, pixels * L, L, pixels);
@@ -267,45 +270,42 @@ struct Winograd {
                     }
                     for (int64_t i = 0; i < tiles.h.size; ++i)
                         tiles.w.input(from + i * pixels * L, L, tiles.w.m * L,
-                                      s.v + i * tiles.w.size * v_plane + k * most + strip_.first * L, v_plane, L, strip_.count);
+                                      s.v + i * tiles.w.size * v_plane + k * most + t.first * L, v_plane, L, t.count);
                 }
         });
     }
 
-    // What a strip reads of an input channel for one component of the kernel.
+    // What a strip reads of any input channel for one component of the kernel.
     struct Rows {
-        const T* plane;  // null: zeros
-        int64_t first;   // padded coordinate of row 0
+        int64_t plane;  // from the channel's first element; -1: zeros
+        int64_t first;  // padded coordinate of row 0
         Strand strand;
     };
-    Rows rows(const Strip& t, const Component& c, const T* channel, int64_t pixels) const {
+    Rows rows(const Strip& t, const Component& c, int64_t pixels) const {
         const int64_t d = source(p, 0, t.depth * p.stride[0] - p.pad_lo[0] + c.d * p.dilation[0]);
         const int64_t read = std::min(pixels, t.w.length + tiles.w.taps - 1 - t.w.begin);
-        return {d < 0 ? nullptr : channel + d * call.input.space[0],
-                t.h.output(tiles.down, 0) * p.stride[1] - p.pad_lo[1] + c.h * tiles.down.dilation,
+        return {d < 0 ? -1 : d, t.h.output(tiles.down, 0) * p.stride[1] - p.pad_lo[1] + c.h * tiles.down.dilation,
                 Strand(p, t.w.output(tiles.along, 0) * p.stride[2] - p.pad_lo[2] + c.w * tiles.along.dilation,
                        p.stride[2] * tiles.along.dilation, read)};
     }
-    const T* row(const Strip& t, const Rows& r, int64_t i) const {  // null: zeros, or no output needs it
-        if (!r.plane || i >= t.h.length + tiles.h.taps - 1 - t.h.begin) return nullptr;
+    const T* row(const Strip& t, const Rows& r, const T* channel, int64_t i) const {  // null: zeros, or no output needs it
+        if (r.plane < 0 || i >= t.h.length + tiles.h.taps - 1 - t.h.begin) return nullptr;
         const int64_t h = source(p, 1, r.first + i * p.stride[1] * tiles.down.dilation);
-        return h < 0 ? nullptr : r.plane + h * call.input.space[1];
+        return h < 0 ? nullptr : channel + r.plane * call.input.space[0] + h * call.input.space[1];
     }
 
     // out[row][pixel][L]: the inputs of a vector of k, which is an input channel of a component; the padding written out, and 0 where
     // no output needs them
-    void fill(const Strip& t, int64_t group, int64_t k, int64_t pixels, const Scratch& s) const {
+    void fill(const Strip& t, const Rows& of, const T* image, int64_t k, int64_t pixels, const Scratch& s) const {
         const View& view = call.input;
-        const int64_t count = std::min<int64_t>(L, packing.inner - k), component = k / p.in_channels, c = k % p.in_channels;
-        const T* image = at<const T>(view, t.image, group * p.in_channels);
+        const int64_t count = std::min<int64_t>(L, packing.inner - k), c = k % p.in_channels;
         if (count < L) clear(s.rows, tiles.h.size * pixels * L);
-        const Rows first = rows(t, tiles.split.at(component), image + c * view.channel, pixels);
-        if (c + count > p.in_channels || (first.strand.step * view.space[2] != 1 && view.channel != 1))
-            return fill_one_by_one(t, image, k, count, pixels, s);
+        if (c + count > p.in_channels || (of.strand.step * view.space[2] != 1 && view.channel != 1))
+            return fill_one_by_one(t, of, image, k, count, pixels, s);
         for (int64_t i = 0; i < tiles.h.size; ++i) {
-            const T* from = row(t, first, i);
+            const T* from = row(t, of, image + c * view.channel, i);
             T* out = s.rows + i * pixels * L;
-            if (from) fill_together(first.strand, from, count, pixels, out);
+            if (from) fill_together(of.strand, from, count, pixels, out);
             else clear(out, pixels * L);
         }
     }
@@ -326,15 +326,16 @@ struct Winograd {
         clear(out + strand.count * L, (pixels - strand.count) * L);
     }
 
-    // Channels of several components, or with a stride along w: every channel's rows on their own, before they come together.
-    void fill_one_by_one(const Strip& t, const T* image, int64_t k, int64_t count, int64_t pixels, const Scratch& s) const {
+    // Channels of several components (`of` is the first one's), or with a stride along w: every channel's rows on their own, before
+    // they come together.
+    void fill_one_by_one(const Strip& t, const Rows& of, const T* image, int64_t k, int64_t count, int64_t pixels, const Scratch& s) const {
         const int64_t channels = p.in_channels, step = pixels * L;
         for (int64_t l = 0, n; l < count; l += n) {
             const int64_t c = (k + l) % channels;
             n = std::min(count - l, channels - c);
-            const Rows of = rows(t, tiles.split.at((k + l) / channels), image + c * call.input.channel, pixels);
+            const Rows its = l ? rows(t, tiles.split.at((k + l) / channels), pixels) : of;
             for (int64_t i = 0; i < tiles.h.size; ++i)
-                fill_plain(of.strand, row(t, of, i), n, pixels, s.half + i * step + l * pixels);
+                fill_plain(its.strand, row(t, its, image + c * call.input.channel, i), n, pixels, s.half + i * step + l * pixels);
         }
         for (int64_t i = 0; i < tiles.h.size; ++i)
             fill_channels(static_cast<const T*>(s.half + i * step), pixels, 1, count, pixels, s.rows + i * step, L);
@@ -391,11 +392,10 @@ struct Winograd {
             for (int64_t v = 0; v < width; v += L) {
                 const int64_t oc = chunk * packing.chunk + v, channels = std::min<int64_t>(L, packing.channels - oc);
                 const T* bias = static_cast<const T*>(call.packed) + group * packing.padded + oc;
-                const T none[L] = {};
                 for (int64_t i = 0; i < tiles.h.size; ++i)
                     tiles.w.output(s.m + i * tiles.w.size * m_plane + t.first * width + v, m_plane, width, s.half + i * pixels * L, L,
-                                   tiles.w.m * L, t.count, none);
-                if (!tiles.h.output(s.half, pixels * L, L, s.outputs, pixels * L, L, valid, bias))
+                                   tiles.w.m * L, t.count);
+                if (!tiles.h.finish(s.half, pixels * L, L, s.outputs, pixels * L, L, valid, bias))
                     repair(t, group, oc, channels, pixels, valid_rows, valid, s.outputs);
                 const int64_t channel = group * packing.channels + oc;
                 for (int64_t i = 0; i < valid_rows; ++i)
