@@ -97,17 +97,21 @@ struct Tiles {
 // bias [group][padded oc], U [group][chunk][product][block of 2 vectors][c][width of the block], the weights as they are
 template <class T>
 struct WinogradPacking {
-    static constexpr int64_t wide = 2 * lanes<T>, chunk = std::max<int64_t>(256 / int64_t(sizeof(T)), wide);
-    int64_t products, channels, padded, inner, chunks;
+    static constexpr int64_t wide = 2 * lanes<T>, most_of_one = 256 / int64_t(sizeof(T));
+    int64_t products, channels, padded, inner, blocks, chunks;
 
     explicit WinogradPacking(const Problem& p)
         : products(Tiles<T>(p).products), channels(p.out_channels), padded(round_up(channels, lanes<T>)),
-          inner(Split(p).count() * p.in_channels), chunks(ceil_div(padded, chunk)) {}
-    int64_t width(int64_t i) const { return std::min(chunk, padded - i * chunk); }
+          inner(Split(p).count() * p.in_channels), blocks(ceil_div(padded, wide)),
+          chunks(padded <= most_of_one ? 1 : std::min(blocks, 2 * std::max<int64_t>(1, padded / (2 * most_of_one)))) {}
+    int64_t first(int64_t i) const { return blocks * i / chunks * wide; }
+    int64_t width(int64_t i) const { return std::min(first(i + 1), padded) - first(i); }
+    int64_t chunk(int64_t block) const { return ((block + 1) * chunks - 1) / blocks; }  // that the block is in
+    int64_t widest() const { return std::min(ceil_div(blocks, chunks) * wide, padded); }
     int64_t transformed(const Problem& p, int64_t group, int64_t i) const {
-        return round_up(p.groups * padded, Tiles<T>::line) + (group * padded + i * chunk) * products * inner;
+        return round_up(p.groups * padded, Tiles<T>::line) + (group * padded + std::min(first(i), padded)) * products * inner;
     }
-    int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }
+    int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights as they are
     size_t bytes(const Problem& p) const {
         return size_t(plain(p) + p.groups * channels * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
     }
@@ -126,22 +130,22 @@ struct WinogradPack {
     static void part(void* context, int64_t index) {
         const WinogradPack& job = *static_cast<WinogradPack*>(context);
         const WinogradPacking<T> packing(job.p);
-        const int64_t blocks = ceil_div(packing.padded, packing.wide), count = job.p.groups * blocks;
+        const int64_t count = job.p.groups * packing.blocks;
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
-            job.block(packing, i / blocks, i % blocks * packing.wide);
+            job.block(packing, i / packing.blocks, i % packing.blocks);
         const int64_t all = job.p.groups * packing.channels * products(job.p);
         const int64_t begin = all * index / job.parts, end = all * (index + 1) / job.parts;
         std::copy(job.weight + begin, job.weight + end, job.out + packing.plain(job.p) + begin);
     }
 
-    // the output channels first ... first + width of a group
-    void block(const WinogradPacking<T>& packing, int64_t group, int64_t first) const {
+    // a block of two vectors of output channels of a group
+    void block(const WinogradPacking<T>& packing, int64_t group, int64_t index) const {
         const Tiles<T> tiles(p);
         const Axis<T>&h = tiles.h, &w = tiles.w;
-        const int64_t tap_count = h.taps * w.taps, chunk = first / packing.chunk;
+        const int64_t tap_count = h.taps * w.taps, first = index * packing.wide, chunk = packing.chunk(index);
         const int64_t width = std::min(packing.wide, packing.padded - first), channel = group * packing.channels + first;
         const int64_t plane = packing.inner * packing.width(chunk);  // of one product
-        T* to = out + packing.transformed(p, group, chunk) + first % packing.chunk * packing.inner;
+        T* to = out + packing.transformed(p, group, chunk) + (first - packing.first(chunk)) * packing.inner;
         T dealt[packing.wide * slice * most_taps * most_taps], taken[packing.wide * slice * most_taps * most_taps],
             half[packing.wide * slice * most_taps * max_products];
         for (int64_t k = 0; k < packing.inner; k += slice) {
@@ -192,51 +196,82 @@ struct Winograd {
     Call call;
     Tiles<T> tiles;
     WinogradPacking<T> packing;
-    int64_t parts, spans, blocks, most, v_plane, m_plane, strip;  // spans: of chunks; most: tiles in a block
+    int64_t parts, blocks, most, v_plane, m_plane, strip;  // most: tiles in a block
+    bool together;  // few tiles: all threads share each block, and read a part of U each
+    int64_t unit = 0;  // together: which block they are at
 
     Winograd(const Problem& problem, const Call& c, int threads) : p(problem), call(c), tiles(p), packing(p) {
         constexpr double worth_a_thread = 1e5;  // multiply-adds
         const double work = multiply_adds(p) / taps(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(work / worth_a_thread)));
-        spans = tiles.count < few_tiles * parts ? std::min(parts, packing.chunks) : 1;  // few tiles: each thread reads less of U
-        const int64_t tile_bytes = tiles.products * (packing.inner + packing.width(0)) * int64_t(sizeof(T));
+        together = tiles.count < few_tiles * parts && p.groups < parts && packing.chunks > 1;
+        const int64_t tile_bytes = tiles.products * (packing.inner + packing.widest()) * int64_t(sizeof(T));
         const int64_t fits = std::max(few_tiles, block_bytes / tile_bytes / tile_rows * tile_rows);
         blocks = ceil_div(tiles.count, fits);
-        if (spans == 1 && p.groups == 1) blocks = std::min(round_up(blocks, parts), tiles.count);
+        if (!together && p.groups == 1) blocks = std::min(round_up(blocks, parts), tiles.count);
         most = ceil_div(tiles.count, blocks);
         v_plane = round_up(most * round_up(packing.inner, L), line) + line;
-        m_plane = round_up(most * packing.width(0), line) + line;
+        m_plane = round_up(most * packing.widest(), line) + line;
         strip = std::min(most, tiles.along.tiles(0)) * tiles.w.m + tiles.w.size - tiles.w.m;
-        parts = std::min(parts, units());
+        if (!together) parts = std::min(parts, units());
     }
-    int64_t units() const { return spans * p.groups * blocks; }
+    int64_t units() const { return p.groups * blocks; }
 
     struct Scratch {
         T *v, *m, *rows, *half, *outputs;
-        size_t bytes;
-        Scratch(const Winograd& job, void* base) {
+        size_t bytes;  // up to this part's end
+        Scratch(const Winograd& job, void* base, int64_t index) {
             Arena arena(base);
-            v = arena.take<T>(job.tiles.products * job.v_plane);
-            m = arena.take<T>(job.tiles.products * job.m_plane);
-            rows = arena.take<T>(job.tiles.h.size * job.strip * L);
-            half = arena.take<T>(job.tiles.h.size * job.strip * L);
-            outputs = arena.take<T>(job.tiles.h.m * job.strip * L);
+            for (int64_t i = 0; i <= index; ++i) {
+                if (i == 0 || !job.together) v = arena.take<T>(job.tiles.products * job.v_plane);
+                m = arena.take<T>(job.tiles.products * job.m_plane);
+                rows = arena.take<T>(job.tiles.h.size * job.strip * L);
+                half = arena.take<T>(job.tiles.h.size * job.strip * L);
+                outputs = arena.take<T>(job.tiles.h.m * job.strip * L);
+            }
             bytes = arena.used();
         }
     };
 
-    static void part(void* context, int64_t index) {
+    void run() {
+        if (!together) return call.parallel_for(parts, of_all<&Winograd::blocks_of>, this);
+        for (unit = 0; unit < units(); ++unit) {
+            call.parallel_for(parts, of_all<&Winograd::inputs_of>, this);
+            call.parallel_for(parts, of_all<&Winograd::outputs_of>, this);
+        }
+    }
+
+    template <void (Winograd::*Share)(int64_t, const Scratch&) const>
+    static void of_all(void* context, int64_t index) {
         const Winograd& job = *static_cast<Winograd*>(context);
         const FlushDenormals flush(!job.p.strict);
-        const Scratch s(job, static_cast<char*>(job.call.workspace) + size_t(index) * Scratch(job, nullptr).bytes);
-        for (int64_t i = job.units() * index / job.parts; i < job.units() * (index + 1) / job.parts; ++i) {
-            const int64_t block = i % job.blocks, group = i / job.blocks % job.p.groups, span = i / job.blocks / job.p.groups;
-            const int64_t first = job.tiles.count * block / job.blocks, end = job.tiles.count * (block + 1) / job.blocks;
-            job.transform_inputs(first, end, group, s);
-            for (int64_t c = job.packing.chunks * span / job.spans; c < job.packing.chunks * (span + 1) / job.spans; ++c) {
-                job.multiply(end - first, group, c, s);
-                job.transform_outputs(first, end, group, c, s);
-            }
+        (job.*Share)(index, Scratch(job, job.call.workspace, index));
+    }
+
+    // ---- what part `index` does: of all blocks, or of one that it shares with the others
+
+    void blocks_of(int64_t index, const Scratch& s) const {
+        for (int64_t i = units() * index / parts; i < units() * (index + 1) / parts; ++i) {
+            transform_inputs(i, 0, vectors(), s);
+            multiply_and_transform(i, 0, packing.chunks, s);
+        }
+    }
+    void inputs_of(int64_t index, const Scratch& s) const {
+        transform_inputs(unit, vectors() * index / parts, vectors() * (index + 1) / parts, s);
+    }
+    void outputs_of(int64_t index, const Scratch& s) const {
+        multiply_and_transform(unit, packing.chunks * index / parts, packing.chunks * (index + 1) / parts, s);
+    }
+
+    int64_t vectors() const { return ceil_div(p.in_channels, L); }  // of input channels
+    int64_t group(int64_t unit_) const { return unit_ / blocks; }
+    int64_t first_tile(int64_t unit_) const { return tiles.count * (unit_ % blocks) / blocks; }
+    int64_t last_tile(int64_t unit_) const { return tiles.count * (unit_ % blocks + 1) / blocks; }
+
+    void multiply_and_transform(int64_t unit_, int64_t first_chunk, int64_t end, const Scratch& s) const {
+        for (int64_t chunk = first_chunk; chunk < end; ++chunk) {
+            multiply(last_tile(unit_) - first_tile(unit_), group(unit_), chunk, s);
+            transform_outputs(first_tile(unit_), last_tile(unit_), group(unit_), chunk, s);
         }
     }
 
@@ -254,13 +289,14 @@ struct Winograd {
 
     // ---- V
 
-    void transform_inputs(int64_t first, int64_t end, int64_t group, const Scratch& s) const {
-        const T* image = static_cast<const T*>(call.input.data) + group * p.in_channels * call.input.channel;
-        for_strips(first, end, [&](const Strip& t) __attribute__((always_inline)) {
+    // some vectors of input channels
+    void transform_inputs(int64_t unit_, int64_t first, int64_t end, const Scratch& s) const {
+        const T* image = static_cast<const T*>(call.input.data) + group(unit_) * p.in_channels * call.input.channel;
+        for_strips(first_tile(unit_), last_tile(unit_), [&](const Strip& t) __attribute__((always_inline)) {
             const int64_t pixels = t.count * tiles.w.m + tiles.w.size - tiles.w.m;
             Rows of = rows(t, tiles.split.at(0), pixels);
-            for (int64_t c = 0; c < p.in_channels; c += L)  // all components of a channel while its rows are in L1
-                for (int64_t k = c; k < packing.inner; k += round_up(p.in_channels, L)) {
+            for (int64_t c = first; c < end; ++c)  // all components of a channel while its rows are in L1
+                for (int64_t k = c * L; k < packing.inner; k += vectors() * L) {
                     if (tiles.split.count() > 1) of = rows(t, tiles.split.at(k / p.in_channels), pixels);
                     fill(t, of, image + t.image * call.input.batch, k, pixels, s);
                     const T* from = s.rows;
@@ -390,7 +426,7 @@ struct Winograd {
             const int64_t pixels = t.count * tiles.w.m;
             const int64_t valid_rows = std::min(tiles.h.m, t.h.length - t.h.begin), valid = std::min(pixels, t.w.length - t.w.begin);
             for (int64_t v = 0; v < width; v += L) {
-                const int64_t oc = chunk * packing.chunk + v, channels = std::min<int64_t>(L, packing.channels - oc);
+                const int64_t oc = packing.first(chunk) + v, channels = std::min<int64_t>(L, packing.channels - oc);
                 const T* bias = static_cast<const T*>(call.packed) + group * packing.padded + oc;
                 for (int64_t i = 0; i < tiles.h.size; ++i)
                     tiles.w.output(s.m + i * tiles.w.size * m_plane + t.first * width + v, m_plane, width, s.half + i * pixels * L, L,
@@ -443,22 +479,20 @@ const char* refusal(const Problem& p) {
 
 template <class T>
 void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
-    const int64_t blocks = p.groups * ceil_div(WinogradPacking<T>(p).padded, WinogradPacking<T>::wide);
     WinogradPack<T> job{p, static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed),
-                        std::min<int64_t>(threads, blocks)};
+                        std::min<int64_t>(threads, p.groups * WinogradPacking<T>(p).blocks)};
     parallel_for(job.parts, WinogradPack<T>::part, &job);
 }
 
 template <class T>
 void run(const Problem& p, const Call& call) {
-    Winograd<T> job(p, call, call.threads);
-    call.parallel_for(job.parts, Winograd<T>::part, &job);
+    Winograd<T>(p, call, call.threads).run();
 }
 
 template <class T>
 size_t workspace(const Problem& p, int threads) {
     const Winograd<T> job(p, Call{}, threads);
-    return size_t(job.parts) * typename Winograd<T>::Scratch(job, nullptr).bytes;
+    return typename Winograd<T>::Scratch(job, nullptr, job.parts - 1).bytes;
 }
 
 }  // namespace
