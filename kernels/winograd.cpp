@@ -1,18 +1,19 @@
-// winograd: F(m x n, 3 x 3), F(m, 3) along one axis, fused.
+// winograd: F(m x n, r x s), F(m, r) along one axis, fused.
 //
 //   Y = A^T [ sum over c of (G g_c G^T) . (B^T d_c B) ] A         (toom.hpp has the matrices)
 //
-// Tiles of m x n outputs read (m + 2) x (n + 2) inputs. A block of R tiles goes all the way before the next begins, in the
+// Tiles of m x n outputs read (m + r - 1) x (n + s - 1) inputs. A block of R tiles goes all the way before the next begins, in the
 // caches of one thread:
 //   V[product][vector of c][tile][lanes]   the transformed inputs, vectors over channels: rows of the input are transposed once,
 //                         the vertical transform is done once per column of the strip, the horizontal one writes straight to V
 //   M = V U               one matrix product per product, U[chunk][product][2 vectors of oc][c][2 vectors] read as one stream
 //   Y                     from M, vectors over output channels; rows of outputs are transposed, and finished like any other
-// Bottleneck: FMA in the products ((m + 2)(n + 2) / 9mn of direct's), then the transforms: about 40 instructions per vector of
+// Bottleneck: FMA in the products (36 of direct's 144 for F(4 x 4, 3 x 3)), then the transforms: about 40 instructions per vector of
 // channels, tile and side for F(4 x 4). U is read once per block: R tiles per 4 bytes, so few tiles with many channels wait
 // for memory.
 //
-// A dilated kernel is several kernels that are not: see Phased.
+// A kernel with a stride, large or deep, is the sum of several over other inputs: of components, which are further channels here, in the
+// order [component][input channel]. A dilated kernel is several kernels that are not: see Phased. Both are in tiling.hpp.
 // A tile with a NaN or infinity among its outputs is computed again directly, so that both stay inside their windows.
 #include <cmath>
 
