@@ -48,14 +48,17 @@ template <class T>
 struct Reading {  // one output channel of one plane
     const T* const* row;  // of each padded input row that is read
     const int64_t* shift;  // of each kw, from the place of output column 0
-    const T *weight, *residual;
-    T bias, least;  // straight stores: outputs are at least this (relu)
-    T *output, *end;  // end: whole vectors may be stored up to there, null if not at all
+    const Mask<T>*mask, *more;  // [vector of columns][kw]: lanes inside the row, for stride 2 along w also of the second vector
     int64_t kh, kw, stride, step, dilation, width, columns,  // step: along w, 1 or 2
          output_row, output_step, residual_row, residual_step;
+    bool crowded;  // rows share sets of L1: fewer of them at a time
     const Epilogue<T>* epilogue;
     T* sums;  // for those that are not stored straight
-    bool crowded;  // rows share sets of L1: fewer of them at a time
+    T least;  // straight stores: outputs are at least this (relu)
+    // from channel to channel:
+    const T *weight, *residual;
+    T bias;
+    T *output, *end;  // end: whole vectors may be stored up to there, null if not at all
 };
 
 // From the sums to the output.
@@ -97,8 +100,8 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
 #pragma GCC unroll 8
         for (int64_t kw = 0; kw < kw_count; ++kw, weight += in.kh) {
             const int64_t at = w * X + in.shift[kw];
-            const Mask<T> mask = Edge ? lanes_between<T>(-at, in.width - at) : Mask<T>{};
-            const Mask<T> more = Edge && X == 2 ? lanes_between<T>(-at - L, in.width - at - L) : Mask<T>{};
+            const Mask<T> mask = Edge ? in.mask[w / L * kw_count + kw] : Mask<T>{};
+            const Mask<T> more = Edge && X == 2 ? in.more[w / L * kw_count + kw] : Mask<T>{};
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
                 const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
                 if constexpr (X == 1) return x;
@@ -152,17 +155,21 @@ void band(const Reading<T>& in, int64_t h) {
     if (first_inside > 0) tiles<T, K, W, R, S, X, true>(in, h, first_inside - L, 0);
 }
 
+// Bands of 8, 7, 4, 2 and 1 rows, as few as possible.
 template <class T, int K, int W, int S, int X>
 void plane(const Reading<T>& in, int64_t rows) {
-    constexpr int most = K == 7 ? 7 : 8;
-    int64_t h = 0;
-    if (in.crowded)
-        for (; h + 2 <= rows; h += 2) band<T, K, W, 2, S, X>(in, h);
-    for (; h + most <= rows; h += most) band<T, K, W, most, S, X>(in, h);
-    if (rows - h == 7) band<T, K, W, 7, S, X>(in, h), h += 7;
-    if (rows - h >= 4) band<T, K, W, 4, S, X>(in, h), h += 4;
-    if (rows - h >= 2) band<T, K, W, 2, S, X>(in, h), h += 2;
-    if (rows - h >= 1) band<T, K, W, 1, S, X>(in, h);
+    for (int64_t h = 0, n; h < rows; h += n) {
+        const int64_t left = rows - h;
+        const bool seven = left == 7 || left == 9 || left == 11 || left == 13 || left == 14 || left == 21 || (K == 7 && left > 7 && left != 12);
+        n = in.crowded ? std::min<int64_t>(left, 2) : seven ? 7 : left >= 8 && K != 7 ? 8 : left >= 4 ? 4 : std::min<int64_t>(left, 2);
+        switch (n) {
+            case 8: if constexpr (K != 7) band<T, K, W, 8, S, X>(in, h); break;
+            case 7: band<T, K, W, 7, S, X>(in, h); break;
+            case 4: band<T, K, W, 4, S, X>(in, h); break;
+            case 2: band<T, K, W, 2, S, X>(in, h); break;
+            default: band<T, K, W, 1, S, X>(in, h);
+        }
+    }
 }
 
 template <class T, int K>
@@ -211,6 +218,7 @@ struct Depthwise {
     struct Scratch {
         const T** row;
         int64_t *from, *shift;  // of each row of a band, where it is in a plane, or -1 for zeros
+        Mask<T>*mask, *more;
         T *zeros, *slab;
         size_t bytes;
         Scratch(const Depthwise& job, void* base, bool raw) {
@@ -218,6 +226,8 @@ struct Depthwise {
             row = arena.take<const T*>(job.band_inputs);
             from = arena.take<int64_t>(job.band_inputs);
             shift = arena.take<int64_t>(job.p.kernel[2]);
+            mask = arena.take<Mask<T>>(job.vectors() * job.p.kernel[2]);
+            more = arena.take<Mask<T>>(job.vectors() * job.p.kernel[2]);
             zeros = raw ? arena.take<T>(job.p.input[2] + line) : nullptr;
             slab = raw ? nullptr : arena.take<T>(job.band_inputs * job.pitch);
             bytes = arena.used();
@@ -234,21 +244,63 @@ struct Depthwise {
         const FlushDenormals flush(!job.p.strict);
         const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
         const Scratch s(job, static_cast<char*>(job.call.workspace) + size_t(index) * each, job.raw);
-        if (job.raw) clear(s.zeros, job.p.input[2] + line);
-        for (int64_t k = 0; k < job.p.kernel[2]; ++k) {
-            const int64_t at = k * job.p.dilation[2];
-            s.shift[k] = job.raw ? at - job.p.pad_lo[2] : job.phase ? at % job.p.stride[2] * job.phase + at / job.p.stride[2] : at;
-        }
-        const int64_t units = job.planes * job.bands, end = units * (index + 1) / job.parts;
+        job.list_columns(s);
+        const Epilogue<T> epilogue(job.p);
+        alignas(vector_bytes) T sums[8 * lanes<T>];
+        Reading<T> reading = job.reading(s, &epilogue, sums);
+        const int64_t units = job.planes * job.bands, begin = units * index / job.parts, end = units * (index + 1) / job.parts;
+        Unit unit(job, begin);
         int64_t listed = -1;
-        for (int64_t i = units * index / job.parts; i < end; ++i) {
-            // unit: band of rows x group x depth x image, so that neighbours share what is known of the rows
-            const int64_t band = i % job.bands, group = i / job.bands % job.p.groups, slice = i / job.bands / job.p.groups;
-            const int64_t depth = slice % job.p.output[0], place = depth * job.bands + band;
-            if (listed != place) job.list_rows(depth, band * job.band_rows, s);
+        for (int64_t i = begin; i < end; ++i, unit.advance(job)) {
+            const int64_t place = unit.depth * job.bands + unit.band;
+            if (listed != place) job.list_rows(unit.depth, unit.band * job.band_rows, s);
             listed = place;
-            job.compute(slice / job.p.output[0], depth, group, band * job.band_rows, i + 1 < end && group + 1 < job.p.groups, s);
+            job.compute(unit, i + 1 < end && unit.group + 1 < job.p.groups, reading, s);
         }
+    }
+
+    // Band of rows x group x depth x image, so that neighbours share what is known of the rows.
+    struct Unit {
+        int64_t band, group, depth, image;
+
+        Unit(const Depthwise& job, int64_t i)
+            : band(i % job.bands), group(i / job.bands % job.p.groups), depth(i / job.bands / job.p.groups % job.p.output[0]),
+              image(i / job.bands / job.p.groups / job.p.output[0]) {}
+        void advance(const Depthwise& job) {
+            if (++band < job.bands) return;
+            band = 0;
+            if (++group < job.p.groups) return;
+            group = 0;
+            if (++depth < job.p.output[0]) return;
+            depth = 0, ++image;
+        }
+    };
+
+    int64_t vectors() const { return ceil_div(p.output[2], lanes<T>); }  // of columns
+    int64_t step() const { return raw ? p.stride[2] : 1; }
+    int64_t width() const { return raw ? p.input[2] : pitch; }
+
+    // What is known of the columns.
+    void list_columns(const Scratch& s) const {
+        constexpr int64_t L = lanes<T>;
+        if (raw) clear(s.zeros, p.input[2] + line);
+        for (int64_t k = 0; k < p.kernel[2]; ++k) {
+            const int64_t at = k * p.dilation[2];
+            s.shift[k] = raw ? at - p.pad_lo[2] : phase ? at % p.stride[2] * phase + at / p.stride[2] : at;
+            for (int64_t v = 0; v < vectors(); ++v) {
+                const int64_t from = v * L * step() + s.shift[k];
+                s.mask[v * p.kernel[2] + k] = lanes_between<T>(-from, width() - from);
+                s.more[v * p.kernel[2] + k] = lanes_between<T>(-from - L, width() - from - L);
+            }
+        }
+    }
+
+    Reading<T> reading(const Scratch& s, const Epilogue<T>* epilogue, T* sums) const {
+        const T least = p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity();
+        return {s.row, s.shift, s.mask, s.more, p.kernel[1], p.kernel[2], p.stride[1], step(), p.dilation[1], width(), p.output[2],
+                call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2],
+                crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch), epilogue, sums, least,
+                nullptr, nullptr, T(0), nullptr, nullptr};
     }
 
     // Where the padded input rows of a band come from.
@@ -261,10 +313,9 @@ struct Depthwise {
     }
 
     // followed: this thread goes on with the next channel of the same image
-    void compute(int64_t image, int64_t depth, int64_t group, int64_t first, bool followed, const Scratch& s) const {
-        const int64_t rows = std::min(band_rows, p.output[1] - first);
-        place_rows(at<const T>(call.input, image, group), extent(p, 1, rows), s);
-        const Epilogue<T> epilogue(p);
+    void compute(const Unit& unit, bool followed, Reading<T>& reading, const Scratch& s) const {
+        const int64_t first = unit.band * band_rows, rows = std::min(band_rows, p.output[1] - first);
+        place_rows(at<const T>(call.input, unit.image, unit.group), extent(p, 1, rows), s);
         const T* packed = static_cast<const T*>(call.packed);
         const int64_t channels = p.groups * p.out_channels, tap_count = taps(p);
         const bool dense = call.output.space[1] == p.output[2] && call.output.space[2] == 1;
@@ -272,18 +323,12 @@ struct Depthwise {
         // a vector may also reach into the next channel, as far as that one goes
         const bool runs_on = followed && bands == 1 && p.output[0] == 1 && call.output.channel == p.output[1] * p.output[2];
         const int64_t beyond = runs_on ? std::min<int64_t>(lanes<T>, p.output[1] * p.output[2]) : 0;
-        alignas(vector_bytes) T sums[8 * lanes<T>];
-        for (int64_t c = group * p.out_channels; c < (group + 1) * p.out_channels; ++c) {
-            T* y = at<T>(call.output, image, c) + depth * call.output.space[0] + first * call.output.space[1];
-            const T* r = at<const T>(call.residual, image, c);
-            if (r) r += depth * call.residual.space[0] + first * call.residual.space[1];
-            const Reading<T> reading{
-                s.row, s.shift, packed + channels + c * tap_count, r, packed[c],
-                p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity(), y,
-                dense && simple ? y + rows * p.output[2] + beyond : nullptr, p.kernel[1], p.kernel[2], p.stride[1], raw ? p.stride[2] : 1,
-                p.dilation[1], raw ? p.input[2] : pitch, p.output[2], call.output.space[1], call.output.space[2],
-                call.residual.space[1], call.residual.space[2], &epilogue, sums,
-                crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch)};
+        for (int64_t c = unit.group * p.out_channels; c < (unit.group + 1) * p.out_channels; ++c) {
+            T* y = at<T>(call.output, unit.image, c) + unit.depth * call.output.space[0] + first * call.output.space[1];
+            const T* r = at<const T>(call.residual, unit.image, c);
+            if (r) r += unit.depth * call.residual.space[0] + first * call.residual.space[1];
+            reading.weight = packed + channels + c * tap_count, reading.bias = packed[c], reading.residual = r;
+            reading.output = y, reading.end = dense && simple ? y + rows * p.output[2] + beyond : nullptr;
             any_plane(reading, rows);
         }
     }
