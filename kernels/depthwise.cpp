@@ -6,12 +6,12 @@
 // loaded once, shifted by kw, for all output rows that want it: K = 3, R = 8 has 13 loads for 24 multiply-adds. Rows are read
 // where they lie: rows of padding are a row of zeros, at the left and right edge lanes outside the image are masked, and of two vectors
 // every other lane is taken where w has stride 2. Only longer strides along w (whose phases are split), padding other than zeros and
-// unusual strides of the array take a copy.
+// unusual strides of the array take a copy. Where the channels of a pixel lie side by side see depthwise_last.hpp.
 // Bottleneck: FMA for K >= 3 while the maps stay in cache, then memory.
 #include <limits>
 
+#include "depthwise_last.hpp"
 #include "driver.hpp"
-#include "epilogue.hpp"
 #include "slab.hpp"
 
 namespace fastconv {
@@ -21,25 +21,29 @@ namespace {
 template <class T>
 using Mask = typename VectorOf<T>::mask;
 
-// ---- packed weights: bias [oc], then [oc][kw][kh]
+// ---- packed weights: bias [oc], [oc][kw][kh], and for channels that lie side by side [kh][kw][oc]
 
 template <class T>
 struct DepthwisePacking {
     int64_t channels, taps_;
 
     explicit DepthwisePacking(const Problem& p) : channels(p.groups * p.out_channels), taps_(taps(p)) {}
-    size_t bytes(const Problem&) const { return size_t(channels * (1 + taps_)) * sizeof(T); }
+    int64_t rows() const { return channels; }
+    int64_t pixels() const { return channels * (1 + taps_); }
+    size_t bytes(const Problem&) const { return size_t(channels * (1 + 2 * taps_)) * sizeof(T); }
 };
 
 template <class T>
 void pack(const Problem& p, const void* weight, const void* bias, void* packed) {
+    const DepthwisePacking<T> packing(p);
     const T *from = static_cast<const T*>(weight), *b = static_cast<const T*>(bias);
-    T* to = static_cast<T*>(packed);
-    const int64_t channels = p.groups * p.out_channels;
-    for (int64_t c = 0; c < channels; ++c) *to++ = b ? b[c] : T(0);
-    for (int64_t c = 0; c < channels; ++c, from += taps(p))
+    T *to = static_cast<T*>(packed), *rows = to + packing.rows(), *pixels = to + packing.pixels();
+    for (int64_t c = 0; c < packing.channels; ++c, from += packing.taps_) {
+        *to++ = b ? b[c] : T(0);
         for (int64_t kw = 0; kw < p.kernel[2]; ++kw)
-            for (int64_t kh = 0; kh < p.kernel[1]; ++kh) *to++ = from[kh * p.kernel[2] + kw];
+            for (int64_t kh = 0; kh < p.kernel[1]; ++kh) *rows++ = from[kh * p.kernel[2] + kw];
+        for (int64_t k = 0; k < packing.taps_; ++k) pixels[k * packing.channels + c] = from[k];
+    }
 }
 
 // ---- the tile
@@ -236,7 +240,8 @@ struct Depthwise {
 
     static size_t workspace(const Problem& p, int threads) {
         const Depthwise job(p, Call{}, threads);  // arrays of any strides: with and without a copy
-        return size_t(job.parts) * std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
+        const size_t pixels = size_t(threads) * typename DepthwiseLast<T>::Scratch(p, nullptr).bytes;
+        return std::max(pixels, size_t(job.parts) * std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes));
     }
 
     static void part(void* context, int64_t index) {
@@ -317,7 +322,7 @@ struct Depthwise {
         const int64_t first = unit.band * band_rows, rows = std::min(band_rows, p.output[1] - first);
         place_rows(at<const T>(call.input, unit.image, unit.group), extent(p, 1, rows), s);
         const T* packed = static_cast<const T*>(call.packed);
-        const int64_t channels = p.groups * p.out_channels, tap_count = taps(p);
+        const DepthwisePacking<T> packing(p);
         const bool dense = call.output.space[1] == p.output[2] && call.output.space[2] == 1;
         const bool simple = !call.residual.data && (p.activation == Activation::none || p.activation == Activation::relu);
         // a vector may also reach into the next channel, as far as that one goes
@@ -327,7 +332,7 @@ struct Depthwise {
             T* y = at<T>(call.output, unit.image, c) + unit.depth * call.output.space[0] + first * call.output.space[1];
             const T* r = at<const T>(call.residual, unit.image, c);
             if (r) r += unit.depth * call.residual.space[0] + first * call.residual.space[1];
-            reading.weight = packed + channels + c * tap_count, reading.bias = packed[c], reading.residual = r;
+            reading.weight = packed + packing.rows() + c * packing.taps_, reading.bias = packed[c], reading.residual = r;
             reading.output = y, reading.end = dense && simple ? y + rows * p.output[2] + beyond : nullptr;
             any_plane(reading, rows);
         }
@@ -361,6 +366,11 @@ const char* refusal(const Problem& p) {
 
 template <class T>
 void run(const Problem& p, const Call& call) {
+    if (DepthwiseLast<T>::applies(p, call)) {
+        const T* packed = static_cast<const T*>(call.packed);
+        DepthwiseLast<T> job(p, call, packed, packed + DepthwisePacking<T>(p).pixels(), call.threads);
+        return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
+    }
     Depthwise<T> job(p, call, call.threads);
     call.parallel_for(job.parts, Depthwise<T>::part, &job);
 }

@@ -53,4 +53,35 @@ def test_strides(stride: tuple[int, int], kernel: tuple[int, int], isa: str) -> 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("size", [(2, 3), (7, 7), (40, 33), (21, 1024)], ids=str)
 def test_batch_and_threads_change_no_bit(size: tuple[int, int], isa: str) -> None:
-    same_bits(problem((9, 9), size, (3, 3), groups=9, batch=3), "depthwise", isa)
+    for layout in ("channels_first", "channels_last"):
+        same_bits(problem((9, 9), size, (3, 3), groups=9, batch=3, layout=layout), "depthwise", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (1, 4), (7, 2)], ids=str)
+@pytest.mark.parametrize("channels", [8, 13, 16, 40])
+def test_channels_side_by_side(channels: int, kernel: tuple[int, int], isa: str) -> None:
+    for size in ((1, 1), (3, 7), (8, 15)):
+        for more in ({"batch": 2}, {"dtype": "float64", "residual": True}, {"stride": (2, 3), "activation": "relu6"},
+                     {"padding_mode": "circular"}, {"dilation": (1, 3)}, {"padding": ((3, 0), (0, 5)), "bias_shape": None}):
+            padding = more.get("padding", tuple((k // 2 * d,) * 2 for k, d in zip(kernel, more.get("dilation", (1, 1)))))
+            long = all(n + sum(pad) >= (k - 1) * d + 1
+                       for n, pad, k, d in zip(size, padding, kernel, more.get("dilation", (1, 1))))
+            if long and (size != (1, 1) or "padding_mode" not in more):
+                verify(problem((channels, channels), size, kernel, groups=channels, layout="channels_last",
+                               **{**more, "padding": padding}), "depthwise", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_side_by_side_nothing_beside_the_output_is_written(isa: str) -> None:
+    p = problem((37, 37), (5, 9), (3, 3), groups=37, batch=2, layout="channels_last")
+    kernel = cython_native.NativeKernel(p, Candidate("depthwise", isa))
+    arrays = accuracy.random_arrays(p, np.random.default_rng(0))
+    expected, magnitude = accuracy.oracle(p, *arrays)
+    memory = np.full(expected.size + 128, -7.0, np.float32)
+    out = memory[64:-64].reshape(p.output_shape)
+    for threads in (1, 2, 5):
+        with fastconv.config(num_threads=threads):
+            kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out)
+        assert (memory[:64] == -7).all() and (memory[-64:] == -7).all()
+        assert accuracy.compare(out, expected, accuracy.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1

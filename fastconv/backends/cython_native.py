@@ -157,13 +157,14 @@ _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # direct: beside one multiply-add, b
 
 def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
-    inputs of 16 pixels are more than L1 holds."""
+    inputs of 16 pixels are more than L1 holds. Inputs and outputs whose channels are side by side move one by one."""
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     if p.taps * p.groups == p.in_channels and set(p.stride) == {1}:
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
     loads = 1 + _LOADS.get(channels, 0.09) + (0.25 if inputs > 4096 else 0)
-    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 9) + _slab_cycles(p)
+    moved = p.in_channels * math.prod(p.input_size) + p.out_channels * math.prod(p.output_size) if p.channels_last else 0
+    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 9) + _slab_cycles(p) + 6 * moved
 
 
 def _slab_cycles(p: ConvProblem) -> float:
