@@ -205,7 +205,8 @@ struct Winograd {
         constexpr double worth_a_thread = 1e5;  // multiply-adds
         const double work = multiply_adds(p) / taps(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(work / worth_a_thread)));
-        together = tiles.count < few_tiles * parts && p.groups < parts && packing.chunks > 1;
+        const bool even = packing.blocks % parts == 0 || packing.blocks > 8 * parts;  // each thread gets about as many output channels
+        together = tiles.count < (even ? few_tiles : few_tiles / 2) * parts && p.groups < parts && packing.chunks > 1;
         const int64_t tile_bytes = tiles.products * (packing.inner + packing.widest()) * int64_t(sizeof(T));
         const int64_t fits = std::max(few_tiles, block_bytes / tile_bytes / tile_rows * tile_rows);
         const int64_t sharing = together || p.groups > 1 ? 1 : std::min(parts, tiles.count);  // so many work at one group's blocks
