@@ -100,9 +100,8 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
         Vec<T> sum[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
-        const T* weight = in.weight;
-#pragma GCC unroll 8
-        for (int64_t kw = 0; kw < kw_count; ++kw, weight += in.kh) {
+        const auto column = [&](int64_t kw) __attribute__((always_inline)) {
+            const T* weight = in.weight + kw * (K ? K : in.kh);
             const int64_t at = w * X + in.shift[kw];
             const Mask<T> mask = Edge ? in.mask[w / L * kw_count + kw] : Mask<T>{};
             const Mask<T> more = Edge && X == 2 ? in.more[w / L * kw_count + kw] : Mask<T>{};
@@ -113,12 +112,12 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
             };
             if constexpr (K > 0) {
                 Vec<T> tap[K];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
                 for (int k = 0; k < K; ++k) tap[k] = broadcast(weight[k]);
 #pragma GCC unroll 24
                 for (int i = 0; i < (R - 1) * S + K; ++i) {
                     const Vec<T> x = input(i);
-#pragma GCC unroll 8
+#pragma GCC unroll 9
                     for (int k = 0; k < K; ++k)
                         if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += x * tap[k];
                 }
@@ -129,6 +128,13 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
                     for (int r = 0; r < R; ++r) sum[r] += input(r * in.stride + k * in.dilation) * tap;
                 }
             }
+        };
+        if constexpr (W > 0) {
+#pragma GCC unroll 8
+            for (int kw = 0; kw < W; ++kw) column(kw);
+        } else {
+#pragma GCC unroll 1
+            for (int64_t kw = 0; kw < kw_count; ++kw) column(kw);
         }
         if constexpr (X == 2)
 #pragma GCC unroll 8
@@ -162,13 +168,14 @@ void band(const Reading<T>& in, int64_t h) {
 // Bands of 8, 7, 4, 2 and 1 rows, as few as possible.
 template <class T, int K, int W, int S, int X>
 void plane(const Reading<T>& in, int64_t rows) {
+    constexpr int most = K == 9 ? 4 : K == 7 ? 7 : 8;  // so that sums and weights fit the registers
     for (int64_t h = 0, n; h < rows; h += n) {
         const int64_t left = rows - h;
-        const bool seven = left == 7 || left == 9 || left == 11 || left == 13 || left == 14 || left == 21 || (K == 7 && left > 7 && left != 12);
-        n = in.crowded ? std::min<int64_t>(left, 2) : seven ? 7 : left >= 8 && K != 7 ? 8 : left >= 4 ? 4 : std::min<int64_t>(left, 2);
+        const bool seven = left == 7 || left == 9 || left == 11 || left == 13 || left == 14 || left == 21 || (most == 7 && left > 14);
+        n = in.crowded ? std::min<int64_t>(left, 2) : most > 4 && seven ? 7 : left >= 8 && most == 8 ? 8 : left >= 4 ? 4 : std::min<int64_t>(left, 2);
         switch (n) {
-            case 8: if constexpr (K != 7) band<T, K, W, 8, S, X>(in, h); break;
-            case 7: band<T, K, W, 7, S, X>(in, h); break;
+            case 8: if constexpr (most >= 8) band<T, K, W, 8, S, X>(in, h); break;
+            case 7: if constexpr (most >= 7) band<T, K, W, 7, S, X>(in, h); break;
             case 4: band<T, K, W, 4, S, X>(in, h); break;
             case 2: band<T, K, W, 2, S, X>(in, h); break;
             default: band<T, K, W, 1, S, X>(in, h);
@@ -179,16 +186,18 @@ void plane(const Reading<T>& in, int64_t rows) {
 template <class T, int K>
 bool square_plane(const Reading<T>& in, int64_t rows) {
     if (in.dilation != 1 || in.kh != K || in.kw != K) return false;
-    if (in.stride == 1 && in.step == 1) plane<T, K, K, 1, 1>(in, rows);
-    else if (in.stride == 2 && in.step == 1) plane<T, K, K, 2, 1>(in, rows);
-    else if (in.stride == 2 && in.step == 2) plane<T, K, K, 2, 2>(in, rows);
+    constexpr int W = K < 9 ? K : 0;
+    if (in.stride == 1 && in.step == 1) plane<T, K, W, 1, 1>(in, rows);
+    else if (in.stride == 2 && in.step == 1) plane<T, K, W, 2, 1>(in, rows);
+    else if (in.stride == 2 && in.step == 2) plane<T, K, W, 2, 2>(in, rows);
     else return false;
     return true;
 }
 
 template <class T>
 void any_plane(const Reading<T>& in, int64_t rows) {
-    if (square_plane<T, 3>(in, rows) || square_plane<T, 5>(in, rows) || square_plane<T, 7>(in, rows)) return;
+    if (square_plane<T, 3>(in, rows) || square_plane<T, 5>(in, rows)) return;
+    if (square_plane<T, 7>(in, rows) || square_plane<T, 9>(in, rows)) return;
     if (in.step == 1) plane<T, 0, 0, 1, 1>(in, rows);
     else plane<T, 0, 0, 1, 2>(in, rows);
 }
