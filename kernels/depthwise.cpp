@@ -102,7 +102,7 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
                 const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
                 if constexpr (X == 1) return x;
-                else return evens_unsorted<T>(x, Edge ? load_masked<T>(row[i] + at + L, more) : load(row[i] + at + L), all);
+                else return every_other_unsorted<T, 0>(x, Edge ? load_masked<T>(row[i] + at + L, more) : load(row[i] + at + L), all);
             };
             if constexpr (K > 0) {
                 Vec<T> tap[K];
@@ -125,7 +125,7 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
         }
         if constexpr (X == 2)
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) sum[r] = sorted_evens<T>(sum[r], all);
+            for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], all);
         T* y = in.output + h * in.output_row + w;
         if (y + (R - 1) * in.output_row + L <= in.end) {
 #pragma GCC unroll 8
