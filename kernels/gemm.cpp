@@ -213,12 +213,13 @@ struct Gemm {
         return runs;
     }
 
-    // Full tiles, and two of equal size at the end, so that none is much smaller than the others.
+    // As few tiles as possible, equal but for a pixel: small ones do not fill the pipes, and the larger ones come first so that
+    // the micro-kernel changes once.
     void list_tiles(int64_t pixels, Scratch& s) const {
         s.tile_count = ceil_div(pixels, tile_rows);
         int64_t first = 0;
         for (int64_t t = 0; t < s.tile_count; ++t) {
-            const int64_t left = pixels - first, rows = left > 2 * tile_rows ? tile_rows : left > tile_rows ? (left + 1) / 2 : left;
+            const int64_t rows = ceil_div(pixels - first, s.tile_count - t);
             s.tiles[t] = {first, rows, 0, 0};
             first += rows;
         }
