@@ -25,17 +25,23 @@ template <class T>
 constexpr int64_t pitch = (tile_rows + lanes<T> - 1) / lanes<T> * lanes<T>;  // of a panel: from k to k + 1, whole vectors
 constexpr int64_t tiles_at_once = 8;                          // whose panels are filled together: few streams of stores, and few TLB misses
 
+struct Ahead {  // weights to ask for meanwhile: where they begin, and how many bytes with each k
+    const char* from;
+    int64_t step;
+};
+
 // ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[k][i] * w[k][:]
 
 template <class T, int MR, int NV>
-FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile) {
+FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile, Ahead ahead) {
     constexpr int L = lanes<T>;
     Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sum[i][v] = load(init + i * init_stride + v * L);
-    for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>) {
+    for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>, ahead.from += ahead.step) {
+        __builtin_prefetch(ahead.from);
         Vec<T> weight[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) weight[v] = load(w + v * L);
@@ -53,7 +59,7 @@ FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* i
 }
 
 template <class T>
-using Micro = void (*)(const T*, int64_t, const T*, const T*, int64_t, T*);
+using Micro = void (*)(const T*, int64_t, const T*, const T*, int64_t, T*, Ahead);
 
 template <class T, int NV, size_t... I>
 constexpr Micro<T> micro_at(int rows, std::index_sequence<I...>) {
@@ -329,14 +335,23 @@ struct Gemm {
             const T* w = packed + packing.offset(p, t.group, block) + k * width;
             const T* bias = packed + t.group * packing.padded + block * Packing::wide;
             T* sums = s.sums + (k_count < packing.k ? block - first : 0) * pixels * Packing::wide;
+            Ahead ahead = block + 1 < end ? following(t, block + 1, k, s) : following(t, first, (k + k_count) % packing.k, s);
             for (int64_t i = 0; i < s.tile_count; ++i) {
                 const Tile& tile = s.tiles[i];
                 T* out = sums + tile.first * width;
                 const Micro<T> kernel = width == L ? micro_at<T, 1>(int(tile.rows), all) : micro_at<T, 2>(int(tile.rows), all);
-                kernel(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out);
+                kernel(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
+                ahead.from += k_count * ahead.step;
             }
             if (k + k_count == packing.k) finish(t, block, s, sums, run_count);
         }
+    }
+
+    // The weights that are read next: each tile asks for its share of them.
+    Ahead following(const Tasks::Task& t, int64_t block, int64_t k, const Scratch& s) const {
+        const int64_t width = packing.width(block);
+        const T* w = static_cast<const T*>(call.packed) + packing.offset(p, t.group, block) + k * width;
+        return {reinterpret_cast<const char*>(w), ceil_div(width * int64_t(sizeof(T)), s.tile_count)};
     }
 
     void finish(const Tasks::Task& t, int64_t block, const Scratch& s, const T* sums, int64_t run_count) const {
