@@ -8,8 +8,6 @@
 // every other lane is taken where w has stride 2. Only longer strides along w (whose phases are split), padding other than zeros and
 // unusual strides of the array take a copy.
 // Bottleneck: FMA for K >= 3 while the maps stay in cache, then memory.
-#include <limits>
-
 #include "driver.hpp"
 #include "epilogue.hpp"
 #include "slab.hpp"
@@ -268,7 +266,7 @@ struct Depthwise {
         const T* packed = static_cast<const T*>(call.packed);
         const int64_t channels = p.groups * p.out_channels, tap_count = taps(p);
         const bool dense = call.output.space[1] == p.output[2] && call.output.space[2] == 1;
-        const bool simple = !call.residual.data && (p.activation == Activation::none || p.activation == Activation::relu);
+        const bool simple = !call.residual.data && epilogue.is_limit();
         // a vector may also reach into the next channel, as far as that one goes
         const bool runs_on = followed && bands == 1 && p.output[0] == 1 && call.output.channel == p.output[1] * p.output[2];
         const int64_t beyond = runs_on ? std::min<int64_t>(lanes<T>, p.output[1] * p.output[2]) : 0;
@@ -279,7 +277,7 @@ struct Depthwise {
             if (r) r += depth * call.residual.space[0] + first * call.residual.space[1];
             const Reading<T> reading{
                 s.row, s.shift, packed + channels + c * tap_count, r, packed[c],
-                p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity(), y,
+                epilogue.least(), y,
                 dense && simple ? y + rows * p.output[2] + beyond : nullptr, p.kernel[1], p.kernel[2], p.stride[1], raw ? p.stride[2] : 1,
                 p.dilation[1], raw ? p.input[2] : pitch, p.output[2], call.output.space[1], call.output.space[2],
                 call.residual.space[1], call.residual.space[2], &epilogue, sums,

@@ -7,8 +7,6 @@
 // row of its own, so that neighbours are adjacent again. Weights are packed [panel][k][MR] and broadcast. All k in one
 // pass: the output is written once.
 // Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
-#include <limits>
-
 #include "driver.hpp"
 #include "epilogue.hpp"
 
@@ -150,8 +148,7 @@ struct Direct {
 
     Direct(const Problem& problem, const Call& c, int threads)
         : p(problem), slice(problem), call(c), raw(readable(problem, c.input)),
-          simple(c.output.space[2] == 1 && !c.residual.data &&
-                 (problem.activation == Activation::none || problem.activation == Activation::relu)),
+          simple(c.output.space[2] == 1 && !c.residual.data && Epilogue<T>(problem).is_limit()),
           packing(problem), blocking(p, limits(threads), sizeof(T)),
           tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
@@ -262,7 +259,7 @@ struct Direct {
         const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = packed + packing.offset(p, t.group, panel);
         T* y = at<T>(call.output, t.image, channel);
         const T* r = at<const T>(call.residual, t.image, channel);
-        const T least = p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity();
+        const T least = Epilogue<T>(p).least();
         const Micro<T> full = micro_at<T>(rows, most, all);
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;

@@ -33,7 +33,8 @@ struct Ahead {  // weights to ask for meanwhile: where they begin, and how many 
 // ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[k][i] * w[k][:]
 
 template <class T, int MR, int NV>
-FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile, Ahead ahead) {
+FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile,
+                             Ahead ahead) {
     constexpr int L = lanes<T>;
     Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
