@@ -159,8 +159,18 @@ struct Direct {
     }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
-    bool readable(const Problem& q, const View& v) const {
-        return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L;
+    static bool readable(const Problem& q, const View& v) {
+        return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L && !worth_aligning(q, v);
+    }
+
+    // Half of the loads of a 1x1 kernel would touch two lines; with enough output channels a copy in which none does costs less.
+    static bool worth_aligning(const Problem& q, const View& v) {
+        constexpr int64_t many_channels = 96;
+        return taps(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
+    }
+    static bool same_place_in_line(const View& v) {  // all channels of all images
+        constexpr int64_t line = 64 / int64_t(sizeof(T));
+        return v.channel % line == 0 && v.batch % line == 0;
     }
 
     static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int, ParallelFor) {
@@ -217,7 +227,7 @@ struct Direct {
     int64_t unaligned(const Box& box) const {
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         const View& x = call.input;
-        if (!raw || packing.k != p.in_channels || box.size[0] * box.size[1] > 1 || x.channel % line || x.batch % line) return 0;
+        if (!raw || taps(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
         const T* first = static_cast<const T*>(x.data) + strides.pixel(box.begin[0], box.begin[1], box.begin[2]);
         return std::min<int64_t>(-(reinterpret_cast<intptr_t>(first) / int64_t(sizeof(T))) & (line - 1), box.size[2]);
     }

@@ -197,7 +197,7 @@ struct Blocking {
             slab.channel = 1;
             return size + line;
         }
-        slab.channel = apart(size, itemsize);
+        slab.channel = apart(round_up(size, line), itemsize);
         return p.in_channels * slab.channel + line;  // vectors may read past the last row
     }
     // A distance that does not put neighbours into the same few sets of L1.
