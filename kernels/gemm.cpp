@@ -157,9 +157,11 @@ struct Gemm {
         return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, last};
     }
 
-    // Nothing is padded, and either the channels of a pixel or the pixels of a row are side by side.
+    // Nothing is padded, and either the channels of a pixel or the pixels of a row are side by side. At the end of a row pixels
+    // come to the panels one by one, so that short rows are better copied, unless each is read but once.
     static bool readable(const Problem& p, const View& v) {
-        return v.data && !is_padded(p) && (v.channel == 1 || (v.space[2] == 1 && p.stride[2] == 1));
+        const bool rows = v.space[2] == 1 && p.stride[2] == 1 && (p.output[2] >= 3 * L || taps(p) == 1);
+        return v.data && !is_padded(p) && (v.channel == 1 || rows);
     }
 
     static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
