@@ -155,7 +155,8 @@ struct Direct {
     Limits limits(int threads) const {
         const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
         const int64_t most = raw ? 1024 : 4096;
-        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true, false};
+        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true, false,
+                threads_per_image(p, threads)};
     }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.

@@ -153,8 +153,10 @@ struct Gemm {
     // Boxes for all threads, unless they become so small that reading the weights would weigh.
     Limits limits(int threads) const {
         constexpr int64_t most = std::max(16 * tile_rows, 200), least = most / 2;
-        const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], threads);
-        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, last};
+        const int64_t rows = p.batch * p.groups * p.output[0] * p.output[1], width = p.output[2];
+        const int64_t share = rows < threads ? ceil_div(rows * width, threads) : ceil_div(rows, threads) * width;
+        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, last,
+                threads_per_image(p, threads)};
     }
 
     // Nothing is padded, and either the channels of a pixel or the pixels of a row are side by side. At the end of a row pixels
