@@ -100,7 +100,10 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
                 const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
                 if constexpr (X == 1) return x;
-                else return every_other_unsorted<T, 0>(x, Edge ? load_masked<T>(row[i] + at + L, more) : load(row[i] + at + L), all);
+                else {
+                    const T* next = row[i] + at + L;
+                    return every_other_unsorted<T, 0>(x, Edge ? load_masked<T>(next, more) : load(next), all);
+                }
             };
             if constexpr (K > 0) {
                 Vec<T> tap[K];

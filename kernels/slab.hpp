@@ -76,7 +76,7 @@ FASTCONV_INLINE void fill_row(const Problem& p, const Strand& s, const T* row, i
 }
 
 // Rows whose inputs are side by side: all strands in one pass, a vector of each at a time. The inputs of a strand are S apart;
-// there are S strands, or (not All) one. The last vector overlaps its neighbour, and in short strands reaches into what comes later.
+// there are S strands, or (not All) one. The last vector overlaps its neighbour, or in short strands reaches into what follows.
 template <class T, int S, bool All>
 struct RowsAtOnce {
     static constexpr int64_t L = lanes<T>, strands = All ? S : 1;
