@@ -99,15 +99,16 @@ struct RowsAtOnce {
 
     FASTCONV_INLINE void fill(const T* row, T* out) const {
         put(row, out, 0, low);
-        for (int64_t i = L; i + L < count; i += L) {
-            if (begin <= i * S && (i + L) * S <= end) put(row, out, i, nullptr);
-            else {
-                Mask mask[S];
-                inside(i, mask);
-                put(row, out, i, mask);
-            }
-        }
+        int64_t i = L;
+        for (; i + L < count && i * S < begin; i += L) put_masked(row, out, i);
+        for (; i + L < count && (i + L) * S <= end; i += L) put(row, out, i, nullptr);
+        for (; i + L < count; i += L) put_masked(row, out, i);
         if (count > L) put(row, out, count - L, high);
+    }
+    FASTCONV_NOINLINE void put_masked(const T* row, T* out, int64_t i) const {
+        Mask mask[S];
+        inside(i, mask);
+        put(row, out, i, mask);
     }
     FASTCONV_INLINE void put(const T* row, T* out, int64_t i, const Mask* mask) const {
         const T* from = row + first + i * S;
