@@ -8,8 +8,6 @@
 // every other lane is taken where w has stride 2. Only longer strides along w (whose phases are split), padding other than zeros and
 // unusual strides of the array take a copy. Where the channels of a pixel lie side by side see depthwise_last.hpp.
 // Bottleneck: FMA for K >= 3 while the maps stay in cache, then memory.
-#include <limits>
-
 #include "depthwise_last.hpp"
 #include "driver.hpp"
 #include "slab.hpp"
@@ -108,7 +106,10 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
                 const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
                 if constexpr (X == 1) return x;
-                else return evens_unsorted<T>(x, Edge ? load_masked<T>(row[i] + at + L, more) : load(row[i] + at + L), all);
+                else {
+                    const T* next = row[i] + at + L;
+                    return every_other_unsorted<T, 0>(x, Edge ? load_masked<T>(next, more) : load(next), all);
+                }
             };
             if constexpr (K > 0) {
                 Vec<T> tap[K];
@@ -138,7 +139,7 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
         }
         if constexpr (X == 2)
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) sum[r] = sorted_evens<T>(sum[r], all);
+            for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], all);
         T* y = in.output + h * in.output_row + w;
         if (y + (R - 1) * in.output_row + L <= in.end) {
 #pragma GCC unroll 8
@@ -310,10 +311,9 @@ struct Depthwise {
     }
 
     Reading<T> reading(const Scratch& s, const Epilogue<T>* epilogue, T* sums) const {
-        const T least = p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity();
         return {s.row, s.shift, s.mask, s.more, p.kernel[1], p.kernel[2], p.stride[1], step(), p.dilation[1], width(), p.output[2],
                 call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2],
-                crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch), epilogue, sums, least,
+                crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch), epilogue, sums, epilogue->least(),
                 nullptr, nullptr, T(0), nullptr, nullptr};
     }
 
@@ -333,7 +333,7 @@ struct Depthwise {
         const T* packed = static_cast<const T*>(call.packed);
         const DepthwisePacking<T> packing(p);
         const bool dense = call.output.space[1] == p.output[2] && call.output.space[2] == 1;
-        const bool simple = !call.residual.data && (p.activation == Activation::none || p.activation == Activation::relu);
+        const bool simple = !call.residual.data && reading.epilogue->is_limit();
         // a vector may also reach into the next channel, as far as that one goes
         const bool runs_on = followed && bands == 1 && p.output[0] == 1 && call.output.channel == p.output[1] * p.output[2];
         const int64_t beyond = runs_on ? std::min<int64_t>(lanes<T>, p.output[1] * p.output[2]) : 0;

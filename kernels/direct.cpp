@@ -7,8 +7,6 @@
 // row of its own, so that neighbours are adjacent again. Weights are packed [panel][k][MR] and broadcast. All k in one
 // pass: the output is written once.
 // Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
-#include <limits>
-
 #include "driver.hpp"
 #include "epilogue.hpp"
 
@@ -150,20 +148,30 @@ struct Direct {
 
     Direct(const Problem& problem, const Call& c, int threads)
         : p(problem), slice(problem), call(c), raw(readable(problem, c.input)),
-          simple(c.output.space[2] == 1 && !c.residual.data &&
-                 (problem.activation == Activation::none || problem.activation == Activation::relu)),
+          simple(c.output.space[2] == 1 && !c.residual.data && Epilogue<T>(problem).is_limit()),
           packing(problem), blocking(p, limits(threads), sizeof(T)),
           tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
     Limits limits(int threads) const {
         const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
         const int64_t most = raw ? 1024 : 4096;
-        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true, false};
+        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true, false,
+                threads_per_image(p, threads)};
     }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
-    bool readable(const Problem& q, const View& v) const {
-        return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L;
+    static bool readable(const Problem& q, const View& v) {
+        return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L && !worth_aligning(q, v);
+    }
+
+    // Half of the loads of a 1x1 kernel would touch two lines; with many output channels a copy in which none does costs less.
+    static bool worth_aligning(const Problem& q, const View& v) {
+        constexpr int64_t many_channels = 96;
+        return taps(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
+    }
+    static bool same_place_in_line(const View& v) {  // all channels of all images
+        constexpr int64_t line = 64 / int64_t(sizeof(T));
+        return v.channel % line == 0 && v.batch % line == 0;
     }
 
     static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int, ParallelFor) {
@@ -220,7 +228,7 @@ struct Direct {
     int64_t unaligned(const Box& box) const {
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         const View& x = call.input;
-        if (!raw || packing.k != p.in_channels || box.size[0] * box.size[1] > 1 || x.channel % line || x.batch % line) return 0;
+        if (!raw || taps(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
         const T* first = static_cast<const T*>(x.data) + strides.pixel(box.begin[0], box.begin[1], box.begin[2]);
         return std::min<int64_t>(-(reinterpret_cast<intptr_t>(first) / int64_t(sizeof(T))) & (line - 1), box.size[2]);
     }
@@ -262,7 +270,7 @@ struct Direct {
         const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = packed + packing.offset(p, t.group, panel);
         T* y = at<T>(call.output, t.image, channel);
         const T* r = at<const T>(call.residual, t.image, channel);
-        const T least = p.activation == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity();
+        const T least = Epilogue<T>(p).least();
         const Micro<T> full = micro_at<T>(rows, most, all);
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;

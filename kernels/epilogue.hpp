@@ -3,6 +3,7 @@
 // amplified. NaN passes through: comparisons are written so that they are false for it.
 #pragma once
 #include <cmath>
+#include <limits>
 
 #include "abi.hpp"
 #include "simd.hpp"
@@ -39,6 +40,10 @@ template <class T>
 class Epilogue {
    public:
     explicit Epilogue(const Problem& p) : activation_(p.activation), slope_(T(p.activation_parameter)) {}
+
+    // Nothing but a lower limit: x < least ? least : x, a comparison that keeps NaN.
+    bool is_limit() const { return activation_ == Activation::none || activation_ == Activation::relu; }
+    T least() const { return activation_ == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity(); }
 
     FASTCONV_INLINE Vec<T> operator()(Vec<T> x) const {
         const Vec<T> zero{};

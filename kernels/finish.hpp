@@ -18,40 +18,49 @@ struct Finish {
     void operator()(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {
         const bool pixels_adjacent = output.space[2] == 1 && (!r || residual.space[2] == 1);
         const bool channels_adjacent = output.channel == 1 && (!r || residual.channel == 1);
-        if (pixels_adjacent) transposed(tile, width, channels, pixels, y, r);
+        if (pixels_adjacent && !r && epilogue.is_limit()) transposed<true>(tile, width, channels, pixels, y, r);
+        else if (pixels_adjacent) transposed<false>(tile, width, channels, pixels, y, r);
         else if (channels_adjacent) copied(tile, width, channels, pixels, y, r);
         else scattered(tile, width, channels, pixels, y, r);
     }
 
    private:
+    // Limit: no residual, and the activation is a lower limit; then no output needs a branch, and the last vector of pixels may
+    // overlap its neighbour: the same bits again.
+    template <bool Limit>
     FASTCONV_NOINLINE void transposed(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {
-        for (int64_t v = 0; v < channels; v += L) {
+        const int64_t step = output.channel, step_r = residual.channel;
+        const int64_t vectors = Limit && pixels >= L ? pixels : pixels / L * L;  // the pixels that whole vectors cover
+        const Vec<T> least = broadcast(epilogue.least());
+        for (int64_t v = 0; v < channels; v += L, tile += L, y += L * step, r = r ? r + L * step_r : nullptr) {
             const int64_t n = std::min<int64_t>(L, channels - v);
-            int64_t i = 0;
-            const auto put = [&](Vec<T> value, int64_t c) __attribute__((always_inline)) {
-                if (r) value += load(r + (v + c) * residual.channel + i);
-                store(y + (v + c) * output.channel + i, epilogue(value));
-            };
-            for (; i + L <= pixels; i += L) {
+            for (int64_t begin = 0; begin < vectors; begin += L) {
+                const int64_t i = std::min(begin, pixels - L);
                 Vec<T> row[L];
-                for (int l = 0; l < L; ++l) row[l] = load(tile + (i + l) * width + v);
+                for (int l = 0; l < L; ++l) row[l] = load(tile + (i + l) * width);
                 transpose<T>(row);
+                T* to = y + i;
+                const auto put = [&](int64_t c) __attribute__((always_inline)) {
+                    if constexpr (Limit) store(to, row[c] < least ? least : row[c]);
+                    else store(to, epilogue(r ? row[c] + load(r + c * step_r + i) : row[c]));
+                    to += step;
+                };
                 if (n == L) {  // a constant trip count: the rows stay in registers
 #pragma GCC unroll 16
-                    for (int c = 0; c < L; ++c) put(row[c], c);
+                    for (int c = 0; c < L; ++c) put(c);
                 } else {
-                    for (int64_t c = 0; c < n; ++c) put(row[c], c);
+                    for (int64_t c = 0; c < n; ++c) put(c);
                 }
             }
-            if (i < pixels) {
-                const int64_t m = pixels - i;
-                Vec<T> row[L] = {};
-                for (int64_t l = 0; l < m; ++l) row[l] = load(tile + (i + l) * width + v);
+            if (vectors < pixels) {
+                const int64_t i = vectors, m = pixels - i;
+                Vec<T> row[L];
+                for (int l = 0; l < L; ++l) row[l] = load(tile + std::min(i + l, pixels - 1) * width);
                 transpose<T>(row);
                 for (int64_t c = 0; c < n; ++c) {
                     Vec<T> value = row[c];
-                    if (r) value += load_first(r + (v + c) * residual.channel + i, m);
-                    store_first(y + (v + c) * output.channel + i, epilogue(value), m);
+                    if (r) value += load_first(r + c * step_r + i, m);
+                    store_first(y + c * step + i, epilogue(value), m);
                 }
             }
         }

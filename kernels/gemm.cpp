@@ -25,17 +25,24 @@ template <class T>
 constexpr int64_t pitch = (tile_rows + lanes<T> - 1) / lanes<T> * lanes<T>;  // of a panel: from k to k + 1, whole vectors
 constexpr int64_t tiles_at_once = 8;                          // whose panels are filled together: few streams of stores, and few TLB misses
 
+struct Ahead {  // weights to ask for meanwhile: where they begin, and how many bytes with each k
+    const char* from;
+    int64_t step;
+};
+
 // ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[k][i] * w[k][:]
 
 template <class T, int MR, int NV>
-FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile) {
+FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile,
+                             Ahead ahead) {
     constexpr int L = lanes<T>;
     Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sum[i][v] = load(init + i * init_stride + v * L);
-    for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>) {
+    for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>, ahead.from += ahead.step) {
+        __builtin_prefetch(ahead.from);
         Vec<T> weight[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) weight[v] = load(w + v * L);
@@ -53,7 +60,7 @@ FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* i
 }
 
 template <class T>
-using Micro = void (*)(const T*, int64_t, const T*, const T*, int64_t, T*);
+using Micro = void (*)(const T*, int64_t, const T*, const T*, int64_t, T*, Ahead);
 
 template <class T, int NV, size_t... I>
 constexpr Micro<T> micro_at(int rows, std::index_sequence<I...>) {
@@ -146,13 +153,17 @@ struct Gemm {
     // Boxes for all threads, unless they become so small that reading the weights would weigh.
     Limits limits(int threads) const {
         constexpr int64_t most = std::max(16 * tile_rows, 200), least = most / 2;
-        const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], threads);
-        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, last};
+        const int64_t rows = p.batch * p.groups * p.output[0] * p.output[1], width = p.output[2];
+        const int64_t share = rows < threads ? ceil_div(rows * width, threads) : ceil_div(rows, threads) * width;
+        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, last,
+                threads_per_image(p, threads)};
     }
 
-    // Nothing is padded, and either the channels of a pixel or the pixels of a row are side by side.
+    // Nothing is padded, and either the channels of a pixel or the pixels of a row are side by side. At the end of a row pixels
+    // come to the panels one by one, so that short rows are better copied, unless each is read but once.
     static bool readable(const Problem& p, const View& v) {
-        return v.data && !is_padded(p) && (v.channel == 1 || (v.space[2] == 1 && p.stride[2] == 1));
+        const bool rows = v.space[2] == 1 && p.stride[2] == 1 && (p.output[2] >= 3 * L || taps(p) == 1);
+        return v.data && !is_padded(p) && (v.channel == 1 || rows);
     }
 
     static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
@@ -213,12 +224,13 @@ struct Gemm {
         return runs;
     }
 
-    // Full tiles, and two of equal size at the end, so that none is much smaller than the others.
+    // As few tiles as possible, equal but for a pixel: small ones do not fill the pipes, and the larger ones come first so that
+    // the micro-kernel changes once.
     void list_tiles(int64_t pixels, Scratch& s) const {
         s.tile_count = ceil_div(pixels, tile_rows);
         int64_t first = 0;
         for (int64_t t = 0; t < s.tile_count; ++t) {
-            const int64_t left = pixels - first, rows = left > 2 * tile_rows ? tile_rows : left > tile_rows ? (left + 1) / 2 : left;
+            const int64_t rows = ceil_div(pixels - first, s.tile_count - t);
             s.tiles[t] = {first, rows, 0, 0};
             first += rows;
         }
@@ -328,14 +340,23 @@ struct Gemm {
             const T* w = packed + packing.offset(p, t.group, block) + k * width;
             const T* bias = packed + t.group * packing.padded + block * Packing::wide;
             T* sums = s.sums + (k_count < packing.k ? block - first : 0) * pixels * Packing::wide;
+            Ahead ahead = block + 1 < end ? following(t, block + 1, k, s) : following(t, first, (k + k_count) % packing.k, s);
             for (int64_t i = 0; i < s.tile_count; ++i) {
                 const Tile& tile = s.tiles[i];
                 T* out = sums + tile.first * width;
                 const Micro<T> kernel = width == L ? micro_at<T, 1>(int(tile.rows), all) : micro_at<T, 2>(int(tile.rows), all);
-                kernel(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out);
+                kernel(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
+                ahead.from += k_count * ahead.step;
             }
             if (k + k_count == packing.k) finish(t, block, s, sums, run_count);
         }
+    }
+
+    // The weights that are read next: each tile asks for its share of them.
+    Ahead following(const Tasks::Task& t, int64_t block, int64_t k, const Scratch& s) const {
+        const int64_t width = packing.width(block);
+        const T* w = static_cast<const T*>(call.packed) + packing.offset(p, t.group, block) + k * width;
+        return {reinterpret_cast<const char*>(w), ceil_div(width * int64_t(sizeof(T)), s.tile_count)};
     }
 
     void finish(const Tasks::Task& t, int64_t block, const Scratch& s, const T* sums, int64_t run_count) const {

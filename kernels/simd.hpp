@@ -166,32 +166,23 @@ FASTCONV_INLINE Vec<T> exchange(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
 #endif
 }
 
-// Every other lane of a and b, from the first or (Odd) the second one on.
+// Every other element of a and b, from the first or (Odd) the second one on, in the order that one instruction per 16 bytes
+// makes; the same for every pair, so that what is computed from them can be sorted in their place.
 template <class T, int Odd, size_t... L>
-FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
-#if defined(__clang__)
-    return __builtin_shufflevector(a, b, (2 * int(L) + Odd)...);
-#else
-    typename VectorOf<T>::mask index = {(2 * int(L) + Odd)...};
-    return __builtin_shuffle(a, b, index);
-#endif
-}
-
-// The even elements of a and b, in the order that one instruction per 16 bytes makes; the same for every pair, so that only what is
-// computed from them has to be sorted.
-template <class T, size_t... L>
-FASTCONV_INLINE Vec<T> evens_unsorted(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
+FASTCONV_INLINE Vec<T> every_other_unsorted(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
     constexpr int E = 16 / int(sizeof(T)), half = E / 2, n = lanes<T>;
 #if defined(__clang__)
-    return __builtin_shufflevector(a, b, (int(L) / E * E + (int(L) % E < half ? int(L) % E * 2 : n + (int(L) % E - half) * 2))...);
+    return __builtin_shufflevector(
+        a, b, (Odd + int(L) / E * E + (int(L) % E < half ? int(L) % E * 2 : n + (int(L) % E - half) * 2))...);
 #else
-    typename VectorOf<T>::mask index = {(int(L) / E * E + (int(L) % E < half ? int(L) % E * 2 : n + (int(L) % E - half) * 2))...};
+    typename VectorOf<T>::mask index = {
+        (Odd + int(L) / E * E + (int(L) % E < half ? int(L) % E * 2 : n + (int(L) % E - half) * 2))...};
     return __builtin_shuffle(a, b, index);
 #endif
 }
 
 template <class T, size_t... L>
-FASTCONV_INLINE Vec<T> sorted_evens(Vec<T> v, std::index_sequence<L...>) {
+FASTCONV_INLINE Vec<T> sorted(Vec<T> v, std::index_sequence<L...>) {
     constexpr int E = 16 / int(sizeof(T)), half = E / 2, n = lanes<T>;
 #if defined(__clang__)
     return __builtin_shufflevector(v, v, (2 * int(L) % n / E * E + 2 * int(L) % E / 2 + (2 * int(L) < n ? 0 : half))...);
@@ -201,16 +192,38 @@ FASTCONV_INLINE Vec<T> sorted_evens(Vec<T> v, std::index_sequence<L...>) {
 #endif
 }
 
+template <class T, int Odd>
+FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
+    constexpr auto all = std::make_index_sequence<size_t(lanes<T>)>{};
+    return sorted<T>(every_other_unsorted<T, Odd>(a, b, all), all);
+}
+
+// Lane i of vector v was element i + lanes v of a row, and is element v + N i: N = 1, 2, 4 vectors.
+template <class T, int N>
+FASTCONV_INLINE void split(Vec<T> (&value)[N]) {
+    if constexpr (N > 1) {
+        Vec<T> even[N / 2], odd[N / 2];
+#pragma GCC unroll 4
+        for (int v = 0; v < N / 2; ++v) {
+            even[v] = every_other<T, 0>(value[2 * v], value[2 * v + 1]);
+            odd[v] = every_other<T, 1>(value[2 * v], value[2 * v + 1]);
+        }
+        split<T, N / 2>(even);
+        split<T, N / 2>(odd);
+#pragma GCC unroll 4
+        for (int v = 0; v < N / 2; ++v) value[2 * v] = even[v], value[2 * v + 1] = odd[v];
+    }
+}
+
 // to[i] = from[2 i] for n elements; what lies between them is read, nothing before the first or behind the last.
 template <class T>
 FASTCONV_INLINE void copy_even(T* to, const T* from, int64_t n) {
     constexpr int L = lanes<T>;
-    constexpr auto all = std::make_index_sequence<size_t(L)>{};
     int64_t i = 0;
-    for (; i + L < n; i += L) store(to + i, every_other<T, 0>(load(from + 2 * i), load(from + 2 * i + L), all));
+    for (; i + L < n; i += L) store(to + i, every_other<T, 0>(load(from + 2 * i), load(from + 2 * i + L)));
     if (n > L) {  // the last vector overlaps its neighbour
         const T* last = from + 2 * (n - L) - 1;
-        store(to + n - L, every_other<T, 1>(load(last), load(last + L), all));
+        store(to + n - L, every_other<T, 1>(load(last), load(last + L)));
         return;
     }
     for (; i < n; ++i) to[i] = from[2 * i];

@@ -20,42 +20,41 @@ struct Strand {
 // body(padded coordinate relative to the box, index in the slab) along axis a.
 template <class Body>
 FASTCONV_INLINE void for_coordinates(const Problem& p, const Blocking& blocking, const Box& box, int a, Body body) {
-    if (!blocking.compact[a]) {
-        const int64_t span = extent(p, a, box.size[a]);
-        for (int64_t i = 0; i < span; ++i) body(i, i);
-        return;
-    }
-    for (int64_t t = 0; t < p.kernel[a]; ++t)
-        for (int64_t o = 0; o < box.size[a]; ++o) body(t * p.dilation[a] + o * p.stride[a], t * blocking.box[a] + o);
+    const bool compact = blocking.compact[a];
+    const int64_t taps = compact ? p.kernel[a] : 1, step = compact ? p.stride[a] : 1;
+    const int64_t count = compact ? box.size[a] : extent(p, a, box.size[a]);
+    for (int64_t t = 0; t < taps; ++t)
+        for (int64_t i = 0; i < count; ++i) body(t * p.dilation[a] + i * step, t * blocking.box[a] + i);
 }
 
-// write(strand, row, out) for every row of the box, one of `planes` channels after another: `row` is its first input, or null for a
-// row of zeros, `out` where its strand begins. Strands are the row itself, or its phases, or (compact) one per tap.
-template <class T, class Write>
-FASTCONV_INLINE void for_rows(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab,
-                              int64_t planes, Write write) {
-    const Strides& s = blocking.slab;
-    int64_t first[max_axes];
-    for (int a = 0; a < max_axes; ++a) first[a] = box.begin[a] * p.stride[a] - p.pad_lo[a];
+// body(strand, where it begins in a row of the slab): the row itself, or its phases, or (compact) one per tap.
+template <class Body>
+FASTCONV_INLINE void for_strands(const Problem& p, const Blocking& blocking, const Box& box, Body body) {
     const bool compact = blocking.compact[2];
-    const int64_t strands = compact ? p.kernel[2] : s.phase ? p.stride[2] : 1, span = extent(p, 2, box.size[2]);
-    for (int64_t f = 0; f < strands; ++f) {
-        const Strand strand = compact ? Strand(p, first[2] + f * p.dilation[2], p.stride[2], box.size[2])
-                                      : Strand(p, first[2] + f, strands, ceil_div(span - f, strands));
-        for (int64_t c = 0; c < planes; ++c) {
-            const T* plane = image + c * view.channel;
-            T* begin = slab + c * s.channel + f * (compact ? s.tap_step[2] : s.phase);
-            for_coordinates(p, blocking, box, 0, [&](int64_t d, int64_t at_d) {
-                const int64_t from_d = source(p, 0, first[0] + d);
-                for_coordinates(p, blocking, box, 1, [&](int64_t h, int64_t at_h) {
-                    const int64_t from_h = source(p, 1, first[1] + h);
-                    const bool zeros = from_d < 0 || from_h < 0;
-                    write(strand, zeros ? nullptr : plane + from_d * view.space[0] + from_h * view.space[1],
-                          begin + at_d * blocking.step[0] + at_h * blocking.step[1]);
-                });
-            });
-        }
+    const int64_t phases = blocking.slab.phase ? p.stride[2] : 1, count = compact ? p.kernel[2] : phases;
+    const int64_t first = box.begin[2] * p.stride[2] - p.pad_lo[2], span = extent(p, 2, box.size[2]);
+    for (int64_t f = 0; f < count; ++f) {
+        if (compact) body(Strand(p, first + f * p.dilation[2], p.stride[2], box.size[2]), f * blocking.slab.tap_step[2]);
+        else body(Strand(p, first + f, phases, ceil_div(span - f, phases)), f * blocking.slab.phase);
     }
+}
+
+// write(row, out) for every row of the box in the order of the slab, one of `planes` channels after another: `row` is its first
+// input, or null for a row of zeros, `out` where it begins.
+template <class T, class Write>
+FASTCONV_INLINE void for_rows(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view,
+                              T* slab, int64_t planes, Write write) {
+    const int64_t first_d = box.begin[0] * p.stride[0] - p.pad_lo[0], first_h = box.begin[1] * p.stride[1] - p.pad_lo[1];
+    const int64_t row_d = view.space[0], row_h = view.space[1], out_d = blocking.step[0], out_h = blocking.step[1];
+    for (int64_t c = 0; c < planes; ++c, image += view.channel, slab += blocking.slab.channel)
+        for_coordinates(p, blocking, box, 0, [&](int64_t d, int64_t at_d) __attribute__((always_inline)) {
+            const int64_t from_d = source(p, 0, first_d + d);
+            for_coordinates(p, blocking, box, 1, [&](int64_t h, int64_t at_h) __attribute__((always_inline)) {
+                const int64_t from_h = source(p, 1, first_h + h);
+                const bool zeros = from_d < 0 || from_h < 0;
+                write(zeros ? nullptr : image + from_d * row_d + from_h * row_h, slab + at_d * out_d + at_h * out_h);
+            });
+        });
 }
 
 // ---- rows per channel
@@ -76,11 +75,87 @@ FASTCONV_INLINE void fill_row(const Problem& p, const Strand& s, const T* row, i
     copy_strided(out + s.inside, row + (s.first + s.inside * s.step) * stride, stride * s.step, s.end - s.inside);
 }
 
+// Rows whose inputs are side by side: all strands in one pass, a vector of each at a time. The inputs of a strand are S apart;
+// there are S strands, or (not All) one. The last vector overlaps its neighbour, or in short strands reaches into what follows.
+template <class T, int S, bool All>
+struct RowsAtOnce {
+    static constexpr int64_t L = lanes<T>, strands = All ? S : 1;
+    typedef typename VectorOf<T>::mask Mask;
+    int64_t first, span;   // of the row, in the input
+    int64_t begin, end;    // relative to `first`: what lies in the input
+    int64_t count, apart;  // of a strand; from one to the next
+    Mask low[S], high[S];  // what to load for the first and the last vectors
+
+    RowsAtOnce(const Problem& p, const Blocking& blocking, const Box& box)
+        : first(box.begin[2] * p.stride[2] - p.pad_lo[2]), span(extent(p, 2, box.size[2])),
+          begin(std::min(std::max<int64_t>(0, -first), span)), end(std::max(begin, std::min(span, p.input[2] - first))),
+          count(ceil_div(span, S)), apart(blocking.slab.phase) {
+        inside(0, low);
+        inside(count - L, high);
+    }
+    FASTCONV_INLINE void inside(int64_t i, Mask (&mask)[S]) const {
+        for (int64_t v = 0; v < S; ++v) mask[v] = lanes_between<T>(begin - i * S - v * L, end - i * S - v * L);
+    }
+
+    FASTCONV_INLINE void fill(const T* row, T* out) const {
+        put(row, out, 0, low);
+        int64_t i = L;
+        for (; i + L < count && i * S < begin; i += L) put_masked(row, out, i);
+        for (; i + L < count && (i + L) * S <= end; i += L) put(row, out, i, nullptr);
+        for (; i + L < count; i += L) put_masked(row, out, i);
+        if (count > L) put(row, out, count - L, high);
+    }
+    FASTCONV_NOINLINE void put_masked(const T* row, T* out, int64_t i) const {
+        Mask mask[S];
+        inside(i, mask);
+        put(row, out, i, mask);
+    }
+    FASTCONV_INLINE void put(const T* row, T* out, int64_t i, const Mask* mask) const {
+        const T* from = row + first + i * S;
+        Vec<T> value[S];
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < S; ++v) value[v] = mask ? load_masked(from + v * L, mask[v]) : load(from + v * L);
+        split<T, S>(value);
+#pragma GCC unroll 4
+        for (int64_t v = 0; v < strands; ++v) store(out + v * apart + i, value[v]);
+    }
+
+    FASTCONV_NOINLINE void mirror(const Problem& p, const T* row, T* out) const {
+        const auto put = [&](int64_t i) {
+            if (i % S < strands) out[i % S * apart + i / S] = row[source(p, 2, first + i)];
+        };
+        for (int64_t i = 0; i < begin; ++i) put(i);
+        for (int64_t i = end; i < span; ++i) put(i);
+    }
+};
+
+template <class T, int S, bool All>
+FASTCONV_NOINLINE void fill_rows_at_once(const Problem& p, const Blocking& blocking, const Box& box, const T* image,
+                                         const View& view, T* slab) {
+    const RowsAtOnce<T, S, All> rows(p, blocking, box);
+    const bool zeros = p.padding_mode == PaddingMode::zeros;
+    for_rows(p, blocking, box, image, view, slab, p.in_channels, [&](const T* row, T* out) __attribute__((always_inline)) {
+        if (!row) return clear(out, (rows.strands - 1) * rows.apart + rows.count);
+        rows.fill(row, out);
+        if (!zeros) rows.mirror(p, row, out);
+    });
+}
+
 template <class T>
 void fill_rows(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
-    for_rows(p, blocking, box, image, view, slab, p.in_channels, [&](const Strand& strand, const T* row, T* out) {
-        if (row) fill_row(p, strand, row, view.space[2], out);
-        else clear(out, strand.count);
+    const bool phases = blocking.slab.phase, compact = blocking.compact[2];
+    const int64_t step = phases || compact ? p.stride[2] : 1;
+    if (view.space[2] == 1 && (!compact || p.kernel[2] == 1)) {
+        if (step == 1) return fill_rows_at_once<T, 1, true>(p, blocking, box, image, view, slab);
+        if (step == 2 && phases) return fill_rows_at_once<T, 2, true>(p, blocking, box, image, view, slab);
+        if (step == 2) return fill_rows_at_once<T, 2, false>(p, blocking, box, image, view, slab);
+        if (step == 4 && phases) return fill_rows_at_once<T, 4, true>(p, blocking, box, image, view, slab);
+    }
+    for_strands(p, blocking, box, [&](const Strand& strand, int64_t at) {
+        for_rows(p, blocking, box, image, view, slab + at, p.in_channels, [&](const T* row, T* out) {
+            if (row) fill_row(p, strand, row, view.space[2], out);
+            else clear(out, strand.count);
+        });
     });
 }
 
@@ -116,7 +191,7 @@ FASTCONV_INLINE void fill_channels(const T* from, int64_t channel, int64_t strid
 template <class T>
 void fill_channels_inner(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
     const int64_t step = blocking.step[2], channels = p.in_channels;
-    for_rows(p, blocking, box, image, view, slab, 1, [&](const Strand& s, const T* row, T* out) {
+    const auto fill = [&](const Strand& s, const T* row, T* out) {
         const bool zeros = !row || p.padding_mode == PaddingMode::zeros;
         const auto outside = [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
@@ -129,6 +204,9 @@ void fill_channels_inner(const Problem& p, const Blocking& blocking, const Box& 
         fill_channels(row + (s.first + s.inside * s.step) * view.space[2], view.channel, s.step * view.space[2], channels,
                       s.end - s.inside, out + s.inside * step, step);
         outside(s.end, s.count);
+    };
+    for_strands(p, blocking, box, [&](const Strand& strand, int64_t at) {
+        for_rows(p, blocking, box, image, view, slab + at, 1, [&](const T* row, T* out) { fill(strand, row, out); });
     });
 }
 

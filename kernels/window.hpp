@@ -129,7 +129,14 @@ struct Limits {
     int64_t granule;     // cut rows at multiples of this
     bool split_phases;   // slab: rows per channel, each phase of a stride along w on its own (else: as they are)
     bool channels_inner; // slab: all channels of a coordinate side by side, coordinates along w next
+    int64_t sharing;     // threads that share the boxes of an image and group: if there are several, a multiple of these
 };
+
+// Where images and groups are many or divide evenly among the threads, their boxes need not.
+inline int64_t threads_per_image(const Problem& p, int threads) {
+    const int64_t images = p.batch * p.groups;
+    return images % threads == 0 || images >= 4 * threads ? 1 : threads;
+}
 
 // How a problem is cut: the same for every image and group.
 struct Blocking {
@@ -147,10 +154,10 @@ struct Blocking {
             box[2] = round_up(ceil_div(box[2], 2), limits.granule);
         box[1] = grow(p.output[1], [&](int64_t h) { return fits(p, limits, itemsize, 1, h); });
         box[0] = box[1] < p.output[1] ? 1 : grow(p.output[0], [&](int64_t d) { return fits(p, limits, itemsize, d, box[1]); });
-        for (int a = 0; a < max_axes; ++a) {
-            count[a] = ceil_div(p.output[a], box[a]);
-            box[a] = ceil_div(p.output[a], count[a]);
-        }
+        for (int a = 0; a < max_axes; ++a) count[a] = ceil_div(p.output[a], box[a]);
+        const int64_t even = round_up(count[1], limits.sharing);
+        if (count[1] > 1 && boxes() == count[1] && even <= std::min(2 * count[1], p.output[1])) count[1] = even;
+        for (int a = 0; a < max_axes; ++a) box[a] = ceil_div(p.output[a], count[a]);
         if (count[2] > 1) {
             box[2] = round_up(box[2], limits.granule);
             count[2] = ceil_div(p.output[2], box[2]);
@@ -198,7 +205,7 @@ struct Blocking {
             slab.channel = 1;
             return size + line;
         }
-        slab.channel = apart(size, itemsize);
+        slab.channel = apart(round_up(size, line), itemsize);
         return p.in_channels * slab.channel + line;  // vectors may read past the last row
     }
     // A distance that does not put neighbours into the same few sets of L1.
@@ -210,11 +217,13 @@ struct Blocking {
 struct Box {
     int64_t begin[max_axes], size[max_axes];
 
+    // Rows are spread evenly, so that threads get as many; pieces of a row begin at multiples of the granule.
     Box(const Problem& p, const Blocking& blocking, int64_t index) {
         for (int a = max_axes - 1; a >= 0; --a) {
-            begin[a] = index % blocking.count[a] * blocking.box[a];
-            size[a] = std::min(blocking.box[a], p.output[a] - begin[a]);
-            index /= blocking.count[a];
+            const int64_t count = blocking.count[a], i = index % count, n = p.output[a];
+            begin[a] = a == 2 ? i * blocking.box[a] : n * i / count;
+            size[a] = (a == 2 ? std::min(begin[a] + blocking.box[a], n) : n * (i + 1) / count) - begin[a];
+            index /= count;
         }
     }
     int64_t pixels() const { return size[0] * size[1] * size[2]; }

@@ -146,10 +146,10 @@ class NativeBackend:
 
 
 def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors of output channels times pixels; inputs go to panels at the price of two more vectors of channels, and sums are
-    read, written and transposed."""
+    """Vectors of output channels times pixels, a last odd one at 4/3; inputs go to panels at the price of 1.4 more vectors of
+    channels, and sums are read, written and transposed."""
     pixels, vectors = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes)
-    return p.groups * pixels * ((max(vectors, 1.4) + 2) * p.taps + 20 * vectors) + _slab_cycles(p)
+    return p.groups * pixels * ((vectors + vectors % 2 / 3 + 1.4) * p.taps + 15 * vectors) + _slab_cycles(p, 3 * lanes)
 
 
 _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # direct: beside one multiply-add, by output channels of a group
@@ -157,22 +157,27 @@ _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # direct: beside one multiply-add, b
 
 def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
-    inputs of 16 pixels are more than L1 holds. Inputs and outputs whose channels are side by side move one by one."""
+    inputs of 16 pixels take much of L1, the more the fewer products share an input. Inputs and outputs whose channels are
+    side by side move one by one."""
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     if p.taps * p.groups == p.in_channels and set(p.stride) == {1}:
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
-    loads = 1 + _LOADS.get(channels, 0.09) + (0.25 if inputs > 4096 else 0)
+    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.taps if inputs > 1500 else 0)
     moved = p.in_channels * math.prod(p.input_size) + p.out_channels * math.prod(p.output_size) if p.channels_last else 0
-    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 9) + _slab_cycles(p) + 6 * moved
+    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 7) + _slab_cycles(p) + 6 * moved
 
 
-def _slab_cycles(p: ConvProblem) -> float:
-    """The copy with the padding written out, and each phase of a stride on its own: row by row."""
-    if p.stride[-1] == 1 and not any(map(any, p.padding)):
+def _slab_cycles(p: ConvProblem, shortest: int = 0) -> float:
+    """The copy with the padding written out, row by row: in one pass, or each phase of an unusual stride on its own. Other rows
+    are copied if they are shorter than `shortest`."""
+    short = p.output_size[-1] < shortest and math.prod(p.kernel_size) > 1
+    if p.stride[-1] == 1 and not short and not any(map(any, p.padding)):
         return 0
-    phases = min(p.stride[-1], p.kernel_size[-1])
-    return p.in_channels * math.prod(p.input_size[:-1]) * (60 * phases + p.input_size[-1])
+    read = [n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True)]
+    phases, width = min(p.stride[-1], p.kernel_size[-1]), p.input_size[-1]
+    row = 50 + width if p.stride[-1] in (1, 2, 4) else 60 * phases + 3 * width
+    return p.in_channels * math.prod(read[:-1]) * row
 
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
