@@ -10,6 +10,7 @@
 // Bottleneck: FMA for K >= 3 while the maps stay in cache, then memory.
 #include "depthwise_last.hpp"
 #include "driver.hpp"
+#include "pack.hpp"
 #include "slab.hpp"
 
 namespace fastconv {
@@ -19,28 +20,28 @@ namespace {
 template <class T>
 using Mask = typename VectorOf<T>::mask;
 
-// ---- packed weights: bias [oc], [oc][kw][kh], and for channels that lie side by side [kh][kw][oc]
+// ---- packed weights: bias [oc], [oc][kw][kh], and for channels that lie side by side [kh][kw][padded oc]
 
 template <class T>
 struct DepthwisePacking {
-    int64_t channels, taps_;
+    int64_t channels, padded, taps_;
 
-    explicit DepthwisePacking(const Problem& p) : channels(p.groups * p.out_channels), taps_(taps(p)) {}
-    int64_t rows() const { return channels; }
-    int64_t pixels() const { return channels * (1 + taps_); }
-    size_t bytes(const Problem&) const { return size_t(channels * (1 + 2 * taps_)) * sizeof(T); }
+    explicit DepthwisePacking(const Problem& p) : channels(p.groups * p.out_channels), padded(round_up(channels, lanes<T>)), taps_(taps(p)) {}
+    int64_t rows() const { return padded; }
+    int64_t pixels() const { return padded * (1 + taps_); }
+    size_t bytes(const Problem&) const { return size_t(padded * (1 + 2 * taps_)) * sizeof(T); }
 };
 
 template <class T>
 void pack(const Problem& p, const void* weight, const void* bias, void* packed) {
     const DepthwisePacking<T> packing(p);
     const T *from = static_cast<const T*>(weight), *b = static_cast<const T*>(bias);
-    T *to = static_cast<T*>(packed), *rows = to + packing.rows(), *pixels = to + packing.pixels();
+    T *to = static_cast<T*>(packed), *rows = to + packing.rows();
+    pack_block(from, packing.taps_, packing.taps_, packing.taps_, packing.channels, packing.padded, to + packing.pixels());
     for (int64_t c = 0; c < packing.channels; ++c, from += packing.taps_) {
         *to++ = b ? b[c] : T(0);
         for (int64_t kw = 0; kw < p.kernel[2]; ++kw)
             for (int64_t kh = 0; kh < p.kernel[1]; ++kh) *rows++ = from[kh * p.kernel[2] + kw];
-        for (int64_t k = 0; k < packing.taps_; ++k) pixels[k * packing.channels + c] = from[k];
     }
 }
 
@@ -377,7 +378,8 @@ template <class T>
 void run(const Problem& p, const Call& call) {
     if (DepthwiseLast<T>::applies(p, call)) {
         const T* packed = static_cast<const T*>(call.packed);
-        DepthwiseLast<T> job(p, call, packed, packed + DepthwisePacking<T>(p).pixels(), call.threads);
+        const DepthwisePacking<T> packing(p);
+        DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
         return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
     }
     Depthwise<T> job(p, call, call.threads);

@@ -26,7 +26,7 @@ struct ChannelVectors {  // one or two, of an output row
     const PixelRow<T>* row;   // of each kh
     const int64_t* column;    // [output column][kw]: from the row's begin, or -1: zeros
     const T *zeros, *weight, *bias;
-    int64_t kh, kw, weight_step;  // from tap to tap: the number of channels
+    int64_t channels, kh, kw, weight_step;  // weight_step: from tap to tap
     T* output;
     const T* residual;
     int64_t output_step, residual_step;
@@ -91,7 +91,7 @@ FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t c
 template <class T, int R, int K, bool Edge>
 void all_channels(const ChannelVectors<T>& in, int64_t w) {
     constexpr int64_t L = lanes<T>;
-    const int64_t channels = in.weight_step, pairs = channels / (2 * L) * (2 * L), whole = channels / L * L;
+    const int64_t channels = in.channels, pairs = channels / (2 * L) * (2 * L), whole = channels / L * L;
     columns<T, R, 2, K, Edge, false>(in, w, 0, pairs, L);
     columns<T, R, 1, K, Edge, false>(in, w, pairs, whole, L);
     columns<T, R, 1, K, Edge, true>(in, w, whole, channels, channels - whole);
@@ -105,16 +105,16 @@ struct DepthwiseLast {
     static constexpr int64_t most = 6;
     Problem p;
     Call call;
-    const T *bias, *weight;  // [kh][kw][channel]
-    int64_t inside, outside, groups, rows, parts;  // inside .. outside: columns whose taps are all inside the image, in so many groups
+    const T *bias, *weight;  // [kh][kw][weight_step]
+    int64_t weight_step, inside, outside, groups, rows, parts;  // inside .. outside: columns whose taps are all inside the image, in so many groups
 
     static bool applies(const Problem& p, const Call& c) {
         return p.out_channels == 1 && p.in_channels == 1 && c.input.channel == 1 && c.output.channel == 1 &&
                (!c.residual.data || c.residual.channel == 1) && p.groups >= L;
     }
 
-    DepthwiseLast(const Problem& problem, const Call& c, const T* bias_, const T* weight_, int threads)
-        : p(problem), call(c), bias(bias_), weight(weight_), rows(p.batch * p.output[0] * p.output[1]) {
+    DepthwiseLast(const Problem& problem, const Call& c, const T* bias_, const T* weight_, int64_t weight_step_, int threads)
+        : p(problem), call(c), bias(bias_), weight(weight_), weight_step(weight_step_), rows(p.batch * p.output[0] * p.output[1]) {
         constexpr double worth_a_thread = 5e4;  // multiply-adds
         inside = std::min(p.output[2], ceil_div(std::max<int64_t>(p.pad_lo[2], 0), p.stride[2]));
         const int64_t room = p.input[2] - 1 - (p.kernel[2] - 1) * p.dilation[2] + p.pad_lo[2];
@@ -181,7 +181,7 @@ struct DepthwiseLast {
         const int64_t h = row % p.output[1], d = row / p.output[1] % p.output[0], image = row / p.output[1] / p.output[0];
         const auto place = [&](const View& v) { return v.data ? at<T>(v, image, 0) + d * v.space[0] + h * v.space[1] : nullptr; };
         constexpr auto sizes = std::make_index_sequence<size_t(most)>{};
-        const ChannelVectors<T> in{s.row, s.column, s.zeros, weight, bias, p.kernel[1], p.kernel[2], p.groups,
+        const ChannelVectors<T> in{s.row, s.column, s.zeros, weight, bias, p.groups, p.kernel[1], p.kernel[2], weight_step,
                              place(call.output), place(call.residual), call.output.space[2], call.residual.space[2], &epilogue};
         for (int64_t i = first; i < last; ++i) {
             const int64_t group = i - inside, width = outside - inside;
