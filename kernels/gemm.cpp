@@ -19,6 +19,7 @@ namespace FASTCONV_ISA {
 namespace {
 
 constexpr int64_t k_block = (16 << 10) / (2 * vector_bytes);  // k of one block: 16 KB of weights
+constexpr int64_t far_bytes = 2 << 20;                        // more weights than stay in L2
 constexpr int64_t blocks_at_once = 16;                        // blocks of output channels whose sums are kept from one k block to the next
 
 template <class T>
@@ -32,7 +33,8 @@ struct Ahead {  // weights to ask for meanwhile: where they begin, and how many 
 
 // ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[k][i] * w[k][:]
 
-template <class T, int MR, int NV>
+// Fetch: ask for the weights ahead; it costs a little where they are near.
+template <class T, int MR, int NV, bool Fetch>
 FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile,
                              Ahead ahead) {
     constexpr int L = lanes<T>;
@@ -41,8 +43,8 @@ FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* i
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sum[i][v] = load(init + i * init_stride + v * L);
-    for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>, ahead.from += ahead.step) {
-        __builtin_prefetch(ahead.from);
+    for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>) {
+        if constexpr (Fetch) __builtin_prefetch(ahead.from), ahead.from += ahead.step;
         Vec<T> weight[NV];
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) weight[v] = load(w + v * L);
@@ -62,10 +64,17 @@ FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* i
 template <class T>
 using Micro = void (*)(const T*, int64_t, const T*, const T*, int64_t, T*, Ahead);
 
-template <class T, int NV, size_t... I>
-constexpr Micro<T> micro_at(int rows, std::index_sequence<I...>) {
-    constexpr Micro<T> table[] = {micro<T, int(I) + 1, NV>...};
+template <class T, int NV, bool Fetch, size_t... I>
+constexpr Micro<T> with_rows(int64_t rows, std::index_sequence<I...>) {
+    constexpr Micro<T> table[] = {micro<T, int(I) + 1, NV, Fetch>...};
     return table[rows - 1];
+}
+
+template <class T>
+Micro<T> micro_for(int64_t rows, int64_t width, bool fetch) {
+    constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
+    if (width == lanes<T>) return fetch ? with_rows<T, 1, true>(rows, all) : with_rows<T, 1, false>(rows, all);
+    return fetch ? with_rows<T, 2, true>(rows, all) : with_rows<T, 2, false>(rows, all);
 }
 
 // ---- packed weights: bias [group][padded oc], then weights [group][block][k][width of the block]
@@ -332,9 +341,9 @@ struct Gemm {
 
     void multiply(const Tasks::Task& t, int64_t first, int64_t end, int64_t k, int64_t k_count, int64_t pixels, int64_t run_count,
                   const Scratch& s) const {
-        constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
         const T* packed = static_cast<const T*>(call.packed);
         const int64_t step = panel();
+        const bool far = packing.k * packing.padded * int64_t(sizeof(T)) >= far_bytes;
         for (int64_t block = first; block < end; ++block) {
             const int64_t width = packing.width(block);
             const T* w = packed + packing.offset(p, t.group, block) + k * width;
@@ -344,8 +353,7 @@ struct Gemm {
             for (int64_t i = 0; i < s.tile_count; ++i) {
                 const Tile& tile = s.tiles[i];
                 T* out = sums + tile.first * width;
-                const Micro<T> kernel = width == L ? micro_at<T, 1>(int(tile.rows), all) : micro_at<T, 2>(int(tile.rows), all);
-                kernel(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
+                micro_for<T>(tile.rows, width, far)(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
                 ahead.from += k_count * ahead.step;
             }
             if (k + k_count == packing.k) finish(t, block, s, sums, run_count);
