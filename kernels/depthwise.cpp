@@ -51,7 +51,10 @@ template <class T>
 struct Reading {  // one output channel of one plane
     const T* const* row;  // of each padded input row that is read
     const int64_t* shift;  // of each kw, from the place of output column 0
-    const Mask<T>*mask, *more;  // [vector of columns][kw]: lanes inside the row, for stride 2 along w also of the second vector
+    const Mask<T>*mask, *more;  // [vector of columns at an edge][kw]: lanes inside the row, and with stride 2 along w of the second
+                                // vector; null if they were too many to list
+    int64_t masks, left_masks;  // how many there are, and at the left edge
+    int64_t last, first_inside, last_inside;  // vectors of columns: from first_inside to last_inside no lane of any kw is outside the row
     int64_t kh, kw, stride, step, dilation, width, columns,  // step: along w, 1 or 2
          output_row, output_step, residual_row, residual_step;
     bool crowded;  // rows share sets of L1: fewer of them at a time
@@ -87,9 +90,10 @@ FASTCONV_NOINLINE void finish(const Reading<T>& in, int64_t h, int64_t w, int64_
     }
 }
 
-// Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; W: kw where it is known, or 0; S, X: stride along h, w.
+// Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; W: kw where it is known, or 0; S, X: stride along h, w; edge: how
+// many masks are listed up to that vector.
 template <class T, int K, int W, int R, int S, int X, bool Edge>
-FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first) {
+FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t edge = 0) {
     constexpr int L = lanes<T>;
     [[maybe_unused]] constexpr auto all = std::make_index_sequence<size_t(L)>{};
     const T* const* row = in.row + h * in.stride;
@@ -99,11 +103,13 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
         Vec<T> sum[R];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
+        edge -= kw_count;
         const auto column = [&](int64_t kw) __attribute__((always_inline)) {
             const T* weight = in.weight + kw * (K ? K : in.kh);
             const int64_t at = w * X + in.shift[kw];
-            const Mask<T> mask = Edge ? in.mask[w / L * kw_count + kw] : Mask<T>{};
-            const Mask<T> more = Edge && X == 2 ? in.more[w / L * kw_count + kw] : Mask<T>{};
+            const Mask<T> mask = !Edge ? Mask<T>{} : in.mask ? in.mask[edge + kw] : lanes_between<T>(-at, in.width - at);
+            const Mask<T> more =
+                !Edge || X == 1 ? Mask<T>{} : in.mask ? in.more[edge + kw] : lanes_between<T>(-at - L, in.width - at - L);
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
                 const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
                 if constexpr (X == 1) return x;
@@ -158,13 +164,9 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
 template <class T, int K, int W, int R, int S, int X>
 void band(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
-    const int64_t last = (in.columns - 1) / L * L;  // inside: no lane of any kw is beyond the row
-    const int64_t first_inside = in.shift[0] < 0 ? round_up(ceil_div(-in.shift[0], X), L) : 0;
-    const int64_t room = in.width - X * L - in.shift[in.kw - 1], last_inside = std::min(last, room < 0 ? -L : room / X / L * L);
-    if (first_inside > last_inside) return tiles<T, K, W, R, S, X, true>(in, h, last, 0);
-    if (last_inside < last) tiles<T, K, W, R, S, X, true>(in, h, last, last_inside + L);
-    tiles<T, K, W, R, S, X, false>(in, h, last_inside, first_inside);
-    if (first_inside > 0) tiles<T, K, W, R, S, X, true>(in, h, first_inside - L, 0);
+    if (in.last_inside < in.last) tiles<T, K, W, R, S, X, true>(in, h, in.last, in.last_inside + L, in.masks);
+    if (in.first_inside <= in.last_inside) tiles<T, K, W, R, S, X, false>(in, h, in.last_inside, in.first_inside);
+    if (in.first_inside > 0) tiles<T, K, W, R, S, X, true>(in, h, in.first_inside - L, 0, in.left_masks);
 }
 
 // Bands of 8, 7, 4, 2 and 1 rows, as few as possible.
@@ -213,6 +215,7 @@ struct Depthwise {
     Call call;
     bool raw;  // rows are read where they lie
     int64_t planes, bands, parts, band_rows, band_inputs, phase, pitch;
+    int64_t last, first_inside, last_inside;  // of the vectors of columns, see Reading
 
     Depthwise(const Problem& problem, const Call& c, int threads) : p(problem), call(c) {
         constexpr double worth_a_thread = 5e4;  // multiply-adds
@@ -228,7 +231,27 @@ struct Depthwise {
         const int64_t span = extent(p, 2, p.output[2]);
         phase = p.stride[2] > 1 ? round_up(ceil_div(span, p.stride[2]), line) + line : 0;  // vectors may read past its end
         pitch = phase ? phase * p.stride[2] : round_up(span, line) + line;
+        find_inside();
     }
+
+    void find_inside() {
+        constexpr int64_t L = lanes<T>;
+        const int64_t room = width() - step() * L - shift(p.kernel[2] - 1);
+        last = (p.output[2] - 1) / L * L;
+        first_inside = shift(0) < 0 ? round_up(ceil_div(-shift(0), step()), L) : 0;
+        last_inside = std::min(last, room < 0 ? -L : room / step() / L * L);
+        if (first_inside > last_inside) first_inside = last + L, last_inside = last;  // none: all are at the left edge
+    }
+
+    int64_t step() const { return raw ? p.stride[2] : 1; }
+    int64_t width() const { return raw ? p.input[2] : pitch; }
+    int64_t shift(int64_t kw) const {  // from the place of output column 0
+        const int64_t at = kw * p.dilation[2];
+        return raw ? at - p.pad_lo[2] : phase ? at % p.stride[2] * phase + at / p.stride[2] : at;
+    }
+    int64_t edges() const { return (first_inside + last - last_inside) / lanes<T>; }
+    int64_t masks() const { return edges() * p.kernel[2] <= 4096 ? edges() * p.kernel[2] : 0; }
+    int64_t most_masks() const { return std::min<int64_t>(4096, ceil_div(p.output[2], lanes<T>) * p.kernel[2]); }  // whatever the arrays
 
     struct Scratch {
         const T** row;
@@ -241,8 +264,8 @@ struct Depthwise {
             row = arena.take<const T*>(job.band_inputs);
             from = arena.take<int64_t>(job.band_inputs);
             shift = arena.take<int64_t>(job.p.kernel[2]);
-            mask = arena.take<Mask<T>>(job.vectors() * job.p.kernel[2]);
-            more = arena.take<Mask<T>>(job.vectors() * job.p.kernel[2]);
+            mask = arena.take<Mask<T>>(job.most_masks());
+            more = arena.take<Mask<T>>(job.most_masks());
             zeros = raw ? arena.take<T>(job.p.input[2] + line) : nullptr;
             slab = raw ? nullptr : arena.take<T>(job.band_inputs * job.pitch);
             bytes = arena.used();
@@ -292,27 +315,22 @@ struct Depthwise {
         }
     };
 
-    int64_t vectors() const { return ceil_div(p.output[2], lanes<T>); }  // of columns
-    int64_t step() const { return raw ? p.stride[2] : 1; }
-    int64_t width() const { return raw ? p.input[2] : pitch; }
-
     // What is known of the columns.
     void list_columns(const Scratch& s) const {
         constexpr int64_t L = lanes<T>;
         if (raw) clear(s.zeros, p.input[2] + line);
-        for (int64_t k = 0; k < p.kernel[2]; ++k) {
-            const int64_t at = k * p.dilation[2];
-            s.shift[k] = raw ? at - p.pad_lo[2] : phase ? at % p.stride[2] * phase + at / p.stride[2] : at;
-            for (int64_t v = 0; v < vectors(); ++v) {
-                const int64_t from = v * L * step() + s.shift[k];
-                s.mask[v * p.kernel[2] + k] = lanes_between<T>(-from, width() - from);
-                s.more[v * p.kernel[2] + k] = lanes_between<T>(-from - L, width() - from - L);
-            }
+        for (int64_t k = 0; k < p.kernel[2]; ++k) s.shift[k] = shift(k);
+        for (int64_t i = 0; i < masks(); ++i) {
+            const int64_t v = i / p.kernel[2] * L, w = v < first_inside ? v : v - first_inside + last_inside + L;
+            const int64_t at = w * step() + shift(i % p.kernel[2]);
+            s.mask[i] = lanes_between<T>(-at, width() - at);
+            s.more[i] = lanes_between<T>(-at - L, width() - at - L);
         }
     }
 
     Reading<T> reading(const Scratch& s, const Epilogue<T>* epilogue, T* sums) const {
-        return {s.row, s.shift, s.mask, s.more, p.kernel[1], p.kernel[2], p.stride[1], step(), p.dilation[1], width(), p.output[2],
+        return {s.row, s.shift, masks() ? s.mask : nullptr, s.more, edges() * p.kernel[2],
+                first_inside / lanes<T> * p.kernel[2], last, first_inside, last_inside, p.kernel[1], p.kernel[2], p.stride[1], step(), p.dilation[1], width(), p.output[2],
                 call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2],
                 crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch), epilogue, sums, epilogue->least(),
                 nullptr, nullptr, T(0), nullptr, nullptr};

@@ -4,7 +4,7 @@
 //
 // Tile: up to 6 pixels of a row x 2 vectors of channels. Per tap it loads the 2 vectors of weights, and 2 of every pixel: 14 loads for 12
 // multiply-adds. All channels of the same pixels come one after another, as they lie. Pixels whose taps reach outside the image come one
-// by one, from a table of columns; rows outside are a pixel of zeros with steps of 0.
+// by one, from a list of columns; rows outside are a pixel of zeros with steps of 0.
 // Bottleneck: loads, then FMA, in cache.
 #pragma once
 #include "epilogue.hpp"
@@ -24,7 +24,7 @@ struct PixelRow {  // of the input, for one kh
 template <class T>
 struct ChannelVectors {  // one or two, of an output row
     const PixelRow<T>* row;   // of each kh
-    const int64_t* column;    // [output column][kw]: from the row's begin, or -1: zeros
+    const int64_t* column;    // of each kw, for a single pixel: from the row's begin, or -1: zeros
     const T *zeros, *weight, *bias;
     int64_t channels, kh, kw, weight_step;  // weight_step: from tap to tap
     T* output;
@@ -62,7 +62,7 @@ FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t c
             for (int64_t kw = 0; kw < kw_count; ++kw, x += row.tap, weight += in.weight_step) {
                 const T* from = x;
                 if constexpr (Edge) {
-                    const int64_t column = in.column[w * kw_count + kw];
+                    const int64_t column = in.column[kw];
                     from = (row.zeros || column < 0 ? in.zeros : row.begin + column) + channel;
                 }
 #pragma GCC unroll 2
@@ -134,7 +134,7 @@ struct DepthwiseLast {
         Scratch(const Problem& p, void* base) {
             Arena arena(base);
             row = arena.take<PixelRow<T>>(p.kernel[1]);
-            column = arena.take<int64_t>(p.output[2] * p.kernel[2]);
+            column = arena.take<int64_t>(p.kernel[2]);
             zeros = arena.take<T>(p.groups + L);
             bytes = arena.used();
         }
@@ -145,7 +145,7 @@ struct DepthwiseLast {
         const FlushDenormals flush(!job.p.strict);
         const Scratch s(job.p, static_cast<char*>(job.call.workspace) + size_t(index) * Scratch(job.p, nullptr).bytes);
         const Epilogue<T> epilogue(job.p);
-        job.list_columns(s);
+        clear(s.zeros, job.p.groups + L);
         const int64_t end = job.units() * (index + 1) / job.parts;
         for (int64_t i = job.units() * index / job.parts; i < end;) {
             const int64_t row = i / job.in_a_row(), first = i % job.in_a_row(), last = std::min(job.in_a_row(), first + end - i);
@@ -155,13 +155,11 @@ struct DepthwiseLast {
         }
     }
 
-    void list_columns(const Scratch& s) const {
-        clear(s.zeros, p.groups + L);
-        for (int64_t w = 0; w < p.output[2]; ++w)
-            for (int64_t k = 0; k < p.kernel[2]; ++k) {
-                const int64_t from = source(p, 2, w * p.stride[2] - p.pad_lo[2] + k * p.dilation[2]);
-                s.column[w * p.kernel[2] + k] = from < 0 ? -1 : from * call.input.space[2];
-            }
+    void list_columns(int64_t w, const Scratch& s) const {
+        for (int64_t k = 0; k < p.kernel[2]; ++k) {
+            const int64_t from = source(p, 2, w * p.stride[2] - p.pad_lo[2] + k * p.dilation[2]);
+            s.column[k] = from < 0 ? -1 : from * call.input.space[2];
+        }
     }
 
     void list_rows(int64_t row, const Scratch& s) const {
@@ -185,9 +183,11 @@ struct DepthwiseLast {
                              place(call.output), place(call.residual), call.output.space[2], call.residual.space[2], &epilogue};
         for (int64_t i = first; i < last; ++i) {
             const int64_t group = i - inside, width = outside - inside;
-            if (group < 0) all_channels<T, 1, 0, true>(in, i);
-            else if (group >= groups) all_channels<T, 1, 0, true>(in, outside + group - groups);
-            else {
+            if (group < 0 || group >= groups) {
+                const int64_t w = group < 0 ? i : outside + group - groups;
+                list_columns(w, s);
+                all_channels<T, 1, 0, true>(in, w);
+            } else {
                 const int64_t w = inside + width * group / groups, n = inside + width * (group + 1) / groups - w;
                 (p.kernel[1] == 3 && p.kernel[2] == 3 ? several<3>(n, sizes) : several<0>(n, sizes))(in, w);
             }

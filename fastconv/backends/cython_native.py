@@ -182,12 +182,12 @@ def _slab_cycles(p: ConvProblem, shortest: int = 0) -> float:
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors along rows; loads, masks and stores beside the multiply-adds, two loads for one with stride 2, and the copy that
-    splits the phases of longer strides. Far more loads but for square kernels of 3, 5 and 7."""
-    tuned = p.kernel_size[-1] in (3, 5, 7) and set(p.kernel_size[-2:]) == {p.kernel_size[-1]} and set(p.dilation) == {1}
+    splits the phases of longer strides, all of them. Far more loads but for square kernels of 3, 5, 7 and 9."""
+    tuned = p.kernel_size[-1] in (3, 5, 7, 9) and set(p.kernel_size[-2:]) == {p.kernel_size[-1]} and set(p.dilation) == {1}
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
-    copied = 0 if p.stride[-1] <= 2 else _slab_cycles(p)
+    copied = 0 if p.stride[-1] <= 2 else _slab_cycles(p) + p.in_channels * math.prod(p.input_size)
     loads = (1.5 if tuned else 5.0) * (3 if p.stride[-1] == 2 else 1)
-    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 150) + copied
+    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 80) + copied
 
 
 def _winograd_cycles(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
