@@ -132,8 +132,9 @@ def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
-    Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, then the
-    transformed weights, which come from L3 or memory once for every few dozen tiles; a few tiles wait for them.
+    Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, and 14 per input where
+    a stride is taken out; then the transformed weights, which come from L3 or memory once for every few dozen tiles, and for
+    which a few tiles wait.
     """
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
     tiles = math.prod(map(_tiles, problem.output_size, problem.dilation, tile))

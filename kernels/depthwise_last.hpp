@@ -22,7 +22,7 @@ struct PixelRow {  // of the input, for one kh
 };
 
 template <class T>
-struct ChannelVectors {  // one or two, of an output row
+struct ChannelVectors {  // of an output row
     const PixelRow<T>* row;   // of each kh
     const int64_t* column;    // of each kw, for a single pixel: from the row's begin, or -1: zeros
     const T *zeros, *weight, *bias;
