@@ -6,7 +6,8 @@
 // caches of one thread:
 //   V[product][vector of c][tile][lanes]   the transformed inputs, vectors over channels: rows of the input are transposed once,
 //                         the vertical transform is done once per column of the strip, the horizontal one writes straight to V
-//   M = V U               one matrix product per product, U[chunk][product][2 vectors of oc][c][2 vectors] read as one stream
+//   M[product][vector of oc][tile][lanes] = V U    one matrix product per product, U[chunk][product][2 vectors of oc][c][2 vectors]
+//                         read as one stream
 //   Y                     from M, vectors over output channels; rows of outputs are transposed, and finished like any other
 // Bottleneck: FMA in the products (36 of direct's 144 for F(4 x 4, 3 x 3)), then the transforms: about 40 instructions per vector of
 // channels, tile and side for F(4 x 4). U is read once per block: R tiles per 4 bytes, so few tiles with many channels wait
@@ -29,17 +30,17 @@ namespace {
 constexpr int64_t far_bytes = 4 << 20;  // more transformed weights than stay in L2
 constexpr int fetch_ahead = 64;          // steps of k: 4 to 8 KB
 
-// ---- micro-kernel: m[i][:] (+)= sum over k of v[k / lanes][i][k % lanes] * u[k][:]
+// ---- micro-kernel: m[vector][i][:] (+)= sum over k of v[k / lanes][i][k % lanes] * u[k][vector][:]
 
 // Fetch: ask for u well before it is read; where it comes from memory, the hardware's own prefetching is too short.
 template <class T, int MR, int NV, bool Fetch>
-FASTCONV_NOINLINE void micro(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_stride) {
+FASTCONV_NOINLINE void micro(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_step) {
     constexpr int L = lanes<T>;
     Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-        for (int n = 0; n < NV; ++n) sum[i][n] = first ? Vec<T>{} : load(m + i * m_stride + n * L);
+        for (int n = 0; n < NV; ++n) sum[i][n] = first ? Vec<T>{} : load(m + n * m_step + i * L);
     const auto step = [&](int j) __attribute__((always_inline)) {
         if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NV * L);
         Vec<T> weight[NV];
@@ -60,7 +61,7 @@ FASTCONV_NOINLINE void micro(const T* v, int64_t v_step, int64_t k_count, const 
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-        for (int n = 0; n < NV; ++n) store(m + i * m_stride + n * L, sum[i][n]);
+        for (int n = 0; n < NV; ++n) store(m + n * m_step + i * L, sum[i][n]);
 }
 
 template <class T>
@@ -391,7 +392,7 @@ struct Winograd {
     // ---- M
 
     void multiply(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
-        const int64_t chunk_width = packing.width(chunk), groups = ceil_div(count, tile_rows);
+        const int64_t chunk_width = packing.width(chunk), groups = ceil_div(count, tile_rows), fewer = count / groups, more = count % groups;
         const T* u = static_cast<const T*>(call.packed) + packing.transformed(p, group, chunk);
         const bool far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
         for (int64_t x = 0; x < tiles.products; ++x) {
@@ -400,11 +401,11 @@ struct Winograd {
                 const int64_t width = std::min(packing.wide, chunk_width - first);
                 for (int64_t k = begin; k < end; k += k_block) {
                     const int64_t k_count = std::min(k_block, end - k);
-                    for (int64_t g = 0; g < groups; ++g) {
-                        const int64_t tile = count * g / groups, rows = count * (g + 1) / groups - tile;
-                        const Micro<T> kernel = micro_for<T>(rows, width, far && g == 0);
-                        kernel(s.v + x * v_plane + k * most + tile * L, most * L, k_count, u + k * width, k == begin,
-                               s.m + x * m_plane + tile * chunk_width + first, chunk_width);
+                    const T* v = s.v + x * v_plane + k * most;
+                    T* m = s.m + x * m_plane + first * most;
+                    for (int64_t g = 0, rows; g < groups; ++g, v += rows * L, m += rows * L) {
+                        rows = fewer + (g < more);
+                        micro_for<T>(rows, width, far && g == 0)(v, most * L, k_count, u + k * width, k == begin, m, most * L);
                     }
                 }
                 u += width * packing.inner;
@@ -431,7 +432,7 @@ struct Winograd {
                 const int64_t oc = packing.first(chunk) + v, channels = std::min<int64_t>(L, packing.channels - oc);
                 const T* bias = static_cast<const T*>(call.packed) + group * packing.padded + oc;
                 for (int64_t i = 0; i < tiles.h.size; ++i)
-                    tiles.w.output(s.m + i * tiles.w.size * m_plane + t.first * width + v, m_plane, width, s.half + i * pixels * L, L,
+                    tiles.w.output(s.m + i * tiles.w.size * m_plane + v * most + t.first * L, m_plane, L, s.half + i * pixels * L, L,
                                    tiles.w.m * L, t.count);
                 if (!tiles.h.finish(s.half, pixels * L, L, s.outputs, pixels * L, L, valid, bias))
                     repair(t, group, oc, channels, pixels, valid_rows, valid, s.outputs);
