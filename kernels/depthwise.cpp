@@ -37,7 +37,8 @@ void pack(const Problem& p, const void* weight, const void* bias, void* packed) 
     const DepthwisePacking<T> packing(p);
     const T *from = static_cast<const T*>(weight), *b = static_cast<const T*>(bias);
     T *to = static_cast<T*>(packed), *rows = to + packing.rows();
-    pack_block(from, packing.taps_, packing.taps_, packing.taps_, packing.channels, packing.padded, to + packing.pixels());
+    pack_block(from, packing.taps_, packing.taps_, packing.taps_, packing.channels, packing.padded,
+               [&](int64_t, int64_t tap) { return to + packing.pixels() + tap * packing.padded; });
     for (int64_t c = 0; c < packing.channels; ++c, from += packing.taps_) {
         *to++ = b ? b[c] : T(0);
         for (int64_t kw = 0; kw < p.kernel[2]; ++kw)

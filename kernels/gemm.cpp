@@ -110,9 +110,11 @@ struct PackJob {
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
             const int64_t group = i / packing.blocks, block = i % packing.blocks, first = block * packing.wide;
             const int64_t channel = group * packing.channels + first;
-            pack_block(job.weight + channel * packing.k, packing.k, 1, packing.k, std::min(packing.wide, packing.channels - first),
-                       packing.width(block), job.out + packing.offset(job.p, group, block));
-            for (int64_t c = 0; c < packing.width(block); ++c)
+            T* out = job.out + packing.offset(job.p, group, block);
+            const int64_t width = packing.width(block);
+            pack_block(job.weight + channel * packing.k, packing.k, 1, packing.k, packing.channels - first, width,
+                       [&](int64_t k, int64_t) { return out + k * width; });
+            for (int64_t c = 0; c < width; ++c)
                 job.out[group * packing.padded + first + c] = job.bias && first + c < packing.channels ? job.bias[channel + c] : T(0);
         }
     }

@@ -23,19 +23,17 @@ FASTCONV_INLINE void transpose_block(const T* w, int64_t stride, int64_t rows, i
     for (int64_t i = 0; i < std::min<int64_t>(columns, L); ++i) store(out_row[i] + v, row[i]);
 }
 
-// w[oc][channel][tap] -> out[tap][channel][width], k_count = channels x taps of each; output channels that do not exist are 0. A
-// line of each row of w
-// at a time: all rows may share one set of L1, and a line would not survive until its second half is needed.
-template <class T>
-void pack_block(const T* w, int64_t stride, int64_t tap_count, int64_t k_count, int64_t channels, int64_t width, T* out) {
+// w[oc][channel][tap] -> place(channel, tap)[width], k_count = channels x taps of each; output channels that do not exist are 0. A
+// line of each row of w at a time: all rows may share one set of L1, and a line would not survive until its second half is needed.
+template <class T, class Place>
+void pack_block(const T* w, int64_t stride, int64_t tap_count, int64_t k_count, int64_t channels, int64_t width, Place place) {
     constexpr int L = lanes<T>, line = 64 / int(sizeof(T));
-    const int64_t inner = k_count / tap_count;
     T* out_row[line];
     int64_t tap = 0, channel = 0;
     for (int64_t k = 0; k < k_count; k += line) {
         const int64_t m = std::min<int64_t>(line, k_count - k);
         for (int64_t i = 0; i < m; ++i) {
-            out_row[i] = out + (tap * inner + channel) * width;
+            out_row[i] = place(channel, tap);
             if (++tap == tap_count) tap = 0, ++channel;
         }
         for (int64_t v = 0; v < width; v += L)

@@ -50,6 +50,7 @@ struct Components {
     }
     int64_t first(int64_t i) const { return i % phases + i / phases * taps * stride; }
     int64_t length(int64_t i) const { return std::min(taps, ceil_div(kernel - first(i), stride)); }
+    int64_t reach() const { return first(count - 1) + (taps - 1) * stride + 1; }  // taps, those that components lack among them
 };
 
 // One component of a kernel, as its first tap along each axis.
@@ -66,6 +67,7 @@ struct Split {
     explicit Split(const Problem& p) : h(p.kernel[1], p.stride[1]), w(p.kernel[2], p.stride[2]), depth(p.kernel[0]) {}
 
     int64_t count() const { return h.count * w.count * depth; }
+    int64_t taps() const { return h.reach() * w.reach() * depth; }
     int64_t begin(bool h_infinite) const { return h_infinite ? (h.count - h.full) * w.full * depth : 0; }
     int64_t end(bool h_infinite, bool w_infinite) const {
         return w_infinite ? h.count * w.full * depth : h_infinite ? (h.count * w.full + h.full * (w.count - w.full)) * depth : count();

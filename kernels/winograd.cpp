@@ -19,9 +19,8 @@
 #include <cmath>
 
 #include "finish.hpp"
-#include "pack.hpp"
 #include "slab.hpp"
-#include "tiling.hpp"
+#include "winograd_packing.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -79,108 +78,6 @@ Micro<T> micro_for(int64_t rows, int64_t width, bool fetch) {
     if (width == lanes<T>) return fetch ? with_rows<T, 1, true>(rows, all) : with_rows<T, 1, false>(rows, all);
     return fetch ? with_rows<T, 2, true>(rows, all) : with_rows<T, 2, false>(rows, all);
 }
-
-// ---- how a problem is cut
-
-template <class T>
-struct Tiles {
-    static constexpr int64_t line = 64 / int64_t(sizeof(T));
-    Split split;
-    Axis<T> h, w;
-    Phased down, along;
-    int64_t products, rows, columns, slices, count;  // a slice: one image at one depth
-
-    explicit Tiles(const Problem& p)
-        : split(p), h(p.tile[1], split.h.taps), w(p.tile[2], split.w.taps), down{h.m, h.taps > 1 ? p.dilation[1] : 1, p.output[1]},
-          along{w.m, w.taps > 1 ? p.dilation[2] : 1, p.output[2]}, products(h.size * w.size), rows(down.count()),
-          columns(along.count()), slices(p.batch * p.output[0]), count(slices * rows * columns) {}
-};
-
-// bias [group][padded oc], U [group][chunk][product][block of 2 vectors][c][width of the block], the weights as they are
-template <class T>
-struct WinogradPacking {
-    static constexpr int64_t wide = 2 * lanes<T>, most_of_one = 256 / int64_t(sizeof(T));
-    int64_t products, channels, padded, inner, blocks, chunks;
-
-    explicit WinogradPacking(const Problem& p)
-        : products(Tiles<T>(p).products), channels(p.out_channels), padded(round_up(channels, lanes<T>)),
-          inner(Split(p).count() * p.in_channels), blocks(ceil_div(padded, wide)),
-          chunks(padded <= most_of_one ? 1 : std::min(blocks, 2 * std::max<int64_t>(1, padded / (2 * most_of_one)))) {}
-    int64_t first(int64_t i) const { return blocks * i / chunks * wide; }
-    int64_t width(int64_t i) const { return std::min(first(i + 1), padded) - first(i); }
-    int64_t chunk(int64_t block) const { return ((block + 1) * chunks - 1) / blocks; }  // that the block is in
-    int64_t widest() const { return std::min(ceil_div(blocks, chunks) * wide, padded); }
-    int64_t transformed(const Problem& p, int64_t group, int64_t i) const {
-        return round_up(p.groups * padded, Tiles<T>::line) + (group * padded + std::min(first(i), padded)) * products * inner;
-    }
-    int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights as they are
-    size_t bytes(const Problem& p) const {
-        return size_t(plain(p) + p.groups * channels * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
-    }
-};
-
-// ---- packing
-
-template <class T>
-struct WinogradPack {
-    static constexpr int64_t slice = 16;  // channels at a time
-    const Problem& p;
-    const T *weight, *bias;
-    T* out;
-    int64_t parts;
-
-    static void part(void* context, int64_t index) {
-        const WinogradPack& job = *static_cast<WinogradPack*>(context);
-        const WinogradPacking<T> packing(job.p);
-        const int64_t count = job.p.groups * packing.blocks;
-        for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
-            job.block(packing, i / packing.blocks, i % packing.blocks);
-        const int64_t all = job.p.groups * packing.channels * products(job.p);
-        const int64_t begin = all * index / job.parts, end = all * (index + 1) / job.parts;
-        std::copy(job.weight + begin, job.weight + end, job.out + packing.plain(job.p) + begin);
-    }
-
-    // a block of two vectors of output channels of a group
-    void block(const WinogradPacking<T>& packing, int64_t group, int64_t index) const {
-        const Tiles<T> tiles(p);
-        const Axis<T>&h = tiles.h, &w = tiles.w;
-        const int64_t tap_count = h.taps * w.taps, first = index * packing.wide, chunk = packing.chunk(index);
-        const int64_t width = std::min(packing.wide, packing.padded - first), channel = group * packing.channels + first;
-        const int64_t plane = packing.inner * packing.width(chunk);  // of one product
-        T* to = out + packing.transformed(p, group, chunk) + (first - packing.first(chunk)) * packing.inner;
-        T dealt[packing.wide * slice * most_taps * most_taps], taken[packing.wide * slice * most_taps * most_taps],
-            half[packing.wide * slice * most_taps * max_products];
-        for (int64_t k = 0; k < packing.inner; k += slice) {
-            const int64_t n = std::min(slice, packing.inner - k), tap = n * width, channels = std::min(width, packing.channels - first);
-            if (tap_count == taps(p)) {
-                const int64_t row = packing.inner * tap_count;
-                pack_block(weight + channel * row + k * tap_count, row, tap_count, n * tap_count, channels, width, taken);
-            } else {
-                for (int64_t i = 0; i < n; ++i) deal(tiles.split, k + i, channel, channels, dealt + i * tap_count, n * tap_count);
-                pack_block(static_cast<const T*>(dealt), n * tap_count, tap_count, n * tap_count, channels, width, taken);
-            }
-            for (int64_t j = 0; j < w.taps; ++j)
-                h.weights(taken + j * tap, w.taps * tap, lanes<T>, half + j * tap, w.taps * tap, lanes<T>, tap / lanes<T>);
-            for (int64_t i = 0; i < h.size; ++i)
-                w.weights(half + i * w.taps * tap, tap, lanes<T>, to + i * w.size * plane + k * width, plane, lanes<T>,
-                          tap / lanes<T>);
-        }
-        for (int64_t c = 0; c < width; ++c)
-            out[group * packing.padded + first + c] = bias && first + c < packing.channels ? bias[channel + c] : T(0);
-    }
-
-    // to[oc][tap]: the taps of an input channel and component, 0 where the component lacks one
-    void deal(const Split& split, int64_t k, int64_t channel, int64_t channels, T* to, int64_t step) const {
-        const Component c = split.at(k / p.in_channels);
-        const T* from = weight + (channel * p.in_channels + k % p.in_channels) * taps(p) + c.d * p.kernel[1] * p.kernel[2];
-        for (int64_t oc = 0; oc < channels; ++oc, from += products(p))
-            for (int64_t i = 0; i < split.h.taps; ++i)
-                for (int64_t j = 0; j < split.w.taps; ++j) {
-                    const int64_t h = c.h + i * p.stride[1], w = c.w + j * p.stride[2];
-                    to[oc * step + i * split.w.taps + j] = h < p.kernel[1] && w < p.kernel[2] ? from[h * p.kernel[2] + w] : T(0);
-                }
-    }
-};
 
 // ---- one call
 
@@ -476,6 +373,7 @@ const char* refusal(const Problem& p) {
     if (split.h.taps == 1 && split.w.taps == 1) return "transforms kernels of several taps along one of the last two axes";
     for (int a = 1; a < max_axes; ++a)
         if (p.stride[a] > 1 && p.dilation[a] > 1 && p.kernel[a] > 1) return "transforms no dilation together with a stride";
+    if (split.taps() > most_packed_taps) return "transforms kernels of at most 1024 taps";
     const bool chosen = p.tile[0] == 1 && Axis<float>::exists(p.tile[1], split.h.taps) && Axis<float>::exists(p.tile[2], split.w.taps);
     return chosen ? nullptr : "no tile was chosen";
 }

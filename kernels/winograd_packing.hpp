@@ -1,0 +1,116 @@
+// How winograd cuts a problem, and its weights: transformed, in the order in which the products read them.
+#pragma once
+#include <algorithm>
+
+#include "pack.hpp"
+#include "tiling.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+
+constexpr int64_t most_packed_taps = 1024;  // of all components, those that they lack among them: a block's taps are on the stack
+
+template <class T>
+struct Tiles {
+    static constexpr int64_t line = 64 / int64_t(sizeof(T));
+    Split split;
+    Axis<T> h, w;
+    Phased down, along;
+    int64_t products, rows, columns, slices, count;  // a slice: one image at one depth
+
+    explicit Tiles(const Problem& p)
+        : split(p), h(p.tile[1], split.h.taps), w(p.tile[2], split.w.taps), down{h.m, h.taps > 1 ? p.dilation[1] : 1, p.output[1]},
+          along{w.m, w.taps > 1 ? p.dilation[2] : 1, p.output[2]}, products(h.size * w.size), rows(down.count()),
+          columns(along.count()), slices(p.batch * p.output[0]), count(slices * rows * columns) {}
+};
+
+// bias [group][padded oc], U [group][chunk][product][block of 2 vectors][c][width of the block], the weights as they are
+template <class T>
+struct WinogradPacking {
+    static constexpr int64_t wide = 2 * lanes<T>, most_of_one = 256 / int64_t(sizeof(T));
+    int64_t products, channels, padded, inner, blocks, chunks;
+
+    explicit WinogradPacking(const Problem& p)
+        : products(Tiles<T>(p).products), channels(p.out_channels), padded(round_up(channels, lanes<T>)),
+          inner(Split(p).count() * p.in_channels), blocks(ceil_div(padded, wide)),
+          chunks(padded <= most_of_one ? 1 : std::min(blocks, 2 * std::max<int64_t>(1, padded / (2 * most_of_one)))) {}
+    int64_t first(int64_t i) const { return blocks * i / chunks * wide; }
+    int64_t width(int64_t i) const { return std::min(first(i + 1), padded) - first(i); }
+    int64_t chunk(int64_t block) const { return ((block + 1) * chunks - 1) / blocks; }  // that the block is in
+    int64_t widest() const { return std::min(ceil_div(blocks, chunks) * wide, padded); }
+    int64_t transformed(const Problem& p, int64_t group, int64_t i) const {
+        return round_up(p.groups * padded, Tiles<T>::line) + (group * padded + std::min(first(i), padded)) * products * inner;
+    }
+    int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights as they are
+    size_t bytes(const Problem& p) const {
+        return size_t(plain(p) + p.groups * channels * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
+    }
+};
+
+template <class T>
+struct WinogradPack {
+    using Packing = WinogradPacking<T>;
+    static constexpr int64_t slice = 16;  // input channels at a time
+    const Problem& p;
+    const T *weight, *bias;
+    T* out;
+    int64_t parts;
+
+    static void part(void* context, int64_t index) {
+        const WinogradPack& job = *static_cast<WinogradPack*>(context);
+        const Packing packing(job.p);
+        const int64_t count = job.p.groups * packing.blocks;
+        for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
+            job.block(packing, i / packing.blocks, i % packing.blocks);
+        const int64_t all = job.p.groups * packing.channels * products(job.p);
+        const int64_t begin = all * index / job.parts, end = all * (index + 1) / job.parts;
+        std::copy(job.weight + begin, job.weight + end, job.out + packing.plain(job.p) + begin);
+    }
+
+    // A block of two vectors of output channels of a group. Its taps first: dealt[tap][channel][width], every axis as long as its
+    // components reach, 0 where they lack taps; then a component is a stride through them.
+    void block(const Packing& packing, int64_t group, int64_t index) const {
+        const Split split(p);
+        const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first);
+        const int64_t rows = split.h.reach(), columns = split.w.reach(), row = products(p);
+        const int64_t at_once = std::min(slice, most_packed_taps / split.taps()), step = at_once * width;
+        T dealt[most_packed_taps * Packing::wide];
+        int64_t place[most_packed_taps];
+        for (int64_t i = 0; i < taps(p); ++i) {
+            const int64_t w = i % p.kernel[2], h = i / p.kernel[2] % p.kernel[1], d = i / p.kernel[2] / p.kernel[1];
+            place[i] = ((d * rows + h) * columns + w) * step;
+        }
+        if (split.taps() > taps(p)) std::fill(dealt, dealt + split.taps() * step, T(0));
+        const T* from = weight + (group * packing.channels + first) * row;
+        for (int64_t k = 0; k < p.in_channels; k += at_once) {
+            const int64_t n = std::min(at_once, p.in_channels - k);
+            pack_block(from + k * taps(p), row, taps(p), n * taps(p), packing.channels - first, width,
+                       [&](int64_t channel, int64_t tap) { return dealt + place[tap] + channel * width; });
+            for (int64_t i = 0; i < split.count(); ++i) {
+                const Component c = split.at(i);
+                transform(packing, group, index, dealt + ((c.d * rows + c.h) * columns + c.w) * step, columns * step, step,
+                          i * p.in_channels + k, n);
+            }
+        }
+        for (int64_t c = first; c < first + width; ++c)
+            out[group * packing.padded + c] = bias && c < packing.channels ? bias[group * packing.channels + c] : T(0);
+    }
+
+    // n channels of a component, k of U on, whose taps are row_step and column_step apart before the stride.
+    void transform(const Packing& packing, int64_t group, int64_t index, const T* from, int64_t row_step, int64_t column_step, int64_t k,
+                   int64_t n) const {
+        const Tiles<T> tiles(p);
+        const Axis<T>&h = tiles.h, &w = tiles.w;
+        const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first), chunk = packing.chunk(index);
+        const int64_t plane = packing.inner * packing.width(chunk), tap = n * width, vectors = tap / lanes<T>;  // plane: of a product
+        T* to = out + packing.transformed(p, group, chunk) + (first - packing.first(chunk)) * packing.inner + k * width;
+        T half[Packing::wide * slice * most_taps * max_products];
+        for (int64_t j = 0; j < w.taps; ++j)
+            h.weights(from + j * p.stride[2] * column_step, p.stride[1] * row_step, lanes<T>, half + j * tap, w.taps * tap, lanes<T>, vectors);
+        for (int64_t i = 0; i < h.size; ++i)
+            w.weights(half + i * w.taps * tap, tap, lanes<T>, to + i * w.size * plane, plane, lanes<T>, vectors);
+    }
+};
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv
