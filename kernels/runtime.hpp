@@ -100,7 +100,7 @@ private:
         std::unique_ptr<void, Freer> memory;
         size_t bytes;
     };
-    static constexpr size_t kept_from = size_t(128) << 10, kept_up_to = size_t(64) << 20;
+    static constexpr size_t kept_from = size_t(128) << 10, kept_up_to = size_t(128) << 20;
     static void keep(std::unique_ptr<Block> block) {
         if (block) std::unique_ptr<Block> dropped(kept().exchange(block.release()));
     }
