@@ -154,15 +154,15 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
 
 
 def packing_cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
-    """The same of transforming the weights: each tap is read, to deal it out to a component takes several times as long, and
-    each transformed weight is written; what is more than a cache holds goes to memory."""
+    """The same of transforming the weights: taps of all components are dealt out and transformed, twice as long where that is
+    more than a cache holds; few input channels are handled as one would be."""
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
-    several = depth * math.prod(axis.number for axis in along) > 1
     dealt = depth * math.prod(axis.number * axis.taps for axis in along)
     written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(tile[-2:], along))
-    pairs = problem.out_channels * (problem.in_channels // problem.groups)
-    in_memory = written * np.dtype(problem.dtype).itemsize * pairs > 6e6
-    return pairs / lanes * (dealt * (90 if several else 22) + written * (24 if in_memory else 8))
+    channels = problem.in_channels // problem.groups
+    pairs = problem.out_channels * (channels + 2)
+    in_memory = written * np.dtype(problem.dtype).itemsize * pairs > 9e6
+    return pairs / lanes * (dealt + written) * (24 if in_memory else 12)
 
 
 def _tiles(length: int, dilation: int, m: int) -> int:
