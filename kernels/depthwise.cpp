@@ -9,7 +9,6 @@
 // unusual strides of the array take a copy. Where the channels of a pixel lie side by side see depthwise_last.hpp.
 // Bottleneck: FMA for K >= 3 while the maps stay in cache, then memory.
 #include "depthwise_last.hpp"
-#include "driver.hpp"
 #include "pack.hpp"
 #include "slab.hpp"
 
@@ -217,6 +216,7 @@ struct Depthwise {
     bool raw;  // rows are read where they lie
     int64_t planes, bands, parts, band_rows, band_inputs, phase, pitch;
     int64_t last, first_inside, last_inside;  // of the vectors of columns, see Reading
+    Shares shares;
 
     Depthwise(const Problem& problem, const Call& c, int threads) : p(problem), call(c) {
         constexpr double worth_a_thread = 5e4;  // multiply-adds
@@ -276,27 +276,29 @@ struct Depthwise {
     static size_t workspace(const Problem& p, int threads) {
         const Depthwise job(p, Call{}, threads);  // arrays of any strides: with and without a copy
         const size_t pixels = size_t(threads) * typename DepthwiseLast<T>::Scratch(p, nullptr).bytes;
-        return std::max(pixels, size_t(job.parts) * std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes));
+        const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
+        return Shares::bytes(threads) + std::max(pixels, size_t(job.parts) * each);
     }
 
     static void part(void* context, int64_t index) {
         const Depthwise& job = *static_cast<Depthwise*>(context);
         const FlushDenormals flush(!job.p.strict);
         const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
-        const Scratch s(job, static_cast<char*>(job.call.workspace) + size_t(index) * each, job.raw);
+        const Scratch s(job, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * each, job.raw);
         job.list_columns(s);
         const Epilogue<T> epilogue(job.p);
         alignas(vector_bytes) T sums[8 * lanes<T>];
         Reading<T> reading = job.reading(s, &epilogue, sums);
-        const int64_t units = job.planes * job.bands, begin = units * index / job.parts, end = units * (index + 1) / job.parts;
-        Unit unit(job, begin);
         int64_t listed = -1;
-        for (int64_t i = begin; i < end; ++i, unit.advance(job)) {
-            const int64_t place = unit.depth * job.bands + unit.band;
-            if (listed != place) job.list_rows(unit.depth, unit.band * job.band_rows, s);
-            listed = place;
-            job.compute(unit, i + 1 < end && unit.group + 1 < job.p.groups, reading, s);
-        }
+        job.shares.each(index, [&](int64_t begin, int64_t end) {
+            Unit unit(job, begin);
+            for (int64_t i = begin; i < end; ++i, unit.advance(job)) {
+                const int64_t place = unit.depth * job.bands + unit.band;
+                if (listed != place) job.list_rows(unit.depth, unit.band * job.band_rows, s);
+                listed = place;
+                job.compute(unit, i + 1 < end && unit.group + 1 < job.p.groups, reading, s);
+            }
+        });
     }
 
     // Band of rows x group x depth x image, so that neighbours share what is known of the rows.
@@ -399,9 +401,11 @@ void run(const Problem& p, const Call& call) {
         const T* packed = static_cast<const T*>(call.packed);
         const DepthwisePacking<T> packing(p);
         DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
+        job.shares.deal(call.workspace, job.units(), job.parts);
         return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
     }
     Depthwise<T> job(p, call, call.threads);
+    job.shares.deal(call.workspace, job.planes * job.bands, job.parts);
     call.parallel_for(job.parts, Depthwise<T>::part, &job);
 }
 

@@ -8,6 +8,7 @@
 // Bottleneck: loads, then FMA, in cache.
 #pragma once
 #include "epilogue.hpp"
+#include "shares.hpp"
 #include "window.hpp"
 
 namespace fastconv {
@@ -107,6 +108,7 @@ struct DepthwiseLast {
     Call call;
     const T *bias, *weight;  // [kh][kw][weight_step]
     int64_t weight_step, inside, outside, groups, rows, parts;  // inside .. outside: columns whose taps are all inside the image, in so many groups
+    Shares shares;
 
     static bool applies(const Problem& p, const Call& c) {
         return p.out_channels == 1 && p.in_channels == 1 && c.input.channel == 1 && c.output.channel == 1 &&
@@ -143,16 +145,17 @@ struct DepthwiseLast {
     static void part(void* context, int64_t index) {
         const DepthwiseLast& job = *static_cast<DepthwiseLast*>(context);
         const FlushDenormals flush(!job.p.strict);
-        const Scratch s(job.p, static_cast<char*>(job.call.workspace) + size_t(index) * Scratch(job.p, nullptr).bytes);
+        const Scratch s(job.p, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * Scratch(job.p, nullptr).bytes);
         const Epilogue<T> epilogue(job.p);
         clear(s.zeros, job.p.groups + L);
-        const int64_t end = job.units() * (index + 1) / job.parts;
-        for (int64_t i = job.units() * index / job.parts; i < end;) {
-            const int64_t row = i / job.in_a_row(), first = i % job.in_a_row(), last = std::min(job.in_a_row(), first + end - i);
-            job.list_rows(row, s);
-            job.compute(row, first, last, s, epilogue);
-            i += last - first;
-        }
+        job.shares.each(index, [&](int64_t i, int64_t end) {
+            while (i < end) {
+                const int64_t row = i / job.in_a_row(), first = i % job.in_a_row(), last = std::min(job.in_a_row(), first + end - i);
+                job.list_rows(row, s);
+                job.compute(row, first, last, s, epilogue);
+                i += last - first;
+            }
+        });
     }
 
     void list_columns(int64_t w, const Scratch& s) const {

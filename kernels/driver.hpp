@@ -11,6 +11,7 @@
 // Jobs need names of their own (Gemm, Direct): gcc gives Driver<Job> external linkage even where Job is in an unnamed
 // namespace, and two of one name would silently become one.
 #pragma once
+#include "shares.hpp"
 #include "slab.hpp"
 
 namespace fastconv {
@@ -19,31 +20,40 @@ namespace FASTCONV_ISA {
 template <template <class> class Job>
 struct Driver {
     template <class T>
+    struct Running {
+        Job<T> job;
+        Shares shares;
+    };
+
+    template <class T>
     static void part(void* context, int64_t index) {
-        using Scratch = typename Job<T>::Scratch;
-        const Job<T>& job = *static_cast<Job<T>*>(context);
+        const Running<T>& running = *static_cast<Running<T>*>(context);
+        const Job<T>& job = running.job;
         const FlushDenormals flush(!job.p.strict);
-        Scratch scratch(job, static_cast<char*>(job.call.workspace) + size_t(index) * Scratch(job, nullptr).bytes);
+        using Scratch = typename Job<T>::Scratch;
+        char* memory = static_cast<char*>(job.call.workspace) + Shares::bytes(job.tasks.parts);
+        Scratch scratch(job, memory + size_t(index) * Scratch(job, nullptr).bytes);
         fill_taps(job.slice, job.strides, scratch.tap);
         int64_t listed = -1, count = 0;
-        const int64_t end = job.tasks.first(index + 1);
-        for (int64_t i = job.tasks.first(index); i < end; ++i) {
-            const Tasks::Task task = job.tasks.at(i);
-            const Box box(job.p, job.blocking, task.box);
-            if (task.box != listed) {
-                count = job.list(box, scratch);
+        running.shares.each(index, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                const Tasks::Task task = job.tasks.at(i);
+                const Box box(job.p, job.blocking, task.box);
+                if (task.box != listed) count = job.list(box, scratch);
                 listed = task.box;
+                job.compute(task, box, scratch, count);
             }
-            job.compute(task, box, scratch, count);
-        }
+        });
     }
 
     template <class T>
     static void run(const Problem& problem, const Call& call) {
         Problem p = problem;
         merge_rows(p, call);
-        Job<T> job(p, call, call.threads);
-        call.parallel_for(job.tasks.parts, part<T>, &job);
+        Running<T> running{Job<T>(p, call, call.threads), {}};
+        const Tasks& tasks = running.job.tasks;
+        running.shares.deal(call.workspace, tasks.count(tasks.chunks), tasks.parts);
+        call.parallel_for(tasks.parts, part<T>, &running);
     }
 
     template <class T>
@@ -59,7 +69,8 @@ struct Driver {
                     some.input.data = raw ? &anything : nullptr;
                     some.input.channel = channel, some.input.space[2] = 1;
                     const Job<T> job(p, some, threads);
-                    bytes = std::max(bytes, size_t(job.tasks.parts) * typename Job<T>::Scratch(job, nullptr).bytes);
+                    const size_t scratch = size_t(job.tasks.parts) * typename Job<T>::Scratch(job, nullptr).bytes;
+                    bytes = std::max(bytes, Shares::bytes(job.tasks.parts) + scratch);
                 }
         return bytes;
     }

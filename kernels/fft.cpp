@@ -12,9 +12,10 @@
 // A tile and channel with a NaN or infinity among its outputs is computed again directly, so that both stay inside their windows.
 #include <memory>
 
-#include "driver.hpp"
 #include "epilogue.hpp"
 #include "fft.hpp"
+#include "shares.hpp"
+#include "slab.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -238,6 +239,7 @@ struct Fft {
     FftPacking<T> packing;
     Cut h, w;
     int64_t tiles, spans, parts;  // spans: of output channels, where there are fewer tiles than threads
+    Shares shares;
 
     Fft(const Problem& problem, const Call& c, int threads)
         : p(problem), call(c), s(p), packing(p), h(p, 1), w(p, 2), tiles(p.batch * p.output[0] * p.groups * h.count * w.count),
@@ -248,11 +250,11 @@ struct Fft {
         const Fft& job = *static_cast<Fft*>(context);
         const FlushDenormals flush(!job.p.strict);
         const size_t each = FftScratch<T>(job.p, job.s, nullptr).bytes;
-        const FftScratch<T> scratch(job.p, job.s, static_cast<char*>(job.call.workspace) + size_t(index) * each);
+        const FftScratch<T> scratch(job.p, job.s, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * each);
         scratch.start(job.s);
-        const int64_t units = job.tiles * job.spans;
-        for (int64_t i = units * index / job.parts; i < units * (index + 1) / job.parts; ++i)
-            job.compute(i / job.spans, i % job.spans, scratch);
+        job.shares.each(index, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) job.compute(i / job.spans, i % job.spans, scratch);
+        });
     }
 
     void compute(int64_t index, int64_t span, const FftScratch<T>& scratch) const {
@@ -380,13 +382,14 @@ const char* refusal(const Problem& p) {
 template <class T>
 void run(const Problem& p, const Call& call) {
     Fft<T> job(p, call, call.threads);
+    job.shares.deal(call.workspace, job.tiles * job.spans, job.parts);
     call.parallel_for(job.parts, Fft<T>::part, &job);
 }
 
 template <class T>
 size_t workspace(const Problem& p, int threads) {
     const Fft<T> job(p, Call{}, threads);
-    return size_t(job.parts) * FftScratch<T>(p, job.s, nullptr).bytes;
+    return Shares::bytes(job.parts) + size_t(job.parts) * FftScratch<T>(p, job.s, nullptr).bytes;
 }
 
 }  // namespace

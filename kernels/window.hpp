@@ -237,7 +237,7 @@ inline void fill_taps(const Problem& p, const Strides& s, int64_t* offsets) {
                 for (int64_t kw = 0; kw < p.kernel[2]; ++kw) *offsets++ = s.tap(p, kd, kh, kw) + c * s.channel;
 }
 
-// The tasks of a call: (chunk of output-channel panels) x box x image x group, cut into contiguous parts, one per thread.
+// The tasks of a call: (chunk of output-channel panels) x box x image x group, shared by as many parts as there are threads.
 struct Tasks {
     int64_t chunks, boxes, images, groups, panels, parts;
 
@@ -270,7 +270,6 @@ struct Tasks {
         t.chunk = index / boxes;
         return t;
     }
-    int64_t first(int64_t part) const { return count(chunks) * part / parts; }
     int64_t first_panel(int64_t chunk) const { return panels * chunk / chunks; }
 };
 

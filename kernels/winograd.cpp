@@ -19,6 +19,7 @@
 #include <cmath>
 
 #include "finish.hpp"
+#include "shares.hpp"
 #include "slab.hpp"
 #include "winograd_packing.hpp"
 
@@ -98,6 +99,7 @@ struct Winograd {
     int64_t parts, blocks, most, v_plane, m_plane, strip;  // most: tiles in a block
     bool together;  // few tiles: all threads share each block, and read a part of U each
     int64_t unit = 0;  // together: which block they are at
+    Shares shares;
 
     Winograd(const Problem& problem, const Call& c, int threads) : p(problem), call(c), tiles(p), packing(p) {
         constexpr double worth_a_thread = 1e5;  // multiply-adds
@@ -122,6 +124,7 @@ struct Winograd {
         size_t bytes;  // up to this part's end
         Scratch(const Winograd& job, void* base, int64_t index) {
             Arena arena(base);
+            arena.take<char>(int64_t(Shares::bytes(job.parts)));
             for (int64_t i = 0; i <= index; ++i) {
                 if (i == 0 || !job.together) v = arena.take<T>(job.tiles.products * job.v_plane);
                 m = arena.take<T>(job.tiles.products * job.m_plane);
@@ -134,34 +137,35 @@ struct Winograd {
     };
 
     void run() {
-        if (!together) return call.parallel_for(parts, of_all<&Winograd::blocks_of>, this);
+        if (!together) return share<&Winograd::some_blocks>(units());
         for (unit = 0; unit < units(); ++unit) {
-            call.parallel_for(parts, of_all<&Winograd::inputs_of>, this);
-            call.parallel_for(parts, of_all<&Winograd::outputs_of>, this);
+            share<&Winograd::some_inputs>(vectors());
+            share<&Winograd::some_outputs>(packing.chunks);
         }
     }
 
-    template <void (Winograd::*Share)(int64_t, const Scratch&) const>
-    static void of_all(void* context, int64_t index) {
-        const Winograd& job = *static_cast<Winograd*>(context);
-        const FlushDenormals flush(!job.p.strict);
-        (job.*Share)(index, Scratch(job, job.call.workspace, index));
+    template <void (Winograd::*Items)(int64_t, int64_t, const Scratch&) const>
+    void share(int64_t count) {
+        shares.deal(call.workspace, count, parts);
+        const auto part = [](void* context, int64_t index) {
+            const Winograd& job = *static_cast<Winograd*>(context);
+            const FlushDenormals flush(!job.p.strict);
+            const Scratch s(job, job.call.workspace, index);
+            job.shares.each(index, [&](int64_t begin, int64_t end) { (job.*Items)(begin, end, s); });
+        };
+        call.parallel_for(parts, part, this);
     }
 
-    // ---- what part `index` does: of all blocks, or of one that it shares with the others
+    // ---- what the parts share: all blocks, or of one block the vectors of input channels and then the chunks of output channels
 
-    void blocks_of(int64_t index, const Scratch& s) const {
-        for (int64_t i = units() * index / parts; i < units() * (index + 1) / parts; ++i) {
+    void some_blocks(int64_t first, int64_t end, const Scratch& s) const {
+        for (int64_t i = first; i < end; ++i) {
             transform_inputs(i, 0, vectors(), s);
             multiply_and_transform(i, 0, packing.chunks, s);
         }
     }
-    void inputs_of(int64_t index, const Scratch& s) const {
-        transform_inputs(unit, vectors() * index / parts, vectors() * (index + 1) / parts, s);
-    }
-    void outputs_of(int64_t index, const Scratch& s) const {
-        multiply_and_transform(unit, packing.chunks * index / parts, packing.chunks * (index + 1) / parts, s);
-    }
+    void some_inputs(int64_t first, int64_t end, const Scratch& s) const { transform_inputs(unit, first, end, s); }
+    void some_outputs(int64_t first, int64_t end, const Scratch& s) const { multiply_and_transform(unit, first, end, s); }
 
     int64_t vectors() const { return ceil_div(p.in_channels, L); }  // of input channels
     int64_t group(int64_t unit_) const { return unit_ / blocks; }

@@ -408,8 +408,8 @@ import re, resource
 import numpy as np
 import fastconv
 
-x, w = np.ones((1, 4100, 1, 1), np.float32), np.ones((5000, 4100, 1, 1), np.float32)
-out = np.empty((1, 5000, 1, 1), np.float32)
+x, w = np.ones((1, 4100, 1, 1), np.float32), np.ones((8300, 4100, 1, 1), np.float32)
+out = np.empty((1, 8300, 1, 1), np.float32)
 for _ in range(2):
     fastconv.conv2d(x, w, out=out, backend="cython", algorithm="gemm")
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
