@@ -132,8 +132,8 @@ def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
-    Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, and 14 per input where
-    a stride is taken out; then the transformed weights, which come from L3 or memory once for every few dozen tiles, and for
+    Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, 14 per input where
+    a stride is taken out, 22 per input and output between which a dilation lies; then the transformed weights, which come from L3 or memory once for every few dozen tiles, and for
     which a few tiles wait.
     """
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
@@ -148,8 +148,12 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     per_byte = (0.03 if tiles > 9 else 0.1) if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
     per_tile = multiplied * channels * max(out_vectors, 1.4) + products * 8 * out_vectors
     per_tile += 6.6 * (in_vectors + out_vectors) * _columns(tile, along)
+    rows = math.prod(tile[-2:-1])  # outputs of a tile, and the inputs they are made of
+    read = size(rows, along[0].taps) if len(along) > 1 else rows
     if problem.stride[-1] > 1:
-        per_tile += 28 * in_vectors * tile[-1] * size(math.prod(tile[-2:-1]), along[0].taps if len(along) > 1 else 1)
+        per_tile += 28 * in_vectors * tile[-1] * read
+    elif problem.dilation[-1] > 1 and along[-1].taps > 1:
+        per_tile += 45 * tile[-1] * (in_vectors * read + out_vectors * rows)
     return problem.groups * (tiles * per_tile + math.ceil(tiles / 48) * weights * per_byte)
 
 
