@@ -18,9 +18,9 @@ struct Finish {
     void operator()(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {
         const bool pixels_adjacent = output.space[2] == 1 && (!r || residual.space[2] == 1);
         const bool channels_adjacent = output.channel == 1 && (!r || residual.channel == 1);
-        if (pixels_adjacent && !r && epilogue.is_limit()) transposed<true>(tile, width, channels, pixels, y, r);
-        else if (pixels_adjacent) transposed<false>(tile, width, channels, pixels, y, r);
-        else if (channels_adjacent) copied(tile, width, channels, pixels, y, r);
+        const bool limit = !r && epilogue.is_limit();
+        if (pixels_adjacent) (this->*(limit ? &Finish::transposed<true> : &Finish::transposed<false>))(tile, width, channels, pixels, y, r);
+        else if (channels_adjacent) (this->*(limit ? &Finish::copied<true> : &Finish::copied<false>))(tile, width, channels, pixels, y, r);
         else scattered(tile, width, channels, pixels, y, r);
     }
 
@@ -66,14 +66,18 @@ struct Finish {
         }
     }
 
+    template <bool Limit>
     FASTCONV_NOINLINE void copied(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {
-        for (int64_t i = 0; i < pixels; ++i, tile += width, y += output.space[2]) {
+        const Vec<T> least = broadcast(epilogue.least());
+        const int64_t step = output.space[2];
+        for (int64_t i = 0; i < pixels; ++i, tile += width, y += step) {
             const T* add = r ? r + i * residual.space[2] : nullptr;
             int64_t v = 0;
             for (; v + L <= channels; v += L) {
                 Vec<T> value = load(tile + v);
-                if (add) value += load(add + v);
-                store(y + v, epilogue(value));
+                if constexpr (Limit) value = value < least ? least : value;
+                else value = epilogue(add ? value + load(add + v) : value);
+                store(y + v, value);
             }
             if (v < channels) {
                 Vec<T> value = load(tile + v);

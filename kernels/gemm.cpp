@@ -141,7 +141,7 @@ struct Gemm {
     using Packing = GemmPacking<T>;
     Problem p, slice;  // slice: of as many channels as a slab holds
     Call call;
-    bool last;  // the channels of a pixel are side by side
+    bool last;  // the channels of a pixel are side by side, at least a vector of them
     bool raw;   // the input is read where it lies
     int64_t tap_count, k_most;  // k_most: of a block of k
     Packing packing;
@@ -150,7 +150,7 @@ struct Gemm {
     Strides strides;
 
     Gemm(const Problem& problem, const Call& c, int threads)
-        : p(problem), slice(sliced(problem)), call(c), last(c.input.channel == 1), raw(readable(problem, c.input)),
+        : p(problem), slice(sliced(problem)), call(c), last(c.input.channel == 1 && slice.in_channels >= L), raw(readable(problem, c.input)),
           tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)), packing(problem),
           blocking(slice, limits(threads), sizeof(T)), tasks(p, blocking, packing.blocks, 0.75, threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
@@ -170,11 +170,11 @@ struct Gemm {
                 threads_per_image(p, threads)};
     }
 
-    // Nothing is padded, and either the channels of a pixel or the pixels of a row are side by side. At the end of a row pixels
+    // Nothing is padded, and either many channels of a pixel or the pixels of a row are side by side. At the end of a row pixels
     // come to the panels one by one, so that short rows are better copied, unless each is read but once.
-    static bool readable(const Problem& p, const View& v) {
+    bool readable(const Problem& p, const View& v) const {
         const bool rows = v.space[2] == 1 && p.stride[2] == 1 && (p.output[2] >= 3 * L || taps(p) == 1);
-        return v.data && !is_padded(p) && (v.channel == 1 || rows);
+        return v.data && !is_padded(p) && (last || rows);
     }
 
     static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
@@ -294,7 +294,7 @@ struct Gemm {
     // ---- the inputs of k .. k + k_count, for all tiles of the box: panel[k][pixel of the tile]
 
     FASTCONV_NOINLINE void fill_panels(const T* x, int64_t k, int64_t k_count, const Scratch& s) const {
-        if (last && slice.in_channels >= L) return transpose_panels(x, k_count, s);
+        if (last) return transpose_panels(x, k_count, s);
         const int64_t* tap = s.tap + k;
         for (int64_t group = 0, v = 0, one = 0; group < s.tile_count; group += tiles_at_once) {
             const Tile tile = s.tiles[std::min(group + tiles_at_once, s.tile_count) - 1];
