@@ -13,6 +13,7 @@
 #include "driver.hpp"
 #include "finish.hpp"
 #include "pack.hpp"
+#include "tile.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -35,47 +36,32 @@ struct Ahead {  // weights to ask for meanwhile: where they begin, and how many 
 
 // Fetch: ask for the weights ahead; it costs a little where they are near.
 template <class T, int MR, int NV, bool Fetch>
-FASTCONV_NOINLINE void micro(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile,
-                             Ahead ahead) {
-    constexpr int L = lanes<T>;
-    Vec<T> sum[MR][NV];
+struct GemmTile {
+    FASTCONV_NOINLINE static void run(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile, Ahead ahead) {
+        constexpr int L = lanes<T>;
+        Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
+        for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) sum[i][v] = load(init + i * init_stride + v * L);
-    for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>) {
-        if constexpr (Fetch) __builtin_prefetch(ahead.from), ahead.from += ahead.step;
-        Vec<T> weight[NV];
+            for (int v = 0; v < NV; ++v) sum[i][v] = load(init + i * init_stride + v * L);
+        for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>) {
+            if constexpr (Fetch) __builtin_prefetch(ahead.from), ahead.from += ahead.step;
+            Vec<T> weight[NV];
 #pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) weight[v] = load(w + v * L);
+            for (int v = 0; v < NV; ++v) weight[v] = load(w + v * L);
 #pragma GCC unroll 16
-        for (int i = 0; i < MR; ++i) {
-            const Vec<T> value = broadcast(x[i]);
+            for (int i = 0; i < MR; ++i) {
+                const Vec<T> value = broadcast(x[i]);
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) sum[i][v] += value * weight[v];
+                for (int v = 0; v < NV; ++v) sum[i][v] += value * weight[v];
+            }
         }
-    }
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
+        for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-        for (int v = 0; v < NV; ++v) store(tile + (i * NV + v) * L, sum[i][v]);
-}
-
-template <class T>
-using Micro = void (*)(const T*, int64_t, const T*, const T*, int64_t, T*, Ahead);
-
-template <class T, int NV, bool Fetch, size_t... I>
-constexpr Micro<T> with_rows(int64_t rows, std::index_sequence<I...>) {
-    constexpr Micro<T> table[] = {micro<T, int(I) + 1, NV, Fetch>...};
-    return table[rows - 1];
-}
-
-template <class T>
-Micro<T> micro_for(int64_t rows, int64_t width, bool fetch) {
-    constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
-    if (width == lanes<T>) return fetch ? with_rows<T, 1, true>(rows, all) : with_rows<T, 1, false>(rows, all);
-    return fetch ? with_rows<T, 2, true>(rows, all) : with_rows<T, 2, false>(rows, all);
-}
+            for (int v = 0; v < NV; ++v) store(tile + (i * NV + v) * L, sum[i][v]);
+    }
+};
 
 // ---- packed weights: bias [group][padded oc], then weights [group][block][k][width of the block]
 
@@ -150,8 +136,8 @@ struct Gemm {
     Strides strides;
 
     Gemm(const Problem& problem, const Call& c, int threads)
-        : p(problem), slice(sliced(problem)), call(c), last(c.input.channel == 1 && slice.in_channels >= L), raw(readable(problem, c.input)),
-          tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)), packing(problem),
+        : p(problem), slice(sliced(problem)), call(c), last(c.input.channel == 1 && slice.in_channels >= L),
+          raw(readable(problem, c.input)), tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)), packing(problem),
           blocking(slice, limits(threads), sizeof(T)), tasks(p, blocking, packing.blocks, 0.75, threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
@@ -355,7 +341,7 @@ struct Gemm {
             for (int64_t i = 0; i < s.tile_count; ++i) {
                 const Tile& tile = s.tiles[i];
                 T* out = sums + tile.first * width;
-                micro_for<T>(tile.rows, width, far)(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
+                tile_of<GemmTile, T>(tile.rows, width, far)(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
                 ahead.from += k_count * ahead.step;
             }
             if (k + k_count == packing.k) finish(t, block, s, sums, run_count);

@@ -21,6 +21,7 @@
 #include "finish.hpp"
 #include "shares.hpp"
 #include "slab.hpp"
+#include "tile.hpp"
 #include "winograd_packing.hpp"
 
 namespace fastconv {
@@ -34,51 +35,37 @@ constexpr int fetch_ahead = 64;          // steps of k: 4 to 8 KB
 
 // Fetch: ask for u well before it is read; where it comes from memory, the hardware's own prefetching is too short.
 template <class T, int MR, int NV, bool Fetch>
-FASTCONV_NOINLINE void micro(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_step) {
-    constexpr int L = lanes<T>;
-    Vec<T> sum[MR][NV];
+struct WinogradTile {
+    FASTCONV_NOINLINE static void run(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_step) {
+        constexpr int L = lanes<T>;
+        Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
+        for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-        for (int n = 0; n < NV; ++n) sum[i][n] = first ? Vec<T>{} : load(m + n * m_step + i * L);
-    const auto step = [&](int j) __attribute__((always_inline)) {
-        if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NV * L);
-        Vec<T> weight[NV];
+            for (int n = 0; n < NV; ++n) sum[i][n] = first ? Vec<T>{} : load(m + n * m_step + i * L);
+        const auto step = [&](int j) __attribute__((always_inline)) {
+            if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NV * L);
+            Vec<T> weight[NV];
 #pragma GCC unroll 2
-        for (int n = 0; n < NV; ++n) weight[n] = load(u + n * L);
+            for (int n = 0; n < NV; ++n) weight[n] = load(u + n * L);
 #pragma GCC unroll 16
-        for (int i = 0; i < MR; ++i) {
-            const Vec<T> value = broadcast(v[i * L + j]);
+            for (int i = 0; i < MR; ++i) {
+                const Vec<T> value = broadcast(v[i * L + j]);
 #pragma GCC unroll 2
-            for (int n = 0; n < NV; ++n) sum[i][n] += value * weight[n];
-        }
-        u += NV * L;
-    };
-    for (int64_t vector = 0; vector < k_count / L; ++vector, v += v_step)
+                for (int n = 0; n < NV; ++n) sum[i][n] += value * weight[n];
+            }
+            u += NV * L;
+        };
+        for (int64_t vector = 0; vector < k_count / L; ++vector, v += v_step)
 #pragma GCC unroll 16
-        for (int j = 0; j < L; ++j) step(j);
-    for (int j = 0; j < k_count % L; ++j) step(j);
+            for (int j = 0; j < L; ++j) step(j);
+        for (int j = 0; j < k_count % L; ++j) step(j);
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
+        for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-        for (int n = 0; n < NV; ++n) store(m + n * m_step + i * L, sum[i][n]);
-}
-
-template <class T>
-using Micro = void (*)(const T*, int64_t, int64_t, const T*, bool, T*, int64_t);
-
-template <class T, int NV, bool Fetch, size_t... I>
-constexpr Micro<T> with_rows(int64_t rows, std::index_sequence<I...>) {
-    constexpr Micro<T> table[] = {micro<T, int(I) + 1, NV, Fetch>...};
-    return table[rows - 1];
-}
-
-template <class T>
-Micro<T> micro_for(int64_t rows, int64_t width, bool fetch) {
-    constexpr auto all = std::make_index_sequence<size_t(tile_rows)>{};
-    if (width == lanes<T>) return fetch ? with_rows<T, 1, true>(rows, all) : with_rows<T, 1, false>(rows, all);
-    return fetch ? with_rows<T, 2, true>(rows, all) : with_rows<T, 2, false>(rows, all);
-}
+            for (int n = 0; n < NV; ++n) store(m + n * m_step + i * L, sum[i][n]);
+    }
+};
 
 // ---- one call
 
@@ -293,7 +280,8 @@ struct Winograd {
     // ---- M
 
     void multiply(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
-        const int64_t chunk_width = packing.width(chunk), groups = ceil_div(count, tile_rows), fewer = count / groups, more = count % groups;
+        const int64_t chunk_width = packing.width(chunk);
+        const int64_t groups = ceil_div(count, tile_rows), rows = count / groups, longer = count % groups;  // these have a row more
         const T* u = static_cast<const T*>(call.packed) + packing.transformed(p, group, chunk);
         const bool far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
         for (int64_t x = 0; x < tiles.products; ++x) {
@@ -304,9 +292,9 @@ struct Winograd {
                     const int64_t k_count = std::min(k_block, end - k);
                     const T* v = s.v + x * v_plane + k * most;
                     T* m = s.m + x * m_plane + first * most;
-                    for (int64_t g = 0, rows; g < groups; ++g, v += rows * L, m += rows * L) {
-                        rows = fewer + (g < more);
-                        micro_for<T>(rows, width, far && g == 0)(v, most * L, k_count, u + k * width, k == begin, m, most * L);
+                    for (int64_t g = 0, n; g < groups; ++g, v += n * L, m += n * L) {
+                        n = rows + (g < longer);
+                        tile_of<WinogradTile, T>(n, width, far && g == 0)(v, most * L, k_count, u + k * width, k == begin, m, most * L);
                     }
                 }
                 u += width * packing.inner;
