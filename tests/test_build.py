@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -230,3 +231,42 @@ def test_sdist_is_complete(tree, tmp_path):
     assert [name for name in wanted if not (unpacked / name).exists()] == []
     assert not list(unpacked.rglob("*.so"))
     assert Tree(unpacked, tmp_path).build()
+
+
+# ---- the inner loops: all of a tile's sums stay in registers
+
+TILES = {  # kernel: function, as it is mangled, and how many sums it keeps in registers (AVX2 has 16)
+    "gemm": ("GemmTileIfLi6ELi2ELb0E", 12),
+    "winograd": ("WinogradTileIfLi6ELi2ELb0E", 12),
+    "direct": ("microIfLi6ELi2E", 12),
+}
+
+
+def loops(assembly, function):
+    """The instructions of every innermost loop of the function."""
+    lines = assembly.splitlines()
+    begin = next(i for i, line in enumerate(lines) if line.startswith("_Z") and line.endswith(":") and function in line)
+    end = next(i for i in range(begin, len(lines)) if ".cfi_endproc" in lines[i])
+    labels = {line[:-1]: i for i, line in enumerate(lines[begin:end], begin) if line.startswith(".L") and line.endswith(":")}
+    jumps = [(labels.get(words[-1]), i) for i in range(begin, end) if (words := lines[i].split()) and words[0][0] == "j"]
+    spans = [(start, i) for start, i in jumps if start is not None and start < i]
+    inner = [a for a in spans if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
+    return [[line.strip() for line in lines[start:stop]] for start, stop in inner]
+
+
+@pytest.mark.parametrize("kernel", TILES)
+def test_sums_stay_in_registers(commands, tmp_path, kernel):
+    compiler = shutil.which("g++")
+    if compiler is None or platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("needs g++ for x86-64")
+    command = next(list(c) for c in commands if f"kernels/{kernel}.cpp" in c and isa_of(c) == "avx2")
+    command[command.index("-c")], target = "-S", tmp_path / "kernel.s"
+    command[command.index("-o") + 1] = str(target)
+    subprocess.run([compiler, *command], cwd=ROOT, check=True)
+    function, sums = TILES[kernel]
+    loop = max(loops(target.read_text(), function), key=lambda lines: sum("vfmadd" in line for line in lines))
+    multiply_adds = [line for line in loop if line.startswith("vfmadd")]
+    assert multiply_adds and len(multiply_adds) % sums == 0
+    assert not [line for line in loop if line.startswith("call")]
+    spilled = [line for line in loop if "(%rsp" in line or "(%rbp" in line]
+    assert 40 * len(spilled) <= len(multiply_adds), spilled  # one sum in eight steps, off the critical path, costs nothing
