@@ -21,6 +21,7 @@ namespace {
 
 constexpr int64_t k_block = (16 << 10) / (2 * vector_bytes);  // k of one block: 16 KB of weights
 constexpr int64_t far_bytes = 2 << 20;                        // more weights than stay in L2
+constexpr int64_t kept_bytes = 1 << 20;                       // panels of all k of a box that are kept for the next blocks
 constexpr int64_t blocks_at_once = 16;                        // blocks of output channels whose sums are kept from one k block to the next
 
 template <class T>
@@ -133,12 +134,14 @@ struct Gemm {
     Packing packing;
     Blocking blocking;
     Tasks tasks;
+    bool keeps;  // the panels of a task, for all of its blocks
     Strides strides;
 
     Gemm(const Problem& problem, const Call& c, int threads)
         : p(problem), slice(sliced(problem)), call(c), last(c.input.channel == 1 && slice.in_channels >= L),
           raw(readable(problem, c.input)), tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)), packing(problem),
           blocking(slice, limits(threads), sizeof(T)), tasks(p, blocking, packing.blocks, 0.75, threads),
+          keeps(ceil_div(packing.blocks, tasks.chunks) > blocks_at_once && k_blocks() * panels() * int64_t(sizeof(T)) <= kept_bytes),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
     static Problem sliced(Problem p) {
@@ -174,6 +177,8 @@ struct Gemm {
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         return (ceil_div(k_most * pitch<T> + L, line) | 1) * line;
     }
+    int64_t panels() const { return ceil_div(blocking.pixels(), tile_rows) * panel(); }  // of all tiles of a box
+    int64_t k_blocks() const { return ceil_div(p.in_channels, slice.in_channels) * ceil_div(slice.in_channels * tap_count, k_most); }
 
     struct Scratch {
         T *slab, *panels, *sums;
@@ -187,7 +192,7 @@ struct Gemm {
             Arena arena(base);
             const int64_t pixels = j.blocking.pixels(), blocks = j.packing.k > j.k_most ? std::min(blocks_at_once, j.packing.blocks) : 1;
             slab = arena.take<T>(j.raw ? 0 : j.blocking.slab_elements);
-            panels = arena.take<T>(ceil_div(pixels, tile_rows) * j.panel());
+            panels = arena.take<T>(j.panels() * (j.keeps ? j.k_blocks() : 1));
             sums = arena.take<T>(blocks * pixels * Packing::wide);
             tap = arena.take<int64_t>(j.slice.in_channels * j.tap_count);
             pixel = arena.take<int64_t>(pixels);
@@ -254,17 +259,21 @@ struct Gemm {
     }
 
     void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t run_count) const {
-        const int64_t end = tasks.first_panel(t.chunk + 1);
-        for (int64_t first = tasks.first_panel(t.chunk); first < end; first += blocks_at_once)
+        const int64_t begin = tasks.first_panel(t.chunk), end = tasks.first_panel(t.chunk + 1);
+        for (int64_t first = begin; first < end; first += blocks_at_once) {
+            const bool filled = keeps && first > begin;
+            T* panels = s.panels;
             for (int64_t channel = 0; channel < p.in_channels; channel += slice.in_channels) {
                 const int64_t channels = std::min(slice.in_channels, p.in_channels - channel);
-                const T* x = input(t, box, channel, channels, s);
+                const T* x = filled ? nullptr : input(t, box, channel, channels, s);
                 for (int64_t k = 0; k < channels * tap_count; k += k_most) {
                     const int64_t k_count = std::min(k_most, channels * tap_count - k);
-                    fill_panels(x, k, k_count, s);
-                    multiply(t, first, std::min(first + blocks_at_once, end), channel * tap_count + k, k_count, box.pixels(), run_count, s);
+                    if (!filled) fill_panels(x, k, k_count, panels, s);
+                    multiply(t, first, std::min(first + blocks_at_once, end), channel * tap_count + k, k_count, panels, box.pixels(), run_count, s);
+                    if (keeps) panels += this->panels();
                 }
             }
+        }
     }
 
     // The inputs of the box in some channels, padding included: where they lie, or in the slab.
@@ -279,14 +288,14 @@ struct Gemm {
 
     // ---- the inputs of k .. k + k_count, for all tiles of the box: panel[k][pixel of the tile]
 
-    FASTCONV_NOINLINE void fill_panels(const T* x, int64_t k, int64_t k_count, const Scratch& s) const {
-        if (last) return transpose_panels(x, k_count, s);
+    FASTCONV_NOINLINE void fill_panels(const T* x, int64_t k, int64_t k_count, T* panels, const Scratch& s) const {
+        if (last) return transpose_panels(x, k_count, panels, s);
         const int64_t* tap = s.tap + k;
         for (int64_t group = 0, v = 0, one = 0; group < s.tile_count; group += tiles_at_once) {
             const Tile tile = s.tiles[std::min(group + tiles_at_once, s.tile_count) - 1];
             const Piece *vector = s.vector + v, *vectors_end = s.vector + tile.vectors;
             const Piece *single = s.single + one, *singles_end = s.single + tile.singles;
-            T* out = s.panels;
+            T* out = panels;
             for (int64_t i = 0; i < k_count; ++i, out += pitch<T>) {
                 const T* from = x + tap[i];
                 for (const Piece* piece = vector; piece < vectors_end; ++piece) store(out + piece->to, load(from + piece->from));
@@ -297,11 +306,11 @@ struct Gemm {
     }
 
     // The same where the channels of a pixel are side by side: lanes x lanes at a time, transposed in registers.
-    FASTCONV_NOINLINE void transpose_panels(const T* x, int64_t k_count, const Scratch& s) const {
+    FASTCONV_NOINLINE void transpose_panels(const T* x, int64_t k_count, T* panels, const Scratch& s) const {
         for (int64_t t = 0; t < s.tile_count; ++t) {
             const Tile& tile = s.tiles[t];
             const int64_t* pixel = s.pixel + tile.first;
-            T* to = s.panels + t * panel();
+            T* to = panels + t * panel();
             for (int64_t tap = 0; tap < tap_count; ++tap)
                 for (int64_t c = 0; c < k_count / tap_count; c += L) {
                     const T* from = x + s.tap[tap] + c;
@@ -327,8 +336,8 @@ struct Gemm {
 
     // ---- sums[pixel][width] of some blocks = bias or what they were, + the products of k .. k + k_count
 
-    void multiply(const Tasks::Task& t, int64_t first, int64_t end, int64_t k, int64_t k_count, int64_t pixels, int64_t run_count,
-                  const Scratch& s) const {
+    void multiply(const Tasks::Task& t, int64_t first, int64_t end, int64_t k, int64_t k_count, const T* panels, int64_t pixels,
+                  int64_t run_count, const Scratch& s) const {
         const T* packed = static_cast<const T*>(call.packed);
         const int64_t step = panel();
         const bool far = packing.k * packing.padded * int64_t(sizeof(T)) >= far_bytes;
@@ -341,7 +350,7 @@ struct Gemm {
             for (int64_t i = 0; i < s.tile_count; ++i) {
                 const Tile& tile = s.tiles[i];
                 T* out = sums + tile.first * width;
-                tile_of<GemmTile, T>(tile.rows, width, far)(s.panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
+                tile_of<GemmTile, T>(tile.rows, width, far)(panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
                 ahead.from += k_count * ahead.step;
             }
             if (k + k_count == packing.k) finish(t, block, s, sums, run_count);

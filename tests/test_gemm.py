@@ -1,9 +1,10 @@
-"""The gemm algorithm reads whole vectors of the caller's rows: never beyond the array, whichever way its rows lie."""
+"""The gemm algorithm: what it reads of the caller's array, and inputs that several passes over the output channels share."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from native_cases import problem, same_bits, verify
 
 from fastconv import accuracy
 from fastconv.backends import Candidate, cython_native
@@ -29,3 +30,19 @@ def test_nothing_beyond_an_array_is_read(lies: str, kernel: int, channels: int, 
     gemm.run(seen, gemm.pack(w, b), out)
     expected, magnitude = accuracy.oracle(p, seen, w, b)
     assert accuracy.compare(out, expected, accuracy.bound(p, "gemm", expected, magnitude, seen, w)) <= 1
+
+
+WIDE = [  # more output channels than one pass computes, with 16 bytes to 128 bytes of them side by side
+    problem((300, 560), (5, 3), (1, 1), batch=2),  # several blocks of k
+    problem((30, 560), (5, 6), (3, 3), stride=2, padding=1),  # slabs
+    problem((300, 560), (3, 3), (3, 3), padding=1),  # several slabs, panels too large to be kept
+    problem((3, 560), (9, 7), (2, 2), batch=2, padding=0, layout="channels_last"),  # few channels side by side
+    problem((40, 560), (4, 5), (1, 1), layout="channels_last"),
+]
+
+
+@pytest.mark.parametrize("isa", cython_native.runnable_isas())
+@pytest.mark.parametrize("p", WIDE, ids=lambda p: p.text)
+def test_many_output_channels(p: ConvProblem, isa: str) -> None:
+    verify(p, "gemm", isa)
+    same_bits(p, "gemm", isa)
