@@ -5,15 +5,17 @@ once along each axis. Constructed after Toom and Cook from n - 1 points and infi
 Barabasz et al. 2018, arXiv:1803.10986). The points are those of small error: the usual 0, ±1, ±2 of F(4, 3) doubles it.
 
 A kernel that is strided, large or deep is the sum of several *components* of up to five taps along each of the last two axes,
-which add up before the outputs are transformed; see `Components`.
+which add up before the outputs are transformed; see `Components`. A kernel along depth alone is transformed as one along
+height; see `upright`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,8 +94,9 @@ def size(m: int, taps: int) -> int:
 
 def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str | None:
     """Why it (or this tile of it) does not apply, in one line."""
+    problem = upright(problem)
     if all(axis.taps == 1 for axis in axes(problem)):
-        return "transforms kernels of several taps along one of the last two axes"
+        return "transforms kernels of several taps along one of the last two axes, or along depth alone"
     if any(min(two) > 1 for two in zip(problem.stride[-2:], problem.dilation[-2:], problem.kernel_size[-2:])):
         return "transforms no dilation together with a stride"
     if chosen is not None and chosen not in choices(problem):
@@ -101,8 +104,22 @@ def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str 
     return None
 
 
+@functools.lru_cache(maxsize=512)
+def upright(problem: ConvProblem) -> ConvProblem:
+    """The problem, where the kernel is along depth alone with depth and height in each other's place; tiles are of this one."""
+    if problem.ndim < 3 or problem.kernel_size[0] == 1 or set(problem.kernel_size[1:]) != {1}:
+        return problem
+    def turned(of: tuple[Any, ...]) -> tuple[Any, ...]:
+        return of[1], of[0], of[2]
+
+    return dataclasses.replace(
+        problem, input_size=turned(problem.input_size), kernel_size=turned(problem.kernel_size), stride=turned(problem.stride),
+        padding=turned(problem.padding), dilation=turned(problem.dilation))
+
+
 def axes(problem: ConvProblem) -> list[Components]:
     """Along the last two axes, or the only one."""
+    problem = upright(problem)
     return list(map(components, problem.kernel_size[-2:], problem.stride[-2:]))
 
 
@@ -125,6 +142,7 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
 
 def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
     """RMS over direct's, zero-mean data. Direct's grows with the root of the number of taps, which here are in components."""
+    problem = upright(problem)
     return math.prod(ERROR[size(m, axis.taps)] * math.sqrt(3 * axis.number / kernel)
                      for m, axis, kernel in zip(tile[-2:], axes(problem), problem.kernel_size[-2:]) if axis.taps > 1)
 
@@ -133,9 +151,10 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
     Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, 14 per input where
-    a stride is taken out, 22 per input and output between which a dilation lies; then the transformed weights, which come from L3 or memory once for every few dozen tiles, and for
-    which a few tiles wait.
+    a stride is taken out, 22 per input and output between which a dilation lies; then the transformed weights, which come from
+    L3 or memory once for every few dozen tiles, and for which a few tiles wait.
     """
+    problem = upright(problem)
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
     tiles = math.prod(map(_tiles, problem.output_size, problem.dilation, tile))
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
@@ -160,6 +179,7 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
 def packing_cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     """The same of transforming the weights: taps of all components are dealt out and transformed, twice as long where that is
     more than a cache holds; few input channels are handled as one would be."""
+    problem = upright(problem)
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
     dealt = depth * math.prod(axis.number * axis.taps for axis in along)
     written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(tile[-2:], along))

@@ -1,10 +1,24 @@
 // How winograd cuts an axis into tiles, and a kernel into kernels that its transforms can take.
 #pragma once
+#include <utility>
+
 #include "toom.hpp"
 #include "window.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
+
+// A kernel along depth alone is one along height: the two change places, but for the tile, which Python chose for what is returned.
+inline Problem upright(Problem p) {
+    if (p.kernel[0] == 1 || p.kernel[1] > 1 || p.kernel[2] > 1) return p;
+    for (int64_t* of : {p.input, p.output, p.kernel, p.stride, p.dilation, p.pad_lo, p.pad_hi}) std::swap(of[0], of[1]);
+    return p;
+}
+inline Call upright(const Problem& p, Call call) {
+    if (p.kernel[0] == 1 || p.kernel[1] > 1 || p.kernel[2] > 1) return call;
+    for (View* of : {&call.input, &call.output, &call.residual}) std::swap(of->space[0], of->space[1]);
+    return call;
+}
 
 // The tiles along an axis. With a dilation every d-th output is a convolution of its own, without dilation, over every d-th input:
 // the tiles of phase 0 come first, then those of phase 1, ...

@@ -362,7 +362,7 @@ struct Winograd {
 
 const char* refusal(const Problem& p) {
     const Split split(p);
-    if (split.h.taps == 1 && split.w.taps == 1) return "transforms kernels of several taps along one of the last two axes";
+    if (split.h.taps == 1 && split.w.taps == 1) return "transforms kernels of several taps along one of the last two axes, or along depth alone";
     for (int a = 1; a < max_axes; ++a)
         if (p.stride[a] > 1 && p.dilation[a] > 1 && p.kernel[a] > 1) return "transforms no dilation together with a stride";
     if (split.taps() > most_packed_taps) return "transforms kernels of at most 1024 taps";
@@ -383,6 +383,11 @@ void run(const Problem& p, const Call& call) {
 }
 
 template <class T>
+size_t packed_bytes(const Problem& p) {
+    return WinogradPacking<T>(p).bytes(p);
+}
+
+template <class T>
 size_t workspace(const Problem& p, int threads) {
     const Winograd<T> job(p, Call{}, threads);
     return typename Winograd<T>::Scratch(job, nullptr, job.parts - 1).bytes;
@@ -393,13 +398,15 @@ size_t workspace(const Problem& p, int threads) {
 const Algorithm& winograd_algorithm() {
     static const Algorithm algorithm = {
         "winograd",
-        refusal,
-        [](const Problem& p) { return p.dtype == Dtype::float32 ? WinogradPacking<float>(p).bytes(p) : WinogradPacking<double>(p).bytes(p); },
-        [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(p, threads); },
+        [](const Problem& p) { return refusal(upright(p)); },
+        [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(upright(p)); },
+        [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(upright(p), threads); },
         [](const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
-            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, weight, bias, packed, threads, parallel_for);
+            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), weight, bias, packed, threads, parallel_for);
         },
-        [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
+        [](const Problem& p, const Call& call) {
+            (p.dtype == Dtype::float32 ? run<float> : run<double>)(upright(p), upright(p, call));
+        },
     };
     return algorithm;
 }

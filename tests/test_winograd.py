@@ -161,7 +161,7 @@ def test_batch_and_threads_change_no_bit(p: ConvProblem, isa: str) -> None:
 
 @pytest.mark.parametrize(("p", "reason"), [
     (problem((4, 4), (9, 9), (1, 1)), "several taps"), (problem((4, 4), (9, 9), (2, 2), stride=2), "several taps"),
-    (problem((4, 4), (9, 9, 9), (3, 1, 1)), "several taps"),
+    (problem((4, 4), (9, 9, 9), (2, 1, 1), stride=(2, 1, 1)), "several taps"),
     (problem((4, 4), (9, 9), (3, 3), stride=2, dilation=2), "together with a stride")])
 def test_refusals(p: ConvProblem, reason: str) -> None:
     assert reason in (cython_native.backend.refuses(p, Candidate("winograd", ISAS[-1])) or "")
@@ -179,3 +179,28 @@ def test_packing_counts_where_it_is_part_of_the_call() -> None:
     prepared = fastconv.prepare(w, padding=1, backend="cython", input_shape=p.input_shape)
     assert fastconv.explain(p, backend="cython").algorithm == "gemm"
     assert prepared.plan(p.input_shape).seconds < fastconv.explain(p, backend="cython").seconds
+
+
+UPRIGHT = [  # kernels along depth alone
+    problem((5, 7), (9, 4, 3), (3, 1, 1), batch=2),
+    problem((3, 9), (8, 3, 5), (5, 1, 1), stride=(1, 2, 1), padding=((2, 1), (1, 0), (0, 2)), layout="channels_last"),
+    problem((4, 6), (11, 2, 9), (4, 1, 1), stride=(2, 1, 3), padding=0, groups=2),
+    problem((3, 5), (10, 3, 2), (3, 1, 1), dilation=(3, 1, 1), padding=(3, 0, 0), padding_mode="circular", batch=2),
+    problem((9, 17), (5, 1, 1), (3, 1, 1), dtype="float64", activation="relu"),
+]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("p", UPRIGHT, ids=lambda p: p.text)
+def test_a_kernel_along_depth_is_one_along_height(p: ConvProblem, isa: str) -> None:
+    assert winograd.refuses(p) is None and winograd.tile(p)[::2] == (1, 1)
+    for made in winograd.choices(p):
+        assert winograd.cost(p, made, 8) == winograd.cost(winograd.upright(p), made, 8) > 0
+    verify(p, "winograd", isa)
+    same_bits(p, "winograd", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_along_depth_nothing_spreads(isa: str) -> None:
+    for value in (np.nan, np.inf):
+        stays_inside(problem((3, 5), (13, 4, 6), (3, 1, 1)), "winograd", isa, value)
