@@ -161,6 +161,7 @@ def _epilogues() -> Iterator[ConvProblem]:
 
 def _three_axes() -> Iterator[ConvProblem]:
     yield _case("3d", (3, 3), (5, 4, 6), 3, padding=1)
+    yield _case("3d along depth", (5, 9), (9, 3, 4), (3, 1, 1), padding=(1, 0, 0), batch=2, activation="relu")
     yield _case("3d stride, dilation", (2, 5), (7, 8, 9), (2, 3, 2), stride=(2, 1, 3), dilation=(1, 2, 3), padding=(0, 2, 1))
     yield _case("3d groups, asymmetric", (4, 6), (4, 5, 6), 2, padding=((1, 0), (0, 1), (2, 1)), groups=2,
                 padding_mode="symmetric", batch=2)
