@@ -210,14 +210,15 @@ struct Direct {
         int64_t count = 0;
         const View &y = call.output, &r = call.residual;
         const int64_t head = unaligned(box);
-        const bool again = simple && box.size[2] == p.output[2];  // lanes that are done may be stored once more: the same bits
+        const bool again = simple && box.size[2] >= L;  // lanes that are done may be stored once more: the same bits
         for (int64_t d = 0; d < box.size[0]; ++d)
             for (int64_t h = 0; h < box.size[1]; ++h)
                 for (int64_t w = 0, n; w < box.size[2]; w += n) {
                     n = std::min<int64_t>(L, (w < head ? head : box.size[2]) - w);
-                    const int64_t back = raw && box.begin[2] + w + L > p.output[2] ? L - n : 0;  // lanes its neighbour has done
+                    const bool overlaps = raw ? box.begin[2] + w + L > p.output[2] : again;  // the last vector of a row
+                    const int64_t back = overlaps ? L - n : 0;                               // lanes its neighbour has done
                     const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2] + w - back;
-                    s.places[count++] = {raw ? strides.pixel(od, oh, ow) : strides.pixel(d, h, w),
+                    s.places[count++] = {raw ? strides.pixel(od, oh, ow) : strides.pixel(d, h, w - back),
                                        od * y.space[0] + oh * y.space[1] + ow * y.space[2],
                                        od * r.space[0] + oh * r.space[1] + ow * r.space[2], again ? 0 : back, back + n};
                 }
@@ -234,11 +235,11 @@ struct Direct {
     }
 
     int64_t list_tiles(int64_t vectors, Scratch& s) const {
-        const int64_t tiles = ceil_div(vectors, tile_vectors());
-        for (int64_t t = 0; t < tiles; ++t) {
-            const int64_t first = vectors * t / tiles, end = vectors * (t + 1) / tiles;
-            const auto whole = [](const Place& place) { return place.last - place.first == L; };
-            s.tiles[t] = {first, end - first, simple && std::all_of(s.places + first, s.places + end, whole)};
+        const int64_t tiles = ceil_div(vectors, tile_vectors()), least = vectors / tiles, larger = vectors % tiles;
+        const auto whole = [](const Place& place) { return place.last - place.first == L; };
+        for (int64_t t = 0, first = 0, count; t < tiles; ++t, first += count) {
+            count = least + (t < larger);
+            s.tiles[t] = {first, count, simple && std::all_of(s.places + first, s.places + first + count, whole)};
         }
         return tiles;
     }
