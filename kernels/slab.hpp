@@ -141,6 +141,73 @@ FASTCONV_NOINLINE void fill_rows_at_once(const Problem& p, const Blocking& block
     });
 }
 
+// The same for longer strides, or where only the first inputs of each stride are read: lanes outputs by lanes taps at a time,
+// transposed in registers. Outputs whose taps are not all in the input come one by one, last, as vectors of short strands reach
+// into what follows them.
+template <class T>
+struct RowsTransposed {
+    static constexpr int64_t L = lanes<T>;
+    typedef typename VectorOf<T>::mask Mask;
+    int64_t first, step, strands;  // of the row, in the input; from an output to the next; inputs of each
+    int64_t count, apart;          // of a strand; from one to the next
+    int64_t low, high;             // outputs whose inputs are all there
+    Mask some;                     // what to load of fewer strands than lanes
+
+    // Each vector costs as much, however few of its lanes are wanted.
+    static bool suits(const Problem& p, const Blocking& blocking) {
+        return strands_of(p, blocking) >= L / 2 && (!blocking.compact[2] || p.dilation[2] == 1);
+    }
+    static int64_t strands_of(const Problem& p, const Blocking& blocking) {
+        return blocking.compact[2] ? p.kernel[2] : blocking.slab.phase ? p.stride[2] : 1;
+    }
+
+    RowsTransposed(const Problem& p, const Blocking& blocking, const Box& box)
+        : first(box.begin[2] * p.stride[2] - p.pad_lo[2]), step(p.stride[2]), strands(strands_of(p, blocking)),
+          count(blocking.compact[2] ? box.size[2] : ceil_div(extent(p, 2, box.size[2]), step)),
+          apart(blocking.compact[2] ? blocking.slab.tap_step[2] : blocking.slab.phase),
+          low(std::min(count, ceil_div(std::max<int64_t>(0, -first), step))),
+          high(std::max(low, std::min(count, (p.input[2] - first - strands + step) / step))), some(lanes_between<T>(0, strands)) {}
+
+    FASTCONV_INLINE void fill(const Problem& p, const T* row, T* out) const {
+        for (int64_t f = 0; f < strands && low < high; f += L) {
+            const int64_t strand = strands < L ? 0 : std::min(f, strands - L);  // the last ones overlap their neighbours
+            for (int64_t i = low; i < high; i += L) {
+                if (strands >= L && high - low >= L) put<true>(row, out, strand, std::min(i, high - L));
+                else put<false>(row, out, strand, high - low < L ? low : std::min(i, high - L));
+            }
+        }
+        for (int64_t i = 0; i < low; ++i) put_one(p, row, out, i);
+        for (int64_t i = high; i < count; ++i) put_one(p, row, out, i);
+    }
+    template <bool Whole>  // lanes outputs, and as many strands at least
+    FASTCONV_INLINE void put(const T* row, T* out, int64_t strand, int64_t i) const {
+        const T* from = row + first + i * step + strand;
+        T* to = out + strand * apart + i;
+        const int64_t last = high - i - 1;
+        Vec<T> value[L];
+        for (int64_t l = 0; l < L; ++l) value[l] = Whole ? load(from + l * step) : load_masked(from + std::min(l, last) * step, some);
+        transpose<T>(value);
+        for (int64_t l = 0; l < L; ++l)
+            if (Whole || l < strands) store(to + l * apart, value[l]);
+    }
+    FASTCONV_NOINLINE void put_one(const Problem& p, const T* row, T* out, int64_t i) const {
+        for (int64_t f = 0; f < strands; ++f) {
+            const int64_t from = source(p, 2, first + i * step + f);
+            out[f * apart + i] = from < 0 ? T(0) : row[from];
+        }
+    }
+};
+
+template <class T>
+FASTCONV_NOINLINE void fill_rows_transposed(const Problem& p, const Blocking& blocking, const Box& box, const T* image,
+                                            const View& view, T* slab) {
+    const RowsTransposed<T> rows(p, blocking, box);
+    for_rows(p, blocking, box, image, view, slab, p.in_channels, [&](const T* row, T* out) __attribute__((always_inline)) {
+        if (row) return rows.fill(p, row, out);
+        for (int64_t f = 0; f < rows.strands; ++f) clear(out + f * rows.apart, rows.count);
+    });
+}
+
 template <class T>
 void fill_rows(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
     const bool phases = blocking.slab.phase, compact = blocking.compact[2];
@@ -149,8 +216,11 @@ void fill_rows(const Problem& p, const Blocking& blocking, const Box& box, const
         if (step == 1) return fill_rows_at_once<T, 1, true>(p, blocking, box, image, view, slab);
         if (step == 2 && phases) return fill_rows_at_once<T, 2, true>(p, blocking, box, image, view, slab);
         if (step == 2) return fill_rows_at_once<T, 2, false>(p, blocking, box, image, view, slab);
+        if (step == 3 && phases) return fill_rows_at_once<T, 3, true>(p, blocking, box, image, view, slab);
         if (step == 4 && phases) return fill_rows_at_once<T, 4, true>(p, blocking, box, image, view, slab);
     }
+    if (view.space[2] == 1 && (phases || compact) && RowsTransposed<T>::suits(p, blocking))
+        return fill_rows_transposed(p, blocking, box, image, view, slab);
     for_strands(p, blocking, box, [&](const Strand& strand, int64_t at) {
         for_rows(p, blocking, box, image, view, slab + at, p.in_channels, [&](const T* row, T* out) {
             if (row) fill_row(p, strand, row, view.space[2], out);

@@ -169,14 +169,14 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
 
 
 def _slab_cycles(p: ConvProblem, shortest: int = 0) -> float:
-    """The copy with the padding written out, row by row: in one pass, or each phase of an unusual stride on its own. Other rows
-    are copied if they are shorter than `shortest`."""
+    """The copy with the padding written out, row by row: in one pass, or, where a few taps lie far apart, each on its own.
+    Other rows are copied if they are shorter than `shortest`."""
     short = p.output_size[-1] < shortest and math.prod(p.kernel_size) > 1
     if p.stride[-1] == 1 and not short and not any(map(any, p.padding)):
         return 0
     read = [n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True)]
-    phases, width = min(p.stride[-1], p.kernel_size[-1]), p.input_size[-1]
-    row = 50 + width if p.stride[-1] in (1, 2, 4) else 60 * phases + 3 * width
+    taps, stride, width = p.kernel_size[-1], p.stride[-1], p.input_size[-1]
+    row = 50 + width if stride <= 2 or taps >= min(4, stride) else 60 * taps + 3 * width * taps / stride
     return p.in_channels * math.prod(read[:-1]) * row
 
 
