@@ -4,8 +4,8 @@
 //
 // Tile: up to MR output channels x NV vectors of pixels in registers, the vectors from anywhere in the box (AVX2: 6 x 2, 4 x 3,
 // 1 x 8). Pixels are loaded where they lie, unaligned; with a stride along w the slab keeps each phase (w mod stride) in a
-// row of its own, so that neighbours are adjacent again. Weights are packed [panel][k][MR] and broadcast. All k in one
-// pass: the output is written once.
+// row of its own, so that neighbours are adjacent again, and where no input is read twice each tap in a plane, so that rows are,
+// too. Weights are packed [panel][k][MR] and broadcast. All k in one pass: the output is written once.
 // Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
 #include "driver.hpp"
 #include "epilogue.hpp"
@@ -23,6 +23,7 @@ constexpr int max_rows = 6, max_sums = 18, max_vectors = 8;
 #else
 constexpr int max_rows = 5, max_sums = 10, max_vectors = 6;
 #endif
+constexpr int64_t most_planes = 640;    // with more products a slab of planes would hold too few pixels
 constexpr int64_t l1_bytes = 16 << 10;  // half of L1
 constexpr int vectors_for(int rows) { return max_sums / rows < max_vectors ? max_sums / rows : max_vectors; }
 
@@ -155,8 +156,8 @@ struct Direct {
     Limits limits(int threads) const {
         const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
         const int64_t most = raw ? 1024 : 4096;
-        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true, false,
-                threads_per_image(p, threads)};
+        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true,
+                products(p) <= most_planes, false, threads_per_image(p, threads)};
     }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
@@ -210,11 +211,13 @@ struct Direct {
         int64_t count = 0;
         const View &y = call.output, &r = call.residual;
         const int64_t head = unaligned(box);
-        const bool again = simple && box.size[2] >= L;  // lanes that are done may be stored once more: the same bits
+        const bool follow = rows_follow(box);
+        const int64_t rows = follow ? 1 : box.size[1], width = box.pixels() / box.size[0] / rows;
+        const bool again = simple && width >= L;  // lanes that are done may be stored once more: the same bits
         for (int64_t d = 0; d < box.size[0]; ++d)
-            for (int64_t h = 0; h < box.size[1]; ++h)
-                for (int64_t w = 0, n; w < box.size[2]; w += n) {
-                    n = std::min<int64_t>(L, (w < head ? head : box.size[2]) - w);
+            for (int64_t h = 0; h < rows; ++h)
+                for (int64_t w = 0, n; w < width; w += n) {
+                    n = std::min<int64_t>(L, (w < head ? head : width) - w);
                     const bool overlaps = raw ? box.begin[2] + w + L > p.output[2] : again;  // the last vector of a row
                     const int64_t back = overlaps ? L - n : 0;                               // lanes its neighbour has done
                     const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2] + w - back;
@@ -223,6 +226,13 @@ struct Direct {
                                        od * r.space[0] + oh * r.space[1] + ow * r.space[2], again ? 0 : back, back + n};
                 }
         return list_tiles(count, s);
+    }
+
+    // The next row begins where one ends, in the slab and in the output: they are one long row.
+    bool rows_follow(const Box& box) const {
+        const auto whole = [&](const View& v) { return !v.data || v.space[1] == p.output[2] * v.space[2]; };
+        return !raw && box.size[2] == p.output[2] && strides.pixel_step[1] == box.size[2] && strides.pixel_step[2] == 1 &&
+               whole(call.output) && whole(call.residual);
     }
 
     // Pixels before the first at the beginning of a line, where all loads of the box can be aligned by beginning there.

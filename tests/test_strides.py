@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import problem, stays_inside, verify
+from native_cases import problem, same_bits, stays_inside, verify
 
 from fastconv import accuracy
 from fastconv.backends import Candidate, cython_native
@@ -87,6 +87,14 @@ def test_a_nan_stays_inside(algorithm: str, isa: str) -> None:
     for kernel in (3, 8, 16):
         p = problem((3, 9), (3 * kernel, 11 * kernel), (kernel, kernel), stride=kernel, padding=0)
         stays_inside(p, algorithm, isa, np.nan)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("algorithm", ["gemm", "direct"])
+def test_the_same_bits_for_any_threads_and_batch(algorithm: str, isa: str) -> None:
+    for kernel, channels in ((3, 40), (16, 2)):  # 360 and 512 products: several boxes
+        p = problem((channels, 30), (5 * kernel, 23 * kernel), (kernel, kernel), batch=3, stride=kernel, padding=0)
+        same_bits(p, algorithm, isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)
