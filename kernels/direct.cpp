@@ -146,19 +146,24 @@ struct Direct {
     Blocking blocking;
     Tasks tasks;
     Strides strides;
+    int64_t tile_vectors;  // most in a tile
 
     Direct(const Problem& problem, const Call& c, int threads)
         : p(problem), slice(problem), call(c), raw(readable(problem, c.input)),
           simple(c.output.space[2] == 1 && !c.residual.data && Epilogue<T>(problem).is_limit()),
           packing(problem), blocking(p, limits(threads), sizeof(T)),
-          tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
+          tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab),
+          tile_vectors(vectors_for(int(ceil_div(packing.channels, packing.panels)))) {}
 
     Limits limits(int threads) const {
         const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
         const int64_t most = raw ? 1024 : 4096;
         return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true,
-                products(p) <= most_planes, false, threads_per_image(p, threads)};
+                worth_planes(), false, threads_per_image(p, threads)};
     }
+
+    // Rows of whole vectors begin at half a line as they are.
+    bool worth_planes() const { return products(p) <= most_planes && p.output[2] % L != 0; }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
     static bool readable(const Problem& q, const View& v) {
@@ -245,7 +250,7 @@ struct Direct {
     }
 
     int64_t list_tiles(int64_t vectors, Scratch& s) const {
-        const int64_t tiles = ceil_div(vectors, tile_vectors()), least = vectors / tiles, larger = vectors % tiles;
+        const int64_t tiles = ceil_div(vectors, tile_vectors), least = vectors / tiles, larger = vectors % tiles;
         const auto whole = [](const Place& place) { return place.last - place.first == L; };
         for (int64_t t = 0, first = 0, count; t < tiles; ++t, first += count) {
             count = least + (t < larger);
@@ -254,11 +259,9 @@ struct Direct {
         return tiles;
     }
 
-    int64_t tile_vectors() const { return vectors_for(int(ceil_div(packing.channels, packing.panels))); }
-
     int64_t tiles_in_l1() const {
         const int64_t rows = p.in_channels * p.kernel[0] * p.kernel[1], pixels = l1_bytes / int64_t(sizeof(T)) / rows - p.kernel[2];
-        return std::max<int64_t>(1, pixels / (tile_vectors() * L * std::min(p.stride[2], p.kernel[2])));
+        return std::max<int64_t>(1, pixels / (tile_vectors * L * std::min(p.stride[2], p.kernel[2])));
     }
 
     // Tiles whose inputs fit into L1 go through all panels before the next ones: weights are read in sequence, again and again.
@@ -268,24 +271,24 @@ struct Direct {
             fill_rows(p, blocking, box, x, call.input, s.slab);
             x = s.slab;
         }
-        const int64_t fit = tiles_in_l1();
+        const int64_t fit = tiles_in_l1(), begin = tasks.first_panel(t.chunk), end = tasks.first_panel(t.chunk + 1);
         for (int64_t i = 0; i < tiles; i += fit)
-            for (int64_t panel = tasks.first_panel(t.chunk); panel < tasks.first_panel(t.chunk + 1); ++panel)
+            for (int64_t panel = begin; panel < end; ++panel)
                 compute_panel(t, panel, x, s.tiles + i, s.tiles + std::min(i + fit, tiles), s);
     }
 
     void compute_panel(const Tasks::Task& t, int64_t panel, const T* x, const Tile* tile, const Tile* end, const Scratch& s) const {
         constexpr auto all = std::make_index_sequence<size_t(max_rows * max_vectors)>{};
-        const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first, most = tile_vectors();
+        const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
         const int64_t channel = t.group * packing.channels + first;
         const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = packed + packing.offset(p, t.group, panel);
         T* y = at<T>(call.output, t.image, channel);
         const T* r = at<const T>(call.residual, t.image, channel);
         const T least = Epilogue<T>(p).least();
-        const Micro<T> full = micro_at<T>(rows, most, all);
+        const Micro<T> full = micro_at<T>(rows, tile_vectors, all);
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;
-            const Micro<T> kernel = tile->count == most ? full : micro_at<T>(rows, tile->count, all);
+            const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
             kernel(x, places, s.tap, packing.k, w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }

@@ -198,18 +198,19 @@ FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
     return sorted<T>(every_other_unsorted<T, Odd>(a, b, all), all);
 }
 
-// The elements phase, phase + N, phase + 2 N ... of N vectors, N odd: no two are in the same lane, so that the vectors merge into one,
-// which is put in order last.
+// The elements Phase, Phase + N, Phase + 2 N ... of N vectors, N odd: no two of them are in the same lane, so that the vectors merge
+// into one, which is put in order last.
 template <class T, int N, int Phase, int V, size_t... L>
 FASTCONV_INLINE Vec<T> merged(const Vec<T> (&value)[N], std::index_sequence<L...> all) {
     if constexpr (V == 0) return value[0];
     else {
         constexpr int n = lanes<T>;
+        const Vec<T> before = merged<T, N, Phase, V - 1>(value, all);
 #if defined(__clang__)
-        return __builtin_shufflevector(merged<T, N, Phase, V - 1>(value, all), value[V], ((V * n + int(L)) % N == Phase ? n + int(L) : int(L))...);
+        return __builtin_shufflevector(before, value[V], ((V * n + int(L)) % N == Phase ? n + int(L) : int(L))...);
 #else
         typename VectorOf<T>::mask index = {((V * n + int(L)) % N == Phase ? n + int(L) : int(L))...};
-        return __builtin_shuffle(merged<T, N, Phase, V - 1>(value, all), value[V], index);
+        return __builtin_shuffle(before, value[V], index);
 #endif
     }
 }

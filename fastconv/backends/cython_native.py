@@ -170,7 +170,8 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
 
 
 def _has_planes(p: ConvProblem) -> bool:
-    """Whether direct copies the input to planes of the outputs: no input is read twice, and there are not too many products."""
+    """Whether direct copies the input to planes of the outputs, or to rows of whole vectors, which are as good: no input is
+    read twice, and there are not too many products."""
     once = all(n * k <= (n - 1) * s + (k - 1) * d + 1
                for n, k, s, d in zip(p.output_size, p.kernel_size, p.stride, p.dilation, strict=True))
     return once and p.taps <= 640 and (p.stride[-1] > 1 or any(map(any, p.padding)))
