@@ -4,8 +4,8 @@
 //
 // Tile: up to MR output channels x NV vectors of pixels in registers, the vectors from anywhere in the box (AVX2: 6 x 2, 4 x 3,
 // 1 x 8). Pixels are loaded where they lie, unaligned; with a stride along w the slab keeps each phase (w mod stride) in a
-// row of its own, so that neighbours are adjacent again. Weights are packed [panel][k][MR] and broadcast. All k in one
-// pass: the output is written once.
+// row of its own, so that neighbours are adjacent again, and where no input is read twice each tap in a plane, so that rows are,
+// too. Weights are packed [panel][k][MR] and broadcast. All k in one pass: the output is written once.
 // Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
 #include "driver.hpp"
 #include "epilogue.hpp"
@@ -23,6 +23,7 @@ constexpr int max_rows = 6, max_sums = 18, max_vectors = 8;
 #else
 constexpr int max_rows = 5, max_sums = 10, max_vectors = 6;
 #endif
+constexpr int64_t most_planes = 640;    // with more products a slab of planes would hold too few pixels
 constexpr int64_t l1_bytes = 16 << 10;  // half of L1
 constexpr int vectors_for(int rows) { return max_sums / rows < max_vectors ? max_sums / rows : max_vectors; }
 
@@ -145,19 +146,24 @@ struct Direct {
     Blocking blocking;
     Tasks tasks;
     Strides strides;
+    int64_t tile_vectors;  // most in a tile
 
     Direct(const Problem& problem, const Call& c, int threads)
         : p(problem), slice(problem), call(c), raw(readable(problem, c.input)),
           simple(c.output.space[2] == 1 && !c.residual.data && Epilogue<T>(problem).is_limit()),
           packing(problem), blocking(p, limits(threads), sizeof(T)),
-          tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab) {}
+          tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab),
+          tile_vectors(vectors_for(int(ceil_div(packing.channels, packing.panels)))) {}
 
     Limits limits(int threads) const {
         const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
         const int64_t most = raw ? 1024 : 4096;
-        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true, false,
-                threads_per_image(p, threads)};
+        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true,
+                worth_planes(), false, threads_per_image(p, threads)};
     }
+
+    // Rows of whole vectors begin at half a line as they are.
+    bool worth_planes() const { return products(p) <= most_planes && p.output[2] % L != 0; }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
     static bool readable(const Problem& q, const View& v) {
@@ -210,18 +216,28 @@ struct Direct {
         int64_t count = 0;
         const View &y = call.output, &r = call.residual;
         const int64_t head = unaligned(box);
-        const bool again = simple && box.size[2] == p.output[2];  // lanes that are done may be stored once more: the same bits
+        const bool follow = rows_follow(box);
+        const int64_t rows = follow ? 1 : box.size[1], width = box.pixels() / box.size[0] / rows;
+        const bool again = simple && width >= L;  // lanes that are done may be stored once more: the same bits
         for (int64_t d = 0; d < box.size[0]; ++d)
-            for (int64_t h = 0; h < box.size[1]; ++h)
-                for (int64_t w = 0, n; w < box.size[2]; w += n) {
-                    n = std::min<int64_t>(L, (w < head ? head : box.size[2]) - w);
-                    const int64_t back = raw && box.begin[2] + w + L > p.output[2] ? L - n : 0;  // lanes its neighbour has done
+            for (int64_t h = 0; h < rows; ++h)
+                for (int64_t w = 0, n; w < width; w += n) {
+                    n = std::min<int64_t>(L, (w < head ? head : width) - w);
+                    const bool overlaps = raw ? box.begin[2] + w + L > p.output[2] : again;  // the last vector of a row
+                    const int64_t back = overlaps ? L - n : 0;                               // lanes its neighbour has done
                     const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2] + w - back;
-                    s.places[count++] = {raw ? strides.pixel(od, oh, ow) : strides.pixel(d, h, w),
+                    s.places[count++] = {raw ? strides.pixel(od, oh, ow) : strides.pixel(d, h, w - back),
                                        od * y.space[0] + oh * y.space[1] + ow * y.space[2],
                                        od * r.space[0] + oh * r.space[1] + ow * r.space[2], again ? 0 : back, back + n};
                 }
         return list_tiles(count, s);
+    }
+
+    // The next row begins where one ends, in the slab and in the output: they are one long row.
+    bool rows_follow(const Box& box) const {
+        const auto whole = [&](const View& v) { return !v.data || v.space[1] == p.output[2] * v.space[2]; };
+        return !raw && box.size[2] == p.output[2] && strides.pixel_step[1] == box.size[2] && strides.pixel_step[2] == 1 &&
+               whole(call.output) && whole(call.residual);
     }
 
     // Pixels before the first at the beginning of a line, where all loads of the box can be aligned by beginning there.
@@ -234,20 +250,18 @@ struct Direct {
     }
 
     int64_t list_tiles(int64_t vectors, Scratch& s) const {
-        const int64_t tiles = ceil_div(vectors, tile_vectors());
-        for (int64_t t = 0; t < tiles; ++t) {
-            const int64_t first = vectors * t / tiles, end = vectors * (t + 1) / tiles;
-            const auto whole = [](const Place& place) { return place.last - place.first == L; };
-            s.tiles[t] = {first, end - first, simple && std::all_of(s.places + first, s.places + end, whole)};
+        const int64_t tiles = ceil_div(vectors, tile_vectors), least = vectors / tiles, larger = vectors % tiles;
+        const auto whole = [](const Place& place) { return place.last - place.first == L; };
+        for (int64_t t = 0, first = 0, count; t < tiles; ++t, first += count) {
+            count = least + (t < larger);
+            s.tiles[t] = {first, count, simple && std::all_of(s.places + first, s.places + first + count, whole)};
         }
         return tiles;
     }
 
-    int64_t tile_vectors() const { return vectors_for(int(ceil_div(packing.channels, packing.panels))); }
-
     int64_t tiles_in_l1() const {
         const int64_t rows = p.in_channels * p.kernel[0] * p.kernel[1], pixels = l1_bytes / int64_t(sizeof(T)) / rows - p.kernel[2];
-        return std::max<int64_t>(1, pixels / (tile_vectors() * L * std::min(p.stride[2], p.kernel[2])));
+        return std::max<int64_t>(1, pixels / (tile_vectors * L * std::min(p.stride[2], p.kernel[2])));
     }
 
     // Tiles whose inputs fit into L1 go through all panels before the next ones: weights are read in sequence, again and again.
@@ -257,24 +271,24 @@ struct Direct {
             fill_rows(p, blocking, box, x, call.input, s.slab);
             x = s.slab;
         }
-        const int64_t fit = tiles_in_l1();
+        const int64_t fit = tiles_in_l1(), begin = tasks.first_panel(t.chunk), end = tasks.first_panel(t.chunk + 1);
         for (int64_t i = 0; i < tiles; i += fit)
-            for (int64_t panel = tasks.first_panel(t.chunk); panel < tasks.first_panel(t.chunk + 1); ++panel)
+            for (int64_t panel = begin; panel < end; ++panel)
                 compute_panel(t, panel, x, s.tiles + i, s.tiles + std::min(i + fit, tiles), s);
     }
 
     void compute_panel(const Tasks::Task& t, int64_t panel, const T* x, const Tile* tile, const Tile* end, const Scratch& s) const {
         constexpr auto all = std::make_index_sequence<size_t(max_rows * max_vectors)>{};
-        const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first, most = tile_vectors();
+        const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
         const int64_t channel = t.group * packing.channels + first;
         const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = packed + packing.offset(p, t.group, panel);
         T* y = at<T>(call.output, t.image, channel);
         const T* r = at<const T>(call.residual, t.image, channel);
         const T least = Epilogue<T>(p).least();
-        const Micro<T> full = micro_at<T>(rows, most, all);
+        const Micro<T> full = micro_at<T>(rows, tile_vectors, all);
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;
-            const Micro<T> kernel = tile->count == most ? full : micro_at<T>(rows, tile->count, all);
+            const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
             kernel(x, places, s.tap, packing.k, w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }

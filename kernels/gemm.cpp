@@ -155,7 +155,7 @@ struct Gemm {
         constexpr int64_t most = std::max(16 * tile_rows, 200), least = most / 2;
         const int64_t rows = p.batch * p.groups * p.output[0] * p.output[1], width = p.output[2];
         const int64_t share = rows < threads ? ceil_div(rows * width, threads) : ceil_div(rows, threads) * width;
-        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, last,
+        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, false, last,
                 threads_per_image(p, threads)};
     }
 

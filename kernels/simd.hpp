@@ -198,10 +198,43 @@ FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
     return sorted<T>(every_other_unsorted<T, Odd>(a, b, all), all);
 }
 
-// Lane i of vector v was element i + lanes v of a row, and is element v + N i: N = 1, 2, 4 vectors.
+// The elements Phase, Phase + N, Phase + 2 N ... of N vectors, N odd: no two of them are in the same lane, so that the vectors merge
+// into one, which is put in order last.
+template <class T, int N, int Phase, int V, size_t... L>
+FASTCONV_INLINE Vec<T> merged(const Vec<T> (&value)[N], std::index_sequence<L...> all) {
+    if constexpr (V == 0) return value[0];
+    else {
+        constexpr int n = lanes<T>;
+        const Vec<T> before = merged<T, N, Phase, V - 1>(value, all);
+#if defined(__clang__)
+        return __builtin_shufflevector(before, value[V], ((V * n + int(L)) % N == Phase ? n + int(L) : int(L))...);
+#else
+        typename VectorOf<T>::mask index = {((V * n + int(L)) % N == Phase ? n + int(L) : int(L))...};
+        return __builtin_shuffle(before, value[V], index);
+#endif
+    }
+}
+
+template <class T, int N, int Phase, size_t... L>
+FASTCONV_INLINE Vec<T> every_nth(const Vec<T> (&value)[N], std::index_sequence<L...> all) {
+    constexpr int n = lanes<T>;
+    const Vec<T> v = merged<T, N, Phase, N - 1>(value, all);
+#if defined(__clang__)
+    return __builtin_shufflevector(v, v, ((int(L) * N + Phase) % n)...);
+#else
+    typename VectorOf<T>::mask index = {((int(L) * N + Phase) % n)...};
+    return __builtin_shuffle(v, index);
+#endif
+}
+
+// Lane i of vector v was element i + lanes v of a row, and is element v + N i: N = 1, 2, 3, 4 vectors.
 template <class T, int N>
 FASTCONV_INLINE void split(Vec<T> (&value)[N]) {
-    if constexpr (N > 1) {
+    if constexpr (N == 3) {
+        constexpr auto all = std::make_index_sequence<size_t(lanes<T>)>{};
+        const Vec<T> a = every_nth<T, 3, 0>(value, all), b = every_nth<T, 3, 1>(value, all), c = every_nth<T, 3, 2>(value, all);
+        value[0] = a, value[1] = b, value[2] = c;
+    } else if constexpr (N > 1) {
         Vec<T> even[N / 2], odd[N / 2];
 #pragma GCC unroll 4
         for (int v = 0; v < N / 2; ++v) {

@@ -17,14 +17,17 @@ struct Strand {
     }
 };
 
-// body(padded coordinate relative to the box, index in the slab) along axis a.
+// body(padded coordinate relative to the box, its offset in the slab) along axis a: in the order of the slab, or, where each tap has
+// a plane, in that of the input, so that it is read in one go.
 template <class Body>
 FASTCONV_INLINE void for_coordinates(const Problem& p, const Blocking& blocking, const Box& box, int a, Body body) {
-    const bool compact = blocking.compact[a];
-    const int64_t taps = compact ? p.kernel[a] : 1, step = compact ? p.stride[a] : 1;
-    const int64_t count = compact ? box.size[a] : extent(p, a, box.size[a]);
-    for (int64_t t = 0; t < taps; ++t)
-        for (int64_t i = 0; i < count; ++i) body(t * p.dilation[a] + i * step, t * blocking.box[a] + i);
+    const bool compact = blocking.compact[a], swapped = blocking.planes;
+    const struct { int64_t count, from, to; } loops[2] = {
+        {compact ? p.kernel[a] : 1, p.dilation[a], blocking.slab.tap_step[a]},
+        {compact ? box.size[a] : extent(p, a, box.size[a]), compact ? p.stride[a] : 1, blocking.step[a]}};
+    const auto &outer = loops[swapped], &inner = loops[!swapped];
+    for (int64_t j = 0; j < outer.count; ++j)
+        for (int64_t i = 0; i < inner.count; ++i) body(j * outer.from + i * inner.from, j * outer.to + i * inner.to);
 }
 
 // body(strand, where it begins in a row of the slab): the row itself, or its phases, or (compact) one per tap.
@@ -45,14 +48,14 @@ template <class T, class Write>
 FASTCONV_INLINE void for_rows(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view,
                               T* slab, int64_t planes, Write write) {
     const int64_t first_d = box.begin[0] * p.stride[0] - p.pad_lo[0], first_h = box.begin[1] * p.stride[1] - p.pad_lo[1];
-    const int64_t row_d = view.space[0], row_h = view.space[1], out_d = blocking.step[0], out_h = blocking.step[1];
+    const int64_t row_d = view.space[0], row_h = view.space[1];
     for (int64_t c = 0; c < planes; ++c, image += view.channel, slab += blocking.slab.channel)
         for_coordinates(p, blocking, box, 0, [&](int64_t d, int64_t at_d) __attribute__((always_inline)) {
             const int64_t from_d = source(p, 0, first_d + d);
             for_coordinates(p, blocking, box, 1, [&](int64_t h, int64_t at_h) __attribute__((always_inline)) {
                 const int64_t from_h = source(p, 1, first_h + h);
                 const bool zeros = from_d < 0 || from_h < 0;
-                write(zeros ? nullptr : image + from_d * row_d + from_h * row_h, slab + at_d * out_d + at_h * out_h);
+                write(zeros ? nullptr : image + from_d * row_d + from_h * row_h, slab + at_d + at_h);
             });
         });
 }
@@ -89,7 +92,7 @@ struct RowsAtOnce {
     RowsAtOnce(const Problem& p, const Blocking& blocking, const Box& box)
         : first(box.begin[2] * p.stride[2] - p.pad_lo[2]), span(extent(p, 2, box.size[2])),
           begin(std::min(std::max<int64_t>(0, -first), span)), end(std::max(begin, std::min(span, p.input[2] - first))),
-          count(ceil_div(span, S)), apart(blocking.slab.phase) {
+          count(ceil_div(span, S)), apart(blocking.compact[2] ? blocking.slab.tap_step[2] : blocking.slab.phase) {
         inside(0, low);
         inside(count - L, high);
     }
@@ -135,22 +138,94 @@ FASTCONV_NOINLINE void fill_rows_at_once(const Problem& p, const Blocking& block
     const RowsAtOnce<T, S, All> rows(p, blocking, box);
     const bool zeros = p.padding_mode == PaddingMode::zeros;
     for_rows(p, blocking, box, image, view, slab, p.in_channels, [&](const T* row, T* out) __attribute__((always_inline)) {
-        if (!row) return clear(out, (rows.strands - 1) * rows.apart + rows.count);
-        rows.fill(row, out);
-        if (!zeros) rows.mirror(p, row, out);
+        if (row) rows.fill(row, out);
+        else
+            for (int64_t v = 0; v < rows.strands; ++v) clear(out + v * rows.apart, rows.count);
+        if (row && !zeros) rows.mirror(p, row, out);
+    });
+}
+
+// The same for longer strides, or where only the first inputs of each stride are read: lanes outputs by lanes taps at a time,
+// transposed in registers. Outputs whose taps are not all in the input come one by one, last, as vectors of short strands reach
+// into what follows them.
+template <class T>
+struct RowsTransposed {
+    static constexpr int64_t L = lanes<T>;
+    typedef typename VectorOf<T>::mask Mask;
+    int64_t first, step, strands;  // of the row, in the input; from an output to the next; inputs of each
+    int64_t count, apart;          // of a strand; from one to the next
+    int64_t low, high;             // outputs whose inputs are all there
+    Mask some;                     // what to load of fewer strands than lanes
+
+    // Each vector costs as much, however few of its lanes are wanted.
+    static bool suits(const Problem& p, const Blocking& blocking) {
+        return strands_of(p, blocking) >= L / 2 && (!blocking.compact[2] || p.dilation[2] == 1);
+    }
+    static int64_t strands_of(const Problem& p, const Blocking& blocking) {
+        return blocking.compact[2] ? p.kernel[2] : blocking.slab.phase ? p.stride[2] : 1;
+    }
+
+    RowsTransposed(const Problem& p, const Blocking& blocking, const Box& box)
+        : first(box.begin[2] * p.stride[2] - p.pad_lo[2]), step(p.stride[2]), strands(strands_of(p, blocking)),
+          count(blocking.compact[2] ? box.size[2] : ceil_div(extent(p, 2, box.size[2]), step)),
+          apart(blocking.compact[2] ? blocking.slab.tap_step[2] : blocking.slab.phase),
+          low(std::min(count, ceil_div(std::max<int64_t>(0, -first), step))),
+          high(std::max(low, std::min(count, (p.input[2] - first - strands + step) / step))), some(lanes_between<T>(0, strands)) {}
+
+    FASTCONV_INLINE void fill(const Problem& p, const T* row, T* out) const {
+        for (int64_t f = 0; f < strands && low < high; f += L) {
+            const int64_t strand = strands < L ? 0 : std::min(f, strands - L);  // the last ones overlap their neighbours
+            for (int64_t i = low; i < high; i += L) {
+                if (strands >= L && high - low >= L) put<true>(row, out, strand, std::min(i, high - L));
+                else put<false>(row, out, strand, high - low < L ? low : std::min(i, high - L));
+            }
+        }
+        for (int64_t i = 0; i < low; ++i) put_one(p, row, out, i);
+        for (int64_t i = high; i < count; ++i) put_one(p, row, out, i);
+    }
+    template <bool Whole>  // lanes outputs, and as many strands at least
+    FASTCONV_INLINE void put(const T* row, T* out, int64_t strand, int64_t i) const {
+        const T* from = row + first + i * step + strand;
+        T* to = out + strand * apart + i;
+        const int64_t last = high - i - 1;
+        Vec<T> value[L];
+        for (int64_t l = 0; l < L; ++l) value[l] = Whole ? load(from + l * step) : load_masked(from + std::min(l, last) * step, some);
+        transpose<T>(value);
+        for (int64_t l = 0; l < L; ++l)
+            if (Whole || l < strands) store(to + l * apart, value[l]);
+    }
+    FASTCONV_NOINLINE void put_one(const Problem& p, const T* row, T* out, int64_t i) const {
+        for (int64_t f = 0; f < strands; ++f) {
+            const int64_t from = source(p, 2, first + i * step + f);
+            out[f * apart + i] = from < 0 ? T(0) : row[from];
+        }
+    }
+};
+
+template <class T>
+FASTCONV_NOINLINE void fill_rows_transposed(const Problem& p, const Blocking& blocking, const Box& box, const T* image,
+                                            const View& view, T* slab) {
+    const RowsTransposed<T> rows(p, blocking, box);
+    for_rows(p, blocking, box, image, view, slab, p.in_channels, [&](const T* row, T* out) __attribute__((always_inline)) {
+        if (row) return rows.fill(p, row, out);
+        for (int64_t f = 0; f < rows.strands; ++f) clear(out + f * rows.apart, rows.count);
     });
 }
 
 template <class T>
 void fill_rows(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
-    const bool phases = blocking.slab.phase, compact = blocking.compact[2];
-    const int64_t step = phases || compact ? p.stride[2] : 1;
-    if (view.space[2] == 1 && (!compact || p.kernel[2] == 1)) {
-        if (step == 1) return fill_rows_at_once<T, 1, true>(p, blocking, box, image, view, slab);
-        if (step == 2 && phases) return fill_rows_at_once<T, 2, true>(p, blocking, box, image, view, slab);
-        if (step == 2) return fill_rows_at_once<T, 2, false>(p, blocking, box, image, view, slab);
-        if (step == 4 && phases) return fill_rows_at_once<T, 4, true>(p, blocking, box, image, view, slab);
+    const bool compact = blocking.compact[2], phases = blocking.slab.phase || compact;
+    const int64_t step = phases ? p.stride[2] : 1;
+    const bool all = !compact || (p.kernel[2] == step && p.dilation[2] == 1);  // strands, and whole ones
+    if (view.space[2] == 1) {
+        if (step == 1 && (all || p.kernel[2] == 1)) return fill_rows_at_once<T, 1, true>(p, blocking, box, image, view, slab);
+        if (step == 2 && all) return fill_rows_at_once<T, 2, true>(p, blocking, box, image, view, slab);
+        if (step == 2 && p.kernel[2] == 1) return fill_rows_at_once<T, 2, false>(p, blocking, box, image, view, slab);
+        if (step == 3 && all) return fill_rows_at_once<T, 3, true>(p, blocking, box, image, view, slab);
+        if (step == 4 && all) return fill_rows_at_once<T, 4, true>(p, blocking, box, image, view, slab);
     }
+    if (view.space[2] == 1 && phases && RowsTransposed<T>::suits(p, blocking))
+        return fill_rows_transposed(p, blocking, box, image, view, slab);
     for_strands(p, blocking, box, [&](const Strand& strand, int64_t at) {
         for_rows(p, blocking, box, image, view, slab + at, p.in_channels, [&](const T* row, T* out) {
             if (row) fill_row(p, strand, row, view.space[2], out);

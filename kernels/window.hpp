@@ -128,6 +128,7 @@ struct Limits {
     int64_t width;       // but keep rows at least this wide
     int64_t granule;     // cut rows at multiples of this
     bool split_phases;   // slab: rows per channel, each phase of a stride along w on its own (else: as they are)
+    bool planes;         // slab: and where no input is read twice, each tap too, with all outputs of the box
     bool channels_inner; // slab: all channels of a coordinate side by side, coordinates along w next
     int64_t sharing;     // threads that share the boxes of an image and group: if there are several, a multiple of these
 };
@@ -142,8 +143,8 @@ inline int64_t threads_per_image(const Problem& p, int threads) {
 struct Blocking {
     int64_t box[max_axes], count[max_axes];  // outputs per box (the last may be smaller), boxes per axis
     // Along an axis the slab holds every coordinate that the box spans, or, where that is less (strides beyond the kernel,
-    // wide dilations), only what is read: [tap][output].
-    bool compact[max_axes];
+    // wide dilations), only what is read: [tap][output]; where it is not more along any axis, [taps of all][outputs of all].
+    bool compact[max_axes], planes;
     int64_t step[max_axes];  // from one coordinate (compact: output) of the slab to the next
     Strides slab;
     int64_t slab_elements;
@@ -185,8 +186,10 @@ struct Blocking {
     int64_t layout(const Problem& p, const Limits& limits, int64_t d, int64_t h, int itemsize) {
         const int64_t outputs[max_axes] = {d, h, box[2]};
         const int64_t line = 64 / itemsize;
-        int64_t size = limits.channels_inner ? apart(p.in_channels, itemsize) : 1;
         slab.phase = 0;
+        planes = limits.planes && patches(p, outputs);
+        if (planes) return layout_patches(p, outputs, itemsize);
+        int64_t size = limits.channels_inner ? apart(p.in_channels, itemsize) : 1;
         for (int a = max_axes - 1; a >= 0; --a) {
             const int64_t dense = extent(p, a, outputs[a]), sparse = outputs[a] * p.kernel[a];
             compact[a] = sparse < dense;
@@ -207,6 +210,29 @@ struct Blocking {
         }
         slab.channel = apart(round_up(size, line), itemsize);
         return p.in_channels * slab.channel + line;  // vectors may read past the last row
+    }
+    // Where no input is read twice, a slab can be a matrix, a plane of all outputs for each tap: rows follow each other, so that
+    // the vectors that read them need not end where a row does, and all of them begin at half a line.
+    static bool patches(const Problem& p, const int64_t* outputs) {
+        for (int a = 0; a < max_axes; ++a)
+            if (outputs[a] * p.kernel[a] > extent(p, a, outputs[a])) return false;
+        return true;
+    }
+    int64_t layout_patches(const Problem& p, const int64_t* outputs, int itemsize) {
+        const int64_t line = 64 / itemsize;
+        int64_t size = 1;
+        for (int a = max_axes - 1; a >= 0; --a) {
+            compact[a] = true;
+            step[a] = slab.pixel_step[a] = size;
+            size *= outputs[a];
+        }
+        size = apart(round_up(size + (outputs[2] < line ? line : 0), line), itemsize);  // vectors of short rows reach past the last
+        for (int a = max_axes - 1; a >= 0; --a) {
+            slab.tap_step[a] = size;
+            size *= p.kernel[a];
+        }
+        slab.channel = apart(round_up(size, line), itemsize);
+        return p.in_channels * slab.channel + line;
     }
     // A distance that does not put neighbours into the same few sets of L1.
     static int64_t apart(int64_t elements, int itemsize) {

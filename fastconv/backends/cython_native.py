@@ -157,26 +157,35 @@ _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # direct: beside one multiply-add, b
 
 def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
-    inputs of 16 pixels take much of L1, the more the fewer products share an input. Inputs and outputs whose channels are
-    side by side move one by one."""
+    inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
+    tap, whose lines are read whole. Inputs and outputs whose channels are side by side move one by one."""
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
-    if p.taps * p.groups == p.in_channels and set(p.stride) == {1}:
+    planes = _has_planes(p)
+    if planes or (p.taps * p.groups == p.in_channels and set(p.stride) == {1}):
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
-    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.taps if inputs > 1500 else 0)
+    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.taps if inputs > 1500 and not planes else 0)
     moved = p.in_channels * math.prod(p.input_size) + p.out_channels * math.prod(p.output_size) if p.channels_last else 0
     return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 7) + _slab_cycles(p) + 6 * moved
 
 
+def _has_planes(p: ConvProblem) -> bool:
+    """Whether direct copies the input to planes of the outputs, or to rows of whole vectors, which are as good: no input is
+    read twice, and there are not too many products."""
+    once = all(n * k <= (n - 1) * s + (k - 1) * d + 1
+               for n, k, s, d in zip(p.output_size, p.kernel_size, p.stride, p.dilation, strict=True))
+    return once and p.taps <= 640 and (p.stride[-1] > 1 or any(map(any, p.padding)))
+
+
 def _slab_cycles(p: ConvProblem, shortest: int = 0) -> float:
-    """The copy with the padding written out, row by row: in one pass, or each phase of an unusual stride on its own. Other rows
-    are copied if they are shorter than `shortest`."""
+    """The copy with the padding written out, row by row: in one pass, or, where a few taps lie far apart, each on its own.
+    Other rows are copied if they are shorter than `shortest`."""
     short = p.output_size[-1] < shortest and math.prod(p.kernel_size) > 1
     if p.stride[-1] == 1 and not short and not any(map(any, p.padding)):
         return 0
     read = [n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True)]
-    phases, width = min(p.stride[-1], p.kernel_size[-1]), p.input_size[-1]
-    row = 50 + width if p.stride[-1] in (1, 2, 4) else 60 * phases + 3 * width
+    taps, stride, width = p.kernel_size[-1], p.stride[-1], p.input_size[-1]
+    row = 50 + width if stride <= 2 or taps >= min(4, stride) else 60 * taps + 3 * width * taps / stride
     return p.in_channels * math.prod(read[:-1]) * row
 
 
