@@ -186,7 +186,7 @@ def packing_cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> flo
     channels = problem.in_channels // problem.groups
     pairs = problem.out_channels * (channels + 2)
     in_memory = written * np.dtype(problem.dtype).itemsize * pairs > 9e6
-    return pairs / lanes * (dealt + written) * (24 if in_memory else 12)
+    return pairs / lanes * (dealt + written) * (20 if in_memory else 10)
 
 
 def _tiles(length: int, dilation: int, m: int) -> int:
