@@ -269,7 +269,8 @@ struct Gemm {
                 for (int64_t k = 0; k < channels * tap_count; k += k_most) {
                     const int64_t k_count = std::min(k_most, channels * tap_count - k);
                     if (!filled) fill_panels(x, k, k_count, panels, s);
-                    multiply(t, first, std::min(first + blocks_at_once, end), channel * tap_count + k, k_count, panels, box.pixels(), run_count, s);
+                    multiply(t, first, std::min(first + blocks_at_once, end), channel * tap_count + k, k_count, panels, box.pixels(),
+                             run_count, s);
                     if (keeps) panels += this->panels();
                 }
             }

@@ -362,7 +362,8 @@ struct Winograd {
 
 const char* refusal(const Problem& p) {
     const Split split(p);
-    if (split.h.taps == 1 && split.w.taps == 1) return "transforms kernels of several taps along one of the last two axes, or along depth alone";
+    if (split.h.taps == 1 && split.w.taps == 1)
+        return "transforms kernels of several taps along one of the last two axes, or along depth alone";
     for (int a = 1; a < max_axes; ++a)
         if (p.stride[a] > 1 && p.dilation[a] > 1 && p.kernel[a] > 1) return "transforms no dilation together with a stride";
     if (split.taps() > most_packed_taps) return "transforms kernels of at most 1024 taps";
