@@ -137,7 +137,32 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
                 }
             }
         };
-        if constexpr (W > 0) {
+        // K = 3 with stride 2: kw and kw + 1 are the even and the odd elements of what is loaded once
+        [[maybe_unused]] const auto two_columns = [&](int64_t kw) __attribute__((always_inline)) {
+            const T* weight = in.weight + kw * K;
+            const int64_t at = w * X + in.shift[kw];
+            const Mask<T> mask = !Edge ? Mask<T>{} : in.mask ? in.mask[edge + kw] : lanes_between<T>(-at, in.width - at);
+            const Mask<T> more = !Edge ? Mask<T>{} : in.mask ? in.more[edge + kw] : lanes_between<T>(-at - L, in.width - at - L);
+            Vec<T> tap[2 * K + 1];
+#pragma GCC unroll 18
+            for (int k = 0; k < 2 * K; ++k) tap[k] = broadcast(weight[k]);
+#pragma GCC unroll 24
+            for (int i = 0; i < (R - 1) * S + K; ++i) {
+                const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
+                const Vec<T> next = Edge ? load_masked<T>(row[i] + at + L, more) : load(row[i] + at + L);
+                const Vec<T> even = every_other_unsorted<T, 0>(x, next, all), odd = every_other_unsorted<T, 1>(x, next, all);
+#pragma GCC unroll 9
+                for (int k = 0; k < K; ++k)
+                    if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += even * tap[k];
+#pragma GCC unroll 9
+                for (int k = 0; k < K; ++k)
+                    if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += odd * tap[K + k];
+            }
+        };
+        if constexpr (K == 3 && W == 3 && X == 2) {
+            column(0);
+            two_columns(1);
+        } else if constexpr (W > 0) {
 #pragma GCC unroll 8
             for (int kw = 0; kw < W; ++kw) column(kw);
         } else {
@@ -172,7 +197,7 @@ void band(const Reading<T>& in, int64_t h) {
 // Bands of 8, 7, 4, 2 and 1 rows, as few as possible.
 template <class T, int K, int W, int S, int X>
 void plane(const Reading<T>& in, int64_t rows) {
-    constexpr int most = K == 9 ? 4 : K == 7 ? 7 : 8;  // so that sums and weights fit the registers
+    constexpr int most = K == 9 ? 4 : K == 7 || (K == 3 && X == 2) ? 7 : 8;  // so that sums and weights fit the registers
     for (int64_t h = 0, n; h < rows; h += n) {
         const int64_t left = rows - h;
         const bool seven = left == 7 || left == 9 || left == 11 || left == 13 || left == 14 || left == 21 || (most == 7 && left > 14);
@@ -191,6 +216,7 @@ template <class T, int K>
 bool square_plane(const Reading<T>& in, int64_t rows) {
     if (in.dilation != 1 || in.kh != K || in.kw != K) return false;
     constexpr int W = K < 9 ? K : 0;
+    if (K == 3 && in.step == 2 && in.shift[2] != in.shift[1] + 1) return false;  // two columns at once: see tiles
     if (in.stride == 1 && in.step == 1) plane<T, K, W, 1, 1>(in, rows);
     else if (in.stride == 2 && in.step == 1) plane<T, K, W, 2, 1>(in, rows);
     else if (in.stride == 2 && in.step == 2) plane<T, K, W, 2, 2>(in, rows);
