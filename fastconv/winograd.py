@@ -109,6 +109,7 @@ def upright(problem: ConvProblem) -> ConvProblem:
     """The problem, where the kernel is along depth alone with depth and height in each other's place; tiles are of this one."""
     if problem.ndim < 3 or problem.kernel_size[0] == 1 or set(problem.kernel_size[1:]) != {1}:
         return problem
+
     def turned(of: tuple[Any, ...]) -> tuple[Any, ...]:
         return of[1], of[0], of[2]
 

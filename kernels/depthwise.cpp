@@ -104,12 +104,13 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
         edge -= kw_count;
+        const auto inside = [&](const Mask<T>* listed, int64_t kw, int64_t at) __attribute__((always_inline)) {
+            return !Edge ? Mask<T>{} : listed ? listed[edge + kw] : lanes_between<T>(-at, in.width - at);
+        };
         const auto column = [&](int64_t kw) __attribute__((always_inline)) {
             const T* weight = in.weight + kw * (K ? K : in.kh);
             const int64_t at = w * X + in.shift[kw];
-            const Mask<T> mask = !Edge ? Mask<T>{} : in.mask ? in.mask[edge + kw] : lanes_between<T>(-at, in.width - at);
-            const Mask<T> more =
-                !Edge || X == 1 ? Mask<T>{} : in.mask ? in.more[edge + kw] : lanes_between<T>(-at - L, in.width - at - L);
+            const Mask<T> mask = inside(in.mask, kw, at), more = X == 1 ? Mask<T>{} : inside(in.more, kw, at + L);
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
                 const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
                 if constexpr (X == 1) return x;
@@ -141,9 +142,8 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
         [[maybe_unused]] const auto two_columns = [&](int64_t kw) __attribute__((always_inline)) {
             const T* weight = in.weight + kw * K;
             const int64_t at = w * X + in.shift[kw];
-            const Mask<T> mask = !Edge ? Mask<T>{} : in.mask ? in.mask[edge + kw] : lanes_between<T>(-at, in.width - at);
-            const Mask<T> more = !Edge ? Mask<T>{} : in.mask ? in.more[edge + kw] : lanes_between<T>(-at - L, in.width - at - L);
-            Vec<T> tap[2 * K + 1];
+            const Mask<T> mask = inside(in.mask, kw, at), more = inside(in.more, kw, at + L);
+            Vec<T> tap[2 * K + 1];  // one more: K may be 0
 #pragma GCC unroll 18
             for (int k = 0; k < 2 * K; ++k) tap[k] = broadcast(weight[k]);
 #pragma GCC unroll 24
@@ -358,7 +358,7 @@ struct Depthwise {
     }
 
     Reading<T> reading(const Scratch& s, const Epilogue<T>* epilogue, T* sums) const {
-        return {s.row, s.shift, masks() ? s.mask : nullptr, s.more, edges() * p.kernel[2],
+        return {s.row, s.shift, masks() ? s.mask : nullptr, masks() ? s.more : nullptr, edges() * p.kernel[2],
                 first_inside / lanes<T> * p.kernel[2], last, first_inside, last_inside, p.kernel[1], p.kernel[2], p.stride[1], step(), p.dilation[1], width(), p.output[2],
                 call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2],
                 crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch), epilogue, sums, epilogue->least(),

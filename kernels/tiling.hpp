@@ -8,14 +8,15 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-// A kernel along depth alone is one along height: the two change places, but for the tile, which Python chose for what is returned.
+// A kernel along depth alone is one along height: the two change places, but for the tile, which is chosen for what comes out.
+inline bool along_depth(const Problem& p) { return p.kernel[0] > 1 && p.kernel[1] == 1 && p.kernel[2] == 1; }
 inline Problem upright(Problem p) {
-    if (p.kernel[0] == 1 || p.kernel[1] > 1 || p.kernel[2] > 1) return p;
+    if (!along_depth(p)) return p;
     for (int64_t* of : {p.input, p.output, p.kernel, p.stride, p.dilation, p.pad_lo, p.pad_hi}) std::swap(of[0], of[1]);
     return p;
 }
 inline Call upright(const Problem& p, Call call) {
-    if (p.kernel[0] == 1 || p.kernel[1] > 1 || p.kernel[2] > 1) return call;
+    if (!along_depth(p)) return call;
     for (View* of : {&call.input, &call.output, &call.residual}) std::swap(of->space[0], of->space[1]);
     return call;
 }
