@@ -14,7 +14,7 @@ import numpy as np
 
 from . import arrays, settings
 from .backends import Kernel, Shortcut
-from .plan import Plan, plan
+from .plan import Plan, chosen_kernel, plan
 from .problem import ConvProblem, result_dtype
 
 _MEMO_SIZE = 1024
@@ -109,7 +109,7 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
                 return result
     kind, (x, w, b, r, y) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
     key: tuple[Any, ...] | None = (
-        ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device, current.serial,
+        ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device, current.planning,
         *map(_typed, arguments))
     try:
         bound = _memo.get(key)
@@ -133,8 +133,8 @@ def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: 
         residual=residual is not None, dtype=result_dtype(x.dtype, w.dtype),
         accuracy=settings.current().accuracy if accuracy is None else accuracy)
     batched = len(x.shape) == ndim + 2
-    chosen = plan(problem, backend, algorithm, device.partition(":")[0], prepared)
-    return Bound(problem, chosen.kernel, batched, problem.output_shape if batched else problem.output_shape[1:])
+    kernel = chosen_kernel(problem, backend, algorithm, device.partition(":")[0], prepared)
+    return Bound(problem, kernel, batched, problem.output_shape if batched else problem.output_shape[1:])
 
 
 def _remember(key: Any, bound: Bound, made_for: settings.Settings, arguments: tuple[Any, ...]) -> None:

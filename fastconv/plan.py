@@ -1,18 +1,17 @@
 """The plan: the one place that chooses who computes a problem, and how.
 
 Every candidate of every backend is listed, asked, and ranked: those with a time estimate by the estimate, then the others in
-the registry's order. Where wisdom is in use (see `wisdom`) and knows the problem, it has the first word. The plan keeps each
-reason, and prints itself.
+the registry's order. Where wisdom is in use (see `wisdom`) and knows the problem, it has the first word. A call needs the kernel of
+the choice, which is remembered; a `Plan` has each reason besides, and prints itself.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import settings, wisdom
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
@@ -122,23 +121,35 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
         Unsupported: everything that was asked for refuses the problem.
         ValueError: there is no such backend.
     """
-    if backend == "auto" and device == "cpu":
-        backend = settings.current().backend
-    made = _plan(problem, backend, algorithm, device, prepared, settings.current().serial)
-    return dataclasses.replace(made, problem=problem)  # equal problems may have different names
-
-
-@functools.lru_cache(maxsize=4096)
-def _plan(problem: ConvProblem, backend: str, algorithm: str | None, device: str, prepared: bool, serial: int) -> Plan:
+    backend = _meant(backend, device)
+    best, known = _choose(problem, backend, algorithm, device, prepared, settings.current().planning)
     order, rejected = ranked(problem, backend, algorithm, device, prepared)
+    lost = [Rejected(other.backend, other.candidate, _why_lost(other, best, known))
+            for other in order if other[:2] != best[:2]]
+    return Plan(problem, *best, (*lost, *rejected), known)
+
+
+def chosen_kernel(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
+                  prepared: bool = False) -> Kernel:
+    """The kernel of `plan`'s choice, without the reasons. Arguments and errors as there."""
+    best, _ = _choose(problem, _meant(backend, device), algorithm, device, prepared, settings.current().planning)
+    return bind(problem, best.backend, best.candidate)
+
+
+@functools.lru_cache(maxsize=1024)
+def _choose(problem: ConvProblem, backend: str, algorithm: str | None, device: str, prepared: bool,
+            planning: tuple[Any, ...]) -> tuple[Ranked, bool]:
+    """(the choice, whether it is wisdom's). Reasons are not kept: they take ten times as much memory as all the rest."""
+    order, _ = ranked(problem, backend, algorithm, device, prepared)
     known = _from_wisdom(problem, backend, algorithm, prepared) if device == "cpu" else None
     best = known or order[0]
-    lost = [Rejected(other.backend, other.candidate, _why_lost(other, best, known is not None))
-            for other in order if other[:2] != best[:2]]
-    made = Plan(problem, *best, (*lost, *rejected), known is not None)
     if settings.current().verbose:
         print(f"fastconv: {problem.text} -> {best}{' from wisdom' if known else ''}", file=sys.stderr)
-    return made
+    return best, known is not None
+
+
+def _meant(backend: str, device: str) -> str:
+    return settings.current().backend if backend == "auto" and device == "cpu" else backend
 
 
 def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",

@@ -62,7 +62,7 @@ class PreparedConv:
 
     def _bound(self, shape: tuple[int, ...], residual: bool = False, device: str = "cpu") -> ops.Bound:
         current = settings.current()
-        key = (shape, residual, device, current.serial)
+        key = (shape, residual, device, current.planning)
         found = self._bounds.get(key)
         if found is None:
             with self._lock:

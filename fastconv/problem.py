@@ -49,6 +49,9 @@ class ConvProblem:
         activation: None or (name, parameter).
         accuracy: which algorithms are admitted: "strict", "fast" or "loose".
         name, count: a label and how often a network contains the layer; not part of equality.
+        padded_size: spatial size of what the windows slide over: (output - 1)·stride + dilation·(kernel - 1) + 1.
+        output_size: spatial size of the output.
+        sizes_hash: the hash, of what is usually different; every cache asks for it.
 
     Raises:
         ValueError, TypeError: the message names the argument, the value received and the rule.
@@ -73,6 +76,9 @@ class ConvProblem:
     accuracy: str = "fast"
     name: str = field(default="", compare=False)
     count: int = field(default=1, compare=False)
+    padded_size: tuple[int, ...] = field(init=False, compare=False, repr=False)
+    output_size: tuple[int, ...] = field(init=False, compare=False, repr=False)
+    sizes_hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         ndim = len(self.input_size)
@@ -99,7 +105,16 @@ class ConvProblem:
         padding = ((0, 0),) * ndim if self.padding == () else self.padding
         put(self, "padding", tuple(map(_effective_padding, self.input_size, self.kernel_size, self.stride, self.dilation,
                                        _low_and_high(padding, ndim))))
+        padded = tuple(size + low + high for size, (low, high) in zip(self.input_size, self.padding))
+        put(self, "padded_size", padded)
+        put(self, "output_size", tuple((p - d * (k - 1) - 1) // s + 1 for p, k, s, d in
+                                       zip(padded, self.kernel_size, self.stride, self.dilation)))
+        put(self, "sizes_hash", hash((self.batch, self.in_channels, self.out_channels, self.groups, self.input_size,
+                                      self.kernel_size, self.stride, self.padding, self.dilation)))
         self._check_bytes()
+
+    def __hash__(self) -> int:
+        return self.sizes_hash
 
     def _check_bytes(self) -> None:
         item = 4 if self.dtype == "float32" else 8
@@ -115,16 +130,6 @@ class ConvProblem:
     def ndim(self) -> int:
         """Number of spatial axes."""
         return len(self.input_size)
-
-    @property
-    def padded_size(self) -> tuple[int, ...]:
-        """Spatial size of what the windows slide over: (output - 1)·stride + dilation·(kernel - 1) + 1."""
-        return tuple(i + lo + hi for i, (lo, hi) in zip(self.input_size, self.padding))
-
-    @property
-    def output_size(self) -> tuple[int, ...]:
-        return tuple((p - d * (k - 1) - 1) // s + 1 for p, k, s, d in
-                     zip(self.padded_size, self.kernel_size, self.stride, self.dilation))
 
     @property
     def channels_last(self) -> bool:

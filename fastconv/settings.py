@@ -19,6 +19,7 @@ FASTCONV_NO_NATIVE       1: behave as if no native kernels were built (at build 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import operator
 import os
@@ -27,17 +28,21 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 ACCURACIES = ("strict", "fast", "loose")
 ISAS = ("baseline", "avx2", "avx512")
 
-_serials = itertools.count()
+_generations = itertools.count()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One consistent set of settings. `serial` differs between any two, so that caches can be keyed by it."""
+    """One consistent set of settings.
+
+    `generation` is a new number whenever wisdom was named or a backend registered: what lies behind such a name may have
+    changed, and is looked at again.
+    """
 
     backend: str = "auto"
     backends: tuple[str, ...] = ()
@@ -49,7 +54,7 @@ class Settings:
     cache_dir: str | None = None
     verbose: bool = False
     no_native: bool = False
-    serial: int = dataclasses.field(default_factory=lambda: next(_serials), compare=False)
+    generation: int = dataclasses.field(default_factory=lambda: next(_generations), compare=False)
 
     def __post_init__(self) -> None:
         threads = self.num_threads
@@ -61,6 +66,18 @@ class Settings:
             raise ValueError(f"accuracy must be one of {', '.join(ACCURACIES)}, got {self.accuracy!r}")
         if self.isa is not None and self.isa not in ISAS:
             raise ValueError(f"isa must be one of {', '.join(ISAS)}, got {self.isa!r}")
+
+    @functools.cached_property
+    def planning(self) -> tuple[Any, ...]:
+        """All that a plan, and the meaning of a call's arguments, depend on: what is remembered of them is keyed by it.
+        Neither threads nor the folder of a cache choose an algorithm."""
+        return (self.generation, self.backend, self.backends, self.isa, self.accuracy, self.autotune, self.wisdom, self.verbose,
+                self.no_native)
+
+    def changed(self, **changes: Unpack[Changes]) -> Settings:
+        """These settings but for the changes; no changes: a new generation."""
+        generation = self.generation if changes and "wisdom" not in changes else next(_generations)
+        return dataclasses.replace(self, generation=generation, **changes)
 
 
 class Changes(TypedDict, total=False):
@@ -136,12 +153,13 @@ def current() -> Settings:
 
 
 def update(**changes: Unpack[Changes]) -> None:
-    """Change the global settings (all threads), and those of an enclosing `config()`."""
+    """Change the global settings (all threads), and those of an enclosing `config()`. No changes: whatever was planned is
+    planned anew."""
     global _global
-    _global = dataclasses.replace(_global or _from_environment(), serial=next(_serials), **changes)
+    _global = (_global or _from_environment()).changed(**changes)
     local = _local.get()
     if local is not None:
-        _local.set(dataclasses.replace(local, serial=next(_serials), **changes))
+        _local.set(local.changed(**changes))
 
 
 def set_num_threads(n: int) -> None:
@@ -175,7 +193,7 @@ def config(**changes: Unpack[Changes]) -> Iterator[Settings]:
     unknown = set(changes) - set(known)
     if unknown:
         raise TypeError(f"config() got unknown settings {sorted(unknown)}; known: {', '.join(sorted(known))}")
-    token = _local.set(dataclasses.replace(current(), serial=next(_serials), **changes))
+    token = _local.set(current().changed(**changes))
     try:
         yield current()
     finally:

@@ -124,28 +124,61 @@ def axes(problem: ConvProblem) -> list[Components]:
     return list(map(components, problem.kernel_size[-2:], problem.stride[-2:]))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def tile(problem: ConvProblem) -> tuple[int, ...]:
     """Outputs per tile along each axis, 1 where nothing is transformed; of those whose error `problem.accuracy` admits, the
     one of least `cost`. Depends on the image alone, not on batch, threads or ISA."""
     return choices(problem)[0]
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=64)
 def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     """All of these, the one of least `cost` first."""
     lengths = [[m for m in range(2, 8) if size(m, axis.taps) in POINTS] if axis.taps > 1 else [1] for axis in axes(problem)]
     leading = (1,) * (problem.ndim - len(lengths))
-    made = [leading + last for last in itertools.product(*lengths)]
-    admitted = [tile for tile in made if error(problem, tile) <= ADMITTED["loose" if problem.accuracy == "loose" else "fast"]]
+    limit = ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
+    admitted = [leading + last for last in itertools.product(*lengths) if error(problem, last) <= limit]
     return tuple(sorted(admitted, key=lambda tile: cost(problem, tile, 8)))
 
 
 def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
     """RMS over direct's, zero-mean data. Direct's grows with the root of the number of taps, which here are in components."""
-    problem = upright(problem)
-    return math.prod(ERROR[size(m, axis.taps)] * math.sqrt(3 * axis.number / kernel)
-                     for m, axis, kernel in zip(tile[-2:], axes(problem), problem.kernel_size[-2:]) if axis.taps > 1)
+    found = 1.0
+    for m, (axis, kernel, *_) in zip(tile[-2:], _work(problem).along):
+        if axis.taps > 1:
+            found *= ERROR[size(m, axis.taps)] * math.sqrt(3 * axis.number / kernel)
+    return found
+
+
+class Along(NamedTuple):
+    """What the cost of a tile asks of an axis."""
+
+    components: Components
+    kernel: int
+    outputs: int
+    dilation: int
+
+
+class Work(NamedTuple):
+    """What the cost of a tile asks of a problem, upright."""
+
+    along: tuple[Along, ...]
+    before: tuple[int, ...]  # outputs along the axes where nothing is transformed
+    depth: int
+    channels: int  # per group, as are outputs
+    outputs: int
+    groups: int
+    strided: bool
+    dilated: bool
+    itemsize: int
+
+
+@functools.lru_cache(maxsize=64)
+def _work(problem: ConvProblem) -> Work:
+    p = upright(problem)
+    along = tuple(map(Along, axes(problem), p.kernel_size[-2:], p.output_size[-2:], p.dilation[-2:]))
+    return Work(along, p.output_size[:-2], math.prod(p.kernel_size[:-2]), p.in_channels // p.groups, p.out_channels // p.groups,
+                p.groups, p.stride[-1] > 1, p.dilation[-1] > 1 and along[-1].components.taps > 1, 4 if p.dtype == "float32" else 8)
 
 
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
@@ -155,26 +188,26 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     a stride is taken out, 22 per input and output between which a dilation lies; then the transformed weights, which come from
     L3 or memory once for every few dozen tiles, and for which a few tiles wait.
     """
-    problem = upright(problem)
-    along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
-    tiles = math.prod(map(_tiles, problem.output_size, problem.dilation, tile))
-    channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    out_vectors = math.ceil(outputs / lanes)
-    in_vectors = math.ceil(channels * depth * math.prod(axis.number for axis in along) / lanes)
-    multiplied = depth * math.prod(size(m, axis.taps) * axis.full + (size(m, axis.taps) - 1) * (axis.number - axis.full)
-                                   for m, axis in zip(tile[-2:], along))
-    products = math.prod(size(m, axis.taps) for m, axis in zip(tile[-2:], along))
-    weights = multiplied * channels * outputs * np.dtype(problem.dtype).itemsize
+    work, last = _work(problem), tile[-2:]
+    tiles, number, multiplied, products = math.prod(work.before), work.depth, work.depth, 1
+    for m, ((taps, count, full), _, length, dilation) in zip(last, work.along):
+        n = m + taps - 1
+        tiles *= _tiles(length, dilation, m)
+        number *= count
+        multiplied *= n * full + (n - 1) * (count - full)
+        products *= n
+    out_vectors, in_vectors = math.ceil(work.outputs / lanes), math.ceil(work.channels * number / lanes)
+    weights = multiplied * work.channels * work.outputs * work.itemsize
     per_byte = (0.03 if tiles > 9 else 0.1) if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
-    per_tile = multiplied * channels * max(out_vectors, 1.4) + products * 8 * out_vectors
-    per_tile += 6.6 * (in_vectors + out_vectors) * _columns(tile, along)
-    rows = math.prod(tile[-2:-1])  # outputs of a tile, and the inputs they are made of
-    read = size(rows, along[0].taps) if len(along) > 1 else rows
-    if problem.stride[-1] > 1:
-        per_tile += 28 * in_vectors * tile[-1] * read
-    elif problem.dilation[-1] > 1 and along[-1].taps > 1:
-        per_tile += 45 * tile[-1] * (in_vectors * read + out_vectors * rows)
-    return problem.groups * (tiles * per_tile + math.ceil(tiles / 48) * weights * per_byte)
+    per_tile = multiplied * work.channels * max(out_vectors, 1.4) + products * 8 * out_vectors
+    per_tile += 6.6 * (in_vectors + out_vectors) * _columns(last, work.along)
+    rows = math.prod(last[:-1])  # outputs of a tile, and the inputs they are made of
+    read = size(rows, work.along[0].components.taps) if len(last) > 1 else rows
+    if work.strided:
+        per_tile += 28 * in_vectors * last[-1] * read
+    elif work.dilated:
+        per_tile += 45 * last[-1] * (in_vectors * read + out_vectors * rows)
+    return work.groups * (tiles * per_tile + math.ceil(tiles / 48) * weights * per_byte)
 
 
 def packing_cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
@@ -197,8 +230,8 @@ def _tiles(length: int, dilation: int, m: int) -> int:
     return longer * math.ceil((shorter + 1) / m) + (phases - longer) * math.ceil(shorter / m)
 
 
-def _columns(tile: tuple[int, ...], along: list[Components]) -> float:
+def _columns(tile: tuple[int, ...], along: tuple[Along, ...]) -> int:
     """Elements of the columns that the two passes over a tile transform, and of those it is read from or written to."""
     m, n = ((1,) + tile)[-2:]
-    rows, columns = ([1] + [size(of, axis.taps) for of, axis in zip(tile[-2:], along)])[-2:]
+    rows, columns = ([1] + [size(of, axis.components.taps) for of, axis in zip(tile, along)])[-2:]
     return n * rows * (m > 1) + rows * columns * (n > 1) + rows * n

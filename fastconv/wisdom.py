@@ -172,14 +172,14 @@ def lookup(problem: ConvProblem, prepared: bool) -> tuple[Entry, ...]:
     now = settings.current()
     if now.wisdom is None and not now.autotune:
         return ()
-    found = None if now.wisdom is None else _filed(key(problem), mode(prepared), os.fspath(now.wisdom), now.serial)
+    found = None if now.wisdom is None else _filed(key(problem), mode(prepared), os.fspath(now.wisdom), now.generation)
     measured = remembered(problem, prepared)[1] if now.autotune else None
     return tuple(entry for entry in (found, measured) if entry is not None)
 
 
-@functools.lru_cache(maxsize=4096)
-def _filed(problem: str, kind: str, path: str, serial: int) -> Entry | None:
-    """Kept for as long as the settings are: a file that changes meanwhile must not give another batch another algorithm."""
+@functools.lru_cache(maxsize=1024)
+def _filed(problem: str, kind: str, path: str, generation: int) -> Entry | None:
+    """Kept until wisdom is named again: a file that changes meanwhile must not give another batch another algorithm."""
     document = _document(path)
     return None if document is None else Entry.of(entries(document, kind).get(problem))
 

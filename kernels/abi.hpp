@@ -47,7 +47,7 @@ struct Call {
 
 struct Algorithm {
     const char* name;                                          // "gemm", "direct", ...
-    const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line
+    const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line; the same on every ISA
     size_t (*packed_bytes)(const Problem&);
     size_t (*workspace_bytes)(const Problem&, int threads);
     // weight: C-contiguous (out channels of all groups, in channels, *kernel); bias: contiguous, or null

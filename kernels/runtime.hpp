@@ -37,7 +37,7 @@ inline bool system_saves(unsigned registers) {
     return (low & registers) == registers;
 }
 
-inline bool runs_avx2() {
+inline bool cpu_runs_avx2() {
     unsigned a, b, c, d;
     // sse3, ssse3, fma, cmpxchg16b, sse4.1, sse4.2, movbe, popcnt, osxsave, avx, f16c
     if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, {0, 9, 12, 13, 19, 20, 22, 23, 27, 28, 29})) return false;
@@ -46,15 +46,26 @@ inline bool runs_avx2() {
     return system_saves(0x06);                                                                    // xmm, ymm
 }
 
-inline bool runs_avx512() {
+inline bool cpu_runs_avx512() {
     unsigned a, b, c, d;
-    if (!runs_avx2() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    if (!cpu_runs_avx2() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     return has_all(b, {16, 17, 28, 30, 31}) && system_saves(0xe6);  // f, dq, cd, bw, vl; also masks, zmm
 }
 #else
-inline bool runs_avx2() { return false; }
-inline bool runs_avx512() { return false; }
+inline bool cpu_runs_avx2() { return false; }
+inline bool cpu_runs_avx512() { return false; }
 #endif
+
+// Asked once: in a virtual machine each CPUID takes some 50 us, as long as a small convolution.
+inline bool runs_avx2() {
+    static const bool runs = cpu_runs_avx2();
+    return runs;
+}
+
+inline bool runs_avx512() {
+    static const bool runs = cpu_runs_avx512();
+    return runs;
+}
 
 // ---------------------------------------------------------------------------------------------------------- memory
 

@@ -5,25 +5,25 @@ cdef class Shortcut:
     """A validated call with everything fixed but the arrays. Immutable; shared by threads.
 
     It knows no rules and raises no errors: what is not plainly the same call again, `take` leaves to whoever validated the
-    first one. `settings` is compared by identity, `arguments` must be unchangeable. packed None: the weights are packed in
-    every call.
+    first one. Of `settings`, what plans depend on must be equal, and `arguments` must be unchangeable; as many threads are used
+    as the settings of each call say. packed None: the weights are packed in every call.
     """
     cdef Kernel kernel
     cdef Packed packed
     cdef object settings
-    cdef tuple arguments
+    cdef tuple planning, arguments
     cdef bint batched
     cdef int threads, dtype, axes
     cdef size_t workspace
     cdef cnp.npy_intp[2 + AXES] output_shape
 
-    def __cinit__(self, Kernel kernel not None, settings, tuple arguments not None, bint batched, Packed packed, int threads):
+    def __cinit__(self, Kernel kernel not None, settings, tuple arguments not None, bint batched, Packed packed):
         cdef tuple shape = kernel.shape(kernel.problem.out_channels, kernel.problem.output)
         if packed is not None and not packed.fits(kernel):
             raise ValueError("packed must come from pack() of a kernel for the same algorithm, ISA and weights")
         self.kernel, self.packed, self.settings, self.arguments = kernel, packed, settings, arguments
-        self.batched, self.threads = batched, threads
-        self.workspace = kernel.workspace_bytes(threads)
+        self.planning, self.batched, self.threads = settings.planning, batched, settings.num_threads
+        self.workspace = kernel.workspace_bytes(self.threads)
         self.dtype = cnp.NPY_DOUBLE if <int> kernel.problem.dtype else cnp.NPY_FLOAT
         self.axes = kernel.axes + 1 + batched
         for i in range(self.axes):
@@ -34,10 +34,18 @@ cdef class Shortcut:
         cdef Call call
         cdef cnp.ndarray y
         cdef bint done
+        cdef int threads = self.threads
+        cdef size_t workspace = self.workspace
         cdef const void* weight_data
         cdef const void* bias_data
-        if settings is not self.settings or not same_tuples(arguments, self.arguments):
+        if not same_tuples(arguments, self.arguments):
             return None
+        if settings is not self.settings:
+            if settings.planning != self.planning:
+                return None
+            threads = settings.num_threads
+            if threads != self.threads:
+                workspace = self.kernel.workspace_bytes(threads)
         if not self.reads(&call, input, weight, bias, residual):
             return None
         if out is None:
@@ -55,7 +63,7 @@ cdef class Shortcut:
         weight_data = NULL if weight is None else cnp.PyArray_DATA(<cnp.ndarray> weight)
         bias_data = NULL if bias is None else cnp.PyArray_DATA(<cnp.ndarray> bias)
         with nogil:
-            done = self.run(&call, weight_data, bias_data)
+            done = self.run(&call, weight_data, bias_data, threads, workspace)
         return y if done else None  # no memory: whoever validates says how much
 
     # The arrays but the output.
@@ -81,14 +89,14 @@ cdef class Shortcut:
         return (cnp.PyArray_CheckExact(residual)
                 and kernel.sees_output(&call.residual, <cnp.ndarray> residual, self.batched, False))
 
-    cdef bint run(self, Call* call, const void* weight, const void* bias) noexcept nogil:
-        call.threads = self.threads
+    cdef bint run(self, Call* call, const void* weight, const void* bias, int threads, size_t workspace) noexcept nogil:
+        call.threads = threads
         call.parallel_for = <ParallelFor> &run_parallel
         if weight == NULL:
             call.packed = self.packed.data
-            return run_with_workspace(self.kernel.algorithm[0], self.kernel.problem, call[0], self.workspace)
+            return run_with_workspace(self.kernel.algorithm[0], self.kernel.problem, call[0], workspace)
         return pack_and_run(self.kernel.algorithm[0], self.kernel.problem, weight, bias, self.kernel.packed_bytes, call[0],
-                            self.workspace)
+                            workspace)
 
 
 # Whether equal means equal meaning: 1, 1.0 and True compare equal, but only one of them is a stride.

@@ -18,6 +18,7 @@ from helpers import CONV, at_once, check_call
 import fastconv
 from fastconv import arrays, ops, settings
 from fastconv.backends import register
+from fastconv.backends.cython_native import runtime
 
 native = pytest.mark.skipif(fastconv.backends()["cython"] is not None, reason="the native kernels offer the shortcut")
 RNG = np.random.default_rng(4)
@@ -508,38 +509,62 @@ def test_changed_settings_are_heard(call, long_way):
     again()
     assert again() == 0
     try:
-        fastconv.set_num_threads(before + 1)
-        assert again() == 1 and again() == 0
-        with fastconv.config(num_threads=before + 2):
+        fastconv.set_num_threads(before + 1)  # no plan depends on threads
+        with fastconv.config(num_threads=before + 2, cache_dir="elsewhere"):
+            assert again() == 0
+        assert again() == 0
+        with fastconv.config(accuracy="strict"):
             assert again() == 1 and again() == 0
-        assert again() == 0  # as before the block
+            with fastconv.config(num_threads=1):
+                assert again() == 0
+        with fastconv.config(accuracy="strict"):
+            assert again() == 0  # as in the block before
+        with fastconv.config(isa=runtime().supported_isas()[0]):
+            assert again() == 1
+        assert again() == 0
     finally:
         fastconv.set_num_threads(before)
-    assert again() == 1 and again() == 0
     with fastconv.config(backend="nonesuch"), pytest.raises(ValueError, match="nonesuch"):
         fastconv.conv2d(x, w, padding=1)
 
 
 @native
-def test_the_threads_are_those_of_the_settings(long_way):
-    """What a shortcut was made for is what it computes with."""
-    from fastconv.backends.cython_native import runtime
-
-    seen = []
-
-    def spy(kernel: object, made_for: settings.Settings, *rest: object) -> object:
-        seen.append((made_for.num_threads, rest[-1]))
-        return original(kernel, made_for, *rest)
-
-    original = runtime().Shortcut
+@both_ways
+def test_what_a_name_stands_for_is_looked_at_again(call, long_way, tmp_path):
+    """A file of wisdom may have been written meanwhile, and a backend have taken another's name."""
     x, w = made((1, 3, 9, 9), (4, 3, 3, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime(), "Shortcut", spy)
-        for threads in (1, 3):
-            with fastconv.config(num_threads=threads):
-                conv(x, w)
-                fastconv.prepare(w, backend="cython", input_shape=x.shape)
-    assert seen == [(1, 1), (1, 1), (3, 3), (3, 3)]
+    call(x, w)
+    path = str(tmp_path / "wisdom.json")
+    with fastconv.config(autotune=True, wisdom=path):
+        settings.update()
+        assert long_way.of(call, x, w) == 1 and long_way.of(call, x, w) == 0
+    with fastconv.config(wisdom=path):
+        assert long_way.of(call, x, w) == 1 and long_way.of(call, x, w) == 0
+        with fastconv.config(num_threads=1):
+            assert long_way.of(call, x, w) == 0
+        with fastconv.config(wisdom=path):
+            assert long_way.of(call, x, w) == 1
+
+
+@native
+def test_the_threads_are_those_of_the_settings():
+    """Not those of the call that a shortcut was made of."""
+    code = """
+import numpy as np, fastconv
+from fastconv.backends.cython_native import runtime
+x, w = np.ones((1, 32, 64, 64), np.float32), np.ones((32, 32, 3, 3), np.float32)
+fastconv.set_num_threads(1)
+operator = fastconv.prepare(w, backend="cython", input_shape=x.shape)
+for call in (lambda: fastconv.conv2d(x, w, backend="cython"), lambda: operator(x)):
+    fastconv.set_num_threads(1)
+    call(), call()
+    before = runtime().worker_count()
+    with fastconv.config(num_threads=before + 3):
+        call()
+    print(runtime().worker_count() - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert run.stdout.split() == ["2", "2"], run.stdout + run.stderr
 
 
 @native

@@ -59,8 +59,8 @@ class Shortcut(Protocol):
 
     def take(self, made_for: settings.Settings, arguments: tuple[Any, ...], input: Any, weight: Any, bias: Any, residual: Any,
              out: Any) -> Any | None:
-        """The result of the call; None, with `out` as it was, unless settings and arguments are those it was made for (of
-        the same types: 1 is not True), and the arrays such that `run` takes them as they are: exactly `numpy.ndarray`, of
+        """The result of the call; None, with `out` as it was, unless what plans depend on and the arguments are what they were
+        (of the same types: 1 is not True), and the arrays such that `run` takes them as they are: exactly `numpy.ndarray`, of
         the problem's dtype and shapes, `out` apart from all others or `residual` itself. Whatever is not plain is left to
         the general path, which alone knows rules and messages."""
 
@@ -72,7 +72,7 @@ class ShortcutKernel(Kernel, Protocol):
         """A shortcut for a validated call.
 
         Args:
-            made_for: the settings it was validated under; compared by identity.
+            made_for: the settings it was validated under; compared by their `planning`. Threads may differ.
             arguments: None, int, str, float, and tuples of these; compared with their types.
             batched: whether the input has the batch axis.
             packed: what `pack` returned, for a call without weight and bias; None: these are packed in every call.
@@ -160,7 +160,7 @@ def enable_backend(name: str) -> None:
     """
     registry()
     _add(_load(name), name)
-    settings.update()  # a new serial: whatever was planned before is planned anew
+    settings.update()  # whatever was planned before is planned anew
 
 
 def register(backend: Backend) -> None:

@@ -85,20 +85,34 @@ class NativeKernel:
         self.native.run(array, packed, out, residual, settings.current().num_threads)
 
     def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool, packed: Any = None) -> Any:
-        return runtime().Shortcut(self.native, made_for, arguments, batched, packed, made_for.num_threads)
+        return runtime().Shortcut(self.native, made_for, arguments, batched, packed)
 
 
 def fields(p: ConvProblem, candidate: Candidate) -> dict[str, Any]:
-    """The problem as `_runtime.Kernel` takes it for a candidate: channels per group, one tuple per quantity."""
-    name, parameter = p.activation or (None, 0.0)
+    """The problem as `_runtime.Kernel` takes it for a candidate."""
     tiled = TILED.get(candidate.algorithm)
+    return {**_described(p), "tile": candidate.tile or (tiled and tiled.tile(p))}
+
+
+@functools.lru_cache(maxsize=8)
+def _described(p: ConvProblem) -> dict[str, Any]:
+    """The same whoever computes it: channels per group, one tuple per quantity."""
+    name, parameter = p.activation or (None, 0.0)
     return dict(
         dtype=p.dtype, batch=p.batch, groups=p.groups, in_channels=p.in_channels // p.groups,
         out_channels=p.out_channels // p.groups, input=p.input_size, output=p.output_size, kernel=p.kernel_size,
         stride=p.stride, dilation=p.dilation, pad_lo=tuple(low for low, _ in p.padding),
         pad_hi=tuple(high for _, high in p.padding), padding_mode=p.padding_mode, activation=name,
         activation_parameter=parameter, has_bias=p.bias, has_residual=p.residual, strict=p.accuracy == "strict",
-        tile=candidate.tile or (tiled and tiled.tile(p)), channels_last=p.channels_last)
+        channels_last=p.channels_last)
+
+
+@functools.lru_cache(maxsize=32)
+def _refusal(p: ConvProblem, algorithm: str, tile: tuple[int, ...] | None) -> str | None:
+    """No ISA makes a difference."""
+    tiled = TILED.get(algorithm)
+    reason = refuses_direction(p) or (tiled and tiled.refuses(p, tile))
+    return reason or runtime().refuses(isa_module(runnable_isas()[0]), algorithm, **fields(p, Candidate(algorithm, None, tile)))
 
 
 class NativeBackend:
@@ -120,11 +134,9 @@ class NativeBackend:
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
         if candidate.isa not in chosen_isas():
             return f"ISA {candidate.isa} is not in use"
-        algorithm, tiled = candidate.algorithm, TILED.get(candidate.algorithm)
-        if candidate.tile is not None and tiled is None:
+        if candidate.tile is not None and candidate.algorithm not in TILED:
             return "has no tiles"
-        reason = refuses_direction(problem) or (tiled and tiled.refuses(problem, candidate.tile))
-        return reason or runtime().refuses(isa_module(candidate.isa), algorithm, **fields(problem, candidate))
+        return _refusal(problem, candidate.algorithm, candidate.tile)
 
     def variants(self, problem: ConvProblem, candidate: Candidate) -> tuple[Candidate, ...]:
         tiled = TILED.get(candidate.algorithm)

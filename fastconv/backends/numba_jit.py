@@ -187,12 +187,17 @@ def _native_runtime() -> Any:
 # ---- the backend
 
 
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
 class NumbaBackend:
     name = "numba"
     device = "cpu"
 
     def unavailable(self) -> str | None:
-        if importlib.util.find_spec("numba") is None:
+        if not _installed():
             return "numba is not installed: pip install 'fastconv[numba]'"
         return None
 

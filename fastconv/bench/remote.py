@@ -54,7 +54,7 @@ class Remote:
         """
         self._threads = threads
         chosen = {**dataclasses.asdict(settings.current()), "num_threads": threads}
-        del chosen["serial"]
+        del chosen["generation"]
         self._errors = tempfile.TemporaryFile("w+", errors="replace")
         path = os.pathsep.join(entry for entry in sys.path if entry)  # the fastconv that runs here, and what it finds
         self._process = subprocess.Popen(
