@@ -36,7 +36,7 @@ class PreparedConv:
         self._bounds: OrderedDict[Any, tuple[ops.Bound, Shortcut | None]] = OrderedDict()
         self._shortcuts: tuple[tuple[ops.Bound, Shortcut], ...] = ()  # those of _bounds, the latest first
         self._packings: dict[Any, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back here
         self._input_shape = None if input_shape is None else tuple(input_shape)
         self._latest: ops.Bound | None = None
         if self._input_shape is not None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,14 +30,16 @@ BLOCK_BYTES = 3 << 19  # of columns and products of one block: less costs BLAS, 
 _kept = threading.local()
 
 
-def _scratch(size: int) -> np.ndarray:
-    """Uninitialised bytes of this thread, kept from call to call: fresh megabytes would be mapped and cleared each time."""
-    found = getattr(_kept, "scratch", None)
+@contextmanager
+def _scratch(size: int) -> Iterator[np.ndarray]:
+    """Uninitialised bytes, kept by this thread from call to call: fresh megabytes would be mapped and cleared each time. A
+    call inside a call (of a signal handler, a finalizer) finds none kept, and has its own."""
+    found = _kept.__dict__.pop("scratch", None)
     if found is None or found.size < size:
         found = np.empty(max(size, 1 << 22), np.uint8)  # from 4 MB on NumPy asks for huge pages
-        if size <= 8 * BLOCK_BYTES:
-            _kept.scratch = found
-    return found[:size]
+    yield found[:size]
+    if size <= 8 * BLOCK_BYTES:
+        _kept.scratch = found
 
 
 class Im2colKernel:
@@ -65,21 +69,22 @@ class Im2colKernel:
             array, out = np.moveaxis(array, -1, 1), np.moveaxis(out, -1, 1)
             residual = None if residual is None else np.moveaxis(residual, -1, 1)
         taps = [] if self.pointwise else self._taps(pad(array, p))
-        products, columns = np.split(_scratch(self.workspace_bytes).view(p.dtype), [self.outputs * self.block * self.row])
-        for n, g in itertools.product(range(p.batch), range(p.groups)):
-            inputs = slice(g * self.inputs, (g + 1) * self.inputs)
-            outputs = slice(g * self.outputs, (g + 1) * self.outputs)
-            flat = array[n, inputs].reshape(p.taps, -1) if self.pointwise else None
-            for start in range(0, p.output_size[0], self.block):
-                stop = min(start + self.block, p.output_size[0])
-                pixels = (stop - start) * self.row
-                matrix = (self._columns([tap[n, inputs] for tap in taps], columns, start, stop) if flat is None
-                          else flat[:, start * self.row:stop * self.row])
-                product = products[: self.outputs * pixels].reshape(self.outputs, pixels)
-                np.matmul(matrices[g], matrix, out=product)
-                place = (n, outputs, slice(start, stop))
-                self._finish(product, out[place], None if bias is None else bias[outputs],
-                             None if residual is None else residual[place])
+        with _scratch(self.workspace_bytes) as scratch:
+            products, columns = np.split(scratch.view(p.dtype), [self.outputs * self.block * self.row])
+            for n, g in itertools.product(range(p.batch), range(p.groups)):
+                inputs = slice(g * self.inputs, (g + 1) * self.inputs)
+                outputs = slice(g * self.outputs, (g + 1) * self.outputs)
+                flat = array[n, inputs].reshape(p.taps, -1) if self.pointwise else None
+                for start in range(0, p.output_size[0], self.block):
+                    stop = min(start + self.block, p.output_size[0])
+                    pixels = (stop - start) * self.row
+                    matrix = (self._columns([tap[n, inputs] for tap in taps], columns, start, stop) if flat is None
+                              else flat[:, start * self.row:stop * self.row])
+                    product = products[: self.outputs * pixels].reshape(self.outputs, pixels)
+                    np.matmul(matrices[g], matrix, out=product)
+                    place = (n, outputs, slice(start, stop))
+                    self._finish(product, out[place], None if bias is None else bias[outputs],
+                                 None if residual is None else residual[place])
 
     def _taps(self, padded: np.ndarray) -> list[np.ndarray]:
         """For each tap of the last axis, what the other taps and the outputs read: (batch, channels, *kernel[:-1], *output)."""

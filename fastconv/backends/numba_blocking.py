@@ -108,6 +108,7 @@ class Call:
         self.workspace_bytes = self.scratch_bytes * self.parts
         self.template = words(self._fill())
         self.entry = stage("convolve", shape.problem.dtype)
+        self.nbytes = sum(table.nbytes for table in (self.taps, *self.maps)) + 4096
 
     def _flatten(self, residual: bool) -> None:
         """A pointwise convolution sees one long row, where the arrays allow it."""

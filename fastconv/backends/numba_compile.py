@@ -34,7 +34,7 @@ STAGES = {
 
 _config: Any = numba.config
 _compiled: dict[tuple[str, str, str | None], Any] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may come back here
 
 
 def stage(name: str, dtype: str) -> Any:

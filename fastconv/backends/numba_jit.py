@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .. import settings
+from ..kept import Kept
 from ..problem import ConvProblem
 from . import Candidate, refuses_direction
 
@@ -64,7 +65,6 @@ class NumbaKernel:
         self.problem, self.algorithm = problem, algorithm
         self._blocking = numba_blocking
         self._shape = numba_blocking.Shape(problem, algorithm)
-        self._calls: dict[Any, Any] = {}
         self._pack, self._pack_template = stage("pack", problem.dtype), numba_blocking.words(self._shape.common())
         self._flops = problem.flops
         self.packed_bytes = self._shape.packed_bytes
@@ -112,17 +112,21 @@ class NumbaKernel:
         out[...] = result
 
     def _call(self, array: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> Any:
-        """The blocking for arrays of these strides; it is remembered."""
+        """The blocking for arrays of these strides; it is kept."""
         threads = settings.current().num_threads
         if self._flops < 2 * SERIAL_BELOW:
             threads = 1
-        key = (array.strides, out.strides, None if residual is None else residual.strides, threads)
-        found = self._calls.get(key)
+        cache_dir = settings.current().cache_dir  # which compiled stages a call leads to
+        key = (self.problem, self.algorithm, array.strides, out.strides, residual is not None and residual.strides, threads,
+               cache_dir)
+        found = _calls.get(key)
         if found is None:
-            if len(self._calls) >= 16:
-                self._calls.clear()
-            found = self._calls[key] = self._blocking.Call(self._shape, array, out, residual, threads)
+            found = self._blocking.Call(self._shape, array, out, residual, threads)
+            _calls.put(key, found, found.nbytes)
         return found
+
+
+_calls = Kept(32 << 20)  # by problem, strides and threads: their tables are as long as the axes
 
 
 def _contiguous_strides(shape: tuple[int, ...], item: int) -> tuple[int, ...]:
