@@ -1,13 +1,13 @@
 // The contract between fastconv._runtime and the kernel module of each ISA: plain data and function pointers, no C++
-// runtime types, so that modules built with different flags can be mixed. Everything is inside one call of Algorithm::run;
-// nothing here owns memory.
+// runtime types, so that modules built with different flags can be mixed. Everything is inside one call of Algorithm::run or
+// pack; nothing here owns memory, and no kernel allocates any: what does not fit into 16 KB of stack is workspace.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 namespace fastconv {
 
-constexpr int abi_version = 2;
+constexpr int abi_version = 3;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
@@ -50,8 +50,10 @@ struct Algorithm {
     const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line; the same on every ISA
     size_t (*packed_bytes)(const Problem&);
     size_t (*workspace_bytes)(const Problem&, int threads);
-    // weight: C-contiguous (out channels of all groups, in channels, *kernel); bias: contiguous, or null
-    void (*pack)(const Problem&, const void* weight, const void* bias, void* packed, int threads, ParallelFor);
+    size_t (*pack_workspace_bytes)(const Problem&, int threads);
+    // weight: C-contiguous (out channels of all groups, in channels, *kernel); bias: contiguous, or null; workspace:
+    // pack_workspace_bytes(problem, threads) bytes, 64-byte aligned, uninitialised
+    void (*pack)(const Problem&, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor);
     void (*run)(const Problem&, const Call&);
 };
 

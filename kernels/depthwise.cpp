@@ -445,7 +445,8 @@ const Algorithm& depthwise_algorithm() {
         [](const Problem& p, int threads) {
             return (p.dtype == Dtype::float32 ? Depthwise<float>::workspace : Depthwise<double>::workspace)(p, threads);
         },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, int, ParallelFor) {
+        [](const Problem&, int) { return size_t(0); },
+        [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int, ParallelFor) {
             (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, weight, bias, packed);
         },
         [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },

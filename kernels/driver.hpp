@@ -85,7 +85,8 @@ struct Driver {
             [](const Problem& p, int threads) {
                 return p.dtype == Dtype::float32 ? workspace<float>(p, threads) : workspace<double>(p, threads);
             },
-            [](const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
+            [](const Problem&, int) { return size_t(0); },
+            [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int threads, ParallelFor parallel_for) {
                 (p.dtype == Dtype::float32 ? Job<float>::pack : Job<double>::pack)(p, weight, bias, packed, threads, parallel_for);
             },
             [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },

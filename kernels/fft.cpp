@@ -403,7 +403,8 @@ const Algorithm& fft_algorithm() {
                                              : size_t(FftPacking<double>(p).elements) * sizeof(double);
         },
         [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(p, threads); },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
+        [](const Problem&, int) { return size_t(0); },
+        [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int threads, ParallelFor parallel_for) {
             (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, weight, bias, packed, threads, parallel_for);
         },
         [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },

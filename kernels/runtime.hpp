@@ -150,16 +150,28 @@ private:
     size_t bytes_ = 0;
 };
 
-// Runs the algorithm with scratch memory; false when there is none.
-inline bool run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
-    call.workspace = nullptr;
-    if (workspace_bytes) {
-        call.workspace = Workspace::borrow(workspace_bytes);
-        if (!call.workspace) return false;
-    }
-    algorithm.run(problem, call);
-    if (workspace_bytes) Workspace::give_back();
+// body(memory), unless there is no scratch memory: false then.
+template <class Body>
+bool with_workspace(size_t bytes, Body body) {
+    void* const memory = bytes ? Workspace::borrow(bytes) : nullptr;
+    if (bytes && !memory) return false;
+    body(memory);
+    if (bytes) Workspace::give_back();
     return true;
+}
+
+inline bool run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
+    return with_workspace(workspace_bytes, [&](void* memory) {
+        call.workspace = memory;
+        algorithm.run(problem, call);
+    });
+}
+
+inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias, void* packed,
+                                int threads, ParallelFor parallel_for) {
+    return with_workspace(algorithm.pack_workspace_bytes(problem, threads), [&](void* memory) {
+        algorithm.pack(problem, weight, bias, packed, memory, threads, parallel_for);
+    });
 }
 
 // The same with weights that are packed for this call alone.
@@ -167,9 +179,9 @@ inline bool pack_and_run(const Algorithm& algorithm, const Problem& problem, con
                          size_t packed_bytes, Call& call, size_t workspace_bytes) {
     void* const packed = Blocks::take(packed_bytes);
     if (!packed) return false;
-    algorithm.pack(problem, weight, bias, packed, call.threads, call.parallel_for);
     call.packed = packed;
-    const bool done = run_with_workspace(algorithm, problem, call, workspace_bytes);
+    const bool done = pack_with_workspace(algorithm, problem, weight, bias, packed, call.threads, call.parallel_for) &&
+                      run_with_workspace(algorithm, problem, call, workspace_bytes);
     Blocks::release(packed, packed_bytes);
     return done;
 }

@@ -45,13 +45,11 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
     ctypedef const char* (*Refuses)(const Problem&) noexcept nogil
     ctypedef size_t (*PackedBytes)(const Problem&) noexcept nogil
     ctypedef size_t (*WorkspaceBytes)(const Problem&, int) noexcept nogil
-    ctypedef void (*Pack)(const Problem&, const void*, const void*, void*, int, ParallelFor) noexcept nogil
     cdef struct Algorithm:
         const char* name
         Refuses refuses
         PackedBytes packed_bytes
-        WorkspaceBytes workspace_bytes
-        Pack pack
+        WorkspaceBytes workspace_bytes, pack_workspace_bytes
     cdef struct CModule "fastconv::Module":
         int32_t abi
         const char* isa
@@ -71,6 +69,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
         @staticmethod
         void release(void*, size_t) noexcept
     bint run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
+    bint pack_with_workspace(const Algorithm&, const Problem&, const void*, const void*, void*, int, ParallelFor) noexcept
     bint pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
@@ -327,6 +326,7 @@ cdef class Kernel:
         cdef cnp.ndarray values
         cdef const void* weight_data
         cdef const void* bias_data = NULL
+        cdef bint done
         check_threads(threads)
         if (bias is not None) != (p.has_bias != 0):
             raise ValueError("bias must be given" if p.has_bias else "bias must be None")
@@ -346,7 +346,11 @@ cdef class Kernel:
         packed.algorithm = self.algorithm
         packed.problem = p[0]
         with nogil:
-            self.algorithm.pack(p[0], weight_data, bias_data, packed.data, threads, <ParallelFor> &run_parallel)
+            done = pack_with_workspace(self.algorithm[0], p[0], weight_data, bias_data, packed.data, threads,
+                                       <ParallelFor> &run_parallel)
+        if not done:
+            needed = self.algorithm.pack_workspace_bytes(p[0], threads)
+            raise MemoryError(f"cannot allocate {needed:,} bytes of workspace")
         return packed
 
     def run(self, cnp.ndarray input not None, Packed packed not None, cnp.ndarray out not None, residual=None,

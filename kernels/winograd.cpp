@@ -402,7 +402,8 @@ const Algorithm& winograd_algorithm() {
         [](const Problem& p) { return refusal(upright(p)); },
         [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(upright(p)); },
         [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(upright(p), threads); },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
+        [](const Problem&, int) { return size_t(0); },
+        [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int threads, ParallelFor parallel_for) {
             (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), weight, bias, packed, threads, parallel_for);
         },
         [](const Problem& p, const Call& call) {
