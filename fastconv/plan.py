@@ -1,8 +1,8 @@
 """The plan: the one place that chooses who computes a problem, and how.
 
 Every candidate of every backend is listed, asked, and ranked: those with a time estimate by the estimate, then the others in
-the registry's order. Where wisdom is in use (see `wisdom`) and knows the problem, it has the first word. A call needs the kernel of
-the choice, which is remembered; a `Plan` has each reason besides, and prints itself.
+the registry's order. Where wisdom is in use (see `wisdom`) and knows the problem, it has the first word. A call needs the
+kernel of the choice, which is remembered; a `Plan` has each reason besides, and prints itself.
 """
 
 from __future__ import annotations

@@ -37,12 +37,21 @@ struct View {
 using Body = void (*)(void* context, int64_t part);
 using ParallelFor = void (*)(int64_t parts, Body body, void* context);
 
+// How a long call gives way to whoever waits for its thread. Between pieces of work any thread asks; told true, all leave what is
+// left, and the output is unspecified. `pieces`: into how many the share of a thread is cut at least.
+struct Interrupt {
+    bool (*asked)(void* whose);  // null: the call is short
+    void* whose;
+    int64_t pieces;
+};
+
 struct Call {
     View input, output, residual;  // residual.data may be null, and may equal output.data
     const void* packed;            // what pack() wrote: weights and bias
     void* workspace;               // workspace_bytes(problem, threads) bytes, 64-byte aligned, uninitialised
     int32_t threads;
     ParallelFor parallel_for;
+    Interrupt interrupt;
 };
 
 struct Algorithm {

@@ -427,11 +427,11 @@ void run(const Problem& p, const Call& call) {
         const T* packed = static_cast<const T*>(call.packed);
         const DepthwisePacking<T> packing(p);
         DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
-        job.shares.deal(call.workspace, job.units(), job.parts);
+        job.shares.deal(call, job.units(), job.parts);
         return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
     }
     Depthwise<T> job(p, call, call.threads);
-    job.shares.deal(call.workspace, job.planes * job.bands, job.parts);
+    job.shares.deal(call, job.planes * job.bands, job.parts);
     call.parallel_for(job.parts, Depthwise<T>::part, &job);
 }
 

@@ -52,7 +52,7 @@ struct Driver {
         merge_rows(p, call);
         Running<T> running{Job<T>(p, call, call.threads), {}};
         const Tasks& tasks = running.job.tasks;
-        running.shares.deal(call.workspace, tasks.count(tasks.chunks), tasks.parts);
+        running.shares.deal(call, tasks.count(tasks.chunks), tasks.parts);
         call.parallel_for(tasks.parts, part<T>, &running);
     }
 

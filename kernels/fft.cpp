@@ -382,7 +382,7 @@ const char* refusal(const Problem& p) {
 template <class T>
 void run(const Problem& p, const Call& call) {
     Fft<T> job(p, call, call.threads);
-    job.shares.deal(call.workspace, job.tiles * job.spans, job.parts);
+    job.shares.deal(call, job.tiles * job.spans, job.parts);
     call.parallel_for(job.parts, Fft<T>::part, &job);
 }
 

@@ -9,7 +9,9 @@
 #include <initializer_list>
 #include <memory>
 #include <new>
+#include <utility>
 
+#include "interrupt.hpp"
 #include "pool.hpp"
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -121,50 +123,53 @@ private:
     }
 };
 
-// The calling thread's scratch memory: grows, and is kept between calls unless it is very large.
+// A call's scratch memory: the calling thread's, which grows, and is kept between calls unless it is very large; a call inside a
+// call (of a signal handler) has its own.
 class Workspace {
 public:
-    static void* borrow(size_t bytes) {
-        Workspace& mine = of_this_thread();
-        if (bytes > mine.bytes_) {
-            mine.memory_.reset();
-            mine.memory_.reset(allocate(bytes, huge_page / 16));
-            mine.bytes_ = mine.memory_ ? bytes : 0;
-        }
-        return mine.memory_.get();
+    explicit Workspace(size_t bytes) : mine_(std::exchange(kept(), Block{})) {
+        if (bytes <= mine_.bytes) return;
+        mine_.memory.reset();
+        mine_.memory.reset(allocate(bytes, huge_page / 16));
+        mine_.bytes = mine_.memory ? bytes : 0;
     }
-    static void give_back() {
-        Workspace& mine = of_this_thread();
-        if (mine.bytes_ <= kept_bytes) return;
-        mine.memory_.reset();
-        mine.bytes_ = 0;
+    ~Workspace() {
+        if (mine_.bytes <= kept_bytes) kept() = std::move(mine_);
     }
+    void* get() const { return mine_.memory.get(); }
 
 private:
+    struct Block {
+        std::unique_ptr<void, Freer> memory;
+        size_t bytes = 0;
+    };
     static constexpr size_t kept_bytes = size_t(64) << 20;
-    static Workspace& of_this_thread() {
-        static thread_local Workspace workspace;
-        return workspace;
+    static Block& kept() {
+        static thread_local Block block;
+        return block;
     }
-    std::unique_ptr<void, Freer> memory_;
-    size_t bytes_ = 0;
+    Block mine_;
 };
 
 // body(memory), unless there is no scratch memory: false then.
 template <class Body>
 bool with_workspace(size_t bytes, Body body) {
-    void* const memory = bytes ? Workspace::borrow(bytes) : nullptr;
-    if (bytes && !memory) return false;
-    body(memory);
-    if (bytes) Workspace::give_back();
-    return true;
+    if (bytes == 0) return body(nullptr), true;
+    const Workspace workspace(bytes);
+    return workspace.get() && (body(workspace.get()), true);
 }
 
-inline bool run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
-    return with_workspace(workspace_bytes, [&](void* memory) {
+// What became of a call. `raised`: it gave way to a signal handler that raised; Python's error is set.
+enum Outcome : int { raised = -1, no_memory = 0, done = 1 };
+
+inline Outcome run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
+    Signals signals(problem, call.threads);
+    call.interrupt = signals.interrupt();
+    const bool ran = with_workspace(workspace_bytes, [&](void* memory) {
         call.workspace = memory;
         algorithm.run(problem, call);
     });
+    return signals.raised() ? raised : ran ? done : no_memory;
 }
 
 inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias, void* packed,
@@ -175,15 +180,15 @@ inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& probl
 }
 
 // The same with weights that are packed for this call alone.
-inline bool pack_and_run(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias,
+inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias,
                          size_t packed_bytes, Call& call, size_t workspace_bytes) {
     void* const packed = Blocks::take(packed_bytes);
-    if (!packed) return false;
+    if (!packed) return no_memory;
     call.packed = packed;
-    const bool done = pack_with_workspace(algorithm, problem, weight, bias, packed, call.threads, call.parallel_for) &&
-                      run_with_workspace(algorithm, problem, call, workspace_bytes);
+    const bool ready = pack_with_workspace(algorithm, problem, weight, bias, packed, call.threads, call.parallel_for);
+    const Outcome outcome = ready ? run_with_workspace(algorithm, problem, call, workspace_bytes) : no_memory;
     Blocks::release(packed, packed_bytes);
-    return done;
+    return outcome;
 }
 
 // ---------------------------------------------------------------------------------------------------- measurements

@@ -68,14 +68,21 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
         void* take(size_t) noexcept
         @staticmethod
         void release(void*, size_t) noexcept
-    bint run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
+    cdef enum Outcome "fastconv::Outcome":
+        raised, no_memory, done
+    Outcome run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
     bint pack_with_workspace(const Algorithm&, const Problem&, const void*, const void*, void*, int, ParallelFor) noexcept
-    bint pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
+    Outcome pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
 
 cdef enum:
     AXES = 3
+
+
+# What a signal handler raised in the middle of a call.
+cdef int propagate() except -1:
+    return -1
 
 cdef tuple DTYPES = ("float32", "float64")
 cdef tuple PADDING_MODES = ("zeros", "reflect", "symmetric", "replicate", "circular")
@@ -360,7 +367,7 @@ cdef class Kernel:
         cdef Problem* p = &self.problem
         cdef Call call
         cdef size_t workspace
-        cdef bint done
+        cdef Outcome outcome
         check_threads(threads)
         if not packed.fits(self):
             raise ValueError("packed must come from pack() of a kernel for the same algorithm, ISA and weights")
@@ -381,8 +388,10 @@ cdef class Kernel:
         call.parallel_for = <ParallelFor> &run_parallel
         with nogil:
             workspace = self.algorithm.workspace_bytes(p[0], threads)
-            done = run_with_workspace(self.algorithm[0], p[0], call, workspace)
-        if not done:
+            outcome = run_with_workspace(self.algorithm[0], p[0], call, workspace)
+        if outcome == raised:
+            propagate()
+        if outcome == no_memory:
             raise MemoryError(f"cannot allocate {workspace:,} bytes of workspace")
 
     # Which arrays the kernel can read or write as they are, and their views; `reject` says what is wrong with all others.

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <new>
 
+#include "abi.hpp"
+
 namespace fastconv {
 namespace FASTCONV_ISA {
 
@@ -16,23 +18,23 @@ class Shares {
    public:
     static size_t bytes(int64_t parts) { return size_t(parts) * sizeof(Range); }
 
-    // memory: `bytes(parts)` of the workspace, aligned to lines. Before parallel_for.
-    void deal(void* memory, int64_t count, int64_t parts) {
-        ranges_ = static_cast<Range*>(memory), count_ = count, parts_ = parts;
-        grain_ = std::max<int64_t>(1, count / (most_pieces * parts));
+    // The call's workspace begins with `bytes(parts)` of this. Before parallel_for.
+    void deal(const Call& call, int64_t count, int64_t parts) {
+        ranges_ = static_cast<Range*>(call.workspace), count_ = count, parts_ = parts, interrupt_ = call.interrupt;
+        grain_ = std::max<int64_t>(1, count / (std::max(pieces_per_part, call.interrupt.pieces) * parts));
         const uint64_t pieces = uint64_t((count + grain_ - 1) / grain_);
         for (int64_t part = 0; part < parts; ++part)
             new (ranges_ + part) Range{{pieces * part / parts | (pieces * (part + 1) / parts) << 32}};
     }
 
-    // body(begin, end) for all that part `part` gets to compute, some items side by side at a time.
+    // body(begin, end) for all that part `part` gets to compute, some items side by side at a time; less, if the call is to give way.
     template <class Body>
     void each(int64_t part, Body body) const {
         for (int64_t piece; (piece = take(part)) >= 0;) body(piece * grain_, std::min((piece + 1) * grain_, count_));
     }
 
    private:
-    static constexpr int64_t most_pieces = 16;  // of one part
+    static constexpr int64_t pieces_per_part = 16;
     struct alignas(64) Range {
         std::atomic<uint64_t> pieces;  // the first in the lower half, the one behind the last in the upper half
     };
@@ -40,6 +42,7 @@ class Shares {
     static uint32_t end(uint64_t range) { return uint32_t(range >> 32); }
 
     int64_t take(int64_t part) const {
+        if (interrupt_.asked && interrupt_.asked(interrupt_.whose)) return -1;
         int64_t piece = take_from(part, true);
         for (int64_t fullest; piece < 0 && (fullest = find_fullest()) >= 0;) piece = take_from(fullest, false);
         return piece;
@@ -67,6 +70,7 @@ class Shares {
 
     Range* ranges_ = nullptr;
     int64_t count_ = 0, parts_ = 0, grain_ = 1;
+    Interrupt interrupt_{};
 };
 
 }  // namespace FASTCONV_ISA

@@ -33,7 +33,7 @@ cdef class Shortcut:
         """The output, or None where this is not that call again with plain arrays. weight, bias: None where packed."""
         cdef Call call
         cdef cnp.ndarray y
-        cdef bint done
+        cdef Outcome outcome
         cdef int threads = self.threads
         cdef size_t workspace = self.workspace
         cdef const void* weight_data
@@ -63,8 +63,10 @@ cdef class Shortcut:
         weight_data = NULL if weight is None else cnp.PyArray_DATA(<cnp.ndarray> weight)
         bias_data = NULL if bias is None else cnp.PyArray_DATA(<cnp.ndarray> bias)
         with nogil:
-            done = self.run(&call, weight_data, bias_data, threads, workspace)
-        return y if done else None  # no memory: whoever validates says how much
+            outcome = self.run(&call, weight_data, bias_data, threads, workspace)
+        if outcome == raised:
+            propagate()
+        return y if outcome == done else None  # no memory: whoever validates says how much
 
     # The arrays but the output.
     cdef bint reads(self, Call* call, input, weight, bias, residual) noexcept:
@@ -89,7 +91,7 @@ cdef class Shortcut:
         return (cnp.PyArray_CheckExact(residual)
                 and kernel.sees_output(&call.residual, <cnp.ndarray> residual, self.batched, False))
 
-    cdef bint run(self, Call* call, const void* weight, const void* bias, int threads, size_t workspace) noexcept nogil:
+    cdef Outcome run(self, Call* call, const void* weight, const void* bias, int threads, size_t workspace) noexcept nogil:
         call.threads = threads
         call.parallel_for = <ParallelFor> &run_parallel
         if weight == NULL:

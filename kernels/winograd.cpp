@@ -133,7 +133,7 @@ struct Winograd {
 
     template <void (Winograd::*Items)(int64_t, int64_t, const Scratch&) const>
     void share(int64_t count) {
-        shares.deal(call.workspace, count, parts);
+        shares.deal(call, count, parts);
         const auto part = [](void* context, int64_t index) {
             const Winograd& job = *static_cast<Winograd*>(context);
             const FlushDenormals flush(!job.p.strict);

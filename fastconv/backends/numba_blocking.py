@@ -17,6 +17,7 @@ from .numba_vectors import SPAN, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels: in L1 and L2
+ROUND_FLOPS = 1 << 30  # of a part in a round, after which Python may handle signals: some 20 ms
 PASS_DEPTH = 128  # products per pass over the pixels of a block: 8 KB of weights and as many lines of pixels stay in L1
 ALIGN = 64
 
@@ -158,7 +159,9 @@ class Call:
         self.blocks_h = -(-rows // height)
         self._share(threads, s.problem.batch * s.problem.groups * planes)
         self.height, self.width = -(-rows // self.blocks_h), -(-columns // self.blocks_w)
-        self.parts = min(threads, self.outer * self.blocks_h * self.blocks_w * self.chunks)
+        items = self.outer * self.blocks_h * self.blocks_w * self.chunks
+        self.parts = min(threads, items)
+        self.rounds = max(1, min(s.problem.flops // (self.parts * ROUND_FLOPS), items // self.parts))
 
     def _share(self, threads: int, outer: int) -> None:
         """Blocks for all threads. Chunks of output channels where the weights are larger than the input: then each thread

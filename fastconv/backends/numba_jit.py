@@ -81,7 +81,7 @@ class NumbaKernel:
         threads = settings.current().num_threads if weight.size >= SERIAL_BELOW // 4 else 1
         parts = min(threads, self.problem.groups * self._shape.blocks)
         scratch = _borrow(0)
-        self._perform(self._pack, self._pack_template, parts, scratch, weight.ctypes.data, packed.address)
+        self._perform(self._pack, self._pack_template, parts, 1, scratch, weight.ctypes.data, packed.address)
         _give_back(scratch)
         return Packed(packed, None if bias is None else np.array(bias))
 
@@ -93,17 +93,19 @@ class NumbaKernel:
             self._run_copies(array, packed, out, residual)
             return
         scratch = _borrow(call.workspace_bytes)
-        self._perform(call.entry, call.template, call.parts, scratch, array.ctypes.data, packed.weights.address,
+        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, array.ctypes.data, packed.weights.address,
                       packed.bias_address, out.ctypes.data, 0 if residual is None else residual.ctypes.data)
         _give_back(scratch)
 
     @staticmethod
-    def _perform(entry: Any, template: np.ndarray, parts: int, scratch: Scratch, x: int, weights: int, bias: int = 0,
+    def _perform(entry: Any, template: np.ndarray, parts: int, rounds: int, scratch: Scratch, x: int, weights: int, bias: int = 0,
                  out: int = 0, residual: int = 0) -> None:
         context = scratch.address
         scratch.context[: len(template)] = template
-        scratch.context[:8] = context, x, weights, bias, out, residual, context + scratch.CONTEXT_BYTES, parts
-        perform(entry, parts, context)
+        scratch.context[:8] = context, x, weights, bias, out, residual, context + scratch.CONTEXT_BYTES, parts * rounds
+        for first in range(0, parts * rounds, parts):
+            scratch.context[8] = first
+            perform(entry, parts, context)
 
     def _run_copies(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None) -> None:
         """Strides that are no multiple of the item size: legal, very rare."""

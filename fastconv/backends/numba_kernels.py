@@ -34,8 +34,9 @@ MAX_SPAN = max(SPAN)
 GEMM, DIRECT = 0, 1
 
 _INTEGERS = (
-    # what differs between calls: addresses of the context itself and of the arrays (0: none), how many parts
-    "self x weights bias out residual scratch parts "
+    # what differs between calls: addresses of the context itself and of the arrays (0: none), how many parts there are, and the
+    # first of this round of them
+    "self x weights bias out residual scratch parts first "
     # addresses of the stages; strides in bytes
     "fill tile finish activate algorithm relu "
     "xn xc xd xh xw on oc od oh ow rn rc rd rh rw "
@@ -277,11 +278,12 @@ def packed_place(c: Any, group: Any, block: Any, first: Any, size: Any) -> Any:
 
 
 def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
-    """The items of one part."""
+    """The items of one part of a round."""
     places = c.batch * c.groups * c.planes * c.blocks_h * c.blocks_w
     items = places * c.chunks
     scratch = c.scratch + part * c.scratch_bytes
     filled, listed, count = -1, -1, 0
+    part += c.first
     for item in range(part * items // c.parts, (part + 1) * items // c.parts):
         chunk, place = item // places, item % places
         rest, block_w = place // c.blocks_w, place % c.blocks_w
