@@ -23,8 +23,8 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from . import hardware, settings
-from .backends import Candidate, cython_native
+from . import hardware, native, settings
+from .backends import Candidate
 from .problem import ConvProblem
 
 FORMAT, VERSION = "fastconv wisdom", 1
@@ -87,7 +87,7 @@ def release() -> str:
 def machine() -> dict[str, Any]:
     """What makes machines alike: the CPU's model, its larger caches, and the ISAs that are in use here."""
     now = settings.current()
-    isas = [] if now.no_native else [isa for isa in cython_native.runnable_isas() if now.isa in (None, isa)]
+    isas = [] if now.no_native else [isa for isa in native.runnable_isas() if now.isa in (None, isa)]
     caches = {level: size for level, size in hardware.caches().items() if level in ("L2", "L3")}
     return {"cpu": hardware.cpu_model(), "caches": caches, "isas": isas}
 

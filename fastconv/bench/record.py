@@ -140,14 +140,15 @@ def _stats(row: Row) -> dict[str, Any]:
 
 
 def _machine_info(machine: dict[str, Any]) -> dict[str, Any]:
-    """pytest-benchmark's keys, without the host's name, and what `machine` says (but why a backend is not available: such
-    reasons may name paths)."""
+    """pytest-benchmark's keys, without the host's name, and what `machine` says (but why a backend or module is not available:
+    such reasons may name paths)."""
+    stable = {name: fact for name, fact in machine.items() if name != "native_failed"}
     available = [name for name, reason in machine["backends"].items() if reason is None]
     return {
         "node": "", "processor": machine["cpu"], "machine": machine["architecture"], "system": machine["system"],
         "python_implementation": platform.python_implementation(), "python_version": machine["python"],
         "cpu": {"brand_raw": machine["cpu"], "arch_string_raw": machine["architecture"], "count": machine["logical_cpus"]},
-        "fastconv": {**machine, "backends": available},
+        "fastconv": {**stable, "backends": available},
     }
 
 
