@@ -8,7 +8,7 @@ ENTRY is {"backend", "algorithm", "isa", "tile", "seconds" (of one image), "gain
 it saves)}. PROBLEM is the text of the problem with one image and no name: neither batch nor threads choose an algorithm, so
 that they change no bit. Only what this machine and this version of fastconv measured is used; the rest stays in the file.
 
-Whatever is wrong with a file or an entry, a lookup goes on without it.
+A regular file of at most 64 MiB (`files.LARGEST`). Whatever is wrong with a file or an entry, a lookup goes on without it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ import json
 import math
 import os
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from . import hardware, native, settings
+from . import files, hardware, native, settings
 from .backends import Candidate
 from .problem import ConvProblem
 
@@ -159,7 +158,7 @@ def _document(path: str) -> Document | None:
 @functools.lru_cache(maxsize=8)
 def _read(path: str, changed: int, size: int, number: int) -> tuple[Document | None, str]:
     try:
-        return parse(Path(path).read_bytes()), ""
+        return parse(files.read(path)), ""
     except ValueError as error:
         return None, str(error)
 

@@ -46,7 +46,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
+from .. import __version__, files
 from .results import Results, Row
 from .timing import Interval
 
@@ -83,10 +83,8 @@ def dumps(results: Results, machine: dict[str, Any]) -> str:
 
 
 def write(path: Path, results: Results, machine: dict[str, Any]) -> None:
-    """Replace the file in one step: an abort leaves the last complete record."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(dumps(results, machine), "utf-8")
-    beside.replace(path)
+    """As `files.write`: an abort leaves the last complete record."""
+    files.write(path, dumps(results, machine))
 
 
 def _benchmark(row: Row, results: Results) -> dict[str, Any]:
