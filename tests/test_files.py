@@ -1,6 +1,6 @@
 """What is read and written where a user says so: devices, pipes, sockets, links, folders, full disks, foreign owners.
 
-All nodes are made in a folder of the test's own.
+All nodes are made in a folder of the test's own: where the code is broken, a test must not break the machine.
 """
 
 from __future__ import annotations
@@ -34,13 +34,21 @@ root = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="
 NULL, ZERO, FULL = (1, 3), (1, 5), (1, 7)  # Linux's numbers
 
 
-def device(path: Path, numbers: tuple[int, int], kind: int = stat.S_IFCHR) -> Path:
+def device(path: Path, numbers: tuple[int, int]) -> Path:
     try:
-        os.mknod(path, 0o666 | kind, os.makedev(*numbers))
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(*numbers))
         os.close(os.open(path, os.O_WRONLY))
     except OSError:  # a container or a mount that has no devices
-        if kind == stat.S_IFCHR:
-            pytest.skip("no devices can be made here")
+        pytest.skip("no devices can be made here")
+    return path
+
+
+def disk(path: Path) -> Path:
+    """Numbers that are no driver's, and never opened: a node of a loop device, say, would make one when opened."""
+    try:
+        os.mknod(path, 0o666 | stat.S_IFBLK, os.makedev(240, 255))
+    except OSError:
+        pytest.skip("no devices can be made here")
     return path
 
 
@@ -67,7 +75,7 @@ def looping(path: Path) -> Path:
 
 
 UNREADABLE: dict[str, Callable[[Path], Path]] = {"fifo": fifo, "socket": listening, "folder": folder, "loop": looping}
-needs_root = {"zero": lambda path: device(path, ZERO), "disk": lambda path: device(path, (7, 255), stat.S_IFBLK)}
+needs_root = {"zero": lambda path: device(path, ZERO), "disk": disk}
 KINDS = [*UNREADABLE, *(pytest.param(name, marks=root) for name in needs_root)]
 
 
@@ -370,14 +378,17 @@ def test_a_report_into_a_device(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert state(made) == before and sorted(os.listdir(tmp_path)) == ["node", "record.json"]
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")
 def test_stdout_as_a_file_gets_the_record_where_it_stands(tmp_path: Path) -> None:
     pytest.importorskip("rich")
-    program = "import sys; from fastconv import files; print('before'); files.write('/dev/stdout', 'text\\n'); print('after')"
+    (tmp_path / "link").symlink_to("/proc/self/fd/1")  # what /dev/stdout is, but the test's own
+    program = "import sys; from fastconv import files; print(1); files.write(sys.argv[1], '2\\n'); print(3)"
+    command = [sys.executable, "-c", program, str(tmp_path / "link")]
     with open(tmp_path / "out", "wb") as out:
-        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
-    assert (tmp_path / "out").read_text() == "before\ntext\nafter\n"
-    piped = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True, text=True)
-    assert piped.stdout == "before\ntext\nafter\n"
+        subprocess.run(command, stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "1\n2\n3\n"
+    assert subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout == "1\n2\n3\n"
+    assert (tmp_path / "link").is_symlink()
 
 
 # ---- wisdom
