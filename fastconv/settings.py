@@ -95,7 +95,7 @@ def _physical_cores() -> int:
 
 
 def _flag(text: str | None) -> bool:
-    return text not in (None, "", "0", "false", "no", "off")
+    return (text or "").strip().lower() not in ("", "0", "false", "no", "off")  # so does setup.py
 
 
 def _from_environment() -> Settings:
