@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import settings
+from . import hardware, settings
 
 # how the loader's reasons end where another moment may do; glibc names no errno for the first
 _PASSING = ("failed to map segment from shared object",
@@ -74,7 +74,11 @@ def _supported() -> tuple[str, ...]:
 
 @functools.cache
 def _runtime() -> Loaded:
-    return _load("runtime", lambda module: module)
+    def told(module: Any) -> Any:
+        module.limit_cpus(hardware.whole_cpus(hardware.cpu_quota()) or 0)
+        return module
+
+    return _load("runtime", told)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, backends, native, settings
-from ..hardware import caches, cpu_model
+from ..hardware import caches, cpu_model, cpu_quota
 
 _PACKAGES = ("numba", "llvmlite", "numba-cuda", "scipy", "torch", "rich", "matplotlib")
 _FINGERPRINT = ("cpu", "architecture", "system", "cores", "logical_cpus", "caches", "isas_supported")
@@ -28,6 +28,7 @@ def describe() -> dict[str, Any]:
         "system": platform.system(),
         "cores": settings._physical_cores(),
         "logical_cpus": os.cpu_count(),
+        "cpu_quota": cpu_quota(),
         "caches": caches(),
         "isas_supported": isas_supported(),
         "isas_built": list(native.built_isas()),
@@ -92,7 +93,8 @@ def as_text(facts: dict[str, Any]) -> str:
     lines = [
         ("fastconv", facts["fastconv"]),
         ("CPU", f"{facts['cpu']} ({facts['architecture']}, {facts['system']})"),
-        ("cores", f"{facts['cores']} usable, {facts['logical_cpus']} logical"),
+        ("cores", f"{facts['cores']} usable, {facts['logical_cpus']} logical"
+         + ("" if facts["cpu_quota"] is None else f", a quota of {facts['cpu_quota']:.3g} CPUs")),
         ("caches", ", ".join(f"{level} {size}" for level, size in facts["caches"].items()) or "unknown"),
         ("ISAs", f"supported: {isas}"),
         ("", f"built: {', '.join(facts['isas_built']) or 'none'}"),
