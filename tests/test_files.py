@@ -418,6 +418,22 @@ def test_what_is_moved_aside_moves_nothing_away(tmp_path: Path) -> None:
     assert [(tmp_path / f"wisdom.corrupt{n}").read_text() for n in ("", 1, 2)] == ["one", "two", "three"]
 
 
+def test_what_is_set_aside_keeps_its_mode_and_so_does_what_replaces_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "wisdom"
+    path.write_text("damaged")
+    path.chmod(0o640)
+    with monkeypatch.context() as patch, pytest.warns(UserWarning):
+        patch.setattr(files.os, "write", full)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                store.put(path, [])
+    assert path.read_text() == "damaged" and sorted(os.listdir(tmp_path)) == ["wisdom", "wisdom.corrupt", "wisdom.lock"]
+    with pytest.warns(UserWarning):
+        store.put(path, [])
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("wisdom", "wisdom.corrupt")] == [0o640] * 2
+    assert store.listed(path) == []
+
+
 def test_wisdom_never_grows_beyond_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put(tmp_path / "wisdom", [])
     before = (tmp_path / "wisdom").read_bytes()

@@ -162,7 +162,7 @@ def _only_regular(path: Path) -> None:
 
 
 def _current(path: Path) -> Document:
-    """What is there; what cannot be read is moved aside, so that nobody's bytes are lost."""
+    """What is there; what cannot be read is set aside, so that nobody's bytes are lost."""
     try:
         return wisdom.parse(files.read(path))
     except FileNotFoundError:
@@ -170,16 +170,22 @@ def _current(path: Path) -> Document:
     except wisdom.Newer as error:
         raise ValueError(f"{path} was {error}") from None
     except ValueError as error:
-        aside = _free(path.with_name(f"{path.name}.corrupt"))
-        os.replace(path, aside)
+        aside = _set_aside(path)
         warnings.warn(f"{path} was no wisdom ({error}); it is {aside} now", stacklevel=2)
         return wisdom.empty()
 
 
-def _free(path: Path) -> Path:
-    """This name, or with a number where something has it."""
-    names = (path.with_name(f"{path.name}{number or ''}") for number in itertools.count())
-    return next(name for name in names if not os.path.lexists(name))
+def _set_aside(path: Path) -> Path:
+    """A second name for a file, which no other has. The first one stays until it is replaced, as do owner and mode."""
+    names = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in itertools.count())
+    mine = os.lstat(path)
+    aside = next(name for name in names if not os.path.lexists(name) or os.path.samestat(os.lstat(name), mine))
+    if not os.path.lexists(aside):
+        try:
+            os.link(path, aside)
+        except OSError:  # a file system without links
+            os.replace(path, aside)
+    return aside
 
 
 def _write(path: Path, document: Document) -> None:
