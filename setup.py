@@ -17,7 +17,7 @@ import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -37,9 +37,25 @@ FLAGS = (
     "-std=c++17 -O3 -g0 -DNDEBUG -fPIC -pthread -fvisibility=hidden -fvisibility-inlines-hidden "
     "-ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra"
 ).split()
-# Never taken over from CFLAGS: they would put other instructions, or other arithmetic, into every build.
-FORBIDDEN = ("-march=", "-mcpu=", "-mtune=native", "-Ofast", "-ffast-math", "-funsafe-math-optimizations",
-             "-fassociative-math", "-ffinite-math-only", "-freciprocal-math", "-fno-signed-zeros")  # fmt: skip
+# What CFLAGS and the like may not bring along (distributions and conda set them): other instructions, which would reach the
+# runtime and the baseline kernels, loaded before the CPU is asked; other arithmetic; what the build would break on. Each
+# stands for all words that start so.
+DROPPED = (
+    "-m", "-Wa,-m", "-O", "-ffast-math", "-funsafe-math-optimizations", "-fassociative-math", "-ffinite-math-only",
+    "-freciprocal-math", "-fno-signed-zeros", "-fno-honor-", "-fapprox-func", "-ffp-", "-fp-model", "-fdenormal-fp-math",
+    "-fexcess-precision", "-fsingle-precision-constant", "-fcx-", "-fveclib", "-flto", "-ffat-lto-objects", "-std=", "-ansi",
+    "-Werror", "-Wfatal-errors", "-pedantic-errors", "-fno-exceptions", "-fno-rtti", "-pie", "-no-pie", "-static-pie",
+)  # fmt: skip
+# But these -m words are about the ABI, the system, or hardening that older CPUs take for no-operations
+KEPT = (
+    "-m32", "-m64", "-mx32", "-mabi=", "-mfloat-abi=", "-mcmodel=", "-mmacos", "-mbranch-protection=", "-mharden-sls=",
+    "-mindirect-branch", "-mfunction-return=", "-mno-omit-leaf-frame-pointer", "-mstack-protector-guard", "-mtls-",
+)  # fmt: skip
+PAIRS = ("-Xclang", "-Xassembler", "-Xarch_", "-mllvm")  # dropped with the word that follows
+
+# A compiler among the words of a command: gcc, /usr/bin/clang-15, x86_64-linux-gnu-g++-12; not ccache, distcc, icecc
+COMPILER = re.compile(r"(?P<head>(?:[^=]*[-/])?)(?P<name>gcc|clang|cc|icx|g\+\+|clang\+\+|c\+\+|icpx)(?P<version>-[\d.]+)?")
+PARTNERS = {"gcc": "g++", "clang": "clang++", "cc": "c++", "icx": "icpx"}
 
 ROOT = Path(__file__).resolve().parent
 KERNELS = Path("kernels")
@@ -52,24 +68,65 @@ class BuildFailed(Exception):
     pass
 
 
+def place_of_compiler(words):
+    """Where the compiler stands in a command, behind launchers and before its flags; None if no word looks like one."""
+    return next((i for i, word in enumerate(words) if word[:1] != "-" and COMPILER.fullmatch(word)), None)
+
+
+def partner(words):
+    """The command for C++ where this one is for C: only the compiler's own word changes."""
+    place = place_of_compiler(words)
+    if place is None:
+        return []
+    found = COMPILER.fullmatch(words[place])
+    name = found["head"] + PARTNERS.get(found["name"], found["name"]) + (found["version"] or "")
+    return [*words[:place], name, *words[place + 1 :]]
+
+
+def exists(words):
+    """Whether a command's program, and the compiler that it launches, are there."""
+    place = place_of_compiler(words) or 0
+    return bool(words) and all(shutil.which(word) for word in {words[0], words[place]})
+
+
+@cache
 def compiler():
-    """The C++ compiler: $CXX, the partner of $CC, or the first of the usual names that exists."""
-    if os.environ.get("CXX"):
-        return shlex.split(os.environ["CXX"])
-    if os.environ.get("CC"):
-        words = shlex.split(os.environ["CC"])
-        partner = {"gcc": "g++", "clang": "clang++", "cc": "c++"}
-        return [re.sub(r"(gcc|clang|cc)(-[\d.]+)?$", lambda m: partner[m[1]] + (m[2] or ""), word) for word in words]
-    configured = shlex.split(sysconfig.get_config_var("CXX") or "")
-    for command in (configured, ["c++"], ["g++"], ["clang++"]):
-        if command and shutil.which(command[0]):
-            return command
-    return ["c++"]
+    """The command of the C++ compiler: the first that exists of $CXX, the partner of $CC, Python's own, and the usual names."""
+    asked = [split("CXX"), partner(split("CC"))]
+    usual = [shlex.split(sysconfig.get_config_var("CXX") or ""), ["c++"], ["g++"], ["clang++"]]
+    for words in filter(exists, [*asked, *usual]):
+        missing = [shlex.join(other) for other in asked[: asked.index(words) if words in asked else None] if other]
+        if missing:
+            print(f"fastconv: {', '.join(missing)} not found; compiling with {shlex.join(words)}", file=sys.stderr)
+        place = place_of_compiler(words) or 0
+        return [*words[: place + 1], *harmless(words[place + 1 :])]
+    raise BuildFailed(f"no C++ compiler found: {', '.join(shlex.join(words) for words in [*asked, *usual] if words)}")
+
+
+def split(name):
+    """The words of an environment variable."""
+    return shlex.split(os.environ.get(name, ""))
+
+
+def harmless(words):
+    """Flags without those that are not for others to choose: see DROPPED. Files of flags (@file) are opened."""
+    kept, words = [], list(words)
+    while words:
+        word = words.pop(0)
+        if word[:1] == "@" and os.path.isfile(word[1:]):
+            words[:0] = shlex.split(Path(word[1:]).read_text())
+        elif word.startswith(PAIRS):
+            del words[:1]
+        elif word == "-Xlinker":
+            kept += [word, *words[:1]]
+            del words[:1]
+        elif word.startswith(KEPT) or not word.startswith(DROPPED):
+            kept.append(word)
+    return kept
 
 
 def environment_flags(*names):
-    words = [word for name in names for word in shlex.split(os.environ.get(name, ""))]
-    return [word for word in words if not word.startswith(FORBIDDEN)]
+    return harmless([word for name in names for word in split(name)])
 
 
 def run(command):
@@ -163,7 +220,7 @@ def link(name, objects, target):
         write_if_changed(exports, f"{{ global: {init}; local: *; }};\n")
         flags = ["-shared", "-Wl,-s", "-Wl,--as-needed", f"-Wl,--version-script={exports}"]
     target.parent.mkdir(parents=True, exist_ok=True)
-    flags += environment_flags("CXXFLAGS", "LDFLAGS")
+    flags = [*environment_flags("CXXFLAGS", "LDFLAGS"), *flags]
     run([*compiler(), "-pthread", *flags, *map(str, objects), "-o", f"{target}.new"])
     os.replace(f"{target}.new", target)
 
@@ -209,6 +266,7 @@ class BuildNative(build_ext):
         names = [extension.name.rpartition(".")[2] for extension in self.extensions]
         try:
             with locked(BUILD / "lock"), ThreadPoolExecutor(os.cpu_count() or 1) as workers:
+                compiler()
                 built = {name: [] for name in names}
                 for name, job in jobs():
                     built[name].append(workers.submit(job))
@@ -223,8 +281,13 @@ class BuildNative(build_ext):
             sys.exit(f"{failure}\n{framed(HELP)}")
 
 
+def switched_on(name):
+    """As fastconv.settings reads it when it runs."""
+    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
 def extensions():
-    if os.environ.get("FASTCONV_NO_NATIVE", "0") not in ("", "0"):
+    if switched_on("FASTCONV_NO_NATIVE"):
         return []
     return [Extension(f"fastconv.{name}", sources=[]) for name in ["_runtime", *(f"_{isa}" for isa in ISAS)]]
 

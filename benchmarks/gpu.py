@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import fastconv  # noqa: E402
-from fastconv import accuracy, plan  # noqa: E402
+from fastconv import accuracy, files, plan  # noqa: E402
 from fastconv.backends import Candidate, get  # noqa: E402
 from fastconv.problem import ConvProblem  # noqa: E402
 
@@ -126,10 +126,8 @@ def new_record() -> dict[str, Any]:
 
 
 def save(path: Path, record: dict[str, Any]) -> None:
-    """Replace the file in one step: an abort leaves the last complete record."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    beside.replace(path)
+    """As `files.write`: an abort leaves the last complete record."""
+    files.write(path, json.dumps(record, indent=1) + "\n")
 
 
 def problems() -> list[ConvProblem]:

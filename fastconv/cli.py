@@ -1,6 +1,6 @@
 """The command line: info, check, explain, tune, bench, compare.
 
-Wrong input ends with one line and exit code 2; wrong results with 1; Ctrl-C with 130.
+Wrong input ends with one line and exit code 2, as does what cannot be written; wrong results with 1; Ctrl-C with 130.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .bench.runner import Work
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_NOT_WRITTEN = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -179,6 +180,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         measured = f"{len(results.problems)} of {len(work.problems)}"
         print(f"interrupted; {measured} problems have figures", file=sys.stderr)
         return _INTERRUPTED
+    if output.failed:
+        return _NOT_WRITTEN
     return 1 if any(not out.reason.startswith("refuses") for out in results.left_out) else 0
 
 

@@ -6,7 +6,7 @@ Environment (each is also a keyword of `config`):
 FASTCONV_BACKEND         the backend that ``backend="auto"`` means
 FASTCONV_BACKENDS        comma-separated third-party backends to enable
 FASTCONV_ISA             force one build of the native kernels: baseline, avx2, avx512
-FASTCONV_NUM_THREADS     threads per call; default: the physical cores this process may use
+FASTCONV_NUM_THREADS     threads per call; default: the physical cores this process may use, or its container's share of CPUs
 FASTCONV_ACCURACY        default of ``accuracy``: strict, fast or loose
 FASTCONV_AUTOTUNE        1: measure the candidates of a problem when it is planned first, and remember the fastest
 FASTCONV_WISDOM          file with what ``fastconv tune`` measured: plans use it; autotuning adds to it
@@ -23,12 +23,15 @@ import functools
 import itertools
 import operator
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
+
+from . import hardware
 
 ACCURACIES = ("strict", "fast", "loose")
 ISAS = ("baseline", "avx2", "avx512")
@@ -111,8 +114,13 @@ def _physical_cores() -> int:
     return max(1, len(cores))
 
 
+def _default_threads() -> int:
+    """One per physical core; under a CPU quota no more than it lets run at a time, as the others would only wait."""
+    return min(_physical_cores(), hardware.whole_cpus(hardware.cpu_quota()) or sys.maxsize)
+
+
 def _flag(text: str | None) -> bool:
-    return text not in (None, "", "0", "false", "no", "off")
+    return (text or "").strip().lower() not in ("", "0", "false", "no", "off")  # so does setup.py
 
 
 def _from_environment() -> Settings:
@@ -126,7 +134,7 @@ def _from_environment() -> Settings:
             backend=env["BACKEND"] or "auto",
             backends=tuple(name.strip() for name in (env["BACKENDS"] or "").split(",") if name.strip()),
             isa=env["ISA"],
-            num_threads=int(threads) if threads else _physical_cores(),
+            num_threads=int(threads) if threads else _default_threads(),
             accuracy=env["ACCURACY"] or "fast",
             autotune=_flag(env["AUTOTUNE"]),
             wisdom=env["WISDOM"],

@@ -178,8 +178,8 @@ def _work(problem: ConvProblem) -> Work:
     p = upright(problem)
     along = tuple(map(Along, axes(problem), p.kernel_size[-2:], p.output_size[-2:], p.dilation[-2:]))
     return Work(
-        along, p.output_size[:-2], math.prod(p.kernel_size[:-2]), p.in_channels // p.groups, p.out_channels // p.groups, p.groups,
-        p.stride[-1] > 1, p.dilation[-1] > 1 and along[-1].components.taps > 1, 4 if p.dtype == "float32" else 8)
+        along, p.output_size[:-2], math.prod(p.kernel_size[:-2]), p.in_channels // p.groups, p.out_channels // p.groups,
+        p.groups, p.stride[-1] > 1, p.dilation[-1] > 1 and along[-1].components.taps > 1, 4 if p.dtype == "float32" else 8)
 
 
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:

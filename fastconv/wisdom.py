@@ -8,7 +8,7 @@ ENTRY is {"backend", "algorithm", "isa", "tile", "seconds" (of one image), "gain
 it saves)}. PROBLEM is the text of the problem with one image and no name: neither batch nor threads choose an algorithm, so
 that they change no bit. Only what this machine and this version of fastconv measured is used; the rest stays in the file.
 
-Whatever is wrong with a file or an entry, a lookup goes on without it.
+A regular file of at most 64 MiB (`files.LARGEST`). Whatever is wrong with a file or an entry, a lookup goes on without it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ import json
 import math
 import os
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from . import hardware, settings
-from .backends import Candidate, cython_native
+from . import files, hardware, native, settings
+from .backends import Candidate
 from .problem import ConvProblem
 
 FORMAT, VERSION = "fastconv wisdom", 1
@@ -87,7 +86,7 @@ def release() -> str:
 def machine() -> dict[str, Any]:
     """What makes machines alike: the CPU's model, its larger caches, and the ISAs that are in use here."""
     now = settings.current()
-    isas = [] if now.no_native else [isa for isa in cython_native.runnable_isas() if now.isa in (None, isa)]
+    isas = [] if now.no_native else [isa for isa in native.runnable_isas() if now.isa in (None, isa)]
     caches = {level: size for level, size in hardware.caches().items() if level in ("L2", "L3")}
     return {"cpu": hardware.cpu_model(), "caches": caches, "isas": isas}
 
@@ -159,7 +158,7 @@ def _document(path: str) -> Document | None:
 @functools.lru_cache(maxsize=8)
 def _read(path: str, changed: int, size: int, number: int) -> tuple[Document | None, str]:
     try:
-        return parse(Path(path).read_bytes()), ""
+        return parse(files.read(path)), ""
     except ValueError as error:
         return None, str(error)
 

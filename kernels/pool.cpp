@@ -16,7 +16,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -304,6 +303,7 @@ void run_region(Pool& pool, int64_t parts, Body body, void* context) {
 // ------------------------------------------------------------------------------------------------------- the pool
 
 std::atomic<Pool*> the_pool{nullptr};
+std::atomic<int> cpu_limit{0};  // 0: none
 
 // Only the forking thread lives on in the child: its parent's pool, whatever state it was in, is left alone for good.
 void forget_pool() { the_pool.store(nullptr, std::memory_order_relaxed); }
@@ -343,19 +343,16 @@ int worker_count() {
     return pool ? static_cast<int>(pool->workers.load(std::memory_order_relaxed)) : 0;
 }
 
+void limit_cpus(int count) { cpu_limit.store(count, std::memory_order_relaxed); }
+
 int available_cpus() {
     int cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
 #if defined(__linux__)
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
-    if (FILE* file = fopen("/sys/fs/cgroup/cpu.max", "re")) {  // a container's share: "150000 100000" is 1.5 CPUs
-        double quota, period;
-        if (fscanf(file, "%lf %lf", &quota, &period) == 2 && quota < cpus * period)
-            cpus = static_cast<int>(quota / period + 0.99);
-        fclose(file);
-    }
 #endif
-    return std::max(1, cpus);
+    const int limit = cpu_limit.load(std::memory_order_relaxed);
+    return std::max(1, limit > 0 ? std::min(limit, cpus) : cpus);
 }
 
 }  // namespace fastconv

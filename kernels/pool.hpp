@@ -9,6 +9,7 @@ namespace fastconv {
 void parallel_for(int64_t parts, Body body, void* context);
 
 int worker_count();    // threads the pool has started in this process, the callers not counted
-int available_cpus();  // that this process may use: affinity, and a container's share
+int available_cpus();  // that this process may use: affinity, and the limit
+void limit_cpus(int count);  // a container's share, which Python knows; 0: none
 
 }  // namespace fastconv

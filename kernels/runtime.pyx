@@ -61,6 +61,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     void run_parallel "fastconv::parallel_for"(int64_t, Body, void*) noexcept
     int count_workers "fastconv::worker_count"() noexcept
     int count_cpus "fastconv::available_cpus"() noexcept
+    void set_cpu_limit "fastconv::limit_cpus"(int count) noexcept
     bint runs_avx2() noexcept
     bint runs_avx512() noexcept
     cppclass Blocks:
@@ -104,8 +105,13 @@ def supported_isas():
 
 
 def available_cpus():
-    """CPUs this process may run on."""
+    """CPUs this process may run on, at most as many as `limit_cpus` says."""
     return count_cpus()
+
+
+def limit_cpus(int count):
+    """More threads than that at a time would only wait: a container's quota. 0: no limit."""
+    set_cpu_limit(count)
 
 
 def worker_count():

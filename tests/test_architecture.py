@@ -19,9 +19,9 @@ ROOT = PACKAGE.parent
 
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
-    {"errors", "hardware"}, {"settings"}, {"problem_text"}, {"problem"}, {"padding", "activations", "winograd", "fourier"},
-    {"backends"}, {"wisdom"}, {"plan"}, {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"},
-    {"bench"}, {"tuning"}, {"cli"}, {"__main__"},
+    {"errors", "files", "hardware"}, {"settings"}, {"native"}, {"problem_text"}, {"problem"},
+    {"padding", "activations", "winograd", "fourier"}, {"backends"}, {"wisdom"}, {"plan"}, {"arrays"}, {"ops"},
+    {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"}, {"bench"}, {"tuning"}, {"cli"}, {"__main__"},
 )
 
 

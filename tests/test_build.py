@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,16 @@ if "-MF" in arguments:
     source = arguments[arguments.index("-c") + 1]
     pathlib.Path(arguments[arguments.index("-MF") + 1]).write_text(f"object: {source} \\\\\\n kernels/abi.hpp\\n")
 """
+
+
+# What distributions, conda and people set, and more
+HOSTILE = {
+    "CFLAGS": "-march=native -mtune=native -Ofast -ffast-math -DKEPT -D_FORTIFY_SOURCE=2 -fstack-protector-strong -flto=auto",
+    "CXXFLAGS": "-mcpu=native -mavx2 -mfma -mavx512f -msse4.2 -funsafe-math-optimizations -fassociative-math -O0 -std=c++11 "
+    "-Werror -fno-exceptions -fvisibility=default -ffp-contract=off -Xclang -target-feature -Xclang +avx2 @flags.txt",
+    "CPPFLAGS": "-mbmi2 -mf16c -isystem /m -mno-omit-leaf-frame-pointer -m64",
+    "LDFLAGS": "-ffinite-math-only -freciprocal-math -mavx -pie -Wl,-z,now",
+}
 
 
 class Tree:
@@ -71,16 +83,14 @@ def copy_sources(target, with_objects=False):
 def tree(tmp_path_factory):
     pytest.importorskip("Cython")
     folder = tmp_path_factory.mktemp("build")
-    return Tree(copy_sources(folder / "sources"), folder)
+    copy_sources(folder / "sources")
+    (folder / "sources" / "flags.txt").write_text("-mavx2 -funsafe-math-optimizations -DFROM_A_FILE")
+    return Tree(folder / "sources", folder)
 
 
 @pytest.fixture(scope="module")
 def commands(tree):
-    return tree.build(
-        CFLAGS="-march=native -mtune=native -Ofast -ffast-math -DKEPT",
-        CXXFLAGS="-mcpu=native -funsafe-math-optimizations -fassociative-math",
-        LDFLAGS="-ffinite-math-only -freciprocal-math",
-    )
+    return tree.build(**HOSTILE)
 
 
 def isa_of(command):
@@ -88,15 +98,40 @@ def isa_of(command):
 
 
 def test_no_flag_that_changes_arithmetic_or_needs_this_cpu(commands):
+    ours = {"-m64", "-mno-omit-leaf-frame-pointer", "-mprefer-vector-width=512"}
+    ours |= {f"-march=x86-64{level}" for level in ("", "-v3", "-v4")}
     assert commands
     for command in commands:
+        assert not [word for word in command if word.startswith("-m") and word not in ours]
         for word in command:
-            assert "native" not in word
-            assert not word.startswith(("-Ofast", "-funsafe", "-fassociative", "-ffinite", "-freciprocal", "-ffast"))
+            assert not word.startswith(("-Ofast", "-funsafe", "-fassociative", "-ffinite", "-freciprocal", "-ffast", "-flto"))
+            assert word not in ("-Xclang", "+avx2", "-Werror", "-fno-exceptions", "-pie", "-O0", "-std=c++11")
     compiled = [command for command in commands if "-c" in command]
-    assert all("-DKEPT" in command for command in compiled)
+    for word in ("-DKEPT", "-DFROM_A_FILE", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-m64", "/m"):
+        assert all(word in command for command in compiled), word
+    assert all("-Wl,-z,now" in command for command in commands if "-shared" in command)
     for flag in ("-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=fast", "-std=c++17"):
         assert all(flag in command for command in compiled), flag
+    for flag in ("-fvisibility=hidden", "-ffp-contract=fast"):  # the last of its kind counts
+        kind = flag.partition("=")[0]
+        assert all([word for word in command if word.startswith(f"{kind}=")][-1] == flag for command in compiled)
+
+
+@pytest.mark.parametrize("name", ["g++", "clang++"])
+@pytest.mark.parametrize("source", ["pool", "peak"])
+def test_the_baseline_runs_on_any_x86_64(commands, tmp_path, name, source):
+    """What the runtime and the baseline kernels are made of has no instruction above SSE2, whatever CFLAGS say."""
+    compiler, objdump = shutil.which(name), shutil.which("objdump")
+    if not (compiler and objdump) or platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip(f"needs {name} and objdump for x86-64")
+    command = next(list(c) for c in commands if f"kernels/{source}.cpp" in c and isa_of(c) in (None, "baseline"))
+    command[command.index("-o") + 1] = str(tmp_path / "x.o")
+    command[command.index("-MF") + 1] = str(tmp_path / "x.d")
+    subprocess.run([compiler, *command], cwd=ROOT, check=True)
+    listing = subprocess.check_output([objdump, "-d", "--no-show-raw-insn", str(tmp_path / "x.o")], text=True)
+    code = [line.split("\t", 1)[1] for line in listing.splitlines() if "\t" in line]
+    assert len(code) > 100
+    assert not [line for line in code if line.startswith("v") or "%ymm" in line or "%zmm" in line]
 
 
 def test_each_isa_has_its_flags_and_each_object_its_path(commands):
@@ -128,8 +163,8 @@ def test_only_what_changed_is_compiled(tree, commands):
     assert len(compiled(CXXFLAGS="-DOTHER")) == everything
 
 
-def test_no_compiler(tree):
-    done = tree.run("setup.py", "build_ext", "--inplace", CC="/nonexistent/gcc")
+def test_no_compiler(tree, tmp_path):
+    done = tree.run("setup.py", "build_ext", "--inplace", CC="/nonexistent/gcc", PATH=str(tmp_path))
     assert done.returncode != 0
     for text in (
         "/nonexistent/g++",
@@ -141,6 +176,78 @@ def test_no_compiler(tree):
         assert text in done.stderr
     frame = [line for line in done.stderr.splitlines() if line[:1] in "+|" and line]
     assert len({len(line) for line in frame}) == 1 and frame[0] == frame[-1] == "+" + "-" * (len(frame[0]) - 2) + "+"
+
+
+@pytest.fixture(scope="module")
+def setup():
+    """The functions of setup.py."""
+    setuptools = pytest.importorskip("setuptools")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **keywords: None)
+        return runpy.run_path(str(ROOT / "setup.py"))
+
+
+@pytest.mark.parametrize(
+    "command, wanted",
+    [
+        ("gcc", "g++"),
+        ("ccache gcc", "ccache g++"),
+        ("distcc gcc", "distcc g++"),
+        ("icecc clang", "icecc clang++"),
+        ("sccache cc -pthread", "sccache c++ -pthread"),
+        ("ccache distcc /opt/gcc/bin/gcc -B/opt/gcc", "ccache distcc /opt/gcc/bin/g++ -B/opt/gcc"),
+        ("gcc -B /opt/gcc", "g++ -B /opt/gcc"),
+        ("/usr/lib/ccache/x86_64-linux-gnu-gcc-12", "/usr/lib/ccache/x86_64-linux-gnu-g++-12"),
+        ("env PATH=/opt/gcc gcc", "env PATH=/opt/gcc g++"),
+        ("/opt/cc/clang-18", "/opt/cc/clang++-18"),
+        ("'/opt/my gcc/gcc'", "'/opt/my gcc/g++'"),
+        ("g++-13", "g++-13"),
+        ("ccache", ""),
+        ("nvcc", ""),
+    ],
+)
+def test_the_partner_for_c_plus_plus(setup, command, wanted):
+    assert shlex.join(setup["partner"](shlex.split(command))) == wanted
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """A folder of programs that are there, and no others."""
+    for name in ("ccache", "g++", "clang++-18", "x86_64-linux-gnu-g++-12"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "environment, wanted, note",
+    [
+        ({}, "g++", ""),
+        ({"CC": "ccache gcc -B/opt/gcc"}, "ccache g++ -B/opt/gcc", ""),
+        ({"CC": "x86_64-linux-gnu-gcc-12"}, "x86_64-linux-gnu-g++-12", ""),
+        ({"CXX": "clang++-18 -march=native --target=x", "CC": "gcc"}, "clang++-18 --target=x", ""),
+        ({"CXX": "clang++-99", "CC": "ccache gcc"}, "ccache g++", "clang++-99 not found"),
+        ({"CC": "gcc-99"}, "g++", "g++-99 not found"),
+        ({"CC": "distcc gcc"}, "g++", "distcc g++ not found"),
+        ({"CC": "ccache clang"}, "g++", "ccache clang++ not found"),
+    ],
+)
+def test_a_compiler_that_is_not_there_gives_way(setup, tools, monkeypatch, capsys, environment, wanted, note):
+    monkeypatch.setattr(setup["sysconfig"], "get_config_var", lambda name: "icpx-9")
+    for name in ("CC", "CXX"):
+        monkeypatch.setenv(name, environment.get(name, ""))
+    assert shlex.join(setup["compiler"].__wrapped__()) == wanted
+    said = capsys.readouterr().err
+    assert (note in said and f"compiling with {wanted}" in said) if note else not said
+
+
+@pytest.mark.parametrize("text", ["", "0", "1", "no", "No", "off", "FALSE", "true", "yes", " 0 ", " ", "2"])
+def test_no_native_means_the_same_when_built_and_when_run(setup, monkeypatch, text):
+    from fastconv import settings
+
+    monkeypatch.setenv("FASTCONV_NO_NATIVE", text)
+    assert settings._from_environment().no_native is setup["switched_on"]("FASTCONV_NO_NATIVE") is (setup["extensions"]() == [])
 
 
 def wheel(tree, out, **environment):

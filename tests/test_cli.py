@@ -165,8 +165,8 @@ def test_a_folder_that_went_away_loses_nothing(tmp_path: Path, capsys: pytest.Ca
         return results
 
     monkeypatch.setattr(runner, "run", losing)
-    assert cli.main(["bench", TINY, "--backend", "im2col", "--seconds", "0.05", "--json", str(folder / "x.json")]) == 0
-    found = re.search(r"cannot write .*x\.json \(No such file or directory\); the record is (.*)", capsys.readouterr().out)
+    assert cli.main(["bench", TINY, "--backend", "im2col", "--seconds", "0.05", "--json", str(folder / "x.json")]) == 2
+    found = re.search(r"cannot write .*x\.json \(there is no folder .*results\); the record is (.*)", capsys.readouterr().out)
     assert found and len(json.loads(Path(found[1]).read_text())["benchmarks"]) == 1
     shutil.rmtree(Path(found[1]).parent)
 

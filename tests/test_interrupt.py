@@ -1,5 +1,7 @@
-"""A long call gives way to signal handlers: Ctrl-C ends it, the process goes on; other handlers run in between, as often as they
-are called. Nothing here depends on how fast the machine is: the work is doubled until it is long enough to see that."""
+"""A long call gives way to signal handlers: Ctrl-C ends it, and the process goes on; other handlers run in between.
+
+Nothing here depends on how fast the machine is: the work is doubled until it is long enough to see that.
+"""
 
 from __future__ import annotations
 

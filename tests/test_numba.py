@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -307,9 +309,72 @@ def test_cache_directory(tmp_path):
     assert seconds[1] < seconds[0] / 2
 
 
+def test_a_full_disk_costs_one_compilation(tmp_path, monkeypatch):
+    from numba.core.caching import IndexDataCacheFile
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
+    assert packing_stages(tmp_path)[1] == 2
+
+
 def test_cache_that_cannot_be_written(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with fastconv.config(cache_dir=str(blocked)):
         y = fastconv.conv2d(integers((1, 1, 4, 4)), np.ones((1, 1, 4, 4), np.float32), backend="numba", algorithm="direct")
     assert y[0, 0, 0, 0] == integers((1, 1, 4, 4)).sum()
+
+
+# ---- a cache that something has happened to
+
+
+def packing_stages(folder):
+    """The packing stages of both dtypes, from the cache in a folder or into it, and how many of them were compiled."""
+    from fastconv.backends import numba_compile
+
+    compiled = []
+    compile_uncached = numba_compile.CFunc._compile_uncached
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba_compile.CFunc, "_compile_uncached", lambda self: compiled.append(self) or compile_uncached(self))
+        return [numba_compile._compile("pack", dtype, str(folder)) for dtype in ("float32", "float64")], len(compiled)
+
+
+@pytest.fixture(scope="module")
+def sound_cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    assert packing_stages(folder)[1] == 2 and packing_stages(folder)[1] == 0
+    return folder
+
+
+def flipped(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes(byte ^ 0xFF for byte in content[middle : middle + 64]) + content[middle + 64 :]
+
+
+CONTENTS = {"empty": lambda content: b"", "truncated": lambda content: content[: len(content) // 2],
+            "garbage": lambda content: b"\x80\x05garbage" * 99, "flipped": flipped}
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("damage", [*CONTENTS, "mixed up", "folders"])
+def test_a_damaged_cache_is_replaced(sound_cache, tmp_path, kind, damage):
+    folder = tmp_path / "cache"
+    shutil.copytree(sound_cache, folder)
+    files = sorted(folder.rglob(f"*.{kind}"))
+    contents = [file.read_bytes() for file in files]
+    for file, content, other in zip(files, contents, contents[::-1]):
+        file.unlink()
+        if damage == "folders":
+            file.mkdir()
+        else:
+            file.write_bytes(other if damage == "mixed up" else CONTENTS[damage](content))
+    stages, compiled = packing_stages(folder)
+    assert compiled == 2 or (damage, kind) == ("mixed up", "nbi")  # there is one index
+    w = integers((20, 3, 3, 3))
+    kernel = get("numba").bind(ConvProblem.from_shapes((1, 3, 6, 6), w.shape, ndim=2, dtype="float32"), Candidate("gemm"))
+    expected = kernel.pack(w, None).weights.bytes[: kernel.packed_bytes].copy()
+    kernel._pack = stages[0]
+    assert np.array_equal(kernel.pack(w, None).weights.bytes[: kernel.packed_bytes], expected)
+    assert damage == "folders" or packing_stages(folder)[1] == 0

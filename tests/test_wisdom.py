@@ -300,11 +300,11 @@ def test_a_full_disk_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyP
     store.put(path, [(P, False, IM2COL)])
     before = path.read_bytes()
 
-    def full(self: Path, *arguments: Any) -> int:
+    def full(*arguments: Any) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(os, "write", full)
         store.put(path, [(P, True, IM2COL)])
     assert path.read_bytes() == before
 

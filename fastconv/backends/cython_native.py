@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .. import fourier, settings, winograd
+from .. import fourier, native, settings, winograd
 from ..errors import Unavailable
+from ..native import isa_module, runnable_isas, runtime
 from ..problem import ConvProblem
 from . import Candidate, refuses_direction
 
 _BUILD = "build it with a C++17 compiler (g++ 11 or clang 15 and newer): pip install --force-reinstall fastconv"
-
-
-@functools.cache
-def runtime() -> Any:
-    """The module fastconv._runtime, or None where it was not built."""
-    try:
-        return importlib.import_module("fastconv._runtime")
-    except ImportError:
-        return None
-
-
-@functools.cache
-def isa_module(isa: str) -> Any:
-    """The kernels of one ISA; the CPU has been asked before."""
-    return runtime().Module(importlib.import_module(f"fastconv._{isa}").capsule)
-
-
-@functools.cache
-def built_isas() -> tuple[str, ...]:
-    """ISAs whose kernels were built, best last."""
-    return tuple(isa for isa in settings.ISAS if importlib.util.find_spec(f"fastconv._{isa}"))
-
-
-def runnable_isas() -> tuple[str, ...]:
-    """ISAs that were built and that this CPU runs, best last."""
-    if runtime() is None:
-        return ()
-    return tuple(isa for isa in built_isas() if isa in runtime().supported_isas())
 
 
 def chosen_isas() -> tuple[str, ...]:
@@ -58,7 +28,9 @@ def chosen_isas() -> tuple[str, ...]:
     if forced is None:
         return runnable[::-1]
     if forced not in runnable:
-        raise Unavailable(f"FASTCONV_ISA={forced} is not available: this CPU and build run {', '.join(runnable) or 'none'}")
+        reason = native.failures().get(forced)
+        raise Unavailable(f"FASTCONV_ISA={forced} is not available: this CPU and build run {', '.join(runnable) or 'none'}"
+                          + (f"; {reason}" if reason else ""))
     return (forced,)
 
 
@@ -123,9 +95,10 @@ class NativeBackend:
         if settings.current().no_native:
             return "FASTCONV_NO_NATIVE is set"
         if runtime() is None:
-            return f"the native kernels were not built; {_BUILD}"
+            reason = native.why_not()
+            return f"the native kernels do not load: {reason}" if reason else f"the native kernels were not built; {_BUILD}"
         if not runnable_isas():
-            return "none of the built ISAs runs on this CPU"
+            return "; ".join(native.failures().values()) or "none of the built ISAs runs on this CPU"
         return None
 
     def candidates(self, problem: ConvProblem) -> tuple[Candidate, ...]:
@@ -148,6 +121,7 @@ class NativeBackend:
     def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         """A rough model, good enough to rank the algorithms of this backend: multiply-adds of whole vectors at one per
         lane, unit and cycle, plus what each algorithm spends beside them. Per image, so that batch changes nothing."""
+        assert candidate.isa is not None
         lanes = isa_module(candidate.isa).lanes * 4 // np.dtype(problem.dtype).itemsize
         more = {} if candidate.tile is None else {"chosen": candidate.tile}
         packing = 0.0 if prepared else PACKING[candidate.algorithm](problem, lanes, **more)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import pickle
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -17,6 +19,9 @@ from typing import Any
 import numba
 import numpy as np
 from numba import types
+from numba.core import serialize
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.ccallback import CFunc
 
 from .. import activations, settings
 from . import numba_kernels, numba_vectors
@@ -41,7 +46,7 @@ def stage(name: str, dtype: str) -> Any:
     """A stage, or activation, as a Numba cfunc: with `address` (for native callers) and `ctypes` (for Python).
 
     Compiled when first needed, then kept on disk: in the cache directory of the settings, else where Numba keeps its own
-    (beside this file, or in the user's cache); nowhere if neither can be written.
+    (beside this file, or in the user's cache); nowhere if neither can be written. A cache that is damaged is emptied.
     """
     directory = settings.current().cache_dir
     key = (name, dtype, directory)
@@ -55,18 +60,59 @@ def stage(name: str, dtype: str) -> Any:
 
 def _compile(name: str, dtype: str, directory: str | None) -> Any:
     function, arguments = STAGES.get(name) or (numba_kernels.activation_stage(name), 2)
-    signature = types.void(types.CPointer(numba.from_dtype(CONTEXT)), *[types.int64] * arguments)
     entry = _entry(function, arguments, dtype, f"{stamp()} {name}")
-    options: Any = {"nopython": True, "error_model": "numpy", "boundscheck": False}
     before = _config.CACHE_DIR
     try:
         if directory is not None:
             _config.CACHE_DIR = str(Path(directory) / "numba")
-        return numba.cfunc(signature, cache=True, **options)(entry)
-    except (RuntimeError, OSError):  # no directory can be written
-        return numba.cfunc(signature, **options)(entry)
+        with suppress(Exception):
+            return _compiled_entry(entry, arguments, _Cache(entry))
+        with suppress(Exception):  # damaged files, of whatever kind; or no directory can be written
+            emptied = _Cache(entry)
+            emptied.flush()
+            return _compiled_entry(entry, arguments, emptied)
+        return _compiled_entry(entry, arguments, None)
     finally:
         _config.CACHE_DIR = before
+
+
+def _compiled_entry(entry: FunctionType, arguments: int, cache: Any) -> Any:
+    """What `numba.cfunc` makes of it, from that cache or into it."""
+    context = types.CPointer(numba.from_dtype(CONTEXT))
+    options = {"nopython": True, "error_model": "numpy", "boundscheck": False}
+    made = CFunc(entry, ((context, *[types.int64] * arguments), types.void), locals={}, options=options)
+    if cache is not None:
+        made._cache = cache
+    made.compile()
+    return made
+
+
+class _Sealed(CompileResultCacheImpl):
+    """Each file of the cache names its stage and has a digest: damaged machine code would be run as it is, and Numba numbers
+    the files alike in every version of ours."""
+
+    def __init__(self, entry: FunctionType) -> None:
+        super().__init__(entry)
+        assert entry.__closure__ is not None
+        self._key = entry.__closure__[0].cell_contents
+
+    def reduce(self, result: Any) -> tuple[str, bytes, bytes]:
+        content = serialize.dumps(super().reduce(result))
+        return self._key, hashlib.sha256(content).digest(), content
+
+    def rebuild(self, target: Any, payload: tuple[str, bytes, bytes]) -> Any:
+        key, digest, content = payload
+        if key != self._key or digest != hashlib.sha256(content).digest():
+            raise ValueError("not what was written for this stage")
+        return super().rebuild(target, pickle.loads(content))
+
+
+class _Cache(FunctionCache):
+    _impl_class = _Sealed
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        with suppress(OSError):  # a full disk is no reason to compile once more
+            super().save_overload(signature, result)
 
 
 @functools.cache

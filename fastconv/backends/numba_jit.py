@@ -11,7 +11,6 @@ Both give the same bits, for any number of threads and for an image alone or in 
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import math
 import threading
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import settings
+from .. import native, settings
 from ..kept import Kept
 from ..problem import ConvProblem
 from . import Candidate, refuses_direction
@@ -98,8 +97,8 @@ class NumbaKernel:
         _give_back(scratch)
 
     @staticmethod
-    def _perform(entry: Any, template: np.ndarray, parts: int, rounds: int, scratch: Scratch, x: int, weights: int, bias: int = 0,
-                 out: int = 0, residual: int = 0) -> None:
+    def _perform(entry: Any, template: np.ndarray, parts: int, rounds: int, scratch: Scratch, x: int, weights: int,
+                 bias: int = 0, out: int = 0, residual: int = 0) -> None:
         context = scratch.address
         scratch.context[: len(template)] = template
         scratch.context[:8] = context, x, weights, bias, out, residual, context + scratch.CONTEXT_BYTES, parts * rounds
@@ -163,7 +162,7 @@ def perform(entry: Any, parts: int, context: int) -> None:
     if parts == 1:
         entry.ctypes(context, 0)
         return
-    runtime = None if settings.current().no_native else _native_runtime()
+    runtime = None if settings.current().no_native else native.runtime()
     if runtime is not None:
         runtime.parallel_for(parts, entry.address, context)
         return
@@ -179,15 +178,6 @@ def perform(entry: Any, parts: int, context: int) -> None:
         entry.ctypes(context, part)
     for thread in started:
         thread.join()
-
-
-@functools.cache
-def _native_runtime() -> Any:
-    try:
-        from .. import _runtime  # type: ignore[attr-defined]
-    except ImportError:
-        return None
-    return _runtime
 
 
 # ---- the backend

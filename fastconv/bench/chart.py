@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
+from .. import files
 from ..problem import ConvProblem
 from .palette import looks
 from .results import Results
@@ -22,6 +24,7 @@ def write(path: Path, results: Results, machine: dict[str, Any]) -> None:
 
     Raises:
         ImportError: matplotlib is not installed.
+        OSError: it cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,7 +46,9 @@ def write(path: Path, results: Results, machine: dict[str, Any]) -> None:
     _bars(axes, results, problems, names)
     _peaks(axes, results, problems)
     _dress(axes, results, problems, machine)
-    figure.savefig(path, dpi=140)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=140, format=path.suffix[1:])
+    files.write(path, drawn.getvalue())
 
 
 def _bars(axes: Any, results: Results, problems: list[ConvProblem], names: list[str]) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, backends, settings
-from ..backends import cython_native
-from ..hardware import caches, cpu_model
+from .. import __version__, backends, native, settings
+from ..hardware import caches, cpu_model, cpu_quota
 
 _PACKAGES = ("numba", "llvmlite", "numba-cuda", "scipy", "torch", "rich", "matplotlib")
 _FINGERPRINT = ("cpu", "architecture", "system", "cores", "logical_cpus", "caches", "isas_supported")
@@ -29,9 +28,11 @@ def describe() -> dict[str, Any]:
         "system": platform.system(),
         "cores": settings._physical_cores(),
         "logical_cpus": os.cpu_count(),
+        "cpu_quota": cpu_quota(),
         "caches": caches(),
         "isas_supported": isas_supported(),
-        "isas_built": list(cython_native.built_isas()),
+        "isas_built": list(native.built_isas()),
+        "native_failed": native.failures(),
         "isa_forced": now.isa,
         "threads": now.num_threads,
         "backends": backends(),
@@ -64,8 +65,8 @@ def cpu_name() -> str:
 
 
 def isas_supported() -> list[str] | None:
-    """The builds that this CPU could run; None: nobody asked it, as no native module is built."""
-    runtime = cython_native.runtime()
+    """The builds that this CPU could run; None: nobody asked it, as no native module is loaded."""
+    runtime = native.runtime()
     return None if runtime is None else list(runtime.supported_isas())
 
 
@@ -88,14 +89,16 @@ def _version(package: str) -> str | None:
 def as_text(facts: dict[str, Any]) -> str:
     """For people."""
     supported = facts["isas_supported"]
-    isas = "unknown: no native module is built" if supported is None else ", ".join(supported)
+    isas = "unknown: fastconv._runtime is not there to ask" if supported is None else ", ".join(supported)
     lines = [
         ("fastconv", facts["fastconv"]),
         ("CPU", f"{facts['cpu']} ({facts['architecture']}, {facts['system']})"),
-        ("cores", f"{facts['cores']} usable, {facts['logical_cpus']} logical"),
+        ("cores", f"{facts['cores']} usable, {facts['logical_cpus']} logical"
+         + ("" if facts["cpu_quota"] is None else f", a quota of {facts['cpu_quota']:.3g} CPUs")),
         ("caches", ", ".join(f"{level} {size}" for level, size in facts["caches"].items()) or "unknown"),
         ("ISAs", f"supported: {isas}"),
         ("", f"built: {', '.join(facts['isas_built']) or 'none'}"),
+        *[("", f"does not load: {name}: {reason}") for name, reason in facts["native_failed"].items()],
         *([("", f"forced: {facts['isa_forced']}")] if facts["isa_forced"] else []),
         ("threads", facts["threads"]),
         *[("backends" if i == 0 else "", f"{name:<8} {reason or 'available'}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import cython_native
+from .. import native
 from ..prepared import prepare
 from ..settings import current
 
@@ -40,8 +40,8 @@ def peak(dtype: str, threads: int) -> tuple[Callable[[], float], str]:
 
 def _best_module() -> Any:
     """The native kernels of the best ISA that this CPU runs, or None."""
-    isas = () if current().no_native else cython_native.runnable_isas()
-    return cython_native.isa_module(isas[-1]) if isas else None
+    isas = () if current().no_native else native.runnable_isas()
+    return native.isa_module(isas[-1]) if isas else None
 
 
 def small_work() -> Callable[[], float] | None:

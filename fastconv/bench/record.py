@@ -46,7 +46,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
+from .. import __version__, files
 from .results import Results, Row
 from .timing import Interval
 
@@ -83,10 +83,8 @@ def dumps(results: Results, machine: dict[str, Any]) -> str:
 
 
 def write(path: Path, results: Results, machine: dict[str, Any]) -> None:
-    """Replace the file in one step: an abort leaves the last complete record."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(dumps(results, machine), "utf-8")
-    beside.replace(path)
+    """As `files.write`: an abort leaves the last complete record."""
+    files.write(path, dumps(results, machine))
 
 
 def _benchmark(row: Row, results: Results) -> dict[str, Any]:
@@ -140,14 +138,15 @@ def _stats(row: Row) -> dict[str, Any]:
 
 
 def _machine_info(machine: dict[str, Any]) -> dict[str, Any]:
-    """pytest-benchmark's keys, without the host's name, and what `machine` says (but why a backend is not available: such
-    reasons may name paths)."""
+    """pytest-benchmark's keys, without the host's name, and what `machine` says (but why a backend or module is not available:
+    such reasons may name paths)."""
+    stable = {name: fact for name, fact in machine.items() if name != "native_failed"}
     available = [name for name, reason in machine["backends"].items() if reason is None]
     return {
         "node": "", "processor": machine["cpu"], "machine": machine["architecture"], "system": machine["system"],
         "python_implementation": platform.python_implementation(), "python_version": machine["python"],
         "cpu": {"brand_raw": machine["cpu"], "arch_string_raw": machine["architecture"], "count": machine["logical_cpus"]},
-        "fastconv": {**machine, "backends": available},
+        "fastconv": {**stable, "backends": available},
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
+from .. import files
 from ..problem import ConvProblem
 
 DEFAULT = "quick"
@@ -100,7 +101,7 @@ def _read(source: str) -> tuple[str, str]:
         raise ValueError(f"there is no suite or file {source!r}; suites are {', '.join(names())}; a problem is written like "
                          "mb1_ic64ih56_oc64oh56_kh3ph1")
     try:
-        return path.read_text("utf-8"), source
+        return files.read(path).decode(), source
     except UnicodeDecodeError:
         raise ValueError(f"{source} is not a text file") from None
 

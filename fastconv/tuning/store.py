@@ -6,14 +6,16 @@ after, never a part of it.
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from .. import settings, wisdom
+from .. import files, settings, wisdom
 from ..errors import Unavailable
 from ..problem import ConvProblem
 from ..wisdom import Document, Entry
@@ -30,9 +32,9 @@ def place(asked: str | os.PathLike[str] | None = None) -> Path:
     """
     now = settings.current()
     if asked or now.wisdom:
-        return Path(asked or now.wisdom or "").resolve()  # a link stays one: what it points to is replaced
+        return Path(os.path.realpath(asked or now.wisdom or ""))  # a link stays one: what it points to is replaced
     if now.cache_dir:
-        return Path(now.cache_dir).resolve() / "wisdom.json"
+        return Path(os.path.realpath(now.cache_dir)) / "wisdom.json"
     try:
         import platformdirs
     except ImportError:
@@ -47,7 +49,7 @@ def put(path: Path, found: Iterable[tuple[ConvProblem, bool, Entry]]) -> None:
 
     Raises:
         wisdom.Newer: a later version of fastconv keeps its wisdom there.
-        OSError, Unavailable: it cannot be written.
+        OSError, Unavailable: it cannot be written, or is no regular file.
     """
     def add(document: Document) -> None:
         for problem, prepared, entry in found:
@@ -63,7 +65,7 @@ def merge(path: Path, source: Path) -> tuple[int, int]:
         ValueError: the other file is no wisdom. Else as `put`.
     """
     try:
-        other = wisdom.parse(source.read_bytes())
+        other = wisdom.parse(files.read(source))
     except ValueError as error:
         raise ValueError(f"{source} is no wisdom: {error}") from None
     _change(path, lambda document: _merge(document["machines"], other["machines"]))
@@ -80,7 +82,7 @@ def export(path: Path, target: Path) -> int:
     mine = {name: about for name, about in document["machines"].items() if name == wisdom.fingerprint()}
     if not _count(mine):
         raise ValueError(f"there is no wisdom of this machine in {path}")
-    target = target.resolve()
+    target = Path(os.path.realpath(target))
     if target == path:
         raise ValueError(f"--export must name another file than {path}, which other machines may share")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +112,7 @@ def listed(path: Path) -> list[tuple[str, str, Entry]]:
 
 def _read(path: Path) -> Document:
     try:
-        return wisdom.parse(path.read_bytes())
+        return wisdom.parse(files.read(path))
     except FileNotFoundError:
         raise ValueError(f"there is no wisdom in {path}") from None
     except ValueError as error:
@@ -144,34 +146,55 @@ def _change(path: Path, change: Callable[[Document], None]) -> None:
     except ImportError:
         raise Unavailable(f"writing wisdom needs filelock: {_INSTALL}") from None
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.realpath(path))  # the file that a link points to is replaced, and locked
+    _only_regular(path)
+    _only_regular(path.with_name(f"{path.name}.lock"))  # locking empties it
     with FileLock(f"{path}.lock", timeout=PATIENCE):
         document = _current(path)
         change(document)
         _write(path, document)
 
 
+def _only_regular(path: Path) -> None:
+    """Raises OSError: something else than a file, or nothing, is there."""
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+
+
 def _current(path: Path) -> Document:
-    """What is there; what cannot be read is moved aside, so that nobody's bytes are lost."""
+    """What is there; what cannot be read is set aside, so that nobody's bytes are lost."""
     try:
-        return wisdom.parse(path.read_bytes())
+        return wisdom.parse(files.read(path))
     except FileNotFoundError:
         return wisdom.empty()
     except wisdom.Newer as error:
         raise ValueError(f"{path} was {error}") from None
     except ValueError as error:
-        aside = path.with_name(f"{path.name}.corrupt")
-        os.replace(path, aside)
+        aside = _set_aside(path)
         warnings.warn(f"{path} was no wisdom ({error}); it is {aside} now", stacklevel=2)
         return wisdom.empty()
 
 
+def _set_aside(path: Path) -> Path:
+    """A second name for a file, which no other has. The first one stays until it is replaced, as do owner and mode."""
+    names = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in itertools.count())
+    mine = os.lstat(path)
+    aside = next(name for name in names if not os.path.lexists(name) or os.path.samestat(os.lstat(name), mine))
+    if not os.path.lexists(aside):
+        try:
+            os.link(path, aside)
+        except OSError:  # a file system without links
+            os.replace(path, aside)
+    return aside
+
+
 def _write(path: Path, document: Document) -> None:
-    """Replace the file as a whole."""
-    made = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        made.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", "utf-8")
-        os.replace(made, path)
-    except OSError:
-        with suppress(OSError):
-            made.unlink()
-        raise
+    """Replace the file as a whole, unless it could not be read again.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+    if len(content) > files.LARGEST:
+        raise OSError(errno.EFBIG, f"would be larger than {files.LARGEST >> 20} MiB", str(path))
+    files.write(path, content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ... import files
 from ...errors import Unavailable
 
 
@@ -31,6 +32,9 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
     loaded = records.read_all(paths)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
+        reason = files.refusal(html)
+        if reason is not None:
+            raise ValueError(f"cannot write {html}: {reason}")
     compared = [changes.compare(old, new) for old, new in changes.pairs(loaded)]
     if fail and not compared:
         raise ValueError("--fail-on-regression needs two records of one machine with the same threads, and these are of "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from ... import __version__
+from ... import __version__, files
 from ..palette import looks
 from .contents import Section
 from .tables import Cell, Column, Row, Table
@@ -18,7 +18,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 
 
 def write(path: Path, sections: Sequence[Section], contenders: Iterable[str]) -> list[str]:
-    """Write the page and its figures; lines that say where they are.
+    """Write the page and its figures (none beside a device or a pipe); lines that say where they are.
 
     Raises:
         OSError: a file cannot be written.
@@ -33,8 +33,10 @@ def write(path: Path, sections: Sequence[Section], contenders: Iterable[str]) ->
         from . import svg
 
         drawn = {drawing.key: svg.inline(drawing) for section in sections for drawing in section.drawings}
-    path.write_text(render(sections, list(dict.fromkeys(contenders)), drawn), "utf-8")
+    files.write(path, render(sections, list(dict.fromkeys(contenders)), drawn))
     lines.append(f"report: {path}")
+    if files.streams(path):
+        return lines
     for section in sections:
         for drawing in section.drawings:
             if drawing.key in drawn:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ... import files
 from ...problem import ConvProblem
 from ..record import FORMAT
 
@@ -157,7 +158,7 @@ def read_all(paths: Iterable[Path]) -> list[Record]:
 def read(path: Path) -> Record:
     """One record; see `read_all`."""
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(files.read(path).decode())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not a complete JSON record (line {error.lineno}, column {error.colno})") from None
     except UnicodeDecodeError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from pathlib import Path
 from xml.etree import ElementTree
 
+from ... import files
 from .figures import GRID, INK, PAGE, Drawing
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
@@ -94,8 +95,10 @@ def _plain(svg: str) -> str:
     return re.sub(r">\s+<", "><", svg)
 
 
-def save_png(drawing: Drawing, path: Any) -> None:
+def save_png(drawing: Drawing, path: Path) -> None:
     """The same figure on white."""
     from .figures import FILE
 
-    drawing.draw(FILE).savefig(path, dpi=130, format="png")
+    drawn = io.BytesIO()
+    drawing.draw(FILE).savefig(drawn, dpi=130, format="png")
+    files.write(path, drawn.getvalue())
