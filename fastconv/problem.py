@@ -252,7 +252,8 @@ def normalize_activation(activation: Any) -> tuple[str, float] | None:
         return name, 0.0
     if not all(isinstance(value, (int, float, np.floating, np.integer)) and math.isfinite(value) for value in parameter):
         raise ValueError(f"activation 'leaky_relu' takes one finite number, its negative slope, got {activation!r}")
-    return name, float(parameter[0]) if parameter else 0.01
+    slope = float(parameter[0]) if parameter else 0.01
+    return (name, slope) if slope else ("relu", 0.0)  # relu in all: the limit at -inf is 0, not -inf times 0
 
 
 def normalize_padding(padding: Any, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int],
