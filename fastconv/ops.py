@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, settings
+from . import arrays, settings, torch_arrays
 from .backends import Kernel, Shortcut
 from .plan import Plan, plan
 from .problem import ConvProblem, result_dtype
 
 _MEMO_SIZE = 1024
 _SHORTCUTS_PER_SHAPE = 16
+_LAYOUT = 5  # its place in `arguments` of `_conv`
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ _memo: dict[Any, Bound] = {}
 _shortcuts: dict[Any, list[Shortcut]] = {}  # by axes and shapes, the latest first; they compare the rest themselves
 
 
+@torch_arrays.opaque
 def conv1d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
@@ -45,6 +47,7 @@ def conv1d(
                                                         backend, algorithm, accuracy))
 
 
+@torch_arrays.opaque
 def conv2d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
@@ -58,8 +61,8 @@ def conv2d(
         input: (N, C, H, W), or (C, H, W) for one image; channels_last: (N, H, W, C) or (H, W, C).
         weight: (out, C / groups, kH, kW), in every layout.
         bias: (out,), or None.
-        stride, dilation: an int, or one per axis.
-        padding: an int; one entry per axis, each an int or (low, high); "valid"; "same" (with any stride: the SAME_UPPER
+        stride, dilation: an int, one per axis, or one in a sequence for all axes.
+        padding: as those; one entry per axis, each an int or (low, high); "valid"; "same" (with any stride: the SAME_UPPER
             of TensorFlow and ONNX), "same_lower"; "full".
         groups: divides the input and output channels.
         padding_mode: zeros, reflect, symmetric, replicate or circular: the input is continued as `numpy.pad` does it, then
@@ -76,11 +79,13 @@ def conv2d(
 
     Returns:
         The output, contiguous in `layout`, of the kind (NumPy, torch, ...) and on the device of the input. Its dtype is
-        ``np.result_type(input, weight)``, which must be float32 or float64.
+        ``np.result_type(input, weight)``, which must be float32 or float64, under torch's autocast, too. Of tensors in torch's
+        channels_last memory format it has that format. Nothing is recorded for autograd, so tensors that require grad are
+        taken under `torch.no_grad` only.
 
     Raises:
         ValueError: shapes or values that no backend may compute.
-        TypeError: dtypes or kinds of arrays that do not fit.
+        TypeError: dtypes or kinds of arrays that do not fit; tensors whose operations torch records, transforms or traces.
         Unsupported: what was asked for by name refuses the problem.
         Unavailable: what was asked for by name cannot run here.
     """
@@ -88,6 +93,7 @@ def conv2d(
                                                         backend, algorithm, accuracy))
 
 
+@torch_arrays.opaque
 def conv3d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
@@ -108,6 +114,9 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
             if result is not None:
                 return result
     kind, (x, w, b, r, y) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
+    if kind.name == "torch":
+        kind, layout, (x, r, y) = torch_arrays.in_memory_order(kind, ndim, arguments[_LAYOUT], (x, w), (x, r, y))
+        arguments = (*arguments[:_LAYOUT], layout, *arguments[_LAYOUT + 1:])
     key: tuple[Any, ...] | None = (
         ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device, current.serial,
         *map(_typed, arguments))
