@@ -113,10 +113,7 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
             result = shortcut.take(current, arguments, input, weight, bias, residual, out)
             if result is not None:
                 return result
-    kind, (x, w, b, r, y) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
-    if kind.name == "torch":
-        kind, layout, (x, r, y) = torch_arrays.in_memory_order(kind, ndim, arguments[_LAYOUT], (x, w), (x, r, y))
-        arguments = (*arguments[:_LAYOUT], layout, *arguments[_LAYOUT + 1:])
+    kind, arguments, (x, w, b, r, y) = _seen(ndim, input, weight, bias, residual, out, arguments)
     key: tuple[Any, ...] | None = (
         ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device, current.serial,
         *map(_typed, arguments))
@@ -130,6 +127,17 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
             _remember(key, bound, current, arguments)
     packed = bound.kernel.pack(*weights_ready(bound, w, b))
     return execute(bound, kind, x, packed, r, out, y, (w, b))
+
+
+def _seen(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any,
+          arguments: tuple[Any, ...]) -> tuple[arrays.Kind, tuple[Any, ...], list[Any]]:
+    """The kind of the arrays, the arguments that hold for how the backends see them, and how these do."""
+    kind, views = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
+    if kind.name == "torch":
+        x, w, b, r, y = views
+        kind, layout, (x, r, y) = torch_arrays.in_memory_order(kind, ndim, arguments[_LAYOUT], (x, w), (x, r, y))
+        arguments, views = (*arguments[:_LAYOUT], layout, *arguments[_LAYOUT + 1:]), [x, w, b, r, y]
+    return kind, arguments, views
 
 
 def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: Any, padding: Any, dilation: Any, groups: Any,
@@ -170,12 +178,15 @@ def _unchangeable(value: Any) -> bool:
 
 
 def _typed(value: Any) -> Any:
-    """`value` such that equal keys mean equal meaning: 1, 1.0 and True hash alike, but only one is a stride."""
+    """`value` such that equal keys mean equal meaning: 1, 1.0 and True hash alike, but only one is a stride. Not hashable where
+    the same object may have another meaning later, as a tensor for an integer."""
     if value is None or type(value) is int or type(value) is str:
         return value
     if type(value) is tuple:
         return tuple(map(_typed, value))
-    return (type(value), tuple(map(_typed, value)) if type(value) is list else value)
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(map(_typed, value))
+    return (type(value), value) if isinstance(value, (float, int, str, np.generic)) else [value]  # a list: what may change
 
 
 def weights_ready(bound: Bound, w: Any, b: Any) -> tuple[Any, Any]:
@@ -270,7 +281,7 @@ def _explain_call(
     *, padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None,
     out: Any = None, backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
 ) -> Plan:
-    kind, (x, w, b, r, _) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
-    bound = bind(ndim, x, w, b, r, kind.device, stride, padding, dilation, groups, padding_mode, layout, activation, backend,
-                 algorithm, accuracy)
+    arguments = (stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm, accuracy)
+    kind, arguments, (x, w, b, r, _) = _seen(ndim, input, weight, bias, residual, out, arguments)
+    bound = bind(ndim, x, w, b, r, kind.device, *arguments)
     return plan(bound.problem, backend, algorithm, kind.device.partition(":")[0])

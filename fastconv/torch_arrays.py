@@ -35,7 +35,7 @@ def opaque(function: _Function) -> _Function:
 
 @functools.cache
 def _keep_the_compiler_out() -> None:
-    """What a compiled program calls is compiled as well, each function by itself, again and again: not those of this package."""
+    """What a compiled program calls is compiled as well, each function by itself, again and again: not what is in here."""
     rules: Any = getattr(sys.modules["torch._dynamo"], "trace_rules", None)
     if hasattr(rules, "add"):
         rules.add(__package__)

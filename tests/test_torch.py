@@ -120,6 +120,11 @@ def test_channels_last_comes_back_so(torch, shape, w_shape, backend):
         np.testing.assert_allclose(y.numpy(), expected + r, atol=1e-4)
 
 
+def test_explain_knows_the_memory_format(torch):
+    for x, layout in ((X, "channels_first"), (data(X.shape, last=True)[0], "channels_last")):
+        assert fastconv.explain(torch_like(torch, x), torch.tensor(W), torch.tensor(B)).problem.layout == layout
+
+
 def torch_like(torch, array):
     """A tensor with the array's memory."""
     return torch.from_numpy(array) if hasattr(torch, "from_numpy") else torch.Tensor(array)
