@@ -1,4 +1,5 @@
-"""The activations of the epilogue, each within 4 ulp of its exact value in its dtype; NaN passes through.
+"""The activations of the epilogue, each within 4 ulp of its exact value in its dtype; NaN passes through, infinities give the
+limits.
 
 Two forms of the same formulas: scalar functions on Python floats (readable; what Numba compiles), and `apply`, which
 NumPy backends call on arrays. float32 is computed in float64 and rounded once. In float64 the exponentials of large
@@ -22,6 +23,7 @@ _TANH_SCALE_LOW = -9.96930880911092e-17
 _TANH_CUBE = 0.044715
 _TANH_CUBE_LOW = 2.1960211427085595e-18
 _DENORMAL = -700.0  # exp() below is (nearly) denormal; x times its rounding error would show: half the exponent, twice
+_LIMIT = -1000.0  # every silu and gelu below is -0, -inf's too, where the formula would multiply it by 0
 _SPLITTER = 134217729.0  # 2**27 + 1
 
 
@@ -50,6 +52,7 @@ def sigmoid(x: float) -> float:
 
 def silu(x: float) -> float:
     if x < _DENORMAL:
+        x = max(x, _LIMIT)
         half = math.exp(0.5 * x)
         return x * half * half
     return x * logistic(x, 0.0)
@@ -57,8 +60,8 @@ def silu(x: float) -> float:
 
 def gelu(x: float) -> float:
     """x·Φ(x) = x/2·erfc(-x/√2): erfc keeps the negative tail's relative accuracy."""
-    if not abs(x) < 40.0:  # Φ is 0 or 1 in float64; NaN and infinities follow the formula
-        return x if x > 0 else x * 0.0
+    if not abs(x) < 40.0:  # Φ is 0 or 1 in float64, or x is NaN
+        return -0.0 if x < 0 else x
     if x < -37.0:  # erfc is denormal: -φ(x)·(1 - 1/x² + 3/x⁴ - 15/x⁶ + ...)
         square, error = two_product(x, x)
         half, t = math.exp(-0.25 * square), 1.0 / square
@@ -72,7 +75,7 @@ def gelu(x: float) -> float:
 def gelu_tanh(x: float) -> float:
     """x/2·(1 + tanh u) = x·logistic(2u), with 2u = 2·√(2/π)·(x + 0.044715 x³)."""
     if not abs(x) < 40.0:
-        return x if x > 0 else x * 0.0
+        return -0.0 if x < 0 else x
     square, square_error = two_product(x, x)
     cube, cube_error = two_product(square, _TANH_CUBE)
     cube_error += square_error * _TANH_CUBE + square * _TANH_CUBE_LOW
@@ -89,7 +92,7 @@ def gelu_tanh(x: float) -> float:
 
 
 def hardswish(x: float) -> float:
-    return x * (min(max(x + 3.0, 0.0), 6.0) / 6.0) if x == x else x
+    return max(x, -3.0) * (min(max(x + 3.0, 0.0), 6.0) / 6.0) if x == x else x
 
 
 def relu(x: float) -> float:
@@ -122,16 +125,16 @@ def apply(activation: tuple[str, float] | None, array: np.ndarray) -> None:
     elif name == "relu6":
         np.clip(array, 0, 6, out=array)
     elif name == "leaky_relu":
-        np.multiply(array, parameter, out=array, where=array < 0)
+        np.multiply(array, parameter, out=array, where=array < 0, dtype=np.float64, casting="same_kind")
     elif name == "tanh":
         array[...] = np.tanh(array.astype(np.float64))
     elif name == "hardswish":
         wide = array.astype(np.float64)
-        array[...] = wide * (np.clip(wide + 3, 0, 6) / 6)
+        array[...] = np.maximum(wide, -3) * (np.clip(wide + 3, 0, 6) / 6)
     elif name == "sigmoid":
         array[...] = _logistic(array.astype(np.float64))
     elif name == "silu":
-        wide = array.astype(np.float64)
+        wide = np.maximum(array.astype(np.float64), _LIMIT)
         half = np.exp(0.5 * np.minimum(wide, 0))
         array[...] = np.where(wide < _DENORMAL, wide * half * half, wide * _logistic(wide))
     else:

@@ -2,14 +2,16 @@
 
 A *kind* knows one family of arrays: how to view one without a copy, and how to make an empty one. CPU kinds are viewed as
 `numpy.ndarray`; the CUDA kinds of torch, CuPy and Numba through ``__cuda_array_interface__``, by the `cuda` backend itself.
+Subclasses, wherever they are defined, are of their base's kind. What torch's tensors need is in `torch_arrays`.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Protocol
 
 import numpy as np
+
+from . import torch_arrays
 
 
 class Kind(Protocol):
@@ -31,7 +33,7 @@ class NumpyKind:
     def view(self, name: str, array: Any) -> np.ndarray:
         if isinstance(array, np.ma.MaskedArray):
             raise TypeError(f"{name} is a masked array; its mask would be ignored: pass array.filled(value)")
-        if type(array).__module__.startswith(("scipy.sparse", "sparse")):
+        if any(cls.__module__.startswith(("scipy.sparse", "sparse")) for cls in type(array).__mro__):
             raise TypeError(f"{name} is a sparse array; pass a dense one ({type(array).__name__}.toarray())")
         if name == "out" and not isinstance(array, np.ndarray):
             raise TypeError(f"out must be an array to write into, got {type(array).__name__}")
@@ -44,23 +46,8 @@ class NumpyKind:
         return np.empty(shape, NATIVE[dtype])
 
 
-class TorchCpuKind:
-    """Dense torch tensors on the CPU; views share their memory."""
-
-    name = "torch"
-    device = "cpu"
-
-    def view(self, name: str, array: Any) -> np.ndarray:
-        _check_torch(name, array)
-        return array.numpy()
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        torch = sys.modules["torch"]
-        return torch.empty(shape, dtype=getattr(torch, dtype))
-
-
 class CudaKind:
-    """CUDA arrays of torch, CuPy or Numba; they stay where they are."""
+    """CUDA arrays of CuPy or Numba; they stay where they are."""
 
     def __init__(self, name: str, device: str, example: Any) -> None:
         self.name, self.device, self._example = name, device, example
@@ -68,8 +55,6 @@ class CudaKind:
     def view(self, name: str, array: Any) -> Any:
         from .backends import numba_cuda
 
-        if self.name == "torch":
-            _check_torch(name, array)
         return numba_cuda.device_view(array)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
@@ -78,35 +63,27 @@ class CudaKind:
         return numba_cuda.empty_like(self._example, shape, dtype)
 
 
-def _check_torch(name: str, tensor: Any) -> None:
-    if tensor.requires_grad:
-        raise TypeError(f"{name} requires grad, and fastconv does not record gradients; pass {name}.detach()")
-    if str(tensor.layout) != "torch.strided":
-        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
-
-
 NATIVE: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 NUMPY = NumpyKind()
 _ARRAY = frozenset({np.ndarray})
 _PLAIN = frozenset({np.ndarray, type(None)})
-_TORCH_CPU = TorchCpuKind()
 
 
 def kind_of(array: Any) -> Kind:
     """The kind of one argument."""
     if type(array) is np.ndarray:
         return NUMPY
-    module = type(array).__module__.partition(".")[0]
-    if module == "torch" and hasattr(array, "requires_grad"):
-        device = str(array.device)
-        if device == "cpu":
-            return _TORCH_CPU
-        if device.startswith("cuda"):
-            return CudaKind("torch", device, array)
-        raise TypeError(f"torch tensors must be on the CPU or a CUDA device, got device {device}")
+    torch = torch_arrays.library()
+    if torch is not None:
+        if isinstance(array, torch.Tensor):
+            return torch_arrays.TorchKind(array)
+        if hasattr(type(array), "__torch_function__") and not isinstance(array, np.ndarray):
+            raise TypeError(f"array arguments must be arrays, got {type(array).__name__}, which only stands for a tensor")
     if hasattr(array, "__cuda_array_interface__"):
+        from .backends import numba_cuda
+
         index = getattr(getattr(array, "device", None), "id", 0)
-        return CudaKind(module, f"cuda:{index}", array)
+        return CudaKind(numba_cuda.library_of(array), f"cuda:{index}", array)
     return NUMPY
 
 
@@ -122,6 +99,8 @@ def common_kind(arguments: dict[str, Any]) -> Kind:
         if (kind.name, kind.device) != (first.name, first.device):
             described = ", ".join(f"{key} is {value.name} on {value.device}" for key, value in kinds.items())
             raise TypeError(f"array arguments must be of one kind and on one device: {described}")
+    if isinstance(first, torch_arrays.TorchKind):
+        first.join([array for array in arguments.values() if array is not None])
     return first
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, ops
+from . import arrays, ops, torch_arrays
 from .problem import result_dtype
 
 MODES = ("same", "valid", "full")
@@ -16,6 +16,7 @@ BOUNDARIES = {"zeros": "zeros", "constant": "zeros", "reflect": "reflect", "symm
               "wrap": "circular"}
 
 
+@torch_arrays.opaque
 def correlate(image: Any, kernel: Any, mode: str = "same", boundary: str = "zeros", fill: float = 0, axes: Any = None) -> Any:
     """Cross-correlation of an image (1-D signal, volume) with a kernel of as many axes as it slides along.
 
@@ -36,6 +37,7 @@ def correlate(image: Any, kernel: Any, mode: str = "same", boundary: str = "zero
     return _filter(image, kernel, mode, boundary, fill, axes, flip=False)
 
 
+@torch_arrays.opaque
 def convolve(image: Any, kernel: Any, mode: str = "same", boundary: str = "zeros", fill: float = 0, axes: Any = None) -> Any:
     """True convolution: `correlate` with the kernel flipped along all its axes.
 

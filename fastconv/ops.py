@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, settings
+from . import arrays, settings, torch_arrays
 from .backends import Kernel, Shortcut
 from .plan import Plan, chosen_kernel, plan
 from .problem import ConvProblem, result_dtype
 
 _MEMO_SIZE = 1024
 _SHORTCUTS_PER_SHAPE = 16
+_LAYOUT = 5  # its place in `arguments` of `_conv`
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ _memo: dict[Any, Bound] = {}
 _shortcuts: dict[Any, list[Shortcut]] = {}  # by axes and shapes, the latest first; they compare the rest themselves
 
 
+@torch_arrays.opaque
 def conv1d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
@@ -45,6 +47,7 @@ def conv1d(
                                                         backend, algorithm, accuracy))
 
 
+@torch_arrays.opaque
 def conv2d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
@@ -58,8 +61,8 @@ def conv2d(
         input: (N, C, H, W), or (C, H, W) for one image; channels_last: (N, H, W, C) or (H, W, C).
         weight: (out, C / groups, kH, kW), in every layout.
         bias: (out,), or None.
-        stride, dilation: an int, or one per axis.
-        padding: an int; one entry per axis, each an int or (low, high); "valid"; "same" (with any stride: the SAME_UPPER
+        stride, dilation: an int, one per axis, or one in a sequence for all axes.
+        padding: as those; one entry per axis, each an int or (low, high); "valid"; "same" (with any stride: the SAME_UPPER
             of TensorFlow and ONNX), "same_lower"; "full".
         groups: divides the input and output channels.
         padding_mode: zeros, reflect, symmetric, replicate or circular: the input is continued as `numpy.pad` does it, then
@@ -76,11 +79,13 @@ def conv2d(
 
     Returns:
         The output, contiguous in `layout`, of the kind (NumPy, torch, ...) and on the device of the input. Its dtype is
-        ``np.result_type(input, weight)``, which must be float32 or float64.
+        ``np.result_type(input, weight)``, which must be float32 or float64, under torch's autocast, too. Of tensors in torch's
+        channels_last memory format it has that format. Nothing is recorded for autograd, so tensors that require grad are
+        taken under `torch.no_grad` only.
 
     Raises:
         ValueError: shapes or values that no backend may compute.
-        TypeError: dtypes or kinds of arrays that do not fit.
+        TypeError: dtypes or kinds of arrays that do not fit; tensors whose operations torch records, transforms or traces.
         Unsupported: what was asked for by name refuses the problem.
         Unavailable: what was asked for by name cannot run here.
     """
@@ -88,6 +93,7 @@ def conv2d(
                                                         backend, algorithm, accuracy))
 
 
+@torch_arrays.opaque
 def conv3d(
     input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, *,
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None, out: Any = None,
@@ -107,7 +113,7 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
             result = shortcut.take(current, arguments, input, weight, bias, residual, out)
             if result is not None:
                 return result
-    kind, (x, w, b, r, y) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
+    kind, arguments, (x, w, b, r, y) = _seen(ndim, input, weight, bias, residual, out, arguments)
     key: tuple[Any, ...] | None = (
         ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device, current.planning,
         *map(_typed, arguments))
@@ -121,6 +127,17 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
             _remember(key, bound, current, arguments)
     packed = bound.kernel.pack(*weights_ready(bound, w, b))
     return execute(bound, kind, x, packed, r, out, y, (w, b))
+
+
+def _seen(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any,
+          arguments: tuple[Any, ...]) -> tuple[arrays.Kind, tuple[Any, ...], list[Any]]:
+    """The kind of the arrays, the arguments that hold for how the backends see them, and how these do."""
+    kind, views = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
+    if kind.name == "torch":
+        x, w, b, r, y = views
+        kind, layout, (x, r, y) = torch_arrays.in_memory_order(kind, ndim, arguments[_LAYOUT], (x, w), (x, r, y))
+        arguments, views = (*arguments[:_LAYOUT], layout, *arguments[_LAYOUT + 1:]), [x, w, b, r, y]
+    return kind, arguments, views
 
 
 def bind(ndim: int, x: Any, w: Any, b: Any, residual: Any, device: str, stride: Any, padding: Any, dilation: Any, groups: Any,
@@ -161,12 +178,15 @@ def _unchangeable(value: Any) -> bool:
 
 
 def _typed(value: Any) -> Any:
-    """`value` such that equal keys mean equal meaning: 1, 1.0 and True hash alike, but only one is a stride."""
+    """`value` such that equal keys mean equal meaning: 1, 1.0 and True hash alike, but only one is a stride. Not hashable where
+    the same object may have another meaning later, as a tensor for an integer."""
     if value is None or type(value) is int or type(value) is str:
         return value
     if type(value) is tuple:
         return tuple(map(_typed, value))
-    return (type(value), tuple(map(_typed, value)) if type(value) is list else value)
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(map(_typed, value))
+    return (type(value), value) if isinstance(value, (float, int, str, np.generic)) else [value]  # a list: what may change
 
 
 def weights_ready(bound: Bound, w: Any, b: Any) -> tuple[Any, Any]:
@@ -261,7 +281,7 @@ def _explain_call(
     *, padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, residual: Any = None,
     out: Any = None, backend: str = "auto", algorithm: str | None = None, accuracy: str | None = None,
 ) -> Plan:
-    kind, (x, w, b, r, _) = arrays.views({"input": input, "weight": weight}, bias=bias, residual=residual, out=out)
-    bound = bind(ndim, x, w, b, r, kind.device, stride, padding, dilation, groups, padding_mode, layout, activation, backend,
-                 algorithm, accuracy)
+    arguments = (stride, padding, dilation, groups, padding_mode, layout, activation, backend, algorithm, accuracy)
+    kind, arguments, (x, w, b, r, _) = _seen(ndim, input, weight, bias, residual, out, arguments)
+    bound = bind(ndim, x, w, b, r, kind.device, *arguments)
     return plan(bound.problem, backend, algorithm, kind.device.partition(":")[0])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, ops, settings
+from . import arrays, ops, settings, torch_arrays
 from .backends import Shortcut
 from .plan import Plan, plan
 
@@ -42,6 +42,7 @@ class PreparedConv:
         if self._input_shape is not None:
             self._bound(self._input_shape)
 
+    @torch_arrays.opaque
     def __call__(self, input: Any, *, residual: Any = None, out: Any = None) -> Any:
         """The convolution of `input`, whose dtype must be the weight's.
 
@@ -55,21 +56,28 @@ class PreparedConv:
                 self._latest = bound
                 return result
         kind, (x, r, y) = arrays.views({"input": input}, residual=residual, out=out)
+        layout = self._arguments["layout"]
+        if kind.name == "torch":
+            kind, layout, (x, r, y) = torch_arrays.in_memory_order(kind, self._ndim, layout, (x,), (x, r, y))
+        moved = layout is not self._arguments["layout"]
         if x.dtype != self._weight.dtype and x.dtype.name != self._weight.dtype.name:  # names: the byte order may differ
             raise TypeError(f"input must have the weight's dtype {self._weight.dtype.name}, got {x.dtype.name}")
-        bound = self._bound(x.shape, r is not None, kind.device)
+        bound = self._bound(x.shape, r is not None, kind.device, moved)
         return ops.execute(bound, kind, x, self._packed(bound), r, out, y)
 
-    def _bound(self, shape: tuple[int, ...], residual: bool = False, device: str = "cpu") -> ops.Bound:
+    def _bound(self, shape: tuple[int, ...], residual: bool = False, device: str = "cpu", moved: bool = False) -> ops.Bound:
+        """`moved`: the shape is channels_last, whatever the arguments say."""
         current = settings.current()
-        key = (shape, residual, device, current.planning)
+        arguments = {**self._arguments, "layout": "channels_last"} if moved else self._arguments
+        key = (shape, residual, device, moved, current.planning)
         found = self._bounds.get(key)
         if found is None:
             with self._lock:
                 example = np.broadcast_to(np.empty((), self._weight.dtype), shape)  # a shape and a dtype, no memory
                 bound = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, device,
-                                 prepared=True, **self._arguments)
-                found = bound, ops.shortcut_of(bound, current, (), self._pack(bound))
+                                 prepared=True, **arguments)
+                packed = self._pack(bound)
+                found = bound, None if moved else ops.shortcut_of(bound, current, (), packed)  # a shape would mean two things
                 self._bounds[key] = found
                 while len(self._bounds) > _SHAPES_KEPT:
                     self._bounds.popitem(last=False)

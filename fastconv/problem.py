@@ -195,8 +195,8 @@ class ConvProblem:
             raise ValueError(f"bias must have shape ({out_channels},), one value per output channel, got {tuple(bias_shape)}")
         size = _positive_tuple("input size", size, ndim)
         kernel = _positive_tuple("kernel size", kernel, ndim)
-        stride = _positive_tuple("stride", stride, ndim)
-        dilation = _positive_tuple("dilation", dilation, ndim)
+        stride = _positive_tuple("stride", stride, ndim, one_for_all=True)
+        dilation = _positive_tuple("dilation", dilation, ndim, one_for_all=True)
         return cls(
             input_size=size, kernel_size=kernel, in_channels=in_channels, out_channels=out_channels, batch=batch,
             groups=groups, stride=stride, dilation=dilation,
@@ -257,7 +257,8 @@ def normalize_activation(activation: Any) -> tuple[str, float] | None:
         return name, 0.0
     if not all(isinstance(value, (int, float, np.floating, np.integer)) and math.isfinite(value) for value in parameter):
         raise ValueError(f"activation 'leaky_relu' takes one finite number, its negative slope, got {activation!r}")
-    return name, float(parameter[0]) if parameter else 0.01
+    slope = float(parameter[0]) if parameter else 0.01
+    return (name, slope) if slope else ("relu", 0.0)  # relu in all: the limit at -inf is 0, not -inf times 0
 
 
 def normalize_padding(padding: Any, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int],
@@ -275,6 +276,8 @@ def normalize_padding(padding: Any, size: Sequence[int], kernel: Sequence[int], 
         return tuple((t // 2, t - t // 2) if padding == "same" else (t - t // 2, t // 2) for t in totals)
     if not isinstance(padding, (tuple, list)):
         return ((_integer("padding", padding, 0),) * 2,) * len(size)
+    if len(padding) == 1 and not isinstance(padding[0], (tuple, list)):
+        return ((_integer("padding", padding[0], 0, whole=padding),) * 2,) * len(size)
     if len(padding) != len(size):
         raise ValueError(f"padding must be one entry per spatial axis ({len(size)}), or ((low, high), ...) per axis, "
                          f"got {padding!r}")
@@ -360,10 +363,11 @@ def _integer(name: str, value: Any, least: int | None, whole: Any = None) -> int
     return number
 
 
-def _positive_tuple(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+def _positive_tuple(name: str, value: Any, ndim: int, one_for_all: bool = False) -> tuple[int, ...]:
+    """One entry per axis, of an integer or that many; `one_for_all`: or of a single one in a sequence, as PyTorch takes it."""
     if not isinstance(value, (tuple, list)) and np.ndim(value) != 1:
         return (_integer(name, value, 1),) * ndim
     entries = tuple(value)
-    if len(entries) != ndim:
+    if len(entries) != ndim and not (one_for_all and len(entries) == 1):
         raise ValueError(f"{name} must be an integer or {ndim} of them, one per spatial axis, got {value!r}")
-    return tuple(_integer(name, entry, 1, whole=value) for entry in entries)
+    return tuple(_integer(name, entry, 1, whole=value) for entry in entries) * (ndim // len(entries))

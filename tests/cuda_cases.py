@@ -18,7 +18,7 @@ import numpy as np
 import fastconv
 from fastconv import accuracy, plan
 from fastconv.backends import Candidate, numba_cuda
-from fastconv.problem import ConvProblem
+from fastconv.problem import ACTIVATIONS, ConvProblem
 
 
 def _case(name: str, channels: tuple[int, int], size: tuple[int, ...], kernel: Any, *, batch: int = 1, groups: int = 1,
@@ -140,6 +140,16 @@ def api_nan_stays_in_its_window() -> None:
         assert np.array_equal(out, _expected(x, w, padding=1), equal_nan=True)
 
 
+def api_special_values() -> None:
+    """Every activation of what formulas stumble over, and slopes that float32 cannot hold."""
+    r = np.float32([-np.inf, np.inf, np.nan, -3e38, 3e38, -1e30, 1e30, -0.0, 1e-40, -1e-40, -14, -1000]).reshape(1, 1, 2, 6)
+    x, w = np.zeros_like(r), _integers((1, 1, 1, 1))
+    for activation in (*ACTIVATIONS, ("leaky_relu", 1e-50), ("leaky_relu", -1e39), ("leaky_relu", 0.0)):
+        out = fastconv.conv2d(x, w, residual=r, activation=activation, backend="cuda", algorithm="direct")
+        expected = _expected(x, w, residual=r, activation=activation)
+        np.testing.assert_allclose(out, expected, rtol=5e-7, atol=6e-45, err_msg=str(activation))
+
+
 def api_prepared() -> None:
     w, b = _integers((2, 3, 3, 3), seed=2), _integers((2,), seed=3)
     conv = fastconv.prepare(w, b, padding=1, backend="cuda")
@@ -170,7 +180,7 @@ def device_arrays() -> None:
 
 SITUATIONS = {function.__name__: function for function in (
     api_unbatched, api_strides, api_residual_is_out, api_out_is_input, api_mixed_dtypes, api_infinite_weight_over_padding,
-    api_nan_stays_in_its_window, api_prepared, device_arrays)}
+    api_nan_stays_in_its_window, api_special_values, api_prepared, device_arrays)}
 
 
 def names() -> list[str]:

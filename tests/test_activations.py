@@ -1,15 +1,21 @@
-"""Each activation within 4 ulp of its exact value, over its whole range, by each of its forms."""
+"""Each activation within 4 ulp of its exact value, over its whole range, by each of its forms; the limits at infinity; NaN
+stays NaN."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 import fastconv
-from fastconv import activations
-from fastconv.problem import ACTIVATIONS
+from fastconv import accuracy, activations, checks, plan
+from fastconv.accuracy import Arrays
+from fastconv.backends import Candidate, registry
+from fastconv.problem import ACTIVATIONS, ConvProblem
 
 mp = pytest.importorskip("mpmath")
 
@@ -33,7 +39,7 @@ def _exact(name, x):
         return 1 / (1 + m.exp(-x))
     if name == "silu":
         return x / (1 + m.exp(-x))
-    if abs(x) > 60:
+    if not abs(x) < 60:
         return max(x, m.mpf(0))  # within far less than the smallest number
     if name == "gelu":
         return x / 2 * m.erfc(-x / m.sqrt(2))
@@ -46,8 +52,11 @@ def _points(dtype):
     tails = [np.linspace(-760, -690, 80), np.linspace(-110, -80, 40), np.linspace(-40, -5, 160), np.linspace(5, 40, 40)]
     odd = [0, 1, -1, 3, -3, 6, -2.999999, 1e-40, -1e-40, 1e-310, -1e-310, 5e-324, -5e-324, 1e-300, 3e38, -3e38, 1.7e308,
            -1.7e308]
+    info = np.finfo(dtype)
+    every = np.ldexp(1.0, np.arange(-149, 128) if dtype == np.float32 else np.arange(-1074, 1024, 5))
+    edges = np.array([info.max, info.tiny, info.smallest_subnormal, info.eps])
     with np.errstate(over="ignore", under="ignore"):
-        points = np.concatenate([*spread, *tails, odd]).astype(dtype)
+        points = np.concatenate([*spread, *tails, odd, every, -1.37 * every, edges, -edges]).astype(dtype)
     return points[np.isfinite(points)]
 
 
@@ -84,17 +93,123 @@ def test_every_backend_within_four_ulp(name, dtype, backend):
     assert worst[0] <= 4, f"{worst[0]:.3g} ulp at {worst[1]!r}: {worst[2]!r}"
 
 
+LOW = {"leaky_relu": -math.inf, "tanh": -1.0}  # at -inf: 0, but for
+HIGH = {"relu6": 6.0, "sigmoid": 1.0, "tanh": 1.0}  # at +inf: inf, but for
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_nan_and_infinity(name):
     scalar = activations.scalar((name, 0.01 if name == "leaky_relu" else 0.0))
     assert math.isnan(scalar(math.nan))
-    top = {"relu6": 6.0, "sigmoid": 1.0, "tanh": 1.0}.get(name, math.inf)
-    assert scalar(math.inf) == top
+    limits = [LOW.get(name, 0.0), HIGH.get(name, math.inf)]
+    assert [scalar(-math.inf), scalar(math.inf)] == limits
     for dtype in (np.float32, np.float64):
-        array = np.array([np.nan, np.inf], dtype)
+        array = np.array([np.nan, -np.inf, np.inf], dtype)
         with np.errstate(invalid="ignore"):
             activations.apply((name, 0.01 if name == "leaky_relu" else 0.0), array)
-        assert np.isnan(array[0]) and array[1] == top
+        assert np.isnan(array[0]) and array[1:].tolist() == limits
+
+
+# ---- as the epilogue of every backend, algorithm and ISA
+
+SHAPES = {  # (channels, groups, input size, kernel size), padded such that 480 or 960 outputs come out; what each is there for
+    "pointwise": (4, 1, (10, 24), (1, 1)), "winograd": (4, 1, (10, 24), (3, 3)), "depthwise": (4, 4, (10, 24), (3, 3)),
+    "fft": (4, 4, (10, 24), (9, 11)), "1-D": (4, 1, (240,), (3,)), "3-D": (2, 2, (3, 10, 16), (1, 3, 3)),
+}
+
+
+def _problem(shape: str, activation: object, dtype: type, **changes: object) -> ConvProblem:
+    channels, groups, size, kernel = SHAPES[shape]
+    made = ConvProblem.from_shapes((1, channels, *size), (channels, channels // groups, *kernel), ndim=len(size), groups=groups,
+                                   padding="same", activation=activation, dtype=np.dtype(dtype).name)
+    return dataclasses.replace(made, **changes)
+
+
+def _candidates(problem: ConvProblem, backend: str) -> Iterator[Candidate]:
+    who = registry()[backend]
+    return (candidate for candidate in who.candidates(problem) if who.refuses(problem, candidate) is None)
+
+
+@functools.cache
+def _specials(activation, dtype):
+    """(values, their images to within half an ulp, how far off a result may be)"""
+    rng = np.random.default_rng(6)
+    points = np.concatenate([rng.permutation(_points(dtype))[:420].astype(np.float64), [-14, -9, 9, -1e30, 1e30, -1000, 1000]])
+    info = np.finfo(dtype)
+    edges = [info.max, info.tiny, info.smallest_subnormal, math.inf, 0.0]
+    values = np.concatenate([points, edges, np.negative(edges), [math.nan] * 3]).astype(dtype)
+    name, parameter = activation
+    exact = []
+    for x in values.tolist():
+        if math.isnan(x) or math.isinf(x):
+            limit = x if math.isnan(x) else (HIGH if x > 0 else LOW).get(name, max(x, 0.0))
+            exact.append(limit if name != "leaky_relu" or x > 0 else x * parameter if parameter else 0.0)
+        elif name == "leaky_relu" and x < 0:
+            exact.append(float(_CONTEXT.mpf(x) * _CONTEXT.mpf(parameter)))
+        else:
+            exact.append(float(_exact(name, _CONTEXT.mpf(x))))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        images = np.array(exact).astype(dtype)
+        return values, images, np.where(np.isfinite(images), 3.5 * np.spacing(np.abs(images)), 0)
+
+
+def _check_specials(problem: ConvProblem, backend: str, candidate: Candidate) -> None:
+    """0 + residual, whatever the weights: so that algorithms that transform give exact arguments, too."""
+    dtype = np.dtype(problem.dtype).type
+    values, images, allowed = _specials(problem.activation, dtype)
+    rng = np.random.default_rng(7)
+    w = rng.standard_normal(problem.weight_shape).astype(dtype)
+    bias = np.zeros(problem.out_channels, dtype) if problem.bias else None
+    x, residual = np.zeros(problem.input_shape, dtype), np.resize(values, problem.output_shape)
+    expected, allowed = np.resize(images, residual.shape), np.resize(allowed, residual.shape)
+    out = checks.run(plan.bind(problem, backend, candidate), problem, Arrays(x, w, bias, residual))
+    if problem.accuracy != "strict":  # denormals may be taken for 0, and given as 0
+        allowed = allowed + np.finfo(dtype).tiny
+        small = np.abs(residual) < np.finfo(dtype).tiny
+        out, expected = np.where(small, 0, out), np.where(small, 0, expected)
+    with np.errstate(invalid="ignore"):
+        right = (out == expected) | (np.isnan(out) & np.isnan(expected)) | (np.abs(out - expected) <= allowed)
+    wrong = list(zip(residual[~right].tolist(), out[~right].tolist(), expected[~right].tolist()))[:3]
+    assert not wrong, f"{backend} {candidate}, {problem.text}: (x, got, expected) {wrong}"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_special_values_through_every_candidate(name, dtype, backend):
+    ran = 0
+    for shape in SHAPES:
+        for changes in ({}, {"accuracy": "strict", "bias": True}, {"layout": "channels_last"}):
+            problem = _problem(shape, name, dtype, residual=True, **changes)
+            for candidate in _candidates(problem, backend):
+                _check_specials(problem, backend, candidate)
+                ran += 1
+    assert ran >= 3 * len(SHAPES)
+
+
+@pytest.mark.parametrize("dtype, slope", [(np.float32, 0.0), (np.float32, 1e-50), (np.float32, 1e-42), (np.float32, 1e39),
+                                          (np.float32, -1e-40), (np.float64, 0.0), (np.float64, 5e-324), (np.float64, -1e-320)])
+def test_a_slope_that_the_dtype_cannot_hold(dtype, slope, backend):
+    for shape in ("pointwise", "winograd", "depthwise"):
+        problem = _problem(shape, ("leaky_relu", slope), dtype, residual=True)
+        for candidate in _candidates(problem, backend):
+            _check_specials(problem, backend, candidate)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_infinities_in_the_sum(name, backend):
+    """Infinite data, biases and residuals, which may cancel to NaN, in tiles where all else is finite."""
+    for shape in SHAPES:
+        problem = _problem(shape, name, np.float32, residual=True, bias=True)
+        x, w, b, residual = accuracy.random_arrays(problem, np.random.default_rng(8))
+        x.flat[[11, 300, 301]] = np.inf, -np.inf, np.nan
+        residual.flat[7::60], residual.flat[37::60] = np.inf, -np.inf
+        b[0] = -np.inf
+        expected, magnitude = accuracy.oracle(problem, x, w, b, residual)
+        assert np.isnan(expected).any() and np.isfinite(expected).any()
+        for candidate in _candidates(problem, backend):
+            out = checks.run(plan.bind(problem, backend, candidate), problem, Arrays(x, w, b, residual))
+            allowed = accuracy.bound(problem, candidate.algorithm, expected, magnitude, x, w, tile=candidate.tile)
+            assert accuracy.compare(out, expected, allowed) <= 1, f"{backend} {candidate}, {problem.text}"
 
 
 def test_lipschitz_constants_hold():

@@ -63,6 +63,21 @@ def test_as_torch_names_its_arguments(ndim):
     np.testing.assert_allclose(y, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
+def test_an_argument_that_changes_is_read_again():
+    """Whatever has __index__ is an integer, such as a tensor of one element; the same object may be another one later."""
+    class Number:
+        value = 2
+
+        def __index__(self):
+            return self.value
+
+    x, w = arrays((1, 2, 9, 9), (3, 2, 3, 3))
+    number = Number()
+    assert fastconv.conv2d(x, w, stride=number).shape == fastconv.conv2d(x, w, stride=(number, 2)).shape == (1, 3, 4, 4)
+    number.value = 1
+    assert fastconv.conv2d(x, w, stride=number).shape == (1, 3, 7, 7) != fastconv.conv2d(x, w, stride=(number, 2)).shape
+
+
 # ---- padding words, layouts, unbatched
 
 

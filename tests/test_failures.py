@@ -115,7 +115,7 @@ def test_row_10_the_extent_never_wraps(dilation):
 
 
 @both_ways
-@pytest.mark.parametrize("padding", [[], (), [1], [1, 2, 3], ((1, 1), (1, 1), (1, 1))])
+@pytest.mark.parametrize("padding", [[], (), [(1, 2)], [1, 2, 3], ((1, 1), (1, 1), (1, 1))])
 def test_row_11_padding_of_the_wrong_length(call, padding):
     raises(ValueError, "padding", repr(padding), call=call, padding=padding)
 

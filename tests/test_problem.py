@@ -151,6 +151,25 @@ def test_the_constructor_validates_as_well(keywords):
         ConvProblem(**arguments)
 
 
+@pytest.mark.parametrize("one", [(2,), [2], np.array([2]), (np.int64(2),)])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_one_entry_holds_for_all_axes(ndim, one):
+    """As PyTorch takes it, for stride, padding and dilation; a pair for one axis only is nothing."""
+    def made(**keywords):
+        return ConvProblem.from_shapes((2, 4, *(9,) * ndim), (4, 4, *(3,) * ndim), ndim=ndim, **keywords)
+
+    assert made(stride=one) == made(stride=2) and made(dilation=one) == made(dilation=2)
+    if not isinstance(one, np.ndarray):
+        assert made(padding=one) == made(padding=2)
+    for wrong in ({"stride": ()}, {"padding": ()}, {"stride": (1,) * (ndim + 1)}, {"padding": (1,) * (ndim + 1)},
+                  {"stride": (0,)}, {"padding": (-1,)}, {"padding": ((1, 2),)} if ndim > 1 else {"dilation": (0,)}):
+        with pytest.raises(ValueError):
+            made(**wrong)
+    for wrong in ({"stride": (1.0,)}, {"dilation": (True,)}, {"padding": ("same",)}):
+        with pytest.raises(TypeError):
+            made(**wrong)
+
+
 def test_numpy_integers_are_integers():
     p = ConvProblem.from_shapes((2, 4, 8, 8), (4, 4, 3, 3), ndim=2, stride=np.int64(2), padding=(np.int32(1), np.uint8(0)))
     assert p.stride == (2, 2) and type(p.stride[0]) is int and type(p.padding[0][0]) is int

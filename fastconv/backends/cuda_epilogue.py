@@ -1,7 +1,7 @@
 """The activations on the GPU: the scalar functions of `activations`, compiled as device functions.
 
 float32 goes through float64 for those with an exponential (within 4 ulp by a wide margin; the price is double-precision
-arithmetic once per output); the piecewise linear ones stay in the dtype.
+arithmetic once per output); the piecewise linear ones stay in the dtype, but for a slope that it cannot hold.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import numpy as np
 from .. import activations
 from .cuda_intrinsics import SIMULATOR, cuda, device_function, memory
 
-_NARROW = ("relu", "relu6", "leaky_relu")  # exact, or one rounding, in any dtype
-
 
 @functools.cache
 def activation_function(activation: tuple[str, float] | None, dtype: str) -> Any:
@@ -24,9 +22,10 @@ def activation_function(activation: tuple[str, float] | None, dtype: str) -> Any
     if activation is None:
         return device_function(lambda x: x)
     name, parameter = activation
-    if name in _NARROW:
-        return device_function(_narrow(name, np.dtype(dtype).type, parameter))
-    wide, cast = _on_device(name), memory(dtype).cast
+    number = np.dtype(dtype).type
+    if name in ("relu", "relu6") or name == "leaky_relu" and _holds(number, parameter):
+        return device_function(_narrow(name, number, parameter))  # exact, or one rounding
+    wide, cast = _on_device(name, parameter), memory(dtype).cast
     to_wide = memory("float64").cast
 
     @device_function
@@ -34,6 +33,11 @@ def activation_function(activation: tuple[str, float] | None, dtype: str) -> Any
         return cast(wide(to_wide(x)))
 
     return activate
+
+
+def _holds(number: Any, parameter: float) -> bool:
+    """Whether a float of that dtype is as close to the parameter as to any."""
+    return float(np.finfo(number).tiny) <= abs(parameter) <= float(np.finfo(number).max)
 
 
 def _narrow(name: str, number: Any, parameter: float) -> Any:
@@ -46,8 +50,10 @@ def _narrow(name: str, number: Any, parameter: float) -> Any:
 
 
 @functools.cache
-def _on_device(name: str) -> Any:
+def _on_device(name: str, parameter: float) -> Any:
     """A function of `activations`, calling device functions where that calls Python."""
+    if name == "leaky_relu":
+        return device_function(_narrow(name, np.float64, parameter))
     function = activations.SCALAR[name]
     if SIMULATOR:
         return function

@@ -71,9 +71,15 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1:]) for axis in range(len(shape)))
 
 
+def library_of(array: Any) -> str:
+    """The library that an array, or the base of its class, comes from: "torch", "cupy", ...; else its own module."""
+    modules = [cls.__module__.partition(".")[0] for cls in type(array).__mro__]
+    return next((module for module in modules if module in ("torch", "cupy", "numba")), modules[0])
+
+
 def _place(array: Any, interface: dict[str, Any]) -> tuple[int, int]:
     """(stream, device) of an array: the library's current stream, where there is such a thing."""
-    library = type(array).__module__.partition(".")[0]
+    library = library_of(array)
     if library == "torch":
         index = array.device.index
         return sys.modules["torch"].cuda.current_stream(index).cuda_stream, index
@@ -85,10 +91,7 @@ def _place(array: Any, interface: dict[str, Any]) -> tuple[int, int]:
 
 def empty_like(example: Any, shape: tuple[int, ...], dtype: str) -> Any:
     """A new, contiguous device array of the library and on the device of `example`."""
-    library = type(example).__module__.partition(".")[0]
-    if library == "torch":
-        torch = sys.modules["torch"]
-        return torch.empty(shape, dtype=getattr(torch, dtype), device=example.device)
+    library = library_of(example)
     if library == "cupy":
         cupy = sys.modules["cupy"]
         with example.device:

@@ -11,6 +11,7 @@ Both give the same bits, for any number of threads and for an image alone or in 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import threading
