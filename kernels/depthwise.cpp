@@ -282,7 +282,7 @@ struct Depthwise {
 
     struct Scratch {
         const T** row;
-        int64_t *from, *shift;  // of each row of a band, where it is in a plane, or -1 for zeros
+        int64_t *from, *shift;  // of each row of a band, where it is in a plane, or `nowhere`
         Mask<T>*mask, *more;
         T *zeros, *slab;
         size_t bytes;
@@ -370,7 +370,7 @@ struct Depthwise {
         const int64_t from_d = source(p, 0, depth * p.stride[0] - p.pad_lo[0]);
         for (int64_t i = 0; i < extent(p, 1, std::min(band_rows, p.output[1] - first)); ++i) {
             const int64_t from_h = source(p, 1, first * p.stride[1] - p.pad_lo[1] + i);
-            s.from[i] = from_d < 0 || from_h < 0 ? -1 : from_d * call.input.space[0] + from_h * call.input.space[1];
+            s.from[i] = from_d < 0 || from_h < 0 ? nowhere : from_d * call.input.space[0] + from_h * call.input.space[1];
         }
     }
 
@@ -399,7 +399,7 @@ struct Depthwise {
 
     void place_rows(const T* x, int64_t count, const Scratch& s) const {
         if (raw) {
-            for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] < 0 ? s.zeros : x + s.from[i];
+            for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] == nowhere ? s.zeros : x + s.from[i];
             return;
         }
         const int64_t span = extent(p, 2, p.output[2]), strands = phase ? p.stride[2] : 1;
@@ -408,7 +408,7 @@ struct Depthwise {
             const Strand strand(p, f - p.pad_lo[2], strands, ceil_div(span - f, strands));
             T* to = s.slab + f * phase;
             for (int64_t i = 0; i < count; ++i, to += pitch) {
-                if (s.from[i] < 0) clear(to, strand.count);
+                if (s.from[i] == nowhere) clear(to, strand.count);
                 else fill_row(p, strand, x + s.from[i], call.input.space[2], to);
             }
         }

@@ -25,7 +25,7 @@ struct PixelRow {  // of the input, for one kh
 template <class T>
 struct ChannelVectors {  // of an output row
     const PixelRow<T>* row;   // of each kh
-    const int64_t* column;    // of each kw, for a single pixel: from the row's begin, or -1: zeros
+    const int64_t* column;    // of each kw, for a single pixel: from the row's begin, or `nowhere`
     const T *zeros, *weight, *bias;
     int64_t channels, kh, kw, weight_step;  // weight_step: from tap to tap
     T* output;
@@ -64,7 +64,7 @@ FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t c
                 const T* from = x;
                 if constexpr (Edge) {
                     const int64_t column = in.column[kw];
-                    from = (row.zeros || column < 0 ? in.zeros : row.begin + column) + channel;
+                    from = (row.zeros || column == nowhere ? in.zeros : row.begin + column) + channel;
                 }
 #pragma GCC unroll 2
                 for (int v = 0; v < V; ++v) {
@@ -161,7 +161,7 @@ struct DepthwiseLast {
     void list_columns(int64_t w, const Scratch& s) const {
         for (int64_t k = 0; k < p.kernel[2]; ++k) {
             const int64_t from = source(p, 2, w * p.stride[2] - p.pad_lo[2] + k * p.dilation[2]);
-            s.column[k] = from < 0 ? -1 : from * call.input.space[2];
+            s.column[k] = from < 0 ? nowhere : from * call.input.space[2];
         }
     }
 

@@ -34,6 +34,9 @@ inline int64_t extent(const Problem& p, int a, int64_t size) {
     return (size - 1) * p.stride[a] + (p.kernel[a] - 1) * p.dilation[a] + 1;
 }
 
+// Instead of an offset, where there is nothing to be read but zeros. Offsets are of either sign, and far smaller.
+constexpr int64_t nowhere = INT64_MIN;
+
 // Where padded coordinate i of axis a comes from: an input coordinate, or -1 for a zero. As numpy.pad: reflect has period
 // 2(n-1), symmetric 2n, circular n.
 inline int64_t source(const Problem& p, int a, int64_t i) {
