@@ -156,10 +156,10 @@ inline bool run_with_workspace(const Algorithm& algorithm, const Problem& proble
     });
 }
 
-inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias, void* packed,
+inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packing, const void* weight, const void* bias, void* packed,
                                 int threads, ParallelFor parallel_for) {
-    return with_workspace(algorithm.pack_workspace_bytes(problem, threads), [&](void* memory) {
-        algorithm.pack(problem, weight, bias, packed, memory, threads, parallel_for);
+    return with_workspace(algorithm.pack_workspace_bytes(packing, threads), [&](void* memory) {
+        algorithm.pack(packing, weight, bias, packed, memory, threads, parallel_for);
     });
 }
 
@@ -169,7 +169,7 @@ inline bool pack_and_run(const Algorithm& algorithm, const Problem& problem, con
     void* const packed = Blocks::take(packed_bytes);
     if (!packed) return false;
     call.packed = packed;
-    const bool done = pack_with_workspace(algorithm, problem, weight, bias, packed, call.threads, call.parallel_for) &&
+    const bool done = pack_with_workspace(algorithm, packing_of(problem), weight, bias, packed, call.threads, call.parallel_for) &&
                       run_with_workspace(algorithm, problem, call, workspace_bytes);
     Blocks::release(packed, packed_bytes);
     return done;
