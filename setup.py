@@ -35,7 +35,7 @@ if X86:
 
 FLAGS = (
     "-std=c++17 -O3 -g0 -DNDEBUG -fPIC -pthread -fvisibility=hidden -fvisibility-inlines-hidden "
-    "-ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra"
+    "-ffp-contract=fast -fno-math-errno -fno-trapping-math -fstack-usage -Wall -Wextra"
 ).split()
 # Never taken over from CFLAGS: they would put other instructions, or other arithmetic, into every build.
 FORBIDDEN = ("-march=", "-mcpu=", "-mtune=native", "-Ofast", "-ffast-math", "-funsafe-math-optimizations",

@@ -372,10 +372,15 @@ const char* refusal(const Problem& p) {
 }
 
 template <class T>
-void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
-    WinogradPack<T> job{p, static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed),
-                        std::min<int64_t>(threads, p.groups * WinogradPacking<T>(p).blocks)};
+void pack(const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor parallel_for) {
+    WinogradPack<T> job(p, static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed), workspace, threads);
     parallel_for(job.parts, WinogradPack<T>::part, &job);
+}
+
+template <class T>
+size_t pack_workspace(const Problem& p, int threads) {
+    const WinogradPack<T> job(p, nullptr, nullptr, nullptr, nullptr, threads);
+    return typename WinogradPack<T>::Scratch(job, job.parts - 1).bytes;
 }
 
 template <class T>
@@ -402,9 +407,11 @@ const Algorithm& winograd_algorithm() {
         [](const Problem& p) { return refusal(upright(p)); },
         [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(upright(p)); },
         [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(upright(p), threads); },
-        [](const Problem&, int) { return size_t(0); },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int threads, ParallelFor parallel_for) {
-            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), weight, bias, packed, threads, parallel_for);
+        [](const Problem& p, int threads) {
+            return (p.dtype == Dtype::float32 ? pack_workspace<float> : pack_workspace<double>)(upright(p), threads);
+        },
+        [](const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor parallel_for) {
+            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), weight, bias, packed, workspace, threads, parallel_for);
         },
         [](const Problem& p, const Call& call) {
             (p.dtype == Dtype::float32 ? run<float> : run<double>)(upright(p), upright(p, call));
