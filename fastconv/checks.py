@@ -233,7 +233,7 @@ def _backwards(problem: ConvProblem, arrays: Arrays) -> Strided:
     """About half of each array's axes, others for every problem."""
     rng = np.random.default_rng(zlib.crc32(problem.text.encode()))
     whole = np.full((3, *problem.output_shape), np.nan, problem.dtype)
-    some = [tuple(np.flatnonzero(rng.random(a.ndim) < 0.5)) for a in (arrays.x, arrays.w, whole[1])]
+    some = [tuple(np.flatnonzero(rng.random(a.ndim) < 0.5).tolist()) for a in (arrays.x, arrays.w, whole[1])]
     return backwards(arrays.x, some[0]), backwards(arrays.w, some[1]), np.flip(whole[1], some[2]), whole[::2]
 
 
