@@ -24,7 +24,7 @@ struct Tiles {
           columns(along.count()), slices(p.batch * p.output[0]), count(slices * rows * columns) {}
 };
 
-// bias [group][padded oc], U [group][chunk][product][block of 2 vectors][c][width of the block], the weights as they are
+// bias [group][padded oc], U [group][chunk][product][block of 2 vectors][c][width of the block], the weights [group][vector of oc][c][tap][lanes]
 template <class T>
 struct WinogradPacking {
     static constexpr int64_t wide = 2 * lanes<T>, most_of_one = 256 / int64_t(sizeof(T));
@@ -41,9 +41,9 @@ struct WinogradPacking {
     int64_t transformed(const Problem& p, int64_t group, int64_t i) const {
         return round_up(p.groups * padded, Tiles<T>::line) + (group * padded + std::min(first(i), padded)) * products * inner;
     }
-    int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights as they are
+    int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights, not transformed
     size_t bytes(const Problem& p) const {
-        return size_t(plain(p) + p.groups * channels * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
+        return size_t(plain(p) + p.groups * padded * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
     }
 };
 
@@ -87,9 +87,6 @@ struct WinogradPack {
         const int64_t count = job.p.groups * packing.blocks;
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
             job.block(packing, i / packing.blocks, i % packing.blocks, s);
-        const int64_t all = job.p.groups * packing.channels * products(job.p);
-        const int64_t begin = all * index / job.parts, end = all * (index + 1) / job.parts;
-        std::copy(job.weight + begin, job.weight + end, job.out + packing.plain(job.p) + begin);
     }
 
     // A block of two vectors of output channels of a group. Its taps first: dealt[tap][channel][width], every axis as long as its
@@ -109,6 +106,8 @@ struct WinogradPack {
             const int64_t n = std::min(at_once, p.in_channels - k);
             pack_block(from + k * taps(p), row, taps(p), n * taps(p), packing.channels - first, width,
                        [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; });
+            T* plain = out + packing.plain(p) + (group * packing.padded + first) * row + k * taps(p) * lanes<T>;
+            for (int64_t v = 0; v < width; v += lanes<T>) keep_plain(plain + v * row, s.dealt + v, s.place, width, n);
             for (int64_t i = 0; i < split.count(); ++i) {
                 const Component c = split.at(i);
                 transform(packing, group, index, s.dealt + ((c.d * rows + c.h) * columns + c.w) * step, columns * step, step,
@@ -117,6 +116,12 @@ struct WinogradPack {
         }
         for (int64_t c = first; c < first + width; ++c)
             out[group * packing.padded + c] = bias && c < packing.channels ? bias[group * packing.channels + c] : T(0);
+    }
+
+    // The taps of n channels: to[channel][tap][lanes]
+    void keep_plain(T* to, const T* dealt, const int64_t* place, int64_t width, int64_t n) const {
+        for (int64_t channel = 0; channel < n; ++channel, dealt += width)
+            for (int64_t tap = 0; tap < taps(p); ++tap, to += lanes<T>) store(to, load(dealt + place[tap]));
     }
 
     // n channels of a component, k of U on, whose taps are row_step and column_step apart before the stride.
