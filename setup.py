@@ -35,7 +35,7 @@ if X86:
 
 FLAGS = (
     "-std=c++17 -O3 -g0 -DNDEBUG -fPIC -pthread -fvisibility=hidden -fvisibility-inlines-hidden "
-    "-ffp-contract=fast -fno-math-errno -fno-trapping-math -Wall -Wextra"
+    "-ffp-contract=fast -fno-math-errno -fno-trapping-math -fstack-usage -Wall -Wextra"
 ).split()
 # What CFLAGS and the like may not bring along (distributions and conda set them): other instructions, which would reach the
 # runtime and the baseline kernels, loaded before the CPU is asked; other arithmetic; what the build would break on. Each

@@ -4,7 +4,8 @@ Each candidate is bound by itself, past the plan, so what is checked is what ran
 
 * random data, against the float64 reference and the hard bound of its algorithm (`accuracy.bound`);
 * integers, bit for bit where the algorithm sums the products themselves (every order of summing them is exact);
-* integers through reversed, interleaved and Fortran-ordered arrays, where nothing beside the output may be touched.
+* integers through interleaved and Fortran-ordered arrays, and through arrays of which some axes lie backwards, where nothing
+  beside the output may be touched.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Trial(NamedTuple):
     expected: np.ndarray
     magnitude: np.ndarray  # S
     integers: bool
-    strided: bool = False
+    strided: str = ""  # how the arrays lie in memory: a key of `_LAYOUTS`, or contiguous
 
 
 class Failure(NamedTuple):
@@ -155,7 +156,7 @@ def trials(problem: ConvProblem) -> list[Trial]:
             array.flags.writeable = False
     return [Trial("random data", normal, *accuracy.oracle(problem, *normal), integers=False),
             Trial("integers", integers, *exact, integers=True),
-            Trial("integers, strided arrays", integers, *exact, integers=True, strided=True)]
+            *(Trial(f"integers, {how} arrays", integers, *exact, integers=True, strided=how) for how in _LAYOUTS)]
 
 
 def _check_one(problem: ConvProblem, who: Backend, row: Row, prepared: list[Trial], repeats: int,
@@ -181,7 +182,7 @@ def verify(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Tria
     kernel = plan.bind(problem, who.name, candidate)
     arrays = trial.arrays
     if trial.strided:
-        out, spoiled = _run_strided(kernel, problem, arrays)
+        out, spoiled = run_strided(kernel, problem, trial)
         if spoiled:
             return float("inf"), "memory beside the output was written"
     else:
@@ -205,19 +206,43 @@ def run(kernel: Kernel, problem: ConvProblem, arrays: Arrays) -> np.ndarray:
     return out
 
 
-def _run_strided(kernel: Kernel, problem: ConvProblem, arrays: Arrays) -> tuple[np.ndarray, bool]:
+def run_strided(kernel: Kernel, problem: ConvProblem, trial: Trial) -> tuple[np.ndarray, bool]:
     """(output, whether anything else was written), from awkward arrays; the residual, if any, is the output itself."""
-    x, w = arrays.x, np.asfortranarray(arrays.w)
-    reversed_x = np.full((*x.shape[:-1], 2 * x.shape[-1] + 1), np.nan, x.dtype)[..., -2::-2]
-    reversed_x[...] = x
-    whole = np.full((*problem.output_shape[:-1], 2 * problem.output_shape[-1] + 1), np.nan, problem.dtype)
-    out = whole[..., 1::2]
+    arrays = trial.arrays
+    x, w, out, beside = _LAYOUTS[trial.strided](problem, arrays)
     residual = None
     if arrays.residual is not None:
         out[...] = arrays.residual
         residual = out
-    kernel.run(reversed_x, kernel.pack(w, arrays.b), out, residual)
-    return out.copy(), not bool(np.isnan(whole[..., ::2]).all())
+    kernel.run(x, kernel.pack(w, arrays.b), out, residual)
+    return out.copy(), not bool(np.isnan(beside).all())
+
+
+Strided = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # x, w, an output, and what lies beside it, full of NaN
+
+
+def _interleaved(problem: ConvProblem, arrays: Arrays) -> Strided:
+    x = arrays.x
+    reversed_x = np.full((*x.shape[:-1], 2 * x.shape[-1] + 1), np.nan, x.dtype)[..., -2::-2]
+    reversed_x[...] = x
+    whole = np.full((*problem.output_shape[:-1], 2 * problem.output_shape[-1] + 1), np.nan, problem.dtype)
+    return reversed_x, np.asfortranarray(arrays.w), whole[..., 1::2], whole[..., ::2]
+
+
+def _backwards(problem: ConvProblem, arrays: Arrays) -> Strided:
+    """About half of each array's axes, others for every problem."""
+    rng = np.random.default_rng(zlib.crc32(problem.text.encode()))
+    whole = np.full((3, *problem.output_shape), np.nan, problem.dtype)
+    some = [tuple(np.flatnonzero(rng.random(a.ndim) < 0.5).tolist()) for a in (arrays.x, arrays.w, whole[1])]
+    return backwards(arrays.x, some[0]), backwards(arrays.w, some[1]), np.flip(whole[1], some[2]), whole[::2]
+
+
+def backwards(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The same values, from memory where these axes lie the other way round."""
+    return np.flip(np.flip(array, axes).copy(), axes)
+
+
+_LAYOUTS: dict[str, Callable[[ConvProblem, Arrays], Strided]] = {"interleaved": _interleaved, "backwards": _backwards}
 
 
 def unstable(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Trial, repeats: int,

@@ -74,8 +74,9 @@ def conv2d(
         out: array of exactly the output's shape and dtype, any strides; overwritten and returned.
         backend: "auto", or one of `fastconv.backends()`.
         algorithm: None, or direct, gemm, im2col, ... of that backend.
-        accuracy: "strict" sums the products themselves; "fast" (default) admits algorithms of at most 4x its RMS error on
-            zero-mean data and may flush denormals; "loose" admits all.
+        accuracy: "strict" sums the products themselves, and in native kernels with one input channel per group rounds each,
+            so that opposite taps cancel exactly on flat data; "fast" (default) admits algorithms of at most 4x its RMS error
+            on zero-mean data and may flush denormals; "loose" admits all.
 
     Returns:
         The output, contiguous in `layout`, of the kind (NumPy, torch, ...) and on the device of the input. Its dtype is

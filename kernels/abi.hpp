@@ -4,6 +4,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace fastconv {
 
@@ -26,6 +27,17 @@ struct Problem {
     int64_t input[max_axes], output[max_axes], kernel[max_axes], stride[max_axes], dilation[max_axes], pad_lo[max_axes],
         pad_hi[max_axes];
 };
+
+// The identity of packed weights: what their bytes may depend on, everything else 0. Problems with the same one, byte by byte,
+// accept each other's; nothing else of a problem reaches the functions that pack.
+inline Problem packing_of(const Problem& p) {
+    Problem of;
+    std::memset(&of, 0, sizeof of);
+    of.dtype = p.dtype, of.has_bias = p.has_bias, of.groups = p.groups, of.in_channels = p.in_channels, of.out_channels = p.out_channels;
+    for (int a = 0; a < max_axes; ++a)
+        of.tile[a] = p.tile[a], of.kernel[a] = p.kernel[a], of.stride[a] = p.stride[a], of.dilation[a] = p.dilation[a];
+    return of;
+}
 
 // An array [batch, channel (all groups), d, h, w] in that index order whatever its memory layout; strides in elements.
 struct View {
@@ -57,12 +69,12 @@ struct Call {
 struct Algorithm {
     const char* name;                                          // "gemm", "direct", ...
     const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line; the same on every ISA
-    size_t (*packed_bytes)(const Problem&);
+    size_t (*packed_bytes)(const Problem& packing);            // packing: packing_of(problem)
     size_t (*workspace_bytes)(const Problem&, int threads);
-    size_t (*pack_workspace_bytes)(const Problem&, int threads);
+    size_t (*pack_workspace_bytes)(const Problem& packing, int threads);
     // weight: C-contiguous (out channels of all groups, in channels, *kernel); bias: contiguous, or null; workspace:
-    // pack_workspace_bytes(problem, threads) bytes, 64-byte aligned, uninitialised
-    void (*pack)(const Problem&, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor);
+    // pack_workspace_bytes(packing, threads) bytes, 64-byte aligned, uninitialised
+    void (*pack)(const Problem& packing, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor);
     void (*run)(const Problem&, const Call&);
 };
 

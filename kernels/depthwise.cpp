@@ -57,6 +57,7 @@ struct Reading {  // one output channel of one plane
     int64_t last, first_inside, last_inside;  // vectors of columns: from first_inside to last_inside no lane of any kw is outside the row
     int64_t kh, kw, stride, step, dilation, width, columns,  // step: along w, 1 or 2
          output_row, output_step, residual_row, residual_step;
+    bool rounds;   // products, see rounds_products
     bool crowded;  // rows share sets of L1: fewer of them at a time
     const Epilogue<T>* epilogue;
     T* sums;  // for those that are not stored straight
@@ -212,6 +213,45 @@ void plane(const Reading<T>& in, int64_t rows) {
     }
 }
 
+// R rows of a plane where products are rounded (see rounds_products); X: step along w.
+template <class T, int R, int X>
+FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t h) {
+    constexpr int L = lanes<T>;
+    constexpr auto all = std::make_index_sequence<size_t(L)>{};
+    for (int64_t w = in.last; w >= 0; w -= L) {
+        const auto product = [&](int64_t kh, int64_t kw, int r) __attribute__((always_inline)) {
+            const int64_t at = w * X + in.shift[kw];
+            const T* from = in.row[(h + r) * in.stride + kh * in.dilation] + at;
+            const bool inside = at >= 0 && at + X * L <= in.width;
+            const auto read = [&](int64_t i) __attribute__((always_inline)) {
+                return inside ? load(from + i) : load_masked<T>(from + i, lanes_between<T>(-at - i, in.width - at - i));
+            };
+            const Vec<T> tap = broadcast(in.weight[kw * in.kh + kh]);
+            if constexpr (X == 1) return rounded(read(0) * tap);
+            else return rounded(every_other_unsorted<T, 0>(read(0), read(L), all) * tap);
+        };
+        Vec<T> sum[R];
+        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
+        for_opposites(in.kh, in.kw, [&](int64_t kh, int64_t kw) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) sum[r] += product(kh, kw, r) + product(in.kh - 1 - kh, in.kw - 1 - kw, r);
+        });
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) {
+            if (in.kh * in.kw % 2) sum[r] += product(in.kh / 2, in.kw / 2, r);
+            store(in.sums + r * L, X == 1 ? sum[r] : sorted<T>(sum[r], all));
+        }
+        finish(in, h, w, R);
+    }
+}
+
+template <class T, int X>
+void rounded_plane(const Reading<T>& in, int64_t rows) {
+    int64_t h = 0;
+    for (; h + 4 <= rows; h += 4) rounded_tiles<T, 4, X>(in, h);
+    for (; h < rows; ++h) rounded_tiles<T, 1, X>(in, h);
+}
+
 template <class T, int K>
 bool square_plane(const Reading<T>& in, int64_t rows) {
     if (in.dilation != 1 || in.kh != K || in.kw != K) return false;
@@ -226,6 +266,7 @@ bool square_plane(const Reading<T>& in, int64_t rows) {
 
 template <class T>
 void any_plane(const Reading<T>& in, int64_t rows) {
+    if (in.rounds) return in.step == 1 ? rounded_plane<T, 1>(in, rows) : rounded_plane<T, 2>(in, rows);
     if (square_plane<T, 3>(in, rows) || square_plane<T, 5>(in, rows)) return;
     if (square_plane<T, 7>(in, rows) || square_plane<T, 9>(in, rows)) return;
     if (in.step == 1) plane<T, 0, 0, 1, 1>(in, rows);
@@ -282,7 +323,7 @@ struct Depthwise {
 
     struct Scratch {
         const T** row;
-        int64_t *from, *shift;  // of each row of a band, where it is in a plane, or -1 for zeros
+        int64_t *from, *shift;  // of each row of a band, where it is in a plane, or `nowhere`
         Mask<T>*mask, *more;
         T *zeros, *slab;
         size_t bytes;
@@ -360,7 +401,7 @@ struct Depthwise {
     Reading<T> reading(const Scratch& s, const Epilogue<T>* epilogue, T* sums) const {
         return {s.row, s.shift, masks() ? s.mask : nullptr, masks() ? s.more : nullptr, edges() * p.kernel[2],
                 first_inside / lanes<T> * p.kernel[2], last, first_inside, last_inside, p.kernel[1], p.kernel[2], p.stride[1], step(), p.dilation[1], width(), p.output[2],
-                call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2],
+                call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2], rounds_products(p),
                 crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch), epilogue, sums, epilogue->least(),
                 nullptr, nullptr, T(0), nullptr, nullptr};
     }
@@ -370,7 +411,7 @@ struct Depthwise {
         const int64_t from_d = source(p, 0, depth * p.stride[0] - p.pad_lo[0]);
         for (int64_t i = 0; i < extent(p, 1, std::min(band_rows, p.output[1] - first)); ++i) {
             const int64_t from_h = source(p, 1, first * p.stride[1] - p.pad_lo[1] + i);
-            s.from[i] = from_d < 0 || from_h < 0 ? -1 : from_d * call.input.space[0] + from_h * call.input.space[1];
+            s.from[i] = from_d < 0 || from_h < 0 ? nowhere : from_d * call.input.space[0] + from_h * call.input.space[1];
         }
     }
 
@@ -399,7 +440,7 @@ struct Depthwise {
 
     void place_rows(const T* x, int64_t count, const Scratch& s) const {
         if (raw) {
-            for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] < 0 ? s.zeros : x + s.from[i];
+            for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] == nowhere ? s.zeros : x + s.from[i];
             return;
         }
         const int64_t span = extent(p, 2, p.output[2]), strands = phase ? p.stride[2] : 1;
@@ -408,7 +449,7 @@ struct Depthwise {
             const Strand strand(p, f - p.pad_lo[2], strands, ceil_div(span - f, strands));
             T* to = s.slab + f * phase;
             for (int64_t i = 0; i < count; ++i, to += pitch) {
-                if (s.from[i] < 0) clear(to, strand.count);
+                if (s.from[i] == nowhere) clear(to, strand.count);
                 else fill_row(p, strand, x + s.from[i], call.input.space[2], to);
             }
         }

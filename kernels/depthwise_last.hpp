@@ -25,7 +25,7 @@ struct PixelRow {  // of the input, for one kh
 template <class T>
 struct ChannelVectors {  // of an output row
     const PixelRow<T>* row;   // of each kh
-    const int64_t* column;    // of each kw, for a single pixel: from the row's begin, or -1: zeros
+    const int64_t* column;    // of each kw, for a single pixel: from the row's begin, or `nowhere`
     const T *zeros, *weight, *bias;
     int64_t channels, kh, kw, weight_step;  // weight_step: from tap to tap
     T* output;
@@ -37,6 +37,22 @@ struct ChannelVectors {  // of an output row
 template <class T, bool Part>
 FASTCONV_INLINE Vec<T> load_channels(const T* p, int64_t n) {
     return Part ? load_first(p, n) : load(p);
+}
+
+template <class T, bool Part>
+FASTCONV_INLINE void put_channels(const ChannelVectors<T>& in, int64_t w, int64_t channel, int64_t n, Vec<T> value) {
+    T* y = in.output + w * in.output_step + channel;
+    if (in.residual) value += load_channels<T, Part>(in.residual + w * in.residual_step + channel, n);
+    value = (*in.epilogue)(value);
+    if constexpr (Part) store_first(y, value, n);
+    else store(y, value);
+}
+
+// body(row, column) for the first of each two opposite taps, in the order of the weights
+template <class Body>
+FASTCONV_INLINE void for_opposites(int64_t rows, int64_t columns, Body body) {
+    for (int64_t kh = 0; kh < (rows + 1) / 2; ++kh)
+        for (int64_t kw = 0; kw < (kh < rows / 2 ? columns : columns / 2); ++kw) body(kh, kw);
 }
 
 // Columns w .. w + R - 1, vectors of channels from `channel` on, V at a time, up to `end`. K: kh and kw where they are known, or 0. Edge: of
@@ -64,7 +80,7 @@ FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t c
                 const T* from = x;
                 if constexpr (Edge) {
                     const int64_t column = in.column[kw];
-                    from = (row.zeros || column < 0 ? in.zeros : row.begin + column) + channel;
+                    from = (row.zeros || column == nowhere ? in.zeros : row.begin + column) + channel;
                 }
 #pragma GCC unroll 2
                 for (int v = 0; v < V; ++v) {
@@ -74,18 +90,29 @@ FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t c
                 }
             }
         }
-        T* y = in.output + w * in.output_step + channel;
-        const T* more = in.residual ? in.residual + w * in.residual_step + channel : nullptr;
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-            for (int v = 0; v < V; ++v) {
-                Vec<T> value = sum[r][v];
-                if (more) value += load_channels<T, Part>(more + r * in.residual_step + v * L, n);
-                value = (*in.epilogue)(value);
-                if constexpr (Part) store_first(y + r * in.output_step, value, n);
-                else store(y + r * in.output_step + v * L, value);
-            }
+            for (int v = 0; v < V; ++v) put_channels<T, Part>(in, w + r, channel + v * L, n, sum[r][v]);
+    }
+}
+
+// A single column where products are rounded (see rounds_products), vectors of channels from `channel` on up to `end`.
+template <class T, bool Part>
+FASTCONV_NOINLINE void rounded_column(const ChannelVectors<T>& in, int64_t w, int64_t channel, int64_t end, int64_t n) {
+    for (; channel < end; channel += lanes<T>) {
+        const auto product = [&](int64_t kh, int64_t kw) __attribute__((always_inline)) {
+            const PixelRow<T>& row = in.row[kh];
+            const T* from = row.zeros || in.column[kw] == nowhere ? in.zeros : row.begin + in.column[kw];
+            const Vec<T> tap = load_channels<T, Part>(in.weight + (kh * in.kw + kw) * in.weight_step + channel, n);
+            return rounded(load_channels<T, Part>(from + channel, n) * tap);
+        };
+        Vec<T> sum = load_channels<T, Part>(in.bias + channel, n);
+        for_opposites(in.kh, in.kw, [&](int64_t kh, int64_t kw) __attribute__((always_inline)) {
+            sum += product(kh, kw) + product(in.kh - 1 - kh, in.kw - 1 - kw);
+        });
+        if (in.kh * in.kw % 2) sum += product(in.kh / 2, in.kw / 2);
+        put_channels<T, Part>(in, w, channel, n, sum);
     }
 }
 
@@ -96,6 +123,13 @@ void all_channels(const ChannelVectors<T>& in, int64_t w) {
     columns<T, R, 2, K, Edge, false>(in, w, 0, pairs, L);
     columns<T, R, 1, K, Edge, false>(in, w, pairs, whole, L);
     columns<T, R, 1, K, Edge, true>(in, w, whole, channels, channels - whole);
+}
+
+template <class T>
+void rounded_channels(const ChannelVectors<T>& in, int64_t w) {
+    const int64_t channels = in.channels, whole = channels / lanes<T> * lanes<T>;
+    rounded_column<T, false>(in, w, 0, whole, lanes<T>);
+    rounded_column<T, true>(in, w, whole, channels, channels - whole);
 }
 
 // ---- one call: units are (output row, group of pixels)
@@ -120,7 +154,7 @@ struct DepthwiseLast {
         constexpr double worth_a_thread = 5e4;  // multiply-adds
         inside = std::min(p.output[2], ceil_div(std::max<int64_t>(p.pad_lo[2], 0), p.stride[2]));
         const int64_t room = p.input[2] - 1 - (p.kernel[2] - 1) * p.dilation[2] + p.pad_lo[2];
-        outside = room < 0 ? inside : std::max(inside, std::min(p.output[2], room / p.stride[2] + 1));
+        outside = room < 0 || rounds_products(p) ? inside : std::max(inside, std::min(p.output[2], room / p.stride[2] + 1));
         groups = ceil_div(outside - inside, most);
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
         parts = std::min(parts, units());
@@ -161,7 +195,7 @@ struct DepthwiseLast {
     void list_columns(int64_t w, const Scratch& s) const {
         for (int64_t k = 0; k < p.kernel[2]; ++k) {
             const int64_t from = source(p, 2, w * p.stride[2] - p.pad_lo[2] + k * p.dilation[2]);
-            s.column[k] = from < 0 ? -1 : from * call.input.space[2];
+            s.column[k] = from < 0 ? nowhere : from * call.input.space[2];
         }
     }
 
@@ -189,7 +223,7 @@ struct DepthwiseLast {
             if (group < 0 || group >= groups) {
                 const int64_t w = group < 0 ? i : outside + group - groups;
                 list_columns(w, s);
-                all_channels<T, 1, 0, true>(in, w);
+                (rounds_products(p) ? rounded_channels<T> : all_channels<T, 1, 0, true>)(in, w);
             } else {
                 const int64_t w = inside + width * group / groups, n = inside + width * (group + 1) / groups - w;
                 (p.kernel[1] == 3 && p.kernel[2] == 3 ? several<3>(n, sizes) : several<0>(n, sizes))(in, w);

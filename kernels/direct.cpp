@@ -102,6 +102,32 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
         for (int v = 0; v < NV; ++v) store(tile + (m * NV + v) * L, sum[m][v]);
 }
 
+// The same where products are rounded (see rounds_products), for all `rows` channels of a panel.
+template <class T, int NV>
+FASTCONV_NOINLINE void rounded_micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, int64_t rows, const T* w,
+                                     const T* bias, T* tile) {
+    constexpr int L = lanes<T>;
+    for (int64_t m = 0; m < rows; ++m, ++w, tile += NV * L) {
+        const auto product = [&](int64_t k, int v) __attribute__((always_inline)) {
+            return rounded(load(x + place[v].input + tap[k]) * broadcast(w[k * rows]));
+        };
+        Vec<T> sum[NV];
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) sum[v] = broadcast(bias[m]);
+        for (int64_t k = 0; k < k_count / 2; ++k)
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; ++v) sum[v] += product(k, v) + product(k_count - 1 - k, v);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) store(tile + v * L, k_count % 2 ? sum[v] + product(k_count / 2, v) : sum[v]);
+    }
+}
+
+template <class T, size_t... I>
+auto rounded_micro_at(int64_t vectors, std::index_sequence<I...>) {
+    static constexpr decltype(&rounded_micro<T, 1>) table[] = {rounded_micro<T, int(I) + 1>...};
+    return table[vectors - 1];
+}
+
 template <class T>
 using Micro = void (*)(const T*, const Place*, const int64_t*, int64_t, const T*, const T*, T*, const Straight<T>&);
 
@@ -142,6 +168,7 @@ struct Direct {
     Call call;
     bool raw;     // the input is read where it lies
     bool simple;  // whole vectors can be stored straight from the registers
+    bool rounds;  // products, see rounds_products
     Packing packing;
     Blocking blocking;
     Tasks tasks;
@@ -150,7 +177,7 @@ struct Direct {
 
     Direct(const Problem& problem, const Call& c, int threads)
         : p(problem), slice(problem), call(c), raw(readable(problem, c.input)),
-          simple(c.output.space[2] == 1 && !c.residual.data && Epilogue<T>(problem).is_limit()),
+          simple(c.output.space[2] == 1 && !c.residual.data && Epilogue<T>(problem).is_limit()), rounds(rounds_products(problem)),
           packing(problem), blocking(p, limits(threads), sizeof(T)),
           tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab),
           tile_vectors(vectors_for(int(ceil_div(packing.channels, packing.panels)))) {}
@@ -254,7 +281,7 @@ struct Direct {
         const auto whole = [](const Place& place) { return place.last - place.first == L; };
         for (int64_t t = 0, first = 0, count; t < tiles; ++t, first += count) {
             count = least + (t < larger);
-            s.tiles[t] = {first, count, simple && std::all_of(s.places + first, s.places + first + count, whole)};
+            s.tiles[t] = {first, count, simple && !rounds && std::all_of(s.places + first, s.places + first + count, whole)};
         }
         return tiles;
     }
@@ -288,6 +315,12 @@ struct Direct {
         const Micro<T> full = micro_at<T>(rows, tile_vectors, all);
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;
+            if (rounds) {
+                constexpr auto vectors = std::make_index_sequence<size_t(max_vectors)>{};
+                rounded_micro_at<T>(tile->count, vectors)(x, places, s.tap, packing.k, rows, w, bias, s.tile);
+                finish(s.tile, places, rows, tile->count, y, r);
+                continue;
+            }
             const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
             kernel(x, places, s.tap, packing.k, w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);

@@ -172,10 +172,10 @@ inline Outcome run_with_workspace(const Algorithm& algorithm, const Problem& pro
     return signals.raised() ? raised : ran ? done : no_memory;
 }
 
-inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias, void* packed,
+inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packing, const void* weight, const void* bias, void* packed,
                                 int threads, ParallelFor parallel_for) {
-    return with_workspace(algorithm.pack_workspace_bytes(problem, threads), [&](void* memory) {
-        algorithm.pack(problem, weight, bias, packed, memory, threads, parallel_for);
+    return with_workspace(algorithm.pack_workspace_bytes(packing, threads), [&](void* memory) {
+        algorithm.pack(packing, weight, bias, packed, memory, threads, parallel_for);
     });
 }
 
@@ -185,7 +185,7 @@ inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, 
     void* const packed = Blocks::take(packed_bytes);
     if (!packed) return no_memory;
     call.packed = packed;
-    const bool ready = pack_with_workspace(algorithm, problem, weight, bias, packed, call.threads, call.parallel_for);
+    const bool ready = pack_with_workspace(algorithm, packing_of(problem), weight, bias, packed, call.threads, call.parallel_for);
     const Outcome outcome = ready ? run_with_workspace(algorithm, problem, call, workspace_bytes) : no_memory;
     Blocks::release(packed, packed_bytes);
     return outcome;

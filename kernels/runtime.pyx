@@ -9,7 +9,7 @@ import operator
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 cnp.import_array()
 
@@ -31,6 +31,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         double activation_parameter
         int64_t batch, groups, in_channels, out_channels
         int64_t[3] input, output, kernel, stride, dilation, pad_lo, pad_hi
+    Problem packing_of(const Problem&) noexcept
     cdef struct View:
         void* data
         int64_t batch, channel
@@ -272,6 +273,7 @@ cdef class Kernel:
     cdef readonly Module module
     cdef const Algorithm* algorithm
     cdef Problem problem
+    cdef Problem packing_of
     cdef int axes
     cdef bint channels_last
     cdef readonly size_t packed_bytes
@@ -313,7 +315,8 @@ cdef class Kernel:
         refusal = self.refusal()
         if refusal is not None:
             raise NotImplementedError(f"{self.name}: {refusal}")
-        self.packed_bytes = self.algorithm.packed_bytes(self.problem)
+        self.packing_of = packing_of(self.problem)
+        self.packed_bytes = self.algorithm.packed_bytes(self.packing_of)
 
     @property
     def name(self):
@@ -322,6 +325,11 @@ cdef class Kernel:
     @property
     def isa(self):
         return self.module.isa
+
+    @property
+    def packing(self):
+        """What the bytes of packed weights depend on: kernels of one algorithm and ISA that have the same accept each other's."""
+        return (<char*> &self.packing_of)[:sizeof(Problem)]
 
     def workspace_bytes(self, int threads=1):
         check_threads(threads)
@@ -357,12 +365,12 @@ cdef class Kernel:
             raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
         packed.nbytes = self.packed_bytes
         packed.algorithm = self.algorithm
-        packed.problem = p[0]
+        packed.packing_of = self.packing_of
         with nogil:
-            done = pack_with_workspace(self.algorithm[0], p[0], weight_data, bias_data, packed.data, threads,
+            done = pack_with_workspace(self.algorithm[0], self.packing_of, weight_data, bias_data, packed.data, threads,
                                        <ParallelFor> &run_parallel)
         if not done:
-            needed = self.algorithm.pack_workspace_bytes(p[0], threads)
+            needed = self.algorithm.pack_workspace_bytes(self.packing_of, threads)
             raise MemoryError(f"cannot allocate {needed:,} bytes of workspace")
         return packed
 
@@ -479,20 +487,15 @@ def refuses(Module module not None, algorithm, **fields):
 
 
 cdef class Packed:
-    """Packed weights and bias; constant, and shared by threads and by kernels that differ in batch or sizes only."""
+    """Packed weights and bias; constant, and shared by threads and by kernels with the same `packing`."""
     cdef void* data
     cdef readonly size_t nbytes
     cdef const Algorithm* algorithm
-    cdef Problem problem
+    cdef Problem packing_of
 
     cdef bint fits(self, Kernel kernel):
-        cdef Problem* a = &self.problem
-        cdef Problem* b = &kernel.problem
-        return (self.data != NULL and self.algorithm == kernel.algorithm and self.nbytes == kernel.packed_bytes
-                and a.dtype == b.dtype and a.groups == b.groups and a.in_channels == b.in_channels
-                and a.out_channels == b.out_channels and a.has_bias == b.has_bias
-                and a.kernel[0] == b.kernel[0] and a.kernel[1] == b.kernel[1] and a.kernel[2] == b.kernel[2]
-                and a.tile[0] == b.tile[0] and a.tile[1] == b.tile[1] and a.tile[2] == b.tile[2])
+        return (self.data != NULL and self.algorithm == kernel.algorithm
+                and memcmp(&self.packing_of, &kernel.packing_of, sizeof(Problem)) == 0)
 
     def __dealloc__(self):
         Blocks.release(self.data, self.nbytes)

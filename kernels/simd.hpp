@@ -61,6 +61,19 @@ FASTCONV_INLINE Vec<T> broadcast(T x) {
     return x - Vec<T>{};  // x - 0 is x for every x, -0 and NaN included; compiles to a broadcast
 }
 
+// A product as it is rounded: what comes of it is no part of a fused multiply-add, which the compiler makes of a product and a sum.
+template <class V>
+FASTCONV_INLINE V rounded(V product) {
+#if defined(__x86_64__)
+    asm("" : "+v"(product));
+#elif defined(__aarch64__)
+    asm("" : "+w"(product));
+#else
+    asm("" : "+m"(product));
+#endif
+    return product;
+}
+
 // n < lanes elements, in pieces of constant size: a call to memcpy costs more than the copy.
 template <class T, int Piece = lanes<T> / 2>
 FASTCONV_INLINE void copy_few(T* to, const T* from, int64_t n) {

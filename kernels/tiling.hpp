@@ -52,6 +52,13 @@ struct Spot {
     int64_t output(const Phased& axis, int64_t i) const { return phase + (begin + i) * axis.dilation; }
 };
 
+// Tiles of a block that follow each other along w.
+struct Strip {
+    int64_t image, depth;
+    Spot h, w;
+    int64_t count, first;
+};
+
 // The taps along an axis, dealt out to components of a few taps each. With a stride s each phase, every s-th tap over every s-th
 // input, is a component; phases of more than five taps are cut into pieces of three or four. Component i has the taps
 // first(i) + s t, t = 0 .. taps - 1; the last ones may lack their last taps, and then have no product at infinity.

@@ -189,6 +189,14 @@ FASTCONV_NOINLINE void columns_out(const T* from, int64_t from_stride, int64_t f
     }
 }
 
+template <class T>
+FASTCONV_INLINE bool all_zeros(Vec<T> vector) {  // and no NaN
+    T lane[lanes<T>], total = 0;
+    store(lane, vector);
+    for (T value : lane) total += value;
+    return total == 0;
+}
+
 // The same + start; false if any of it is NaN or infinite.
 template <class T, int N, int M>
 FASTCONV_NOINLINE bool finished_columns(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride,
@@ -205,10 +213,7 @@ FASTCONV_NOINLINE bool finished_columns(const T* from, int64_t from_stride, int6
             store(to + j * to_stride, y[j]);
         }
     }
-    T lane[lanes<T>], total = 0;
-    store(lane, zero);
-    for (T value : lane) total += value;
-    return total == 0;
+    return all_zeros<T>(zero);
 }
 
 // to[k][i] = (G from[:][i])[k]

@@ -29,10 +29,17 @@ inline bool is_padded(const Problem& p) {
     return false;
 }
 
+// Under "strict" every product of one input channel is rounded, and then added to that of the opposite tap, before they are summed:
+// on flat data the taps of a derivative cancel, exactly.
+inline bool rounds_products(const Problem& p) { return p.strict && p.in_channels == 1; }
+
 // The padded input coordinates that `size` outputs along axis a span.
 inline int64_t extent(const Problem& p, int a, int64_t size) {
     return (size - 1) * p.stride[a] + (p.kernel[a] - 1) * p.dilation[a] + 1;
 }
+
+// Instead of an offset, where there is nothing to be read but zeros. Offsets are of either sign, and far smaller.
+constexpr int64_t nowhere = INT64_MIN;
 
 // Where padded coordinate i of axis a comes from: an input coordinate, or -1 for a zero. As numpy.pad: reflect has period
 // 2(n-1), symmetric 2n, circular n.

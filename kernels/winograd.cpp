@@ -15,14 +15,11 @@
 //
 // A kernel with a stride, large or deep, is the sum of several over other inputs: of components, which are further channels here, in the
 // order [component][input channel]. A dilated kernel is several kernels that are not: see Phased. Both are in tiling.hpp.
-// A tile with a NaN or infinity among its outputs is computed again directly, so that both stay inside their windows.
-#include <cmath>
-
+// A tile with a NaN or infinity among its outputs is computed again directly: see winograd_repair.hpp.
 #include "finish.hpp"
 #include "shares.hpp"
-#include "slab.hpp"
 #include "tile.hpp"
-#include "winograd_packing.hpp"
+#include "winograd_repair.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -69,12 +66,6 @@ struct WinogradTile {
 
 // ---- one call
 
-struct Strip {  // tiles of a block that follow each other along w
-    int64_t image, depth;
-    Spot h, w;
-    int64_t count, first;
-};
-
 template <class T>
 struct Winograd {
     static constexpr int L = lanes<T>;
@@ -107,7 +98,8 @@ struct Winograd {
     int64_t units() const { return p.groups * blocks; }
 
     struct Scratch {
-        T *v, *m, *rows, *half, *outputs;
+        T *v, *m, *rows, *half, *outputs, *window;
+        int64_t* offset;  // see Window
         size_t bytes;  // up to this part's end
         Scratch(const Winograd& job, void* base, int64_t index) {
             Arena arena(base);
@@ -118,6 +110,8 @@ struct Winograd {
                 rows = arena.take<T>(job.tiles.h.size * job.strip * L);
                 half = arena.take<T>(job.tiles.h.size * job.strip * L);
                 outputs = arena.take<T>(job.tiles.h.m * job.strip * L);
+                window = arena.take<T>(Window<T>(job.p, job.tiles, job.strip).elements());
+                offset = arena.take<int64_t>(taps(job.p));
             }
             bytes = arena.used();
         }
@@ -317,14 +311,18 @@ struct Winograd {
         for_strips(first, end, [&](const Strip& t) __attribute__((always_inline)) {
             const int64_t pixels = t.count * tiles.w.m;
             const int64_t valid_rows = std::min(tiles.h.m, t.h.length - t.h.begin), valid = std::min(pixels, t.w.length - t.w.begin);
+            bool copied = false;  // to the window, once it is needed
             for (int64_t v = 0; v < width; v += L) {
                 const int64_t oc = packing.first(chunk) + v, channels = std::min<int64_t>(L, packing.channels - oc);
                 const T* bias = static_cast<const T*>(call.packed) + group * packing.padded + oc;
                 for (int64_t i = 0; i < tiles.h.size; ++i)
                     tiles.w.output(s.m + i * tiles.w.size * m_plane + v * most + t.first * L, m_plane, L, s.half + i * pixels * L, L,
                                    tiles.w.m * L, t.count);
-                if (!tiles.h.finish(s.half, pixels * L, L, s.outputs, pixels * L, L, valid, bias))
-                    repair(t, group, oc, channels, pixels, valid_rows, valid, s.outputs);
+                if (!tiles.h.finish(s.half, pixels * L, L, s.outputs, pixels * L, L, valid, bias)) {
+                    if (!copied) Window<T>(p, tiles, pixels).fill(t, call.input, group, s.window);
+                    copied = true;
+                    repair(group, oc, pixels, valid_rows, valid, s);
+                }
                 const int64_t channel = group * packing.channels + oc;
                 for (int64_t i = 0; i < valid_rows; ++i)
                     finish(s.outputs + i * pixels * L, L, channels, valid, place(call.output, t, i, channel),
@@ -339,24 +337,29 @@ struct Winograd {
                t.h.output(tiles.down, row) * view.space[1] + t.w.output(tiles.along, 0) * view.space[2];
     }
 
-    // Every tile and channel with a NaN or infinity among its outputs, once more without a transform.
-    FASTCONV_NOINLINE void repair(const Strip& t, int64_t group, int64_t oc, int64_t channels, int64_t pixels, int64_t rows,
-                                  int64_t valid, T* outputs) const {
-        for (int64_t tile = 0; tile < t.count; ++tile)
-            for (int64_t c = 0; c < channels; ++c) {
-                const int64_t begin = tile * tiles.w.m, end = std::min(begin + tiles.w.m, valid);
-                bool finite = true;
-                for (int64_t i = 0; i < rows; ++i)
-                    for (int64_t j = begin; j < end; ++j) finite = finite && std::isfinite(outputs[(i * pixels + j) * L + c]);
-                if (finite) continue;
-                const T* packed = static_cast<const T*>(call.packed);
-                const T* weight = packed + packing.plain(p) + (group * packing.channels + oc + c) * products(p);
-                const T bias = packed[group * packing.padded + oc + c];
-                for (int64_t i = 0; i < rows; ++i)
-                    for (int64_t j = begin; j < end; ++j)
-                        outputs[(i * pixels + j) * L + c] =
-                            one_output(p, call.input, t.image, group, weight, bias, t.depth, t.h.output(tiles.down, i), t.w.output(tiles.along, j));
+    // Every tile with a NaN or infinity among its outputs of a vector of channels, once more without a transform.
+    FASTCONV_NOINLINE void repair(int64_t group, int64_t oc, int64_t pixels, int64_t rows, int64_t valid, const Scratch& s) const {
+        const T *packed = static_cast<const T*>(call.packed), *bias = packed + group * packing.padded + oc;
+        const T* weight = packed + packing.plain(p) + (group * packing.padded + oc) * products(p);
+        const Window<T> window(p, tiles, pixels);
+        constexpr int64_t at_once = Window<T>::at_once;
+        const T* x[at_once];
+        T* y[at_once];
+        int64_t listed = 0;
+        window.fill_offsets(s.offset);
+        for (int64_t begin = 0; begin < valid; begin += tiles.w.m) {
+            const int64_t width = std::min(tiles.w.m, valid - begin);
+            Vec<T> zero{};
+            for (int64_t i = 0; i < rows * width; ++i) zero += load(s.outputs + (i / width * pixels + begin + i % width) * L) * T(0);
+            for (int64_t i = 0; i < rows * width && !all_zeros<T>(zero); ++i) {
+                const int64_t row = i / width, column = begin + i % width;
+                x[listed] = s.window + window.place(row, column), y[listed] = s.outputs + (row * pixels + column) * L;
+                if (++listed == at_once) window.sum(x, s.offset, weight, bias, y), listed = 0;
             }
+        }
+        if (listed == 0) return;
+        for (; listed < at_once; ++listed) x[listed] = x[0], y[listed] = y[0];  // one of them again, rather than fewer
+        window.sum(x, s.offset, weight, bias, y);
     }
 };
 
@@ -372,10 +375,15 @@ const char* refusal(const Problem& p) {
 }
 
 template <class T>
-void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
-    WinogradPack<T> job{p, static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed),
-                        std::min<int64_t>(threads, p.groups * WinogradPacking<T>(p).blocks)};
+void pack(const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor parallel_for) {
+    WinogradPack<T> job(p, static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed), workspace, threads);
     parallel_for(job.parts, WinogradPack<T>::part, &job);
+}
+
+template <class T>
+size_t pack_workspace(const Problem& p, int threads) {
+    const WinogradPack<T> job(p, nullptr, nullptr, nullptr, nullptr, threads);
+    return typename WinogradPack<T>::Scratch(job, job.parts - 1).bytes;
 }
 
 template <class T>
@@ -402,9 +410,11 @@ const Algorithm& winograd_algorithm() {
         [](const Problem& p) { return refusal(upright(p)); },
         [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(upright(p)); },
         [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(upright(p), threads); },
-        [](const Problem&, int) { return size_t(0); },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int threads, ParallelFor parallel_for) {
-            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), weight, bias, packed, threads, parallel_for);
+        [](const Problem& p, int threads) {
+            return (p.dtype == Dtype::float32 ? pack_workspace<float> : pack_workspace<double>)(upright(p), threads);
+        },
+        [](const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor parallel_for) {
+            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), weight, bias, packed, workspace, threads, parallel_for);
         },
         [](const Problem& p, const Call& call) {
             (p.dtype == Dtype::float32 ? run<float> : run<double>)(upright(p), upright(p, call));

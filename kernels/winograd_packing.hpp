@@ -8,7 +8,7 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-constexpr int64_t most_packed_taps = 1024;  // of all components, those that they lack among them: a block's taps are on the stack
+constexpr int64_t most_packed_taps = 1024;  // of all components, those that they lack among them: a block's stay in L2
 
 template <class T>
 struct Tiles {
@@ -24,7 +24,7 @@ struct Tiles {
           columns(along.count()), slices(p.batch * p.output[0]), count(slices * rows * columns) {}
 };
 
-// bias [group][padded oc], U [group][chunk][product][block of 2 vectors][c][width of the block], the weights as they are
+// bias [group][padded oc], U [group][chunk][product][block of 2 vectors][c][width of the block], the weights [group][vector of oc][c][tap][lanes]
 template <class T>
 struct WinogradPacking {
     static constexpr int64_t wide = 2 * lanes<T>, most_of_one = 256 / int64_t(sizeof(T));
@@ -41,9 +41,9 @@ struct WinogradPacking {
     int64_t transformed(const Problem& p, int64_t group, int64_t i) const {
         return round_up(p.groups * padded, Tiles<T>::line) + (group * padded + std::min(first(i), padded)) * products * inner;
     }
-    int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights as they are
+    int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights, not transformed
     size_t bytes(const Problem& p) const {
-        return size_t(plain(p) + p.groups * channels * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
+        return size_t(plain(p) + p.groups * padded * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
     }
 };
 
@@ -54,57 +54,84 @@ struct WinogradPack {
     const Problem& p;
     const T *weight, *bias;
     T* out;
+    void* workspace;
     int64_t parts;
+
+    WinogradPack(const Problem& problem, const T* weight_, const T* bias_, T* out_, void* workspace_, int threads)
+        : p(problem), weight(weight_), bias(bias_), out(out_), workspace(workspace_),
+          parts(std::min<int64_t>(threads, p.groups * Packing(p).blocks)) {}
+
+    // Of one part, at `index`.
+    struct Scratch {
+        T *dealt, *half;  // taps of a block, and a component of them transformed along h; see block, transform
+        int64_t* place;   // of each tap in `dealt`
+        size_t bytes;     // up to this part's end
+        Scratch(const WinogradPack& job, int64_t index) {
+            const Tiles<T> tiles(job.p);
+            const int64_t channels = job.at_once() * Packing::wide;
+            Arena arena(job.workspace);
+            for (int64_t i = 0; i <= index; ++i) {
+                dealt = arena.take<T>(tiles.split.taps() * channels);
+                half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
+                place = arena.take<int64_t>(taps(job.p));
+            }
+            bytes = arena.used();
+        }
+    };
+    int64_t at_once() const { return std::min(slice, most_packed_taps / Split(p).taps()); }  // input channels
 
     static void part(void* context, int64_t index) {
         const WinogradPack& job = *static_cast<WinogradPack*>(context);
         const Packing packing(job.p);
+        const Scratch s(job, index);
         const int64_t count = job.p.groups * packing.blocks;
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
-            job.block(packing, i / packing.blocks, i % packing.blocks);
-        const int64_t all = job.p.groups * packing.channels * products(job.p);
-        const int64_t begin = all * index / job.parts, end = all * (index + 1) / job.parts;
-        std::copy(job.weight + begin, job.weight + end, job.out + packing.plain(job.p) + begin);
+            job.block(packing, i / packing.blocks, i % packing.blocks, s);
     }
 
     // A block of two vectors of output channels of a group. Its taps first: dealt[tap][channel][width], every axis as long as its
     // components reach, 0 where they lack taps; then a component is a stride through them.
-    void block(const Packing& packing, int64_t group, int64_t index) const {
+    void block(const Packing& packing, int64_t group, int64_t index, const Scratch& s) const {
         const Split split(p);
         const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first);
         const int64_t rows = split.h.reach(), columns = split.w.reach(), row = products(p);
-        const int64_t at_once = std::min(slice, most_packed_taps / split.taps()), step = at_once * width;
-        T dealt[most_packed_taps * Packing::wide];
-        int64_t place[most_packed_taps];
+        const int64_t at_once = this->at_once(), step = at_once * width;
         for (int64_t i = 0; i < taps(p); ++i) {
             const int64_t w = i % p.kernel[2], h = i / p.kernel[2] % p.kernel[1], d = i / p.kernel[2] / p.kernel[1];
-            place[i] = ((d * rows + h) * columns + w) * step;
+            s.place[i] = ((d * rows + h) * columns + w) * step;
         }
-        if (split.taps() > taps(p)) std::fill(dealt, dealt + split.taps() * step, T(0));
+        if (split.taps() > taps(p)) clear(s.dealt, split.taps() * step);
         const T* from = weight + (group * packing.channels + first) * row;
         for (int64_t k = 0; k < p.in_channels; k += at_once) {
             const int64_t n = std::min(at_once, p.in_channels - k);
             pack_block(from + k * taps(p), row, taps(p), n * taps(p), packing.channels - first, width,
-                       [&](int64_t channel, int64_t tap) { return dealt + place[tap] + channel * width; });
+                       [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; });
+            T* plain = out + packing.plain(p) + (group * packing.padded + first) * row + k * taps(p) * lanes<T>;
+            for (int64_t v = 0; v < width; v += lanes<T>) keep_plain(plain + v * row, s.dealt + v, s.place, width, n);
             for (int64_t i = 0; i < split.count(); ++i) {
                 const Component c = split.at(i);
-                transform(packing, group, index, dealt + ((c.d * rows + c.h) * columns + c.w) * step, columns * step, step,
-                          i * p.in_channels + k, n);
+                transform(packing, group, index, s.dealt + ((c.d * rows + c.h) * columns + c.w) * step, columns * step, step,
+                          i * p.in_channels + k, n, s.half);
             }
         }
         for (int64_t c = first; c < first + width; ++c)
             out[group * packing.padded + c] = bias && c < packing.channels ? bias[group * packing.channels + c] : T(0);
     }
 
+    // The taps of n channels: to[channel][tap][lanes]
+    void keep_plain(T* to, const T* dealt, const int64_t* place, int64_t width, int64_t n) const {
+        for (int64_t channel = 0; channel < n; ++channel, dealt += width)
+            for (int64_t tap = 0; tap < taps(p); ++tap, to += lanes<T>) store(to, load(dealt + place[tap]));
+    }
+
     // n channels of a component, k of U on, whose taps are row_step and column_step apart before the stride.
     void transform(const Packing& packing, int64_t group, int64_t index, const T* from, int64_t row_step, int64_t column_step, int64_t k,
-                   int64_t n) const {
+                   int64_t n, T* half) const {
         const Tiles<T> tiles(p);
         const Axis<T>&h = tiles.h, &w = tiles.w;
         const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first), chunk = packing.chunk(index);
         const int64_t plane = packing.inner * packing.width(chunk), tap = n * width, vectors = tap / lanes<T>;  // plane: of a product
         T* to = out + packing.transformed(p, group, chunk) + (first - packing.first(chunk)) * packing.inner + k * width;
-        T half[Packing::wide * slice * most_taps * max_products];
         for (int64_t j = 0; j < w.taps; ++j)
             h.weights(from + j * p.stride[2] * column_step, p.stride[1] * row_step, lanes<T>, half + j * tap, w.taps * tap, lanes<T>, vectors);
         for (int64_t i = 0; i < h.size; ++i)

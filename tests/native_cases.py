@@ -28,7 +28,7 @@ def verify(p: ConvProblem, algorithm: str, isa: str) -> None:
         kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))  # not plan.bind, which remembers an earlier tile
         spoiled = False
         if trial.strided:
-            out, spoiled = checks._run_strided(kernel, p, trial.arrays)
+            out, spoiled = checks.run_strided(kernel, p, trial)
         else:
             out = checks.run(kernel, p, trial.arrays)
         allowed = accuracy.bound(p, algorithm, trial.expected, trial.magnitude, trial.arrays.x, trial.arrays.w)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from native_cases import problem, same_bits, verify
 
 import fastconv
-from fastconv import accuracy
+from fastconv import accuracy, checks
 from fastconv.backends import Candidate, cython_native
 
 if cython_native.backend.unavailable():
@@ -85,3 +87,67 @@ def test_side_by_side_nothing_beside_the_output_is_written(isa: str) -> None:
             kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out)
         assert (memory[:64] == -7).all() and (memory[-64:] == -7).all()
         assert accuracy.compare(out, expected, accuracy.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1
+
+
+# ---- "strict" rounds each product before it is summed
+
+DERIVATIVES = {
+    "sobel": np.outer([1, 2, 1], [1, 0, -1]), "sobel, the other way": np.outer([1, 0, -1], [1, 2, 1]),
+    "scharr": np.outer([3, 10, 3], [1, 0, -1]) / 7, "one row": np.array([[0.3, 0, -0.3]]),
+    "even": np.array([[0.7, 0.3], [-0.3, -0.7]]), "laplace": np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]]),
+    "eight neighbours": np.array([[1, 1, 1], [1, -8, 1], [1, 1, 1]]), "1-D": np.array([0.1, 0.3, 0, -0.3, -0.1]),
+    "3-D": np.multiply.outer([1, 0, -1], np.outer([0.3, 0.7, 0.3], [0.3, 0.7, 0.3])),
+    "9x9": np.multiply.outer([0.1, 0.2, 0.3, 0.7, 1, 0.7, 0.3, 0.2, 0.1], np.arange(-4, 5) / 3),
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_a_derivative_of_flat_data_is_exactly_zero(name: str, dtype: str, isa: str) -> None:
+    taps = DERIVATIVES[name].astype(dtype)
+    for channels in (1, 19):
+        for layout in ("channels_first", "channels_last"):
+            for step in (dict(), dict(stride=2), dict(dilation=2), dict(stride=3)):
+                size = (22,) * taps.ndim if taps.ndim < 3 else (7, 8, 9)
+                p = problem((channels, channels), size, taps.shape, groups=channels, layout=layout, padding=0, dtype=dtype,
+                            accuracy="strict", bias_shape=None, **step)
+                x = np.full(p.input_shape, 0.1, dtype)
+                w = np.broadcast_to(taps, p.weight_shape)
+                for candidate in (Candidate("depthwise", isa), Candidate("direct", isa)):
+                    if cython_native.backend.refuses(p, candidate) is None:
+                        kernel = cython_native.NativeKernel(p, candidate)
+                        assert not checks.run(kernel, p, accuracy.Arrays(x, w, None, None)).any(), f"{candidate} {p.text}"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_an_image_filter_under_strict(isa: str) -> None:
+    with fastconv.config(isa=isa, accuracy="strict"):
+        for taps in DERIVATIVES.values():
+            for dtype in ("float32", "float64"):
+                image = np.full((32,) * taps.ndim, 0.1, dtype)
+                out = fastconv.correlate(image, taps.astype(dtype), mode="valid")
+                assert out.dtype == dtype and not out.any()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_strict_sums_in_one_order(isa: str) -> None:
+    """depthwise and direct, rows and pixels: the same bits; right ones; with borders, residual and activation."""
+    for size, kernel, keywords in (
+            ((9, 37), (3, 3), {}), ((12, 40), (5, 4), dict(stride=2)), ((31,), (5,), dict(dilation=3)), ((8, 19), (1, 3), {}),
+            ((10, 11), (3, 3), dict(padding=((4, 0), (1, 6)), padding_mode="reflect")),
+            ((14, 33), (7, 7), dict(stride=(1, 2)))):
+        for residual, activation in ((False, None), (True, "relu6"), (False, "relu")):
+            found = []
+            for layout in ("channels_first", "channels_last"):
+                p = problem((21, 21), size, kernel, groups=21, layout=layout, accuracy="strict", residual=residual,
+                            activation=activation, batch=2, **keywords)
+                first = dataclasses.replace(p, layout="channels_first")
+                x, w, b, r = accuracy.random_arrays(first, np.random.default_rng(0))
+                x, r = (a if a is None or layout == "channels_first" else np.moveaxis(a, 1, -1).copy() for a in (x, r))
+                expected, magnitude = accuracy.oracle(p, x, w, b, r)
+                for algorithm in ("depthwise", "direct"):
+                    out = checks.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, accuracy.Arrays(x, w, b, r))
+                    assert accuracy.compare(out, expected, accuracy.bound(p, algorithm, expected, magnitude, x, w)) <= 1
+                    found.append(out if layout == "channels_first" else np.moveaxis(out, -1, 1))
+            assert all(np.array_equal(out, found[0]) for out in found), p.text

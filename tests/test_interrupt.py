@@ -17,7 +17,8 @@ import fastconv
 
 TICK = 0.02
 FORMS = {"cython": ["gemm", "direct", "winograd", "depthwise", "fft"], "numba": ["gemm", "direct"], "im2col": ["im2col"]}
-CASES = [(name, algorithm) for name, algorithms in FORMS.items() for algorithm in algorithms if fastconv.backends()[name] is None]
+CASES = [(name, algorithm) for name, algorithms in FORMS.items() if fastconv.backends()[name] is None
+         for algorithm in algorithms]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer's signals")
 native = pytest.mark.skipif(fastconv.backends()["cython"] is not None, reason="the native kernels were not built")
 BATCHES = [2**n for n in range(3, 11)]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from native_cases import problem, same_bits, stays_inside, verify
 
-from fastconv import accuracy
+import fastconv
+from fastconv import accuracy, checks
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
 
@@ -103,3 +104,50 @@ def test_the_last_vector_of_a_row_overlaps(isa: str) -> None:
     for width in (*range(1, 12), 15, 16, 17, 28, 31, 33, 65):
         for activation, residual in (("relu", False), ("relu6", False), (None, True)):
             verify(problem((2, 7), (3, width), (3, 3), activation=activation, residual=residual), "direct", isa)
+
+# ---- axes that lie backwards in memory
+
+GEOMETRIES = (
+    problem((5, 7), (9, 23), (3, 3)), problem((3, 20), (8, 37), (1, 1), stride=2, padding=0), problem((2, 3), (41,), (5,)),
+    problem((3, 4), (4, 6, 19), (3, 3, 3)), problem((1, 1), (19, 40), (17, 9)), problem((35, 35), (9, 21), (3, 3), groups=35),
+    problem((20, 20), (13, 30), (5, 5), groups=20, stride=2, padding=2), problem((18, 18), (50,), (3,), groups=18),
+    problem((19, 19), (11, 12), (3, 2), groups=19, padding=4, padding_mode="reflect"),
+    problem((6, 12), (3, 7, 18), (1, 3, 3), groups=6, padding=(1, 1, 1)), problem((33, 40), (1, 50), (1, 1)))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("algorithm", ["gemm", "direct", "depthwise", "winograd", "fft"])
+def test_every_axis_backwards(algorithm: str, layout: str, isa: str) -> None:
+    """One axis of all arrays, and all of one."""
+    taken = 0
+    for given in GEOMETRIES:
+        p = dataclasses.replace(given, layout=layout, batch=2, residual=True, dtype="float64" if given.ndim == 3 else "float32")
+        if cython_native.backend.refuses(p, Candidate(algorithm, isa)) is not None:
+            continue
+        taken += 1
+        x, w, b, residual = accuracy.random_arrays(p, np.random.default_rng(0))
+        expected, magnitude = accuracy.oracle(p, x, w, b, residual)
+        allowed = accuracy.bound(p, algorithm, expected, magnitude, x, w)
+        kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))
+        every = tuple(range(p.ndim + 2))
+        turned = [((axis,),) * 4 for axis in every] + [tuple(every if i == j else () for j in range(4)) for i in range(4)]
+        for of_x, of_w, of_residual, of_out in turned:
+            out = checks.backwards(np.full(p.output_shape, np.nan, p.dtype), of_out)
+            packed = kernel.pack(checks.backwards(w, of_w), b)
+            kernel.run(checks.backwards(x, of_x), packed, out, checks.backwards(residual, of_residual))
+            assert accuracy.compare(out, expected, allowed) <= 1, f"{p.text}: {of_x} {of_w} {of_residual} {of_out}"
+    assert taken >= 3
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_images_upside_down(isa: str) -> None:
+    """Calls with default arguments, as they are written."""
+    with fastconv.config(isa=isa):
+        image = np.arange(40 * 50, dtype=np.float32).reshape(40, 50) % 17
+        for seen in (image[::-1], image[:, ::-1], image[::-1, ::-1], image[::-2, ::-3]):
+            assert np.array_equal(fastconv.correlate(seen, np.ones((3, 3))), fastconv.correlate(seen.copy(), np.ones((3, 3))))
+        x, w = np.broadcast_to(image, (1, 9, 40, 50)), np.ones((9, 1, 3, 3), np.float32)
+        for seen in (x[:, :, ::-1], x[..., ::-1], x[:, ::-1, ::-1, ::-1]):
+            found, expected = (fastconv.conv2d(a, w, padding=1, groups=9) for a in (seen, seen.copy()))
+            assert np.array_equal(found, expected)

@@ -204,3 +204,57 @@ def test_a_kernel_along_depth_is_one_along_height(p: ConvProblem, isa: str) -> N
 def test_along_depth_nothing_spreads(isa: str) -> None:
     for value in (np.nan, np.inf):
         stays_inside(problem((3, 5), (13, 4, 6), (3, 1, 1)), "winograd", isa, value)
+
+
+# ---- what is not finite
+
+SPOILT = {
+    "3x3": problem((9, 21), (22, 27), (3, 3)),
+    "stride": problem((5, 18), (23, 26), (3, 3), stride=2, padding=1),
+    "dilation": problem((6, 7), (19, 22), (3, 3), dilation=(2, 3), padding=3),
+    "groups, channels_last": problem((8, 10), (17, 15), (5, 5), groups=2, layout="channels_last", batch=2),
+    "large, circular": problem((4, 5), (21, 18), (7, 3), padding=((4, 2), (1, 3)), padding_mode="circular"),
+    "3-D, stride along depth": problem((3, 5), (7, 9, 10), (3, 3, 3), stride=(2, 1, 1), padding=1, dtype="float64"),
+    "along depth": problem((3, 19), (17, 4, 6), (3, 1, 1), residual=True),
+    "one axis, residual": problem((20, 37), (61,), (3,), residual=True, activation="relu"),
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", SPOILT)
+def test_any_number_of_nans_and_infinities_stay_inside(name: str, isa: str) -> None:
+    """Masks and missing data: a few, many, half of the input, and in the weights."""
+    p = SPOILT[name]
+    kernel = cython_native.NativeKernel(p, Candidate("winograd", isa))
+    for seed, share in enumerate((0.002, 0.01, 0.1, 0.5)):
+        rng = np.random.default_rng(seed)
+        x, w, b, residual = accuracy.random_arrays(p, rng)
+        if share == 0.5:
+            x[:, :, : p.input_size[0] // 2] = np.nan
+        else:
+            for value in (np.nan, np.inf, -np.inf):
+                x[rng.random(x.shape) < share / 3] = value
+        if seed == 1:
+            w[p.out_channels // 2].flat[0] = np.inf
+        out = checks.run(kernel, p, accuracy.Arrays(x, w, b, residual))
+        expected, magnitude = accuracy.oracle(p, x, w, b, residual)
+        allowed = accuracy.bound(p, "winograd", expected, magnitude, x, w)
+        assert not np.isfinite(expected).all()
+        assert accuracy.compare(out, expected, allowed) <= 1, share
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_same_bits_beside_a_nan(isa: str) -> None:
+    """Whoever computes the spoilt tiles, and wherever their strips end."""
+    p = problem((40, 70), (30, 33), (3, 3), batch=3)
+    arrays = accuracy.random_arrays(p, np.random.default_rng(0))
+    arrays.x[np.random.default_rng(1).random(arrays.x.shape) < 0.001] = np.nan
+    kernel = cython_native.NativeKernel(p, Candidate("winograd", isa))
+    outputs = []
+    for threads in (1, 2, 3, 8):
+        with fastconv.config(num_threads=threads):
+            outputs.append(checks.run(kernel, p, arrays))
+    one = dataclasses.replace(p, batch=1)
+    alone = checks.run(cython_native.NativeKernel(one, Candidate("winograd", isa)), one, arrays._replace(x=arrays.x[1:2]))
+    assert all(np.array_equal(out, outputs[0], equal_nan=True) for out in outputs)
+    assert np.array_equal(alone, outputs[0][1:2], equal_nan=True)

@@ -41,7 +41,7 @@ class Kernel(Protocol):
 
     workspace_bytes: int  # scratch memory while running
     packed_bytes: int  # what pack() keeps
-    pack_key: Hashable  # kernels with equal keys accept each other's packed weights
+    pack_key: Hashable  # kernels with equal keys accept each other's packed weights: it names all that their bytes depend on
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
         """Weights and bias in the form that `run` wants; may refer to these arrays, which stay as they are."""
@@ -114,6 +114,11 @@ class Varied(Protocol):
 
     def variants(self, problem: ConvProblem, candidate: Candidate) -> tuple[Candidate, ...]:
         """Other tiles of a candidate that may be faster, best first; without that candidate itself."""
+
+
+def weights_of(problem: ConvProblem) -> tuple[Hashable, ...]:
+    """What a problem says of its weights and bias alone: a part of every `pack_key`."""
+    return problem.dtype, problem.groups, problem.weight_shape, problem.bias
 
 
 def refuses_direction(problem: ConvProblem) -> str | None:

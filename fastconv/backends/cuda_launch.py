@@ -17,7 +17,7 @@ import numpy as np
 from ..padding import index_map
 from ..problem import ConvProblem
 from . import cuda_intrinsics as device
-from . import cuda_kernels, cuda_table
+from . import cuda_kernels, cuda_table, weights_of
 from .cuda_gemm import GemmSpec, gemm_kernel
 from .cuda_kernels import THREADS, DirectSpec
 from .cuda_tiles import choose
@@ -51,7 +51,7 @@ class _Kernel:
         self.item = np.dtype(problem.dtype).itemsize
         self.groups, self.rows, self.pitch, self.order = self._packing()
         self.packed_bytes = (self.groups * self.rows * self.pitch + problem.out_channels) * self.item
-        self.pack_key = ("cuda", self.groups, self.rows, self.pitch, self._channels_inner())
+        self.pack_key = ("cuda", self.groups, self.rows, self.pitch, self._channels_inner(), *weights_of(problem))
         self._tables: dict[Any, Any] = {}
 
     def _packing(self) -> tuple[int, int, int, np.ndarray]:

@@ -41,10 +41,9 @@ class NativeKernel:
     def __init__(self, problem: ConvProblem, candidate: Candidate) -> None:
         assert candidate.isa is not None
         self.problem = problem
-        arguments = fields(problem, candidate)
-        self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **arguments)
+        self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **fields(problem, candidate))
         self.packed_bytes = self.native.packed_bytes
-        self.pack_key = (candidate[:2], problem.weight_shape, problem.groups, problem.dtype, problem.bias, arguments["tile"])
+        self.pack_key = (candidate[:2], self.native.packing)
 
     @property
     def workspace_bytes(self) -> int:

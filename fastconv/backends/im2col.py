@@ -22,7 +22,7 @@ import numpy as np
 from .. import activations
 from ..padding import pad
 from ..problem import ConvProblem
-from . import Candidate, refuses_direction
+from . import Candidate, refuses_direction, weights_of
 
 BLOCK_BYTES = 3 << 19  # of columns and products of one block: less costs BLAS, more costs cache; within noise from 1 to 2 MB
 
@@ -43,8 +43,6 @@ def _scratch(size: int) -> Iterator[np.ndarray]:
 
 
 class Im2colKernel:
-    pack_key = "im2col"
-
     def __init__(self, problem: ConvProblem) -> None:
         p = self.problem = problem
         itemsize = np.dtype(p.dtype).itemsize
@@ -55,6 +53,7 @@ class Im2colKernel:
         column = self.outputs + (0 if self.pointwise else p.taps)  # elements per pixel in flight
         self.block = max(1, min(p.output_size[0], BLOCK_BYTES // (column * self.row * itemsize)))
         self.workspace_bytes = self.block * self.row * column * itemsize
+        self.pack_key = ("im2col", *weights_of(p))
         self.packed_bytes = math.prod(p.weight_shape) * itemsize
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:

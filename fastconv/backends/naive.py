@@ -10,16 +10,16 @@ import numpy as np
 from .. import activations
 from ..padding import pad
 from ..problem import ConvProblem
-from . import Candidate, refuses_direction
+from . import Candidate, refuses_direction, weights_of
 
 
 class NaiveKernel:
     workspace_bytes = 0
     packed_bytes = 0
-    pack_key = "copies"
 
     def __init__(self, problem: ConvProblem) -> None:
         self.problem = problem
+        self.pack_key = ("naive", *weights_of(problem))
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
         return weight, np.zeros(len(weight)) if bias is None else bias

@@ -22,7 +22,7 @@ import numpy as np
 from .. import native, settings
 from ..kept import Kept
 from ..problem import ConvProblem
-from . import Candidate, refuses_direction
+from . import Candidate, refuses_direction, weights_of
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
@@ -68,7 +68,7 @@ class NumbaKernel:
         self._pack, self._pack_template = stage("pack", problem.dtype), numba_blocking.words(self._shape.common())
         self._flops = problem.flops
         self.packed_bytes = self._shape.packed_bytes
-        self.pack_key = ("numba", algorithm, problem.dtype, problem.groups, problem.weight_shape, problem.bias)
+        self.pack_key = ("numba", algorithm, *weights_of(problem))
         empty = np.lib.stride_tricks.as_strided
         item = np.empty((), problem.dtype)  # only the strides count
         x, out = (_contiguous_strides(shape, item.itemsize) for shape in (problem.input_shape, problem.output_shape))

@@ -1,0 +1,96 @@
+"""Packed weights: kernels with equal keys accept each other's, and no others'."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from fastconv.backends import Candidate, Kernel, cython_native, registry
+from fastconv.backends.cython_native import TILED
+from fastconv.problem import ConvProblem
+
+
+def of(channels: tuple[int, int] = (6, 8), size: tuple[int, ...] = (12, 13), kernel: tuple[int, ...] = (3, 3),
+       **keywords: object) -> ConvProblem:
+    groups = keywords.get("groups", 1)
+    bias = (channels[1],) if keywords.pop("bias", True) else None
+    return ConvProblem.from_shapes((1, channels[0], *size), (channels[1], channels[0] // groups, *kernel), ndim=len(size),
+                                   bias_shape=bias, **keywords)
+
+
+OTHER_WEIGHTS = (
+    of(), of(stride=2), of(stride=(2, 1)), of(dilation=2), of(dilation=(1, 2)), of(kernel=(1, 9)), of(kernel=(9, 1)),
+    of((8, 6)), of((12, 8), groups=2), of((6, 8), (4, 12, 13), (1, 3, 3)), of((6, 8), (12, 4, 13), (3, 1, 3)),
+    of((6, 8), (140,), (9,)), of(dtype="float64"), of(bias=False), of((6, 6), groups=6), of((6, 12), groups=6),
+    of((6, 6), groups=6, stride=2))
+SAME_WEIGHTS = (
+    of(padding=1), of(padding=((2, 0), (0, 1)), padding_mode="reflect"), of(size=(19, 20)), of(activation="relu"),
+    of(residual=True), of(accuracy="strict"),
+    dataclasses.replace(of(), batch=3), dataclasses.replace(of(), layout="channels_last"))
+
+
+def taken(backend: str, problem: ConvProblem) -> Iterator[Candidate]:
+    """With every tile that is worth having: problems share some of them."""
+    who = registry()[backend]
+    for candidate in who.candidates(problem):
+        if who.refuses(problem, candidate) is None:
+            tiles = TILED[candidate.algorithm].choices(problem) if candidate.algorithm in TILED else (None,)
+            yield from (candidate._replace(tile=tile) for tile in tiles)
+
+
+def weights(problem: ConvProblem) -> tuple[np.ndarray, np.ndarray | None]:
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal(problem.weight_shape).astype(problem.dtype)
+    return weight, rng.standard_normal(problem.out_channels).astype(problem.dtype) if problem.bias else None
+
+
+def result(kernel: Kernel, packed: object) -> np.ndarray:
+    problem = kernel.problem
+    rng = np.random.default_rng(2)
+    x, r = (rng.standard_normal(shape).astype(problem.dtype) for shape in (problem.input_shape, problem.output_shape))
+    out = np.full(problem.output_shape, np.nan, problem.dtype)
+    kernel.run(x, packed, out, r if problem.residual else None)
+    return out
+
+
+def test_equal_keys_mean_equal_packings(backend):
+    """What another problem packed, where the keys say so, gives the bits of a problem's own packing."""
+    packers, shared = {}, 0
+    for problem in (*SAME_WEIGHTS, *OTHER_WEIGHTS):
+        weight, bias = weights(problem)
+        for candidate in taken(backend, problem):
+            kernel = registry()[backend].bind(problem, candidate)
+            own = kernel.pack(weight, bias)
+            first = packers.setdefault(kernel.pack_key, own)
+            if first is not own:
+                shared += 1
+                assert np.array_equal(result(kernel, first), result(kernel, own)), f"{candidate}: {problem.text}"
+    assert shared >= len(SAME_WEIGHTS)
+
+
+def test_what_leaves_the_weights_alone_shares_them(backend):
+    """Batch, sizes, padding, epilogue, accuracy, layout: an operator packs once for all of them."""
+    keys: dict[Candidate, set[object]] = {}
+    for problem in (of(), *SAME_WEIGHTS):
+        for candidate in taken(backend, problem):
+            keys.setdefault(candidate, set()).add(registry()[backend].bind(problem, candidate).pack_key)
+    assert all(len(found) == 1 for found in keys.values()), keys
+
+
+@pytest.mark.skipif(bool(cython_native.backend.unavailable()), reason="the native kernels are not available")
+def test_a_native_kernel_rejects_what_is_not_its_own():
+    made = []
+    for problem in OTHER_WEIGHTS:
+        kernels = [cython_native.backend.bind(problem, c) for c in taken("cython", problem) if c.isa == "baseline"]
+        made += [(kernel, kernel.pack(*weights(problem))) for kernel in kernels]
+    rejected = 0
+    for kernel, _ in made[::20]:
+        for other, packed in made:
+            if kernel.pack_key != other.pack_key:
+                rejected += 1
+                with pytest.raises(ValueError, match="packed must come from"):
+                    result(kernel, packed)
+    assert rejected > 100
