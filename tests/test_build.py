@@ -123,6 +123,8 @@ def test_only_what_changed_is_compiled(tree, commands):
     assert compiled() == []
     (tree.root / "kernels" / "peak.cpp").touch()
     assert set(compiled()) == {str(Path("kernels") / "peak.cpp")}
+    (tree.root / "kernels" / "shortcut.pxi").touch()  # included by runtime.pyx
+    assert [Path(source).name for source in compiled()] == ["runtime.cpp"]
     (tree.root / "kernels" / "abi.hpp").touch()
     assert len(compiled()) == everything
     assert len(compiled(CXXFLAGS="-DOTHER")) == everything
