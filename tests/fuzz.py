@@ -30,11 +30,12 @@ import numpy as np
 from helpers import CONV, arguments
 from odd_arrays import FAR, Arena, contiguous, extent, odd_strides, repeated
 from odd_problems import odd_problem
+from planted_kernels import planted
 
 import fastconv
 from fastconv import accuracy, plan, settings
 from fastconv.accuracy import Arrays
-from fastconv.backends import Candidate, cython_native, get
+from fastconv.backends import Candidate, cython_native, get, register
 from fastconv.problem import ConvProblem
 
 _ROOM = 1 << 22  # bytes of an arena
@@ -153,16 +154,18 @@ def _bound(way: str, backend: str, candidate: Candidate, problem: ConvProblem, a
         spoiled = np.full(problem.input_shape, np.nan, problem.dtype)
         run(spoiled, np.empty(problem.output_shape, problem.dtype),
             None if arrays.residual is None else np.zeros(problem.output_shape, problem.dtype))
-    if native and dice.random() < 0.15:
+    if dice.random() < 0.15:
         with contextlib.suppress(ValueError):  # what is not refused must do
-            other = _another(candidate, problem, dice)
-            run(arrays.x, out, arrays.residual, get(backend).bind(other, candidate).pack(arrays.w, arrays.b))
-            return candidate.algorithm, f"with weights packed for {other.text}"
+            other = _another(backend, candidate, problem, dice)
+            another = get(backend).bind(other, candidate)
+            if native or another.pack_key == kernel.pack_key:
+                run(arrays.x, out, arrays.residual, another.pack(arrays.w, arrays.b))
+                return candidate.algorithm, f"with weights packed for {other.text}"
     run(arrays.x, out, arrays.residual)
     return candidate.algorithm, ""
 
 
-def _another(candidate: Candidate, problem: ConvProblem, dice: random.Random) -> ConvProblem:
+def _another(backend: str, candidate: Candidate, problem: ConvProblem, dice: random.Random) -> ConvProblem:
     """A problem that differs in one quantity, with the same weights (ValueError: it is none)."""
     axis, name = dice.randrange(problem.ndim), dice.choice(("stride", "dilation", "input_size", "padding", "padding_mode"))
     if name == "padding_mode":
@@ -173,7 +176,7 @@ def _another(candidate: Candidate, problem: ConvProblem, dice: random.Random) ->
                        "input_size": dice.randint(1, 2 * problem.input_size[axis])}.get(name, dice.randint(1, 4))
         value = tuple(value)
     other = dataclasses.replace(problem, **{name: value})
-    if get("cython").refuses(other, candidate) is not None:
+    if get(backend).refuses(other, candidate) is not None:
         raise ValueError("is not computed in this way")
     return other
 
@@ -220,6 +223,9 @@ def work(options: argparse.Namespace, note: Callable[[str], None]) -> tuple[int,
         failures.append(text)
         print(f"WRONG {text}", flush=True)
 
+    if options.planted:
+        register(planted(options.planted))
+        options.backends = ["stepwise"]
     cython_native.runnable_isas = functools.cache(cython_native.runnable_isas)  # type: ignore[assignment]  # asked very often
     fuzz = Fuzz(options.backends, note, fail)
     for number in range(options.first, options.first + options.count):
@@ -246,7 +252,8 @@ def share(options: argparse.Namespace, first: int, count: int) -> tuple[int, int
             file.write(bytes(_NOTE))
             file.flush()
             command = [sys.executable, __file__, "--note", file.name, "--first", str(first), "--count", str(count),
-                       "--backends", ",".join(options.backends), "--most", str(options.most - failures)]
+                       "--backends", ",".join(options.backends), "--most", str(options.most - failures),
+                       "--planted", options.planted]
             done = subprocess.run(command, text=True, stdout=subprocess.PIPE, env={**os.environ, "MALLOC_PERTURB_": "128"})
             note = Path(file.name).read_bytes().rstrip(b"\0").decode()
         print(done.stdout, end="", flush=True)
@@ -271,6 +278,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=10, help="failures after which a process stops")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--here", action="store_true", help="in this process")
+    parser.add_argument("--planted", default="", help="a fault of planted_kernels instead of a backend")
     parser.add_argument("--note", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.note:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from odd_arrays import Arena, contiguous, odd_strides, repeated
 from odd_problems import odd_problem
+from planted_kernels import PLANTED
 
 from fastconv.backends import cython_native
 
@@ -20,11 +21,10 @@ FUZZ = Path(__file__).parent / "fuzz.py"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forbids memory as Linux does")
 
 
-def fuzz(*arguments: str, program: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """The program; `program`: what is done before it in each process."""
-    path = os.pathsep.join([str(FUZZ.parent), str(FUZZ.parents[1]), os.environ.get("PYTHONPATH", "")])
+def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(FUZZ.parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.run([sys.executable, str(FUZZ), *arguments], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": path, **environment})
+                          env={**os.environ, "PYTHONPATH": path})
 
 
 @linux
@@ -33,6 +33,21 @@ def test_three_thousand_problems() -> None:
     done = fuzz("--count", "3000", "--backends", "cython,im2col" if native else "im2col")
     print(done.stdout[-500:])
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@linux
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_found(fault: str) -> None:
+    done = fuzz("--planted", fault, "--count", "150", "--most", "1", "--jobs", "1")
+    assert done.returncode == 1 and "WRONG problem" in done.stdout, done.stdout[-1000:] + done.stderr[-1000:]
+    number = done.stdout.partition("WRONG problem ")[2].partition(":")[0]  # finds it again, and alone
+    assert fuzz("--planted", fault, "--first", number, "--count", "1", "--here").returncode != 0
+
+
+@linux
+def test_without_a_fault_nothing_is_found() -> None:
+    done = fuzz("--planted", "none", "--count", "50", "--jobs", "1")
+    assert done.returncode == 0 and "50 problems from 0 on, 150 calls, 0 failures" in done.stdout, done.stdout
 
 
 def test_problems_are_of_every_kind_and_the_same_each_time() -> None:
