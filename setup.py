@@ -190,8 +190,9 @@ def compile_runtime():
 
     source, generated = KERNELS / "runtime.pyx", BUILD / "runtime" / "runtime.cpp"
     versions = f"cython {Cython.__version__} numpy {numpy.__version__}"
-    command = [sys.executable, "-m", "cython", "--cplus", "-3", "--module-name", "fastconv._runtime", str(source)]
-    make(generated, [source], command, f"{command[1:]} {versions}")
+    command = [sys.executable, "-m", "cython", "--cplus", "-3", "-M", "--module-name", "fastconv._runtime", str(source)]
+    included = [file for file in dependencies(Path(f"{generated}.new.dep")) if KERNELS in file.parents]
+    make(generated, [source, *included], command, f"{command[1:]} {versions}")
     includes = [sysconfig.get_path("include"), numpy.get_include()]
     flags = [*ISAS["baseline"], "-Wno-unused-function", "-Wno-cpp"]
     return compile_object(generated, BUILD / "runtime" / "runtime.o", flags, includes, versions)

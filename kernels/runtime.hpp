@@ -202,7 +202,7 @@ struct alignas(128) Amount {
 };
 
 // Calls step(part), which returns the amount it did, on `threads` threads until `seconds` have passed; amount per
-// second. A thread that comes late does less, and one that never comes does nothing: the figure is what was done.
+// second. A thread that comes late does less, if only one step: the figure is what was done.
 template <class Step>
 double measure_rate(int threads, double seconds, Step step) {
     struct Region {
@@ -214,7 +214,8 @@ double measure_rate(int threads, double seconds, Step step) {
     const Body body = [](void* context, int64_t part) {
         Region& mine = *static_cast<Region*>(context);
         double done = 0;
-        while (now_seconds() < mine.deadline) done += mine.step(part);
+        do done += mine.step(part);
+        while (now_seconds() < mine.deadline);
         mine.amounts[part].done = done;
     };
     region.deadline = now_seconds() + std::min(0.002, seconds);  // wakes the workers, warms the caches and the clocks

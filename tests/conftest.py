@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import hypothesis
@@ -15,7 +14,7 @@ from fastconv import backends as registered
 from fastconv import settings
 from fastconv.backends import registry
 
-hypothesis.settings.register_profile("fastconv", max_examples=40, deadline=timedelta(seconds=30), print_blob=True,
+hypothesis.settings.register_profile("fastconv", max_examples=40, deadline=None, print_blob=True,
                                      suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("fastconv")
 

@@ -220,10 +220,11 @@ def test_no_array_at_all(value):
 
 def test_prepare_takes_a_snapshot(backend):
     x, w, b = arrays((2, 3, 7, 7), (5, 3, 3, 3), (5,))
-    expected = fastconv.conv2d(x, w, b, stride=2, activation="relu", backend=backend)
+    keywords = dict(stride=2, activation="relu", backend=backend)
+    expected = fastconv.prepare(w, b, **keywords)(x)
     for shape in (None, x.shape):
         weight, bias = w.copy(), b.copy()
-        conv = fastconv.prepare(weight, bias, stride=2, activation="relu", backend=backend, input_shape=shape)
+        conv = fastconv.prepare(weight, bias, **keywords, input_shape=shape)
         weight[:] = np.nan
         bias[:] = np.nan
         assert np.array_equal(conv(x), expected) and np.array_equal(conv(x), expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,12 +87,12 @@ import fastconv
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(sorted(new - set(sys.stdlib_module_names) - {"fastconv"}))
 print(float(numpy.finfo("f4").smallest_subnormal), float(numpy.finfo("f8").smallest_subnormal))
-print("numba" in sys.modules, "scipy" in sys.modules, "torch" in sys.modules)
+print(sorted({"subprocess", "fastconv.bench", "fastconv.checks", "fastconv.tuning"} & set(sys.modules) - before))
 """
 
 
 def _python(code: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -99,7 +100,7 @@ def _python(code: str, *arguments: str) -> str:
 def test_importing_takes_numpy_and_nothing_heavier():
     lines = _python(_LIGHT).splitlines()
     assert lines[0] == "[]", "import fastconv imports " + lines[0]
-    assert lines[2] == "False False False"
+    assert lines[2] == "[]", "import fastconv imports " + lines[2]
 
 
 def test_importing_leaves_denormals_alone():
@@ -116,9 +117,11 @@ def test_computing_leaves_denormals_alone(backend):
         assert (tiny * np.float32(0.5))[0] > 0 and float(tiny[0]) > 0
 
 
-def test_the_import_is_quick():
-    code = "import numpy, time; t = time.perf_counter(); import fastconv; print(time.perf_counter() - t)"
-    assert min(float(_python(code)) for _ in range(3)) < 0.3
+def test_the_verdict_of_no_test_depends_on_time():
+    """What hangs is ended by pytest-timeout; what is slow is none of the tests' business."""
+    for path in Path(__file__).parent.glob("test_*.py"):
+        found = re.findall(r"\b(?:perf_counter|process_time|monotonic|timeout=)", path.read_text())
+        assert not found or path == Path(__file__), f"{path.name} uses {found[0]}"
 
 
 def test_every_public_name_is_annotated_and_documented():

@@ -395,7 +395,7 @@ def test_the_page_sorts_and_filters_in_a_browser(page, tmp_path):
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=500,900",
          f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", probe.as_uri()],
-        capture_output=True, text=True, timeout=120)
+        capture_output=True, text=True)
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert not console, console
     found = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.S)

@@ -82,7 +82,7 @@ def test_every_number_of_taps(m: int, taps: int, isa: str, dtype: str, tile) -> 
     problem((9, 8), (11, 23), (3, 3), dilation=(3, 5), padding=(0, 5), padding_mode="circular"),
     problem((4, 7), (8, 9), (3, 3), dilation=(4, 1), padding=(3, 1), layout="channels_last"),
     problem((3, 4), (11, 15), (3, 3), dilation=(5, 7), padding=0), problem((17, 4), (40,), (3,), dilation=4, padding=4),
-    problem((3, 5), (4, 9), (1, 3), padding_mode="replicate", activation="gelu"), problem((1, 1), (40, 3), (3, 1)),
+    problem((3, 5), (4, 9), (1, 3), padding_mode="replicate", activation="gelu"), problem((2, 1), (40, 3), (3, 1)),
     problem((5, 9), (13, 15), (7, 7)), problem((3, 9), (47, 53), (11, 11), stride=4, padding=2),
     problem((9, 17), (13, 15), (3, 3), stride=2, padding=1, batch=2), problem((3, 2), (41, 40), (17, 25)),
     problem((16, 8), (12, 9), (3, 3), stride=(1, 2), padding=1),
@@ -105,21 +105,24 @@ def relative_error(p: ConvProblem, candidate: Candidate, trial: tuple) -> float:
     return float(np.sqrt((error**2).mean() / (expected**2).mean()))
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("channels", "kernel", "stride"), [
-    (16, (3, 3), 1), (64, (3, 3), 1), (256, (3, 3), 1), (16, (5, 5), 1), (64, (7, 7), 1), (16, (3, 3), 2), (64, (3, 3), 2),
-    (16, (7, 7), 2), (16, (11, 11), 4), (16, (2, 2), 1), (16, (4, 4), 1), (16, (1, 5), 1)])
-def test_the_error_of_the_tiles_that_fast_admits(channels: int, kernel: tuple[int, int], stride: int, tile) -> None:
-    """RMS on zero-mean data, relative to direct's: at most 4 for "fast", and what is estimated for every tile."""
+    (1, (3, 3), 1), (4, (3, 3), 1), (16, (3, 3), 1), (64, (3, 3), 1), (256, (3, 3), 1), (16, (5, 5), 1), (64, (7, 7), 1),
+    (3, (3, 3), 2), (64, (3, 3), 2), (3, (7, 7), 2), (16, (7, 7), 2), (16, (11, 11), 4), (4, (2, 2), 1), (16, (4, 4), 1),
+    (16, (1, 5), 1)])
+def test_the_error_of_the_tiles_that_fast_admits(channels: int, kernel: tuple[int, int], stride: int, isa: str, tile) -> None:
+    """RMS on zero-mean data, relative to direct's: at most 4 for "fast" with an eighth to spare, since other compilers order
+    sums in other ways; and hardly more than what is estimated for every tile."""
     p = problem((channels, 16), (26 * stride, 27 * stride), kernel, stride=stride)
     arrays = accuracy.random_arrays(p, np.random.default_rng(0))
     points = accuracy.sample_points(p, 3000, np.random.default_rng(1))
     trial = arrays, accuracy.sample(p, *arrays, points)[0], points
-    direct = relative_error(p, Candidate("direct", ISAS[-1]), trial)
+    direct = relative_error(p, Candidate("direct", isa), trial)
     for made in winograd.choices(dataclasses.replace(p, accuracy="loose")):
         tile(made)
-        ratio = relative_error(p, Candidate("winograd", ISAS[-1]), trial) / direct
+        ratio = relative_error(p, Candidate("winograd", isa), trial) / direct
         estimate = winograd.error(p, made)
-        assert ratio < (4 if estimate <= 4 else 12) and 0.4 < ratio / estimate < 1.4, f"F({made}): {ratio:.2f}"
+        assert (ratio < 3.55 or estimate > 4) and 0.4 < ratio / estimate < 1.1, f"F({made}): {ratio:.2f}"
 
 
 def test_loose_admits_larger_tiles() -> None:
@@ -164,7 +167,12 @@ def test_batch_and_threads_change_no_bit(p: ConvProblem, isa: str) -> None:
     (problem((4, 4), (9, 9, 9), (2, 1, 1), stride=(2, 1, 1)), "several taps"),
     (problem((4, 4), (9, 9), (3, 3), stride=2, dilation=2), "together with a stride")])
 def test_refusals(p: ConvProblem, reason: str) -> None:
-    assert reason in (cython_native.backend.refuses(p, Candidate("winograd", ISAS[-1])) or "")
+    assert reason in (cython_native.backend.refuses(p, Candidate("winograd", cython_native.chosen_isas()[0])) or "")
+
+
+def test_hardly_any_products_have_hardly_any_error_in_direct() -> None:
+    p = problem((1, 1), (40, 3), (3, 1))
+    assert "admits" in (winograd.refuses(p) or "") and winograd.refuses(dataclasses.replace(p, accuracy="loose")) is None
 
 
 def test_strict_never_takes_it() -> None:

@@ -30,6 +30,7 @@ def untuned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(wisdom, "_remembered", {})
     monkeypatch.setattr(timing, "BLOCK", 5e-4)
     monkeypatch.setattr(timing, "WARM", 1e-4)
+    monkeypatch.delenv("FASTCONV_ISA", raising=False)  # of the processes that tests start
     with fastconv.config(wisdom=None, autotune=False, backend="auto", isa=None):
         yield
 
