@@ -58,6 +58,83 @@ def test_as_scipy_itself(rng):
             close(fastconv.convolve(image, kernel, mode), signal.convolve(image, kernel, mode, method="direct"))
 
 
+@pytest.mark.parametrize("size", KERNELS)
+@pytest.mark.parametrize("mode", NDIMAGE)
+def test_origin_as_scipy_ndimage(mode, size):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    kernel = KERNELS[size]
+    for origin in (0, -1, (1, 0), (-1, -1)):
+        for function in ("correlate", "convolve"):
+            expected = getattr(ndimage, function)(IMAGE, kernel, mode=mode, origin=origin)
+            close(getattr(fastconv, function)(IMAGE, kernel, boundary=NDIMAGE[mode], origin=origin), expected)
+
+
+def test_correlate2d_has_another_centre():
+    signal = pytest.importorskip("scipy.signal")
+    close(fastconv.correlate(IMAGE, EVEN, origin=-1), signal.correlate2d(IMAGE, EVEN, "same"))
+
+
+CONSTANT = dict(boundary="constant", fill=5)
+TABLE = {  # the left column of README's table: function, what it is in terms of by_loops
+    "scipy.ndimage.correlate(im, k)": dict(boundary="symmetric"),
+    'scipy.ndimage.correlate(im, k, mode="mirror")': dict(boundary="reflect"),
+    'scipy.ndimage.correlate(im, k, mode="nearest")': dict(boundary="edge"),
+    'scipy.ndimage.correlate(im, k, mode="constant", cval=5)': CONSTANT,
+    "scipy.ndimage.correlate1d(im, v, axis=1)": dict(boundary="symmetric", kernel="v[None]"),
+    'scipy.ndimage.convolve(im, k, mode="wrap")': dict(boundary="wrap", flip=True, low=lambda k: (k - 1) // 2),
+    "scipy.signal.correlate(im, k)": dict(boundary="zeros", low=lambda k: k - 1, high=lambda k: k - 1),
+    'scipy.signal.convolve(im, k, "same")': dict(boundary="zeros", flip=True),
+    'scipy.signal.convolve2d(im, k, "same", "symm")': dict(boundary="symmetric", flip=True),
+    'scipy.signal.correlate2d(im, k, "full", "fill", 5)': dict(CONSTANT, low=lambda k: k - 1, high=lambda k: k - 1),
+    "numpy.convolve(s, v)": dict(boundary="zeros", image="s", kernel="v", flip=True, low=lambda k: k - 1, high=lambda k: k - 1),
+    "cv2.filter2D(im, -1, k)": dict(boundary="reflect"),
+    "cv2.filter2D(im, -1, k, borderType=cv2.BORDER_REFLECT)": dict(boundary="symmetric"),
+    "cv2.filter2D(im, -1, k, borderType=cv2.BORDER_CONSTANT)": dict(boundary="zeros"),
+    "skimage.filters.correlate_sparse(im, k)": dict(boundary="symmetric", only_odd=True)}
+
+
+def rows_of_the_readme():
+    """{what another library calls: what fastconv calls}, as README's table has them."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in text.partition("| there | here |")[2].partition("\n\n")[0].splitlines()[2:]]
+    return {there.split("`")[1]: here.split("`")[1] for there, here in rows}
+
+
+ROWS = rows_of_the_readme()
+
+
+def names(size, dtype, rng):
+    """What the table's expressions speak of: integers, so that float32 is exact."""
+    kernel = {"odd": (3, 5), "even": (4, 2)}[size]
+    shapes = {"im": (9, 8), "k": kernel, "s": (19,), "v": kernel[:1]}
+    return {name: rng.integers(-8, 9, shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def test_the_readmes_table_is_tested():
+    assert set(ROWS) == set(TABLE)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", KERNELS)
+@pytest.mark.parametrize("there", TABLE)
+def test_calls_of_other_libraries(there, size, dtype, rng):
+    """Each row of README's table against loops, and against the library itself where it is installed."""
+    row, given = TABLE[there], names(size, dtype, rng)
+    actual = eval(ROWS[there], {"correlate": fastconv.correlate, "convolve": fastconv.convolve}, given)
+    assert actual.dtype == dtype
+    kernel = eval(row.get("kernel", "k"), None, given)
+    low = [row.get("low", lambda k: k // 2)(k) for k in kernel.shape]
+    high = [row["high"](k) if "high" in row else k - 1 - n for k, n in zip(kernel.shape, low)]
+    flipped = np.flip(kernel) if row.get("flip") else kernel
+    expected = by_loops(given[row.get("image", "im")], flipped, low, high, row["boundary"], row.get("fill", 0))
+    np.testing.assert_array_equal(actual, expected)
+    if size == "even" and row.get("only_odd"):
+        return
+    library, _, function = there.partition("(")[0].rpartition(".")
+    pytest.importorskip(library)
+    close(eval(there, {library.partition(".")[0]: __import__(library)}, given), expected)
+
+
 def test_as_numpy_in_one_dimension(rng):
     signal, kernel = rng.standard_normal(20), rng.standard_normal(6)
     for mode in ("same", "valid", "full"):
