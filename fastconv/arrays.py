@@ -38,7 +38,7 @@ class NumpyKind:
         try:
             view = np.asarray(array)
         except ValueError as error:  # nested lists of different lengths
-            raise ValueError(f"{name} must be an array, or nested lists that make one: {error}") from None
+            raise TypeError(f"{name} must be an array, got {type(array).__name__}, of which NumPy says: {error}") from None
         if view.dtype == object:
             raise TypeError(f"{name} must be numeric, got {type(array).__name__}, which NumPy sees as an object array")
         return view
