@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv.backends import cython_native
 from fastconv.image import BOUNDARIES, ELSEWHERE, _planes
 
 STORED = np.load(Path(__file__).parent / "data" / "reference.npz")
@@ -411,6 +412,18 @@ def test_a_faint_background_beside_a_star():
     far[13:28, 13:28] = False  # here the star is in the box
     y = fastconv.correlate(image, box, boundary="edge", accuracy="strict")
     assert np.abs(y - 1)[far].max() < 1e-5
+
+
+@pytest.mark.parametrize("boundary", ["symmetric", "reflect", "edge", "wrap"])
+def test_a_derivative_of_a_flat_image_is_zero(boundary):
+    """What the docstring says of accuracy="strict"."""
+    if cython_native.backend.unavailable():
+        pytest.skip("promised by the native kernels")
+    derivative, smooth = np.array([0.3, 0.7, 0, -0.7, -0.3]), np.array([0.1, 0.2, 0.4, 0.2, 0.1])
+    for kernel in (derivative, np.outer(derivative, smooth), np.outer(smooth, derivative), np.array(SOBEL) / 8):
+        for image in (np.full((21, 34), 0.1), np.full((7, 40), 1 / 3, np.float32), np.full((33, 9), 200, np.uint8)):
+            for function in (fastconv.correlate, fastconv.convolve):
+                assert not function(image, kernel.tolist(), boundary=boundary, accuracy="strict").any()
 
 
 def test_type_in_type_out():
