@@ -49,8 +49,8 @@ def correlate(
             "reflect" is called "mirror".
         fill: one number that the result's dtype holds (NaN and infinity among them), for "constant" only.
         axes: the axes that the kernel slides along; the leading ones by default, so that (H, W, C) images work as they are.
-        origin: for "same", where the kernel's centre is, as in `scipy.ndimage`: an int, or one per axis of the kernel, from
-            -(k // 2) to (k - 1) // 2; 1 moves the kernel, and with it the result, by one to the right. None: see `convolve`.
+        origin: for "same": the kernel's centre is at index k // 2 + origin, as in `scipy.ndimage`. An int, or one per axis of
+            the kernel, from -(k // 2) to (k - 1) // 2. None is 0 here, and something else in `convolve`.
         out: array of exactly the result's shape and dtype, any strides; overwritten and returned. It may be the image.
         backend, algorithm, accuracy: as for `conv2d`.
 
@@ -79,7 +79,7 @@ def convolve(
     """True convolution: `correlate` with the kernel flipped along all its axes.
 
     "same" is the centre of "full", as in `numpy.convolve` and `scipy.signal.convolve`. With an `origin`, 0 included, the
-    centre of the unflipped kernel is at k // 2 + origin, as in `scipy.ndimage.convolve`: one further for kernels of even size.
+    kernel's centre is at index k // 2 + origin, as in `scipy.ndimage.convolve`: for kernels of even size 0 is one further.
     """
     return _filter(image, kernel, mode, boundary, fill, axes, origin, out, (backend, algorithm, accuracy), flip=True)
 
@@ -194,7 +194,7 @@ def _padding(mode: Any, origin: Any, size: Sequence[int], kernel: tuple[int, ...
     if mode == "same":
         if origins is None:
             low = [k // 2 for k in kernel]
-        else:  # (k - 1) // 2: where k // 2 comes to lie when the kernel is flipped
+        else:  # index k // 2 + o of the kernel lies at (k - 1) // 2 - o when it is flipped
             low = [(k - 1) // 2 - o if flip else k // 2 + o for k, o in zip(kernel, origins)]
         return [(n, k - 1 - n) for n, k in zip(low, kernel)]
     if origins is not None and any(origins):

@@ -310,11 +310,11 @@ STRIDES = {
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("strides", STRIDES)
 def test_any_strides(strides, boundary, backend, rng):
-    whole = rng.integers(0, 9, (23, 22))
+    whole = rng.integers(0, 9, (13, 20))
     kernel = rng.integers(-4, 5, (3, 5))
+    expected = by_loops(STRIDES[strides](whole), kernel, (1, 2), (1, 2), boundary)
     for dtype in (np.float32, np.float64, np.uint8, np.int32):
         image = STRIDES[strides](whole.astype(dtype))
-        expected = by_loops(image, kernel, (1, 2), (1, 2), boundary)
         for w in (kernel.astype(np.float32), np.flip(np.flip(kernel).astype(np.float32)), kernel.tolist()):
             np.testing.assert_array_equal(fastconv.correlate(image, w, boundary=boundary, backend=backend), expected)
 
