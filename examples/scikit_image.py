@@ -43,12 +43,11 @@ def convolve(input: Any, weights: Any, output: Any = None, mode: str = "reflect"
 
 
 def as_ndimage(function: Callable[..., Any], image: Any, kernel: Any, output: Any, mode: str, cval: float, origin: Any) -> Any:
-    """A fastconv call in scipy.ndimage's terms: the result is of the image's dtype, whatever it was computed in."""
+    """A fastconv call in scipy.ndimage's terms: computed in float64, returned in the image's dtype."""
     image = np.asarray(image)
-    computed = np.float32 if image.dtype == np.float32 else np.float64
     boundary = BOUNDARIES[mode]
-    result = function(image.astype(computed, copy=False), np.asarray(kernel, computed), boundary=boundary,
-                      fill=cval if boundary == "constant" else 0, origin=origin)
+    result = function(image, np.asarray(kernel, np.float64), boundary=boundary, fill=cval if boundary == "constant" else 0,
+                      origin=origin)
     if isinstance(output, np.ndarray):
         output[...] = result
         return output
