@@ -37,7 +37,10 @@ class NumpyKind:
             raise TypeError(f"{name} is a sparse array; pass a dense one ({type(array).__name__}.toarray())")
         if name == "out" and not isinstance(array, np.ndarray):
             raise TypeError(f"out must be an array to write into, got {type(array).__name__}")
-        view = np.asarray(array)
+        try:
+            view = np.asarray(array)
+        except ValueError as error:  # nested lists of different lengths
+            raise TypeError(f"{name} must be an array, got {type(array).__name__}, of which NumPy says: {error}") from None
         if view.dtype == object:
             raise TypeError(f"{name} must be numeric, got {type(array).__name__}, which NumPy sees as an object array")
         return view
