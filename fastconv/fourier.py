@@ -111,9 +111,14 @@ def tiles(problem: ConvProblem, axis: int, n: int) -> int:
 
 @functools.cache
 def _per_element(n: int) -> float:
-    """Cycles per vector of a transform: its stages, and moving the data in and out; a large tile leaves L2."""
-    stages = math.ceil(math.log(n, 4))
-    return (6.0 * stages + 4.0) * (1.0 if n <= 320 else 1.3)
+    """Cycles per vector of a transform: its stages, and moving the data in and out."""
+    return 6.0 * math.ceil(math.log(n, 4)) + 4.0
+
+
+_FILL = 8.0  # cycles per vector of columns: to read the input, and to write the output
+_CALL = 200.0  # cycles of a transform beside its elements
+_TURN = 6.0  # cycles per vector of a folded row
+_TABLES = 100.0  # cycles per row and column of a tile, for sines: a folded one three times for rows
 
 
 def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
@@ -132,7 +137,10 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """The same for the weights' transforms."""
-    return 2 * problem.out_channels * (problem.in_channels // problem.groups) * _transform(chosen or tile(problem), lanes)
+    made = chosen or tile(problem)
+    depth, rows, columns = _folded(made)
+    tables = _TABLES * (depth + rows * (3 if made[-1] != columns else 1) + columns)
+    return 2 * (problem.out_channels * (problem.in_channels // problem.groups) * _transform(made, lanes) + tables)
 
 
 def _folded(chosen: tuple[int, ...]) -> tuple[int, int, int]:
@@ -152,7 +160,9 @@ def _row_blocks(rows: int, lanes: int) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _transform(chosen: tuple[int, ...], lanes: int) -> float:
-    """Cycles of one tile's transform in one direction."""
+    """Cycles of one tile's transform in one direction; a large one leaves L2, and then L3."""
     depth, rows, columns = _folded(chosen)
-    along = _per_element(columns) + (_per_element(depth) if depth > 1 else 0)
-    return depth * (columns / 2 / lanes * rows * _per_element(rows) + _row_blocks(rows, lanes) * columns * along)
+    along = _per_element(columns) + (_per_element(depth) + 8.0 if depth > 1 else 0.0) + (_TURN if chosen[-1] != columns else 0.0)
+    far = max(1.0, 1.0 + 0.35 * math.log2(depth * rows * columns / (1 << 18)))
+    return far * depth * (math.ceil(columns / 2 / lanes) * (rows * (_per_element(rows) + _FILL) + _CALL)
+                          + _row_blocks(rows, lanes) * (columns * along + _CALL))

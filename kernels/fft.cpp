@@ -79,7 +79,7 @@ constexpr int64_t worth_sharing = 1 << 14;  // points and channels of a tile: ab
 
 template <class T>
 int64_t buffer_of(const Spectra<T>& s) {
-    return 2 * std::max(s.d.n, s.h.n) * lanes<T>;
+    return (2 * std::max(s.d.n, s.h.n) + 1) * lanes<T>;  // a vector may be read from the middle of the last
 }
 
 // ---- packing
@@ -107,13 +107,11 @@ struct FftPack {
         for (int64_t c = 0; c < channels; ++c) out[packing.bias + c] = bias ? bias[c] : T(0);
         std::copy(weight, weight + channels * products(p), out + packing.plain);
         const T scale = T(0.25) / T(s.points());  // forward gives twice the spectrum, here and of the input
-        const int64_t blocks = s.independent() ? s.column_blocks : 1, each = s.column_blocks / blocks;
         crew.tiles(channels * p.in_channels, [&](int64_t i, int64_t part) {
             const Weights<T> source(p, weight + i * taps(p), scale);
             T *area = reinterpret_cast<T*>(crew.board(part)), *to = out + packing.spectra + i * s.size;
-            crew.items(s.d.n * blocks, part, [&](int64_t item, int64_t by) {
-                for (int64_t b = item % blocks * each; b < (item % blocks + 1) * each; ++b)
-                    transform(out, by).columns_forward(source, item / blocks, b, area);
+            crew.items(s.d.n * s.column_blocks, part, [&](int64_t item, int64_t by) {
+                transform(out, by).columns_forward(source, item / s.column_blocks, item % s.column_blocks, area);
             });
             crew.items(s.row_blocks, part, [&](int64_t item, int64_t by) {
                 transform(out, by).rows_forward(area, item, to + item * s.slab);
@@ -134,14 +132,14 @@ struct Fft {
     Tables<T> tables;
     FftPacking<T> packing;
     Cut cut[max_axes];
-    int64_t tiles, column_items, areas;  // of an image and group; items of a plane of columns; channels whose areas there are
-    int64_t spans;                       // of output channels, that share a block of rows
-    bool stored;                         // the spectra of all blocks of rows, not of one
+    int64_t tiles, areas;  // of an image and group; channels whose areas there are
+    int64_t spans;         // of output channels, that share a block of rows
+    bool stored;           // the spectra of all blocks of rows, not of one
     Crew crew;
 
     Fft(const Problem& problem, const Call& c, int threads)
         : p(problem), call(c), s(p), tables(s), packing(p, s), cut{Cut(p, 0), Cut(p, 1), Cut(p, 2)},
-          tiles(cut[0].count * cut[1].count * cut[2].count), column_items(s.independent() ? s.column_blocks : 1), spans(1), crew{} {
+          tiles(cut[0].count * cut[1].count * cut[2].count), spans(1), crew{} {
         const int64_t all = p.batch * p.groups * tiles, channels = std::max(p.in_channels, p.out_channels);
         const bool uneven = all < 4 * threads && all % threads;
         crew.together = threads > 1 && s.points() * channels >= worth_sharing && (uneven || s.area * sizeof(T) > most_alone);
@@ -218,16 +216,15 @@ struct Fft {
     }
 
     void forward(const Spot& spot, const Board& board, int64_t part) const {
-        const int64_t each = s.column_blocks / column_items, planes = s.d.n * column_items;
+        const int64_t planes = s.d.n * s.column_blocks;
         for (int64_t first = 0; first < p.in_channels; first += areas) {
             const int64_t count = std::min(areas, p.in_channels - first);
             crew.items(count * planes, part, [&](int64_t item, int64_t by) {
                 const Transform<T> transform = this->transform(desk(by));
                 const Inputs<T> source = inputs(spot, first + item / planes, false);
-                const int64_t begin = item % column_items * each;
-                for (int64_t b = begin; b < begin + each; ++b)
-                    if (!transform.columns_forward(source, item % planes / column_items, b, board.area + item / planes * s.area))
-                        board.spoiled->store(true, std::memory_order_relaxed);
+                const int64_t depth = item % planes / s.column_blocks, block = item % s.column_blocks;
+                if (!transform.columns_forward(source, depth, block, board.area + item / planes * s.area))
+                    board.spoiled->store(true, std::memory_order_relaxed);
             });
             if (!stored) continue;
             crew.items(count * s.row_blocks, part, [&](int64_t item, int64_t by) {
@@ -309,7 +306,7 @@ struct Fft {
 
     // Both halves of the buffer, columns j .. and their partners, to the output.
     void finish(const Put& put, int64_t j, const T* buffer) const {
-        const int64_t count = s.independent() ? L : std::min<int64_t>(L, s.partner - j);
+        const int64_t count = s.columns_of(j / s.apart);
         for (int64_t r = 0; r < s.h.n; ++r) {
             const int64_t row = s.folded ? 0 : cut[1].output(r), i = s.folded ? r * s.w.n + j : j;
             if (row >= put.rows) continue;
@@ -340,23 +337,24 @@ struct Fft {
         }
         // `count` values of a row from column o on, which may wrap around to column 0, or be none that is wanted.
         FASTCONV_INLINE void operator()(int64_t row, int64_t o, int64_t count, const T* from) const {
-            if (o + count <= columns && count == L && whole(row, o, from)) return;
-            if (o >= columns && o + count <= n) return;
-            for (int64_t l = 0; l < count; ++l, ++o) {
-                if (o == n) o = 0;
-                if (o < columns) one(row, o, from[l]);
-            }
+            const int64_t before = std::min(count, n - o);
+            if (o < columns) some(row, o, std::min(before, columns - o), from);
+            if (before < count) some(row, 0, std::min(count - before, columns), from + before);
         }
 
        private:
-        FASTCONV_INLINE bool whole(int64_t row, int64_t o, const T* from) const {
+        FASTCONV_INLINE void some(int64_t row, int64_t o, int64_t count, const T* from) const {
             const View &out = job.call.output, &in = job.call.residual;
             Vec<T> value = load(from) + bias;
-            if (out.space[2] != 1 || (residual && in.space[2] != 1) || !is_finite(value)) return false;
-            if (extra) value += load(extra + row * columns + o);
-            if (residual) value += load(residual + row * in.space[1] + o);
-            store(y + row * out.space[1] + o, epilogue(value));
-            return true;
+            if (out.space[2] != 1 || (residual && in.space[2] != 1) || !is_finite(value)) {
+                for (int64_t l = 0; l < count; ++l) one(row, o + l, from[l]);
+                return;
+            }
+            if (extra) value += load_some(extra + row * columns + o, count);
+            if (residual) value += load_some(residual + row * in.space[1] + o, count);
+            T* to = y + row * out.space[1] + o;
+            if (count == L) store(to, epilogue(value));
+            else store_first(to, epilogue(value), count);
         }
         FASTCONV_NOINLINE void one(int64_t row, int64_t o, T value) const {
             const View &out = job.call.output, &in = job.call.residual;

@@ -12,8 +12,9 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-// Where things are. Area: [depth][row k][real parts, imaginary parts], what columns leave for rows. Spectrum: [block of lanes rows]
-// [depth][real, imaginary][column frequency][lanes].
+// Where things are. Area, what columns leave for rows: [depth][block of columns][row k][real, real of partners, imaginary, imaginary of
+// partners], so that columns write, and blocks of rows read, whole pages. Spectrum: [block of lanes rows][depth][real, imaginary][column
+// frequency][lanes].
 template <class T>
 struct Spectra {
     static constexpr int L = lanes<T>;
@@ -21,21 +22,18 @@ struct Spectra {
     Radices d, h, w;
     int64_t rows, row_blocks;                          // rows that go on
     int64_t partner, apart, column_blocks;             // columns from a column to its partner; from a block of columns to the next
-    int64_t imaginary, row, plane, area;               // of the area: to the imaginary parts; of a row; of a depth; of all
+    int64_t columns, plane, area;                      // of the area: of a block of columns; of a depth; of all
     int64_t block, slab, size;                         // of the spectrum: one part; a block of rows; all
 
     explicit Spectra(const Problem& p) : folded(p.tile[1] == 1), d(p.tile[0]), h(folded ? rows_of(p.tile[2]) : p.tile[1]),
                                          w(p.tile[2] / (folded ? h.n : 1)), rows(h.n / 2 + 1), row_blocks(ceil_div(rows, L)) {
-        const bool even = w.n % (2 * L) == 0;  // pairs of vectors; else the two halves of a row, whose last vectors may overlap
+        const bool even = w.n % (2 * L) == 0;  // pairs of vectors; else the two halves of a row
         partner = even ? L : w.n / 2, apart = even ? 2 * L : L;
         column_blocks = even ? w.n / apart : ceil_div(partner, L);
-        imaginary = round_up(w.n, L) + (even ? 0 : L);
-        row = 2 * imaginary + L;  // an odd number of vectors: columns do not share the sets of L1
-        plane = row_blocks * L * row;
-        area = d.n * plane;
+        columns = row_blocks * L * 4 * L, plane = column_blocks * columns, area = d.n * plane;
         block = w.n * L, slab = d.n * 2 * block, size = row_blocks * slab;
     }
-    bool independent() const { return w.n % (2 * L) == 0; }  // no block of columns writes what another one does
+    int64_t columns_of(int64_t index) const { return apart > L ? L : std::min<int64_t>(L, partner - index * L); }  // and as many partners
     int64_t points() const { return d.n * h.n * w.n; }
 
     // n = n1 n2, n2 the least power of two that is no less than n1.
@@ -197,20 +195,19 @@ struct Transform {
     template <class Source>
     bool columns_forward(const Source& source, int64_t depth, int64_t index, T* area) const {
         const int64_t n = s.h.n, j = index * s.apart;
-        T *re = buffer, *im = buffer + n * L, *out = area + depth * s.plane + j;
+        T *re = buffer, *im = buffer + n * L, *out = area + depth * s.plane + index * s.columns;
         typename VectorOf<T>::mask bad{};
         if (!load_columns(source, depth, j, re, im, bad)) {
-            for (int64_t k = 0; k < s.rows; ++k, out += s.row)
-                for (int64_t at : {int64_t(0), s.imaginary, s.partner, s.partner + s.imaginary}) store(out + at, Vec<T>{});
+            clear(out, s.columns);
             return true;
         }
         fft_forward(s.h, table + tables.twiddle_h, re, im);
-        for (int64_t k = 0; k < s.rows; ++k, out += s.row) {  // twice the two columns' spectra
+        for (int64_t k = 0; k < s.rows; ++k, out += 4 * L) {  // twice the two columns' spectra
             const int64_t a = place(k), b = place(k ? n - k : 0);
             store(out, load(re + a) + load(re + b));
-            store(out + s.imaginary, load(im + a) - load(im + b));
-            store(out + s.partner, load(im + a) + load(im + b));
-            store(out + s.partner + s.imaginary, load(re + b) - load(re + a));
+            store(out + L, load(im + a) + load(im + b));
+            store(out + 2 * L, load(im + a) - load(im + b));
+            store(out + 3 * L, load(re + b) - load(re + a));
         }
         return is_zero(bad);
     }
@@ -218,12 +215,11 @@ struct Transform {
     // Back to columns: row r at vector r of the buffer's two halves, a column and its partner.
     void columns_inverse(const T* area, int64_t depth, int64_t index) const {
         const int64_t n = s.h.n;
-        const T* from = area + depth * s.plane + index * s.apart;
+        const T* from = area + depth * s.plane + index * s.columns;
         T *re = buffer, *im = buffer + n * L;
-        for (int64_t k = 0; k < s.rows; ++k, from += s.row) {
+        for (int64_t k = 0; k < s.rows; ++k, from += 4 * L) {
             const int64_t a = place(k), b = place(k ? n - k : 0);
-            const Vec<T> xr = load(from), xi = load(from + s.imaginary);
-            const Vec<T> yr = load(from + s.partner), yi = load(from + s.partner + s.imaginary);
+            const Vec<T> xr = load(from), yr = load(from + L), xi = load(from + 2 * L), yi = load(from + 3 * L);
             store(re + b, xr + yi);
             store(im + b, yr - xi);
             store(re + a, xr - yi);
@@ -236,7 +232,7 @@ struct Transform {
     void rows_forward(const T* area, int64_t index, T* spectrum) const {
         for (int64_t depth = 0; depth < s.d.n; ++depth) {
             T* to = spectrum + depth * 2 * s.block;
-            transpose_rows(area + depth * s.plane + index * L * s.row, index, to);
+            transpose_rows(area + depth * s.plane + index * L * 4 * L, index, to);
             fft_forward(s.w, table + tables.twiddle_w, to, to + s.block);
         }
         if (s.d.n > 1) depths<-1>(spectrum);
@@ -250,7 +246,7 @@ struct Transform {
             if (!wanted(depth)) continue;
             T* from = spectrum + depth * 2 * s.block;
             fft_inverse(s.w, table + tables.twiddle_w, from, from + s.block);
-            transpose_back(from, index, area + depth * s.plane + index * L * s.row);
+            transpose_back(from, index, area + depth * s.plane + index * L * 4 * L);
         }
     }
 
@@ -280,43 +276,44 @@ struct Transform {
         return any;
     }
 
-    // from[L rows][row] -> to[column][L]
+    // from[block of columns][L rows][4 L] -> to[real, imaginary][column][L]
     FASTCONV_NOINLINE void transpose_rows(const T* from, int64_t index, T* to) const {
-        const T *coarse = turns(index), *fine = coarse + s.w.n / Tables<T>::step * 2 * L;
-        for (int64_t j = 0; j < s.w.n; j += L) {
-            for (int part = 0; part < 2; ++part) {
+        for (int64_t b = 0; b < s.column_blocks; ++b, from += s.columns)
+            for (int v = 0; v < 4; ++v) {
+                const int64_t j = b * s.apart + v % 2 * s.partner, count = s.columns_of(b);
+                T* out = to + v / 2 * s.block + j * L;
                 Vec<T> row[L];
-                for (int l = 0; l < L; ++l) row[l] = load(from + part * s.imaginary + l * s.row + j);
+                for (int l = 0; l < L; ++l) row[l] = load(from + (4 * l + v) * L);
                 transpose<T>(row);
-                if (j + L <= s.w.n)
-                    for (int l = 0; l < L; ++l) store(to + part * s.block + (j + l) * L, row[l]);
+                if (count == L)
+                    for (int l = 0; l < L; ++l) store(out + l * L, row[l]);
                 else
-                    for (int64_t l = 0; j + l < s.w.n; ++l) store(to + part * s.block + (j + l) * L, row[l]);
+                    for (int64_t l = 0; l < count; ++l) store(out + l * L, row[l]);
+                for (int64_t i = j; v >= 2 && s.folded && i < j + L; ++i) turn<false>(index, i, to);
             }
-            for (int64_t i = j; s.folded && i < j + L; ++i) turn<false>(coarse, fine, i, to);
-        }
     }
     FASTCONV_NOINLINE void transpose_back(T* from, int64_t index, T* to) const {
-        const T *coarse = turns(index), *fine = coarse + s.w.n / Tables<T>::step * 2 * L;
-        for (int64_t j = 0; j < s.w.n; j += L) {
-            for (int64_t i = j; s.folded && i < j + L; ++i) turn<true>(coarse, fine, i, from);
-            for (int part = 0; part < 2; ++part) {
+        for (int64_t b = 0; b < s.column_blocks; ++b, to += s.columns)
+            for (int v = 0; v < 4; ++v) {
+                const int64_t j = b * s.apart + v % 2 * s.partner, count = s.columns_of(b);
+                for (int64_t i = j; v < 2 && s.folded && i < j + L; ++i) turn<true>(index, i, from);
+                const T* in = from + v / 2 * s.block + j * L;
                 Vec<T> row[L] = {};
-                if (j + L <= s.w.n)
-                    for (int l = 0; l < L; ++l) row[l] = load(from + part * s.block + (j + l) * L);
+                if (count == L)
+                    for (int l = 0; l < L; ++l) row[l] = load(in + l * L);
                 else
-                    for (int64_t l = 0; j + l < s.w.n; ++l) row[l] = load(from + part * s.block + (j + l) * L);
+                    for (int64_t l = 0; l < count; ++l) row[l] = load(in + l * L);
                 transpose<T>(row);
-                for (int l = 0; l < L; ++l) store(to + part * s.imaginary + l * s.row + j, row[l]);
+                for (int l = 0; l < L; ++l) store(to + (4 * l + v) * L, row[l]);
             }
-        }
     }
-    const T* turns(int64_t index) const { return table + tables.turns + index * tables.turns_of_block; }
 
     // Column j of a block of rows, times w_n^(j k) or its conjugate.
     template <bool Conjugate>
-    FASTCONV_INLINE void turn(const T* coarse, const T* fine, int64_t j, T* at) const {
-        coarse += j / Tables<T>::step * 2 * L, fine += j % Tables<T>::step * 2 * L, at += j * L;
+    FASTCONV_INLINE void turn(int64_t index, int64_t j, T* at) const {
+        const T* coarse = table + tables.turns + index * tables.turns_of_block + j / Tables<T>::step * 2 * L;
+        const T* fine = table + tables.turns + index * tables.turns_of_block + (s.w.n / Tables<T>::step + j % Tables<T>::step) * 2 * L;
+        at += j * L;
         const Vec<T> a = load(coarse), b = load(coarse + L), c = load(fine), d = load(fine + L);
         const Complex<T> x = Complex<T>{load(at), load(at + s.block)}.template turned<Conjugate>(a * c - b * d, a * d + b * c);
         store(at, x.re);
