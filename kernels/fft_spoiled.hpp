@@ -40,8 +40,11 @@ struct Spoiled {
         std::fill(next, next + span[0] * span[1] * span[2], far);
         bool any = false;
         for (int64_t c = 0; c < p.in_channels; ++c)
-            each_of(channel(c), [](Vec<T> v) { return v != v; }, [&](int64_t d, int64_t h, int64_t w, T) {
-                next[(d * span[1] + h) * span[2] + w] = 0, any = true;
+            each_of(channel(c), [](Vec<T> v) { return v != v; }, [&](int64_t d, int64_t h, int64_t w, Vec<T>, Mask is) {
+                Int* at = next + (d * span[1] + h) * span[2] + w;
+                any = true;
+                if (w + L <= span[2]) return store(at, load(at) & ~is);
+                for (int64_t l = 0; l < span[2] - w; ++l) at[l] &= ~is[l];
             });
         if (!any) return;
         for (int64_t row = 0; row < span[0] * span[1]; ++row) sweep(next + row * span[2], 2, 1, 1);
@@ -59,11 +62,14 @@ struct Spoiled {
                     *to++ = next[(d * span[1] + h) * span[2] + w] ? T(0) : std::numeric_limits<T>::quiet_NaN();
         for (int64_t c = 0; c < p.in_channels; ++c, weight += taps(p))
             each_of(channel(c), [](Vec<T> v) { return (v - v != v - v) & (v == v); },
-                    [&](int64_t d, int64_t h, int64_t w, T value) { scatter(d, h, w, value, weight); });
+                    [&](int64_t d, int64_t h, int64_t w, Vec<T> v, Mask is) {
+                        for (int64_t l = 0; l < std::min<int64_t>(L, span[2] - w); ++l)
+                            if (is[l]) scatter(d, h, w + l, v[l], weight);
+                    });
     }
 
    private:
-    // body(d, h, w, value) for all inputs for which odd(value).
+    // body(d, h, w, values, which) for all vectors with values for which odd(values).
     template <class Odd, class Body>
     FASTCONV_NOINLINE void each_of(const Inputs<T>& x, Odd odd, Body body) const {
         for (int64_t d = 0; d < span[0]; ++d)
@@ -72,9 +78,7 @@ struct Spoiled {
                 for (int64_t w = 0; line && w < span[2]; w += L) {
                     const Vec<T> v = x.at(line, w);
                     const Mask is = odd(v);
-                    if (none(is)) continue;
-                    for (int64_t l = 0; l < std::min<int64_t>(L, span[2] - w); ++l)
-                        if (is[l]) body(d, h, w + l, v[l]);
+                    if (!none(is)) body(d, h, w, v, is);
                 }
             }
     }
@@ -89,6 +93,7 @@ struct Spoiled {
     FASTCONV_NOINLINE void sweep(Int* at, int a, int64_t step, int64_t width) const {
         const int64_t apart = p.dilation[a];
         const Int reach = Int((p.kernel[a] - 1) * apart);
+        if (step == 1 && apart == 1) return sweep_row(at, reach);
         for (int64_t i = span[a] - 1; i >= 0; --i)
             for (int64_t v = 0; v < width; ++v) {
                 Int& here = at[i * step + v];
@@ -97,6 +102,16 @@ struct Spoiled {
             }
         for (int64_t i = 0; i < outputs[a]; ++i)
             for (int64_t v = 0; v < width; ++v) at[i * step + v] = at[i * step + v] <= reach ? 0 : far;
+    }
+
+    // The same along a row: each 0 reaches back, over what no later one needs to know.
+    FASTCONV_NOINLINE void sweep_row(Int* at, int64_t reach) const {
+        int64_t done = 0;
+        for (int64_t i = 0; i < span[2]; ++i) {
+            if (at[i]) continue;
+            std::fill(at + std::max(done, i - reach), at + i, 0);
+            done = i + 1;
+        }
     }
 
     FASTCONV_NOINLINE void scatter(int64_t d, int64_t h, int64_t w, T value, const T* weight) const {
