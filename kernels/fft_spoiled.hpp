@@ -1,7 +1,8 @@
-// What is not finite among the inputs of a tile, which its transform has taken for 0: what it adds to the outputs that see it.
+// What is not finite, or very large, among the inputs of a tile, which its transform has taken for 0: what it adds to the outputs that
+// see it.
 //
 // A NaN makes them NaN whatever the weights are, so that it is enough to know how far the next one is, axis by axis: time is that of
-// a few passes over the tile, however many there are. An infinity adds its product with each weight: K additions for each.
+// a few passes over the tile, however many there are. All else adds its product with each weight: K additions.
 #pragma once
 #include <limits>
 
@@ -61,7 +62,7 @@ struct Spoiled {
                 for (int64_t w = 0; w < outputs[2]; ++w)
                     *to++ = next[(d * span[1] + h) * span[2] + w] ? T(0) : std::numeric_limits<T>::quiet_NaN();
         for (int64_t c = 0; c < p.in_channels; ++c, weight += taps(p))
-            each_of(channel(c), [](Vec<T> v) { return (v - v != v - v) & (v == v); },
+            each_of(channel(c), [](Vec<T> v) { return (v > Inputs<T>::limit) | (v < -Inputs<T>::limit); },
                     [&](int64_t d, int64_t h, int64_t w, Vec<T> v, Mask is) {
                         for (int64_t l = 0; l < std::min<int64_t>(L, span[2] - w); ++l)
                             if (is[l]) scatter(d, h, w + l, v[l], weight);

@@ -145,9 +145,11 @@ struct Inputs {
         }
         return load(lane);
     }
-    // What is not finite counts as 0; it is added to the outputs that see it.
+    // What is not finite, or so large that sums might not be, and would drown the rest of a tile, counts as 0; it is added to the
+    // outputs that see it.
+    static constexpr T limit = sizeof(T) == 4 ? T(1e30) : T(1e300L);
     static FASTCONV_INLINE Vec<T> clean(Vec<T> v, typename VectorOf<T>::mask& bad) {
-        const auto odd = v * T(0) != T(0);
+        const auto odd = ~((v <= limit) & (v >= -limit));
         bad |= odd;
         return odd ? Vec<T>{} : v;
     }
@@ -191,7 +193,7 @@ struct Transform {
     const T* table;
     T* buffer;
 
-    // One block of columns of one depth, from `source` to the area. Returns whether all of it is finite.
+    // One block of columns of one depth, from `source` to the area. Returns whether all of it counts.
     template <class Source>
     bool columns_forward(const Source& source, int64_t depth, int64_t index, T* area) const {
         const int64_t n = s.h.n, j = index * s.apart;
