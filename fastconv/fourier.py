@@ -2,7 +2,7 @@
 
 A tile of n inputs along an axis gives n - (k - 1)·dilation outputs (overlap-save); where zero padding fits behind the whole
 input, one tile of n >= input + padding is enough, as the wrap-around then reads zeros. Images and volumes have tiles of two or
-three sizes; where the kernel reaches along the last axis alone, and far, a tile is one row, which is folded to n1 x n2 (Bailey).
+three sizes; where the kernel reaches along the last axis alone, and far, a tile is one row, folded to n1 x n2 (Bailey).
 """
 
 from __future__ import annotations
@@ -69,15 +69,21 @@ def _reach(problem: ConvProblem, axis: int) -> int:
 def tile(problem: ConvProblem) -> tuple[int, ...]:
     """Inputs per tile along each axis, 1 along those that are not transformed; of least time for the transforms of an input, of
     an output and of a kernel."""
-    few = (_sizes(problem, axis)[:3] for axis in _axes(problem))
-    return min((_whole(problem, last) for last in itertools.product(*few)), key=lambda chosen: _three_transforms(problem, chosen))
+    axes = _axes(problem)
+    least, best = math.inf, tuple[int, ...]()
+    for few in itertools.product(*(_sizes(problem, axis)[:3 if len(axes) < 3 else 2] for axis in axes)):
+        chosen = tuple(n for n, _ in few)
+        seconds = (2 * math.prod(count for _, count in few) + 1) * _transform(chosen, 8)
+        if seconds < least:
+            least, best = seconds, chosen
+    return _whole(problem, best)
 
 
 @functools.lru_cache(maxsize=512)
 def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     """`tile`, and what its neighbours combine to, those of least `cost` first."""
     first, near = tile(problem), itertools.product(*(_sizes(problem, axis)[:_NEAR] for axis in _axes(problem)))
-    made = {_whole(problem, last) for last in near} - {first}
+    made = {_whole(problem, tuple(n for n, _ in each)) for each in near} - {first}
     return (first, *sorted(made, key=lambda chosen: (cost(problem, 8, chosen), chosen)))
 
 
@@ -85,28 +91,32 @@ def _whole(problem: ConvProblem, last: tuple[int, ...]) -> tuple[int, ...]:
     return (1,) * (problem.ndim - len(last)) + last
 
 
-def _three_transforms(problem: ConvProblem, chosen: tuple[int, ...]) -> float:
-    count = math.prod(tiles(problem, axis, chosen[axis]) for axis in _axes(problem))
-    return (2 * count + 1) * _transform(chosen, 8)
-
-
-@functools.lru_cache(maxsize=4096)
-def _sizes(problem: ConvProblem, axis: int) -> list[int]:
-    """Along one axis, that of least time per output first."""
-    possible, enough = _possible(problem, axis), problem.output_size[axis] + _reach(problem, axis)
-    first = bisect_right(possible, _reach(problem, axis))
-    last = bisect_left(possible, enough) + 1
-    folded = possible is FOLDED
-    return sorted(possible[first:last], key=lambda n: (2 * tiles(problem, axis, n) + 1) * (_transform((n,), 8) if folded else
-                                                                                          n * _per_element(n)))
+def _sizes(problem: ConvProblem, axis: int) -> list[tuple[int, int]]:
+    """(size, number of tiles) along one axis, those of least time for all outputs first."""
+    possible, reach, out = _possible(problem, axis), _reach(problem, axis), problem.output_size[axis]
+    first, last = bisect_right(possible, reach), bisect_left(possible, out + reach) + 1
+    enough = _enough(problem, axis)
+    rated = [((2 * count + 1) * _weight(n, possible is FOLDED), n, count) for n in possible[first:last]
+             for count in (1 if n >= enough else -(-out // (n - reach)),)]
+    return [(n, count) for _, n, count in sorted(rated)[:_NEAR]]
 
 
 def tiles(problem: ConvProblem, axis: int, n: int) -> int:
     """How many tiles of n inputs an axis takes; as the kernel cuts them (kernels/fft_tile.hpp)."""
-    length, out = problem.input_size[axis], problem.output_size[axis]
-    if problem.padding_mode == "zeros" and n >= max(length + max(0, *problem.padding[axis]), out):
-        return 1
-    return math.ceil(out / (n - _reach(problem, axis)))
+    return 1 if n >= _enough(problem, axis) else math.ceil(problem.output_size[axis] / (n - _reach(problem, axis)))
+
+
+def _enough(problem: ConvProblem, axis: int) -> float:
+    """The least size of a tile behind whose inputs zero padding fits."""
+    if problem.padding_mode != "zeros":
+        return math.inf
+    return max(problem.input_size[axis] + max(0, *problem.padding[axis]), problem.output_size[axis])
+
+
+@functools.cache
+def _weight(n: int, folded: bool) -> float:
+    """Of a transform along one of several axes, or of a folded one."""
+    return _transform((n,), 8) if folded else n * _per_element(n)
 
 
 @functools.cache
@@ -162,7 +172,8 @@ def _row_blocks(rows: int, lanes: int) -> int:
 def _transform(chosen: tuple[int, ...], lanes: int) -> float:
     """Cycles of one tile's transform in one direction; a large one leaves L2, and then L3."""
     depth, rows, columns = _folded(chosen)
-    along = _per_element(columns) + (_per_element(depth) + 8.0 if depth > 1 else 0.0) + (_TURN if chosen[-1] != columns else 0.0)
+    along = _per_element(columns) + (_per_element(depth) + _FILL if depth > 1 else 0.0)
+    along += _TURN if chosen[-1] != columns else 0.0
     far = max(1.0, 1.0 + 0.35 * math.log2(depth * rows * columns / (1 << 18)))
     return far * depth * (math.ceil(columns / 2 / lanes) * (rows * (_per_element(rows) + _FILL) + _CALL)
                           + _row_blocks(rows, lanes) * (columns * along + _CALL))

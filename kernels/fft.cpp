@@ -5,8 +5,8 @@
 // Along an axis with one tile whose zero padding fits behind the input (n >= input + the larger padding) the wrap-around reads
 // zeros on both sides, and a tile need not hold the padding twice.
 // Bottleneck: arithmetic of the transforms, about 20 cycles per element of half a tile, axis and direction in vectors.
+#include "crew.hpp"
 #include "fft_spoiled.hpp"
-#include "shares.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -24,54 +24,6 @@ struct FftPacking {
         spectra = bias + round_up(channels, line);
         plain = spectra + channels * p.in_channels * s.size;
         elements = plain + channels * products(p);
-    }
-};
-
-// Who computes: each part tiles of its own, or, where tiles are few and large, all parts the items of one tile after another.
-// Memory: a board for each tile that is being worked on, a desk for each part.
-struct Crew {
-    int64_t parts;
-    bool together;
-    size_t board_bytes, desk_bytes;
-    bool strict;
-    ParallelFor parallel_for;
-    char* memory;
-
-    size_t bytes() const { return Shares::bytes(parts) + (together ? 1 : size_t(parts)) * board_bytes + size_t(parts) * desk_bytes; }
-    char* board(int64_t part) const { return memory + Shares::bytes(parts) + (together ? 0 : size_t(part)) * board_bytes; }
-    char* desk(int64_t part) const {
-        return memory + Shares::bytes(parts) + (together ? 1 : size_t(parts)) * board_bytes + size_t(part) * desk_bytes;
-    }
-
-    // body(tile, part)
-    template <class Body>
-    void tiles(int64_t count, const Body& body) const {
-        if (!together) return share(count, body);
-        for (int64_t tile = 0; tile < count; ++tile) body(tile, 0);
-    }
-    // body(item, part), of a tile of `part`
-    template <class Body>
-    void items(int64_t count, int64_t part, const Body& body) const {
-        if (together) return share(count, body);
-        for (int64_t item = 0; item < count; ++item) body(item, part);
-    }
-
-   private:
-    template <class Body>
-    void share(int64_t count, const Body& body) const {
-        struct Shared {
-            const Body& body;
-            bool strict;
-            Shares shares;
-        } shared{body, strict, {}};
-        shared.shares.deal(memory, count, parts);
-        parallel_for(parts, [](void* context, int64_t part) {
-            const Shared& mine = *static_cast<Shared*>(context);
-            const FlushDenormals flush(!mine.strict);
-            mine.shares.each(part, [&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) mine.body(i, part);
-            });
-        }, &shared);
     }
 };
 
@@ -137,14 +89,15 @@ struct Fft {
     bool stored;           // the spectra of all blocks of rows, not of one
     Crew crew;
 
-    Fft(const Problem& problem, const Call& c, int threads)
+    Fft(const Problem& problem, int threads, const Call& c = Call{})
         : p(problem), call(c), s(p), tables(s), packing(p, s), cut{Cut(p, 0), Cut(p, 1), Cut(p, 2)},
           tiles(cut[0].count * cut[1].count * cut[2].count), spans(1), crew{} {
         const int64_t all = p.batch * p.groups * tiles, channels = std::max(p.in_channels, p.out_channels);
         const bool uneven = all < 4 * threads && all % threads;
         crew.together = threads > 1 && s.points() * channels >= worth_sharing && (uneven || s.area * sizeof(T) > most_alone);
         crew.parts = crew.together ? threads : std::max<int64_t>(1, std::min<int64_t>(threads, all));
-        areas = std::min(channels, std::max<int64_t>(1, int64_t((crew.together ? most_together : most_areas) / sizeof(T)) / s.area));
+        const int64_t room = int64_t((crew.together ? most_together : most_areas) / sizeof(T));
+        areas = std::min(channels, std::max<int64_t>(1, room / s.area));
         if (crew.together && s.row_blocks < 4 * threads) spans = std::min(p.out_channels, ceil_div(4 * threads, s.row_blocks));
         stored = areas < channels || spans > 1;
         Board(*this, nullptr, &crew.board_bytes);
@@ -233,7 +186,9 @@ struct Fft {
             });
         }
     }
-    T* spectrum(T* spectra, int64_t block, int64_t channel) const { return spectra + (block * p.in_channels + channel) * s.slab; }
+    T* spectrum(T* spectra, int64_t block, int64_t channel) const {
+        return spectra + (block * p.in_channels + channel) * s.slab;
+    }
 
     void backward(const Spot& spot, const Board& board, int64_t part) const {
         const bool spoiled = board.spoiled->load(std::memory_order_relaxed);
@@ -258,10 +213,12 @@ struct Fft {
     }
 
     // One block of rows of the output channels first + begin .. first + end.
-    void rows(const Spot& spot, const Board& board, int64_t block, int64_t first, int64_t begin, int64_t end, const Desk& desk) const {
+    void rows(const Spot& spot, const Board& board, int64_t block, int64_t first, int64_t begin, int64_t end,
+              const Desk& desk) const {
         const Transform<T> transform = this->transform(desk);
         T* x = stored ? spectrum(board.spectra, block, 0) : desk.spectra;
-        for (int64_t c = 0; !stored && c < p.in_channels; ++c) transform.rows_forward(board.area + c * s.area, block, x + c * s.slab);
+        for (int64_t c = 0; !stored && c < p.in_channels; ++c)
+            transform.rows_forward(board.area + c * s.area, block, x + c * s.slab);
         for (int64_t i = begin; i < end; ++i) {
             const int64_t channel = spot.group * p.out_channels + first + i;
             const T* weight = packed() + packing.spectra + channel * p.in_channels * s.size + block * s.slab;
@@ -290,13 +247,16 @@ struct Fft {
     }
 
     // The columns of the output channels first + begin .. first + end; extra: what is added to their outputs, or null.
-    void columns(const Spot& spot, const Board& board, int64_t first, int64_t begin, int64_t end, const T* extra, int64_t part) const {
+    void columns(const Spot& spot, const Board& board, int64_t first, int64_t begin, int64_t end, const T* extra,
+                 int64_t part) const {
         const int64_t planes = s.d.n * s.column_blocks;
         crew.items((end - begin) * planes, part, [&](int64_t item, int64_t by) {
             const Desk desk = this->desk(by);
             const int64_t i = begin + item / planes, place = item % planes / s.column_blocks, block = item % s.column_blocks;
             const int64_t depth = cut[0].output(place), columns = cut[2].outputs_of(spot.tile[2]);
-            const auto wanted = [&](int64_t j) { return s.folded || cut[2].output(j) < columns || cut[2].output(j) + L > cut[2].n; };
+            const auto wanted = [&](int64_t j) {
+                return s.folded || cut[2].output(j) < columns || cut[2].output(j) + L > cut[2].n;
+            };
             const int64_t j = block * s.apart;
             if (depth >= cut[0].outputs_of(spot.tile[0]) || !(wanted(j) || wanted(j + s.partner))) return;
             transform(desk).columns_inverse(board.area + i * s.area, place, block);
@@ -389,8 +349,8 @@ const char* refusal(const Problem& p) {
         if (n < 1 || (n == 1 && p.kernel[a] != 1)) return "no tile was chosen";
         if (n == 1) continue;
         if (p.stride[a] != 1) return "transforms stride 1 only";
-        if (n < 2 || n % 2 || n > (folded ? longest_folded : longest) || !Radices::possible(n) || (p.kernel[a] - 1) * p.dilation[a] >= n)
-            return "no tile was chosen";
+        if (n % 2 || n > (folded ? longest_folded : longest) || !Radices::possible(n)) return "no tile was chosen";
+        if ((p.kernel[a] - 1) * p.dilation[a] >= n) return "no tile was chosen";
     }
     if (p.tile[2] < 16 || (folded && (p.tile[0] != 1 || p.tile[2] < 512 || !Spectra<float>::foldable(p.tile[2]))))
         return "no tile was chosen";
@@ -399,12 +359,19 @@ const char* refusal(const Problem& p) {
 
 template <class T>
 void run(const Problem& p, const Call& call) {
-    Fft<T>(p, call, call.threads).run();
+    Fft<T>(p, call.threads, call).run();
 }
 
 template <class T>
-void pack(const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor parallel_for) {
-    FftPack<T>(p, threads).run(static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed), workspace, parallel_for);
+void pack(const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads,
+          ParallelFor parallel_for) {
+    FftPack<T> job(p, threads);
+    job.run(static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed), workspace, parallel_for);
+}
+
+template <template <class> class Job>
+size_t workspace(const Problem& p, int threads) {
+    return p.dtype == Dtype::float32 ? Job<float>(p, threads).crew.bytes() : Job<double>(p, threads).crew.bytes();
 }
 
 template <class T>
@@ -419,13 +386,10 @@ const Algorithm& fft_algorithm() {
         "fft",
         refusal,
         [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(p); },
-        [](const Problem& p, int threads) {
-            return p.dtype == Dtype::float32 ? Fft<float>(p, Call{}, threads).crew.bytes() : Fft<double>(p, Call{}, threads).crew.bytes();
-        },
-        [](const Problem& p, int threads) {
-            return p.dtype == Dtype::float32 ? FftPack<float>(p, threads).crew.bytes() : FftPack<double>(p, threads).crew.bytes();
-        },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor parallel_for) {
+        workspace<Fft>,
+        workspace<FftPack>,
+        [](const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads,
+           ParallelFor parallel_for) {
             (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, weight, bias, packed, workspace, threads, parallel_for);
         },
         [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },

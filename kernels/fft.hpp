@@ -1,10 +1,11 @@
-// Complex Fourier transforms of length n = 2^a 3^b 5^c, of `lanes` sequences at once: element k is vector k of `re` and of `im`.
+// Complex Fourier transforms of length n = 2^a 3^b 5^c, of `lanes` sequences at once: element k is vector k of `re` and `im`.
 //
-// forward: decimation in frequency; natural order in, X(k) out at position `place[k]`. inverse: decimation in time, from there back
-// to natural order, without the factor 1/n. So products of spectra need no reordering. Stages are of radix 4, after those of 5, 3
-// and 2; a stage of radix r on sequences of r m elements does m n / (r m) butterflies with twiddles w^(j q), j < m, q < r.
-// Sequences that L1 does not hold are cut by a stage into r shorter ones, each of which then goes through all its stages alone.
-// Bottleneck: about 7 additions and multiplications per element and stage of radix 4, and as many cycles for loads and stores.
+// forward: decimation in frequency; natural order in, X(k) out at position `place[k]`. inverse: decimation in time, from there
+// back to natural order, without the factor 1/n. So products of spectra need no reordering. Stages are of radix 4, after those
+// of 5, 3 and 2; a stage of radix r on sequences of r m elements does m n / (r m) butterflies with twiddles w^(j q), j < m, q <
+// r. Sequences that L1 does not hold are cut by a stage into r shorter ones, each of which then goes through all its stages
+// alone. Bottleneck: about 7 additions and multiplications per element and stage of radix 4, and as many cycles for loads and
+// stores.
 #pragma once
 #include <cmath>
 

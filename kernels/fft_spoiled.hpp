@@ -1,8 +1,8 @@
-// What is not finite, or very large, among the inputs of a tile, which its transform has taken for 0: what it adds to the outputs that
-// see it.
+// What is not finite, or very large, among the inputs of a tile, which its transform has taken for 0: what it adds to the
+// outputs that see it.
 //
-// A NaN makes them NaN whatever the weights are, so that it is enough to know how far the next one is, axis by axis: time is that of
-// a few passes over the tile, however many there are. All else adds its product with each weight: K additions.
+// A NaN makes them NaN whatever the weights are, so that it is enough to know how far the next one is, axis by axis: time is
+// that of a few passes over the tile, however many there are. All else adds its product with each weight: K additions.
 #pragma once
 #include <limits>
 

@@ -1,9 +1,9 @@
 // A tile of fft: where its spectrum lies, where its inputs come from, and the passes of its transform.
 //
-// The data are real: two columns are the real and imaginary part of one transform, and only the n1/2 + 1 rows that are not conjugates
-// of others go on. Columns are transformed `lanes` at a time, then rows, transposed in registers, then, in volumes, what lies behind
-// one another. One axis of n = n1 n2 is folded to n1 rows of n2 (Bailey): between columns and rows element j of row k is turned by
-// w_n^(j k), and the place of a frequency is nobody's concern, as only products of spectra are taken.
+// The data are real: two columns are the real and imaginary part of one transform, and only the n1/2 + 1 rows that are not
+// conjugates of others go on. Columns are transformed `lanes` at a time, then rows, transposed in registers, then, in volumes,
+// what lies behind one another. One axis of n = n1 n2 is folded to n1 rows of n2 (Bailey): between columns and rows element j
+// of row k is turned by w_n^(j k), and the place of a frequency is nobody's concern, as only products of spectra are taken.
 #pragma once
 #include "epilogue.hpp"
 #include "fft.hpp"
@@ -12,18 +12,18 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-// Where things are. Area, what columns leave for rows: [depth][block of columns][row k][real, real of partners, imaginary, imaginary of
-// partners], so that columns write, and blocks of rows read, whole pages. Spectrum: [block of lanes rows][depth][real, imaginary][column
-// frequency][lanes].
+// Where things are. Area, what columns leave for rows: [depth][block of columns][row k][real, real of partners, imaginary,
+// imaginary of partners], so that columns write, and blocks of rows read, whole pages. Spectrum: [block of lanes rows][depth]
+// [real, imaginary][column frequency][lanes].
 template <class T>
 struct Spectra {
     static constexpr int L = lanes<T>;
     bool folded;
     Radices d, h, w;
-    int64_t rows, row_blocks;                          // rows that go on
-    int64_t partner, apart, column_blocks;             // columns from a column to its partner; from a block of columns to the next
-    int64_t columns, plane, area;                      // of the area: of a block of columns; of a depth; of all
-    int64_t block, slab, size;                         // of the spectrum: one part; a block of rows; all
+    int64_t rows, row_blocks;               // rows that go on
+    int64_t partner, apart, column_blocks;  // columns from a column to its partner; from a block of columns to the next
+    int64_t columns, plane, area;           // of the area: of a block of columns; of a depth; of all
+    int64_t block, slab, size;              // of the spectrum: one part; a block of rows; all
 
     explicit Spectra(const Problem& p) : folded(p.tile[1] == 1), d(p.tile[0]), h(folded ? rows_of(p.tile[2]) : p.tile[1]),
                                          w(p.tile[2] / (folded ? h.n : 1)), rows(h.n / 2 + 1), row_blocks(ceil_div(rows, L)) {
@@ -33,7 +33,8 @@ struct Spectra {
         columns = row_blocks * L * 4 * L, plane = column_blocks * columns, area = d.n * plane;
         block = w.n * L, slab = d.n * 2 * block, size = row_blocks * slab;
     }
-    int64_t columns_of(int64_t index) const { return apart > L ? L : std::min<int64_t>(L, partner - index * L); }  // and as many partners
+    // Columns of a block, which has as many partners.
+    int64_t columns_of(int64_t index) const { return apart > L ? L : std::min<int64_t>(L, partner - index * L); }
     int64_t points() const { return d.n * h.n * w.n; }
 
     // n = n1 n2, n2 the least power of two that is no less than n1.
@@ -92,7 +93,7 @@ struct Tables {
     }
 };
 
-// The tiles along an axis: `count` of them, each of `useful` outputs; output o of tile t is at place (o - t useful + shift) mod n.
+// The tiles along an axis: `count` of them, each of `useful` outputs; output o of a tile is at place (o + shift) mod n.
 struct Cut {
     int64_t n, count, useful, shift, outputs, stride, inputs, reach, pad;
     bool whole;  // one tile, the padding behind the input
@@ -111,7 +112,7 @@ struct Cut {
     int64_t first(int64_t tile) const { return tile * useful * stride - pad; }
     int64_t first_place(int64_t tile) const { return whole ? 0 : first(tile); }
     int64_t places(int64_t tile) const { return whole ? inputs : std::min(n, span(tile)); }
-    int64_t output(int64_t place) const { return place >= shift ? place - shift : place - shift + n; }  // of the tile; or beyond
+    int64_t output(int64_t place) const { return place - shift + (place < shift ? n : 0); }  // of the tile; or beyond
 };
 
 // One channel of the input: from padded coordinate `first` on, `count` along each axis, zeros behind.
@@ -145,8 +146,8 @@ struct Inputs {
         }
         return load(lane);
     }
-    // What is not finite, or so large that sums might not be, and would drown the rest of a tile, counts as 0; it is added to the
-    // outputs that see it.
+    // What is not finite, or so large that sums might not be, and would drown the rest of a tile, counts as 0; it is added to
+    // the outputs that see it.
     static constexpr T limit = sizeof(T) == 4 ? T(1e30) : T(1e300L);
     static FASTCONV_INLINE Vec<T> clean(Vec<T> v, typename VectorOf<T>::mask& bad) {
         const auto odd = ~((v <= limit) & (v >= -limit));
@@ -313,8 +314,9 @@ struct Transform {
     // Column j of a block of rows, times w_n^(j k) or its conjugate.
     template <bool Conjugate>
     FASTCONV_INLINE void turn(int64_t index, int64_t j, T* at) const {
-        const T* coarse = table + tables.turns + index * tables.turns_of_block + j / Tables<T>::step * 2 * L;
-        const T* fine = table + tables.turns + index * tables.turns_of_block + (s.w.n / Tables<T>::step + j % Tables<T>::step) * 2 * L;
+        constexpr int64_t step = Tables<T>::step;
+        const T* turns = table + tables.turns + index * tables.turns_of_block;
+        const T *coarse = turns + j / step * 2 * L, *fine = turns + (s.w.n / step + j % step) * 2 * L;
         at += j * L;
         const Vec<T> a = load(coarse), b = load(coarse + L), c = load(fine), d = load(fine + L);
         const Complex<T> x = Complex<T>{load(at), load(at + s.block)}.template turned<Conjugate>(a * c - b * d, a * d + b * c);

@@ -86,8 +86,9 @@ def test_every_kind_of_problem(p: ConvProblem, isa: str) -> None:
     verify(p, "fft", isa)
 
 
-@pytest.mark.parametrize("p", [problem((1, 1), (130, 140), (31, 29)), problem((1, 1), (40_000,), (2000,)),
-                               problem((4, 4), (3000,), (400,)), problem((1, 1), (24, 30, 31), (9, 11, 12))], ids=lambda p: p.text)
+@pytest.mark.parametrize("p", [
+    problem((1, 1), (130, 140), (31, 29)), problem((1, 1), (40_000,), (2000,)), problem((4, 4), (3000,), (400,)),
+    problem((1, 1), (24, 30, 31), (9, 11, 12))], ids=lambda p: p.text)
 def test_its_error_is_no_worse_than_that_of_direct(p: ConvProblem) -> None:
     arrays = accuracy.random_arrays(p, np.random.default_rng(0))
     points = accuracy.sample_points(p, 2000, np.random.default_rng(1))
@@ -114,7 +115,8 @@ def test_what_is_not_finite_stays_in_its_windows(p: ConvProblem, tile: tuple[int
 @pytest.mark.parametrize("p", [
     problem((2, 3), (25, 31), (5, 6)), problem((1, 2), (40, 33), (4, 3), dilation=(3, 2), padding_mode="reflect"),
     problem((4, 2), (26, 24), (6, 7), groups=2, batch=2, layout="channels_last", padding=((9, 1), (0, 3)), dtype="float64"),
-    problem((2, 1), (9, 8, 11), (3, 3, 2), padding_mode="circular", residual=True), problem((1, 1), (900,), (40,), padding="full"),
+    problem((2, 1), (9, 8, 11), (3, 3, 2), padding_mode="circular", residual=True),
+    problem((1, 1), (900,), (40,), padding="full"),
 ], ids=lambda p: p.text)
 def test_many_values_that_are_not_finite(p: ConvProblem, isa: str) -> None:
     """NaN, infinities and huge values of both signs, meeting weights of both signs and zeros; what sees none of them keeps its
@@ -124,8 +126,8 @@ def test_many_values_that_are_not_finite(p: ConvProblem, isa: str) -> None:
     w[rng.random(w.shape) < 0.3] = 0
     kernel = cython_native.NativeKernel(p, Candidate("fft", isa))
     huge = np.finfo(p.dtype).max
-    for values, share in (((np.nan,), 0.003), ((np.inf,), 0.003), ((np.nan, np.inf, -np.inf), 0.01), ((np.nan, np.inf, -np.inf), 0.5),
-                          ((huge / 8, -huge / 8, np.nan), 0.01)):
+    every, large = (np.nan, np.inf, -np.inf), (huge / 8, -huge / 8, np.nan)
+    for values, share in (((np.nan,), 0.003), ((np.inf,), 0.003), (every, 0.01), (every, 0.5), (large, 0.01)):
         spoilt, clean = x.copy(), x.copy()
         at = rng.random(x.shape) < share
         spoilt[at], clean[at] = rng.choice(values, at.sum()), 0
@@ -155,7 +157,8 @@ def test_it_is_chosen_for_large_kernels_only() -> None:
 
 
 @pytest.mark.parametrize(("p", "reason"), [
-    (problem((1, 1), (9, 9), (3, 3), stride=2, padding=1), "stride 1"), (problem((1, 1), (9,), (3,), stride=2, padding=1), "stride 1"),
+    (problem((1, 1), (9, 9), (3, 3), stride=2, padding=1), "stride 1"),
+    (problem((1, 1), (9,), (3,), stride=2, padding=1), "stride 1"),
     (problem((1, 1), (3, 3), (3, 3), dilation=(1, 40_000), padding=40_000), "at most 32768"),
     (problem((64, 64), (100_000,), (50_000,)), "1024 MB")])
 def test_refusals(p: ConvProblem, reason: str) -> None:
