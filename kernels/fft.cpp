@@ -12,16 +12,17 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-// tables, bias, spectra [oc][c], the weights as they are
+// tables, bias, 1 for output channels whose weights do not all count, spectra [oc][c], the weights as they are
 template <class T>
 struct FftPacking {
     static constexpr int64_t line = 64 / int64_t(sizeof(T));
-    int64_t bias, spectra, plain, elements;
+    int64_t bias, spoiled, spectra, plain, elements;
 
     FftPacking(const Problem& p, const Spectra<T>& s) {
         const int64_t channels = p.groups * p.out_channels;
         bias = round_up(Tables<T>(s).elements, line);
-        spectra = bias + round_up(channels, line);
+        spoiled = bias + round_up(channels, line);
+        spectra = spoiled + round_up(channels, line);
         plain = spectra + channels * p.in_channels * s.size;
         elements = plain + channels * products(p);
     }
@@ -56,8 +57,12 @@ struct FftPack {
         const int64_t channels = p.groups * p.out_channels;
         crew.memory = static_cast<char*>(workspace), crew.parallel_for = parallel_for;
         tables.fill(s, out);
-        for (int64_t c = 0; c < channels; ++c) out[packing.bias + c] = bias ? bias[c] : T(0);
         std::copy(weight, weight + channels * products(p), out + packing.plain);
+        for (int64_t c = 0; c < channels; ++c) {
+            bool good = true;
+            for (int64_t k = 0; k < products(p); ++k) good &= counts(weight[c * products(p) + k]);
+            out[packing.bias + c] = bias ? bias[c] : T(0), out[packing.spoiled + c] = good ? T(0) : T(1);
+        }
         const T scale = T(0.25) / T(s.points());  // forward gives twice the spectrum, here and of the input
         crew.tiles(channels * p.in_channels, [&](int64_t i, int64_t part) {
             const Weights<T> source(p, weight + i * taps(p), scale);
@@ -201,9 +206,13 @@ struct Fft {
                 const int64_t span = item % spans;
                 rows(spot, board, item / spans, first, count * span / spans, count * (span + 1) / spans, desk(by));
             });
-            if (!spoiled) columns(spot, board, first, 0, count, nullptr, part);
-            for (int64_t i = 0; spoiled && i < count; ++i) {
-                extra.add(channel, weights(spot, first + i));
+            const T* odd = packed() + packing.spoiled + spot.group * p.out_channels + first;
+            if (!spoiled && std::all_of(odd, odd + count, [](T it) { return it == 0; })) {
+                columns(spot, board, first, 0, count, nullptr, part);
+                continue;
+            }
+            for (int64_t i = 0; i < count; ++i) {
+                extra.add(channel, weights(spot, first + i), spoiled, odd[i] != 0);
                 columns(spot, board, first, i, i + 1, extra.sums, part);
             }
         }
@@ -305,11 +314,12 @@ struct Fft {
        private:
         FASTCONV_INLINE void some(int64_t row, int64_t o, int64_t count, const T* from) const {
             const View &out = job.call.output, &in = job.call.residual;
-            Vec<T> value = load(from) + bias;
+            Vec<T> value = load(from);
             if (out.space[2] != 1 || (residual && in.space[2] != 1) || !is_finite(value)) {
                 for (int64_t l = 0; l < count; ++l) one(row, o + l, from[l]);
                 return;
             }
+            value += bias;
             if (extra) value += load_some(extra + row * columns + o, count);
             if (residual) value += load_some(residual + row * in.space[1] + o, count);
             T* to = y + row * out.space[1] + o;
@@ -318,9 +328,9 @@ struct Fft {
         }
         FASTCONV_NOINLINE void one(int64_t row, int64_t o, T value) const {
             const View &out = job.call.output, &in = job.call.residual;
+            const bool finite = value * T(0) == T(0);
             value += bias;
-            if (!(value * T(0) == T(0)))
-                value = one_output(job.p, job.call.input, image, group, weight, bias, begin[0], begin[1] + row, begin[2] + o);
+            if (!finite) value = one_output(job.p, job.call.input, image, group, weight, bias, begin[0], begin[1] + row, begin[2] + o);
             else if (extra) value += extra[row * columns + o];
             if (residual) value += residual[row * in.space[1] + o * in.space[2]];
             y[row * out.space[1] + o * out.space[2]] = epilogue(value);

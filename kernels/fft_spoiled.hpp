@@ -1,8 +1,9 @@
-// What is not finite, or very large, among the inputs of a tile, which its transform has taken for 0: what it adds to the
-// outputs that see it.
+// What is not finite, or very large, among the inputs of a tile and the weights, which the transforms have taken for 0: what it
+// adds to the outputs that see it.
 //
 // A NaN makes them NaN whatever the weights are, so that it is enough to know how far the next one is, axis by axis: time is
-// that of a few passes over the tile, however many there are. All else adds its product with each weight: K additions.
+// that of a few passes over the tile, however many there are. All else adds its product with each weight: K additions. Where both
+// factors are such, their product is added twice: it is NaN or infinite.
 #pragma once
 #include <limits>
 
@@ -53,20 +54,21 @@ struct Spoiled {
         for (int64_t h = 0; h < outputs[1]; ++h) sweep(next + h * span[2], 0, span[1] * span[2], outputs[2]);
     }
 
-    // The sums of one output channel; weight: its own.
+    // The sums of one output channel; weight: its own. Inputs, weights: whether there are such among them.
     template <class Channel>
-    void add(Channel channel, const T* weight) const {
+    void add(Channel channel, const T* weight, bool inputs, bool weights) const {
         T* to = sums;
         for (int64_t d = 0; d < outputs[0]; ++d)
             for (int64_t h = 0; h < outputs[1]; ++h)
                 for (int64_t w = 0; w < outputs[2]; ++w)
-                    *to++ = next[(d * span[1] + h) * span[2] + w] ? T(0) : std::numeric_limits<T>::quiet_NaN();
-        for (int64_t c = 0; c < p.in_channels; ++c, weight += taps(p))
-            each_of(channel(c), [](Vec<T> v) { return (v > Inputs<T>::limit) | (v < -Inputs<T>::limit); },
+                    *to++ = !inputs || next[(d * span[1] + h) * span[2] + w] ? T(0) : std::numeric_limits<T>::quiet_NaN();
+        for (int64_t c = 0; inputs && c < p.in_channels; ++c)
+            each_of(channel(c), [](Vec<T> v) { return ~counts_of<T>(v) & (v == v); },
                     [&](int64_t d, int64_t h, int64_t w, Vec<T> v, Mask is) {
                         for (int64_t l = 0; l < std::min<int64_t>(L, span[2] - w); ++l)
-                            if (is[l]) scatter(d, h, w + l, v[l], weight);
+                            if (is[l]) scatter(d, h, w + l, v[l], weight + c * taps(p));
                     });
+        for (int64_t c = 0; weights && c < p.in_channels; ++c) add_taps(channel(c), weight + c * taps(p));
     }
 
    private:
@@ -113,6 +115,30 @@ struct Spoiled {
             std::fill(at + std::max(done, i - reach), at + i, 0);
             done = i + 1;
         }
+    }
+
+    // Weights times the inputs that they meet.
+    FASTCONV_NOINLINE void add_taps(const Inputs<T>& x, const T* weight) const {
+        for (int64_t kd = 0; kd < p.kernel[0]; ++kd)
+            for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
+                for (int64_t kw = 0; kw < p.kernel[2]; ++kw) {
+                    const T value = *weight++;
+                    if (value != value) return std::fill(sums, sums + outputs[0] * outputs[1] * outputs[2], value);
+                    if (!counts(value)) add_tap(x, value, kd * p.dilation[0], kh * p.dilation[1], kw * p.dilation[2]);
+                }
+    }
+    FASTCONV_NOINLINE void add_tap(const Inputs<T>& x, T weight, int64_t d, int64_t h, int64_t w) const {
+        T* to = sums;
+        for (int64_t od = 0; od < outputs[0]; ++od)
+            for (int64_t oh = 0; oh < outputs[1]; ++oh, to += outputs[2]) {
+                const T* line = x.line(od + d, oh + h);
+                for (int64_t ow = 0; ow < outputs[2]; ow += L) {
+                    const int64_t count = std::min<int64_t>(L, outputs[2] - ow);
+                    const Vec<T> sum = load_some(to + ow, count) + (line ? x.at(line, ow + w) : Vec<T>{}) * weight;
+                    if (count == L) store(to + ow, sum);
+                    else store_first(to + ow, sum, count);
+                }
+            }
     }
 
     FASTCONV_NOINLINE void scatter(int64_t d, int64_t h, int64_t w, T value, const T* weight) const {

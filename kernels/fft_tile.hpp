@@ -115,6 +115,19 @@ struct Cut {
     int64_t output(int64_t place) const { return place - shift + (place < shift ? n : 0); }  // of the tile; or beyond
 };
 
+// What is not finite, or so large that sums might not be, and would drown the rest of a tile, counts as 0 in a transform: it is
+// added to the outputs that see it (`Spoiled`).
+template <class T>
+constexpr T largest = sizeof(T) == 4 ? T(1e30) : T(1e300L);
+template <class T>
+FASTCONV_INLINE bool counts(T value) {
+    return value <= largest<T> && value >= -largest<T>;
+}
+template <class T>
+FASTCONV_INLINE typename VectorOf<T>::mask counts_of(Vec<T> v) {
+    return (v <= largest<T>) & (v >= -largest<T>);
+}
+
 // One channel of the input: from padded coordinate `first` on, `count` along each axis, zeros behind.
 template <class T>
 struct Inputs {
@@ -146,13 +159,10 @@ struct Inputs {
         }
         return load(lane);
     }
-    // What is not finite, or so large that sums might not be, and would drown the rest of a tile, counts as 0; it is added to
-    // the outputs that see it.
-    static constexpr T limit = sizeof(T) == 4 ? T(1e30) : T(1e300L);
     static FASTCONV_INLINE Vec<T> clean(Vec<T> v, typename VectorOf<T>::mask& bad) {
-        const auto odd = ~((v <= limit) & (v >= -limit));
-        bad |= odd;
-        return odd ? Vec<T>{} : v;
+        const auto good = counts_of<T>(v);
+        bad |= ~good;
+        return good ? v : Vec<T>{};
     }
 };
 
@@ -173,7 +183,8 @@ struct Weights {
         return w + (d / p.dilation[0] * p.kernel[1] + h / p.dilation[1]) * p.kernel[2];
     }
     FASTCONV_INLINE Vec<T> at(const T* line, int64_t i) const {
-        return p.dilation[2] == 1 && i + L <= count[2] ? load(line + i) * scale : some(line, i) * scale;
+        const Vec<T> v = p.dilation[2] == 1 && i + L <= count[2] ? load(line + i) : some(line, i);
+        return (counts_of<T>(v) ? v : Vec<T>{}) * scale;
     }
     FASTCONV_NOINLINE Vec<T> some(const T* line, int64_t i) const {
         if (p.dilation[2] == 1) return load_masked(line + i, lanes_between<T>(0, count[2] - i));

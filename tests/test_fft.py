@@ -140,6 +140,31 @@ def test_many_values_that_are_not_finite(p: ConvProblem, isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("p", [
+    problem((2, 3), (25, 31), (5, 6), padding=0),
+    problem((2, 4), (40, 33), (4, 3), dilation=(3, 2), padding_mode="circular", groups=2),
+    problem((1, 2), (9, 8, 11), (3, 3, 2), layout="channels_last"), problem((1, 2), (900,), (40,), padding="full"),
+], ids=lambda p: p.text)
+def test_weights_that_are_not_finite(p: ConvProblem, isa: str) -> None:
+    """They touch their own output channel alone; so do a bias that is not finite, and weights that overflow in a transform."""
+    rng = np.random.default_rng(8)
+    x, w, b, _ = accuracy.random_arrays(p, rng)
+    x[rng.random(x.shape) < 0.1] = 0
+    clean = checks.run(cython_native.NativeKernel(p, Candidate("fft", isa)), p, accuracy.Arrays(x, w, b, None))
+    for value in (np.nan, np.inf, -np.inf, np.finfo(p.dtype).max / 100):
+        spoilt, bias = w.copy(), b.copy()
+        spoilt[0].flat[[1, 5]] = value
+        if p.out_channels > 1:
+            bias[1] = value
+        arrays = accuracy.Arrays(x, spoilt, bias, None)
+        expected, magnitude = accuracy.oracle(p, *arrays)
+        out = checks.run(cython_native.NativeKernel(p, Candidate("fft", isa)), p, arrays)
+        assert accuracy.compare(out, expected, accuracy.bound(p, "fft", expected, magnitude, x, spoilt)) <= 1
+        others = (slice(None), slice(2, None)) if p.layout == "channels_first" else (..., slice(2, None))
+        assert np.array_equal(out[others], clean[others])
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("p", [problem((1, 1), (90, 70), (11, 11), batch=3),
                                problem((6, 6), (30, 30), (15, 15), batch=3, groups=6), problem((1, 1), (300, 290), (150, 130)),
                                problem((1, 1), (40_000,), (9000,)), problem((9, 20), (2000,), (600,)),
