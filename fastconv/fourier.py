@@ -22,7 +22,7 @@ DEPTHS = [n for n in _SMOOTH if 4 <= n <= 1 << 15]
 FOLDED = sorted(n1 * n2 for n2 in (2**a for a in range(5, 14)) for n1 in _SMOOTH if n2 // 2 < n1 <= n2)
 SHORTEST_FOLDED = 256  # outputs and taps in a row, for a tile of its own
 _NEAR = 5  # sizes per axis that may be better than the first
-MOST_BYTES = 1 << 30  # of one tile's input channels, and of all weights
+MOST_BYTES = 1 << 30  # of the spectra of all weights, unless these take a fourth of it themselves
 
 
 def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str | None:
@@ -36,9 +36,9 @@ def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str 
     if chosen is not None and not _fits(problem, chosen):
         return "has no such tile for this problem"
     channels, size = problem.in_channels // problem.groups, np.dtype(problem.dtype).itemsize
-    spectrum = size * math.prod(chosen or tile(problem))
-    if max(channels * spectrum, problem.out_channels * channels * spectrum) > MOST_BYTES:
-        return f"would take more than {MOST_BYTES >> 20} MB for the spectra of a tile or of the weights"
+    most = max(MOST_BYTES, 4 * size * math.prod(problem.weight_shape))
+    if channels * problem.out_channels * size * math.prod(chosen or tile(problem)) > most:
+        return f"would take more than {most >> 20} MB for the spectra of all weights"
     return None
 
 
@@ -140,17 +140,26 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     depth, rows, columns = _folded(made)
     blocks = depth * _row_blocks(rows, lanes)
     multiply = 5 * blocks * columns * channels * outputs
-    spectra = problem.groups * channels * outputs * blocks * columns * lanes * 2 * np.dtype(problem.dtype).itemsize
+    spectra = _spectra(problem, made, lanes)
     read = spectra * (0.1 if spectra < 12e6 else 0.5)  # from L3 or memory (25 GB/s), for every tile
     return count * (2 * problem.groups * ((channels + outputs) * _transform(made, lanes) + multiply) + read)
 
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
-    """The same for the weights' transforms."""
+    """The same for the weights' transforms; many are written to memory that must be mapped first."""
     made = chosen or tile(problem)
     depth, rows, columns = _folded(made)
+    spectra = _spectra(problem, made, lanes)
+    written = spectra * (0.3 if spectra < 12e6 else 1.0)
     tables = _TABLES * (depth + rows * (3 if made[-1] != columns else 1) + columns)
-    return 2 * (problem.out_channels * (problem.in_channels // problem.groups) * _transform(made, lanes) + tables)
+    return 2 * (problem.out_channels * (problem.in_channels // problem.groups) * _transform(made, lanes) + tables) + written
+
+
+def _spectra(problem: ConvProblem, chosen: tuple[int, ...], lanes: int) -> int:
+    """Bytes of all weights' spectra."""
+    depth, rows, columns = _folded(chosen)
+    size = depth * _row_blocks(rows, lanes) * columns * lanes * 2 * np.dtype(problem.dtype).itemsize
+    return problem.out_channels * (problem.in_channels // problem.groups) * size
 
 
 def _folded(chosen: tuple[int, ...]) -> tuple[int, int, int]:

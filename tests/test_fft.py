@@ -185,6 +185,6 @@ def test_it_is_chosen_for_large_kernels_only() -> None:
     (problem((1, 1), (9, 9), (3, 3), stride=2, padding=1), "stride 1"),
     (problem((1, 1), (9,), (3,), stride=2, padding=1), "stride 1"),
     (problem((1, 1), (3, 3), (3, 3), dilation=(1, 40_000), padding=40_000), "at most 32768"),
-    (problem((64, 64), (100_000,), (50_000,)), "1024 MB")])
+    (problem((64, 64), (900_000,), (3,), dilation=400_000), "1024 MB")])
 def test_refusals(p: ConvProblem, reason: str) -> None:
     assert reason in (cython_native.backend.refuses(p, Candidate("fft", ISAS[-1])) or "")
