@@ -148,6 +148,12 @@ def _transformed() -> Iterator[ConvProblem]:
     yield _case("large kernel, tiles", (1, 1), (39, 5), (17, 3), padding=(1, 2))
     yield _case("large kernel, wrapped", (1, 1), (14, 15), 9, padding=((7, 5), (2, 8)), padding_mode="circular")
     yield _case("1x3x3", (3, 5), (3, 9, 7), (1, 3, 3), padding=(0, 1, 1), stride=(2, 1, 1))
+    yield _case("long kernel", (1, 1), (41,), 150, padding="full", batch=2)
+    yield _case("long kernel, tiles", (1, 2), (701,), 19, padding=(5,), dilation=3, padding_mode="symmetric")
+    yield _case("long kernel, groups", (4, 4), (97,), 61, padding="same", groups=4, activation="relu")
+    yield _case("large kernel, dilation", (2, 2), (23, 19), 5, padding=(9, 4), dilation=(4, 3), groups=2, residual=True)
+    yield _case("large kernel, volume", (1, 1), (7, 9, 8), (5, 3, 4), padding="same")
+    yield _case("large kernel, volume, tiles", (1, 1), (23, 3, 5), (9, 2, 3), padding=(4, 1, 2), padding_mode="replicate")
 
 
 def _epilogues() -> Iterator[ConvProblem]:

@@ -1,7 +1,8 @@
 """Convolution by Fourier transforms of tiles: which tile, and what it costs.
 
-A tile of n0 x n1 inputs gives n - (k - 1)·dilation outputs per axis (overlap-save); where zero padding fits behind the whole
-input, one tile of n >= input + padding is enough, as the wrap-around then reads zeros.
+A tile of n inputs along an axis gives n - (k - 1)·dilation outputs (overlap-save); where zero padding fits behind the whole
+input, one tile of n >= input + padding is enough, as the wrap-around then reads zeros. Images and volumes have tiles of two or
+three sizes; where the kernel reaches along the last axis alone, and far, a tile is one row, folded to n1 x n2 (Bailey).
 """
 
 from __future__ import annotations
@@ -9,36 +10,55 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 
 from .problem import ConvProblem
 
-SIZES = sorted(n for a, b, c in itertools.product(range(1, 11), range(3), range(3))
-               if 16 <= (n := 2**a * 3**b * 5**c) <= 1024)
+_SMOOTH = sorted(2**a * 3**b * 5**c for a, b, c in itertools.product(range(1, 16), range(5), range(4)))
+SIZES = [n for n in _SMOOTH if 16 <= n <= 1 << 15 and (n <= 512 or n % 32 == 0)]  # large ones are whole vectors, for all ISAs
+DEPTHS = [n for n in _SMOOTH if 4 <= n <= 1 << 15]
+FOLDED = sorted(n1 * n2 for n2 in (2**a for a in range(5, 14)) for n1 in _SMOOTH if n2 // 2 < n1 <= n2)
+SHORTEST_FOLDED = 256  # outputs and taps in a row, for a tile of its own
 _NEAR = 5  # sizes per axis that may be better than the first
-MOST_SPECTRA = 1 << 22  # complex numbers of one tile's input channels: 32 MB
+MOST_BYTES = 1 << 30  # of the spectra of all weights, unless these take a fourth of it themselves
 
 
 def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str | None:
     """Why it (or this tile of it) does not apply, in one line."""
-    if problem.ndim == 1 or any(taps != 1 for taps in problem.kernel_size[:-2]):
-        return "transforms the last two axes, and no kernel along others"
-    if any(stride != 1 for stride in problem.stride[-2:]):
+    if any(problem.stride[axis] != 1 for axis in _axes(problem)):
         return "transforms stride 1 only"
-    if any(_reach(problem, axis) >= SIZES[-1] for axis in (-2, -1)):
-        return f"has tiles of at most {SIZES[-1]} inputs per axis"
+    for axis in _axes(problem):
+        largest = _possible(problem, axis)[-1]
+        if _reach(problem, axis) >= largest:
+            return f"has tiles of at most {largest} inputs along this axis, and a kernel reaches {_reach(problem, axis) + 1}"
     if chosen is not None and not _fits(problem, chosen):
         return "has no such tile for this problem"
-    if problem.in_channels // problem.groups * math.prod(chosen or tile(problem)) // 2 > MOST_SPECTRA:
-        return "would keep the spectra of too many input channels at a time"
+    channels, size = problem.in_channels // problem.groups, np.dtype(problem.dtype).itemsize
+    most = max(MOST_BYTES, 4 * size * math.prod(problem.weight_shape))
+    if channels * problem.out_channels * size * math.prod(chosen or tile(problem)) > most:
+        return f"would take more than {most >> 20} MB for the spectra of all weights"
     return None
+
+
+def _axes(problem: ConvProblem) -> tuple[int, ...]:
+    """Those that are transformed, from the last."""
+    ndim, kernel = problem.ndim, problem.kernel_size
+    if ndim == 1 or (all(taps == 1 for taps in kernel[:-1]) and min(problem.output_size[-1], kernel[-1]) >= SHORTEST_FOLDED):
+        return (-1,)
+    return (-2, -1) if ndim == 2 or kernel[0] == 1 else (-3, -2, -1)
+
+
+def _possible(problem: ConvProblem, axis: int) -> list[int]:
+    return FOLDED if _axes(problem) == (-1,) else DEPTHS if axis == -3 else SIZES
 
 
 def _fits(problem: ConvProblem, chosen: tuple[int, ...]) -> bool:
     """Whether it is a tile, and leaves outputs."""
-    return (len(chosen) == problem.ndim and set(chosen[:-2]) <= {1}
-            and all(chosen[axis] in SIZES and chosen[axis] > _reach(problem, axis) for axis in (-2, -1)))
+    axes = _axes(problem)
+    return (len(chosen) == problem.ndim and set(chosen[:-len(axes)]) <= {1}
+            and all(chosen[axis] in _possible(problem, axis) and chosen[axis] > _reach(problem, axis) for axis in axes))
 
 
 def _reach(problem: ConvProblem, axis: int) -> int:
@@ -47,54 +67,109 @@ def _reach(problem: ConvProblem, axis: int) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def tile(problem: ConvProblem) -> tuple[int, ...]:
-    """Inputs per tile along each axis, 1 along those before the last two; of least time per output."""
-    return (1,) * (problem.ndim - 2) + tuple(_sizes(problem, axis)[0] for axis in (-2, -1))
+    """Inputs per tile along each axis, 1 along those that are not transformed; of least time for the transforms of an input, of
+    an output and of a kernel."""
+    axes = _axes(problem)
+    least, best = math.inf, tuple[int, ...]()
+    for few in itertools.product(*(_sizes(problem, axis)[:3 if len(axes) < 3 else 2] for axis in axes)):
+        chosen = tuple(n for n, _ in few)
+        seconds = (2 * math.prod(count for _, count in few) + 1) * _transform(chosen, 8)
+        if seconds < least:
+            least, best = seconds, chosen
+    return _whole(problem, best)
 
 
 @functools.lru_cache(maxsize=512)
 def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     """`tile`, and what its neighbours combine to, those of least `cost` first."""
-    near = itertools.product(*(_sizes(problem, axis)[:_NEAR] for axis in (-2, -1)))
-    made = [(1,) * (problem.ndim - 2) + last for last in near]
-    return (made[0], *sorted(made[1:], key=lambda chosen: cost(problem, 8, chosen)))
+    first, near = tile(problem), itertools.product(*(_sizes(problem, axis)[:_NEAR] for axis in _axes(problem)))
+    made = {_whole(problem, tuple(n for n, _ in each)) for each in near} - {first}
+    return (first, *sorted(made, key=lambda chosen: (cost(problem, 8, chosen), chosen)))
 
 
-def _sizes(problem: ConvProblem, axis: int) -> list[int]:
-    """Along one axis, that of least time per output first."""
-    possible = [n for n in SIZES if n > _reach(problem, axis)]
-    return sorted(possible, key=lambda n: tiles(problem, axis, n) * n * _per_element(n))
+def _whole(problem: ConvProblem, last: tuple[int, ...]) -> tuple[int, ...]:
+    return (1,) * (problem.ndim - len(last)) + last
+
+
+def _sizes(problem: ConvProblem, axis: int) -> list[tuple[int, int]]:
+    """(size, number of tiles) along one axis, those of least time for all outputs first."""
+    possible, reach, out = _possible(problem, axis), _reach(problem, axis), problem.output_size[axis]
+    first, last = bisect_right(possible, reach), bisect_left(possible, out + reach) + 1
+    enough = _enough(problem, axis)
+    rated = [((2 * count + 1) * _weight(n, possible is FOLDED), n, count) for n in possible[first:last]
+             for count in (1 if n >= enough else -(-out // (n - reach)),)]
+    return [(n, count) for _, n, count in sorted(rated)[:_NEAR]]
 
 
 def tiles(problem: ConvProblem, axis: int, n: int) -> int:
-    """How many tiles of n inputs an axis takes; as the kernel cuts them (kernels/fft.cpp)."""
-    length, out = problem.input_size[axis], problem.output_size[axis]
-    if problem.padding_mode == "zeros" and n >= max(length + max(0, *problem.padding[axis]), out):
-        return 1
-    return math.ceil(out / (n - _reach(problem, axis)))
+    """How many tiles of n inputs an axis takes; as the kernel cuts them (kernels/fft_tile.hpp)."""
+    return 1 if n >= _enough(problem, axis) else math.ceil(problem.output_size[axis] / (n - _reach(problem, axis)))
 
 
+def _enough(problem: ConvProblem, axis: int) -> float:
+    """The least size of a tile behind whose inputs zero padding fits."""
+    if problem.padding_mode != "zeros":
+        return math.inf
+    return max(problem.input_size[axis] + max(0, *problem.padding[axis]), problem.output_size[axis])
+
+
+@functools.cache
+def _weight(n: int, folded: bool) -> float:
+    """Of a transform along one of several axes, or of a folded one."""
+    return _transform((n,), 8) if folded else n * _per_element(n)
+
+
+@functools.cache
 def _per_element(n: int) -> float:
-    """Cycles per vector of a transform: its stages, and moving the data in and out; a large tile leaves L2."""
-    stages = math.ceil(math.log(n, 4))
-    return (6.0 * stages + 4.0) * (1.0 if n <= 320 else 1.3)
+    """Cycles per vector of a transform: its stages, and moving the data in and out."""
+    return 6.0 * math.ceil(math.log(n, 4)) + 4.0
+
+
+_FILL = 8.0  # cycles per vector of columns: to read the input, and to write the output
+_CALL = 200.0  # cycles of a transform beside its elements
+_TURN = 6.0  # cycles per vector of a folded row
+_TABLES = 100.0  # cycles per row and column of a tile, for sines: a folded one three times for rows
 
 
 def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """Time of one image with packed weights, in vector multiply-adds (two a cycle) of one thread."""
-    rows, columns = (chosen or tile(problem))[-2:]
-    count = math.prod(problem.output_size[:-2]) * tiles(problem, -2, rows) * tiles(problem, -1, columns)
+    made = chosen or tile(problem)
+    axes = _axes(problem)
+    count = math.prod(problem.output_size[:-len(axes)]) * math.prod(tiles(problem, axis, made[axis]) for axis in axes)
     channels, outputs = problem.in_channels // problem.groups, problem.out_channels // problem.groups
-    blocks = _row_blocks(rows, lanes)
+    depth, rows, columns = _folded(made)
+    blocks = depth * _row_blocks(rows, lanes)
     multiply = 5 * blocks * columns * channels * outputs
-    spectra = problem.groups * channels * outputs * blocks * columns * lanes * 2 * np.dtype(problem.dtype).itemsize
+    spectra = _spectra(problem, made, lanes)
     read = spectra * (0.1 if spectra < 12e6 else 0.5)  # from L3 or memory (25 GB/s), for every tile
-    return count * (2 * problem.groups * ((channels + outputs) * _transform(rows, columns, lanes) + multiply) + read)
+    return count * (2 * problem.groups * ((channels + outputs) * _transform(made, lanes) + multiply) + read)
 
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
-    """The same for the weights' transforms."""
-    rows, columns = (chosen or tile(problem))[-2:]
-    return 2 * problem.out_channels * (problem.in_channels // problem.groups) * _transform(rows, columns, lanes)
+    """The same for the weights' transforms; many are written to memory that must be mapped first."""
+    made = chosen or tile(problem)
+    depth, rows, columns = _folded(made)
+    spectra = _spectra(problem, made, lanes)
+    written = spectra * (0.3 if spectra < 12e6 else 1.0)
+    tables = _TABLES * (depth + rows * (3 if made[-1] != columns else 1) + columns)
+    return 2 * (problem.out_channels * (problem.in_channels // problem.groups) * _transform(made, lanes) + tables) + written
+
+
+def _spectra(problem: ConvProblem, chosen: tuple[int, ...], lanes: int) -> int:
+    """Bytes of all weights' spectra."""
+    depth, rows, columns = _folded(chosen)
+    size = depth * _row_blocks(rows, lanes) * columns * lanes * 2 * np.dtype(problem.dtype).itemsize
+    return problem.out_channels * (problem.in_channels // problem.groups) * size
+
+
+def _folded(chosen: tuple[int, ...]) -> tuple[int, int, int]:
+    """Depth, rows and columns of a tile as the kernel transforms it (kernels/fft_tile.hpp)."""
+    if math.prod(chosen[:-1]) > 1:
+        return (1, *chosen)[-3:]  # type: ignore[return-value]
+    columns = 32
+    while columns * columns < chosen[-1]:
+        columns *= 2
+    return 1, chosen[-1] // columns, columns
 
 
 def _row_blocks(rows: int, lanes: int) -> int:
@@ -102,6 +177,12 @@ def _row_blocks(rows: int, lanes: int) -> int:
     return math.ceil((rows // 2 + 1) / lanes)
 
 
-def _transform(rows: int, columns: int, lanes: int) -> float:
-    """Cycles of one tile's transform in one direction."""
-    return columns / 2 / lanes * rows * _per_element(rows) + _row_blocks(rows, lanes) * columns * _per_element(columns)
+@functools.lru_cache(maxsize=4096)
+def _transform(chosen: tuple[int, ...], lanes: int) -> float:
+    """Cycles of one tile's transform in one direction; a large one leaves L2, and then L3."""
+    depth, rows, columns = _folded(chosen)
+    along = _per_element(columns) + (_per_element(depth) + _FILL if depth > 1 else 0.0)
+    along += _TURN if chosen[-1] != columns else 0.0
+    far = max(1.0, 1.0 + 0.35 * math.log2(depth * rows * columns / (1 << 18)))
+    return far * depth * (math.ceil(columns / 2 / lanes) * (rows * (_per_element(rows) + _FILL) + _CALL)
+                          + _row_blocks(rows, lanes) * (columns * along + _CALL))

@@ -1,234 +1,84 @@
-// fft: large kernels by tiles of n0 x n1 inputs, in the frequency domain.
+// fft: large kernels by tiles of n0 x n1 x n2 inputs, in the frequency domain.
 //
 //   Y = inverse( sum over c of FFT(x_c) . conj(FFT(w_c)) ), and the n - k + 1 outputs per axis that no wrap-around spoils
 //
-// The data are real: columns j and j + n1/2 of a tile are the real and imaginary part of one column's transform, and only the
-// n0/2 + 1 rows that are not conjugates of others go on. Columns are transformed `lanes` at a time, rows too, transposed in
-// registers. Spectra X, W: [block of lanes rows][column frequency][lanes], real parts, then imaginary ones.
 // Along an axis with one tile whose zero padding fits behind the input (n >= input + the larger padding) the wrap-around reads
 // zeros on both sides, and a tile need not hold the padding twice.
 // Bottleneck: arithmetic of the transforms, about 20 cycles per element of half a tile, axis and direction in vectors.
-//
-// A tile and channel with a NaN or infinity among its outputs is computed again directly, so that both stay inside their windows.
-#include <memory>
-
-#include "epilogue.hpp"
-#include "fft.hpp"
-#include "shares.hpp"
-#include "slab.hpp"
+#include "crew.hpp"
+#include "fft_spoiled.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-template <class T>
-struct Spectra {
-    static constexpr int L = lanes<T>;
-    Radices h, w;
-    int64_t rows, row_blocks, block, size;  // rows that go on; elements of a block's real part; of a spectrum
-
-    explicit Spectra(const Problem& p) : h(p.tile[1]), w(p.tile[2]), rows(h.n / 2 + 1), row_blocks(ceil_div(rows, L)),
-                                         block(w.n * L), size(2 * row_blocks * block) {}
-};
-
-// twiddles of h, of w, bias [oc], spectra [oc][c], the weights as they are
+// tables, bias, 1 for output channels whose weights do not all count, spectra [oc][c], the weights as they are
 template <class T>
 struct FftPacking {
     static constexpr int64_t line = 64 / int64_t(sizeof(T));
-    int64_t twiddle_w, bias, spectra, plain, elements;
+    int64_t bias, spoiled, spectra, plain, elements;
 
-    explicit FftPacking(const Problem& p) {
-        const Spectra<T> s(p);
+    FftPacking(const Problem& p, const Spectra<T>& s) {
         const int64_t channels = p.groups * p.out_channels;
-        twiddle_w = round_up(2 * s.h.twiddles(), line);
-        bias = twiddle_w + round_up(2 * s.w.twiddles(), line);
-        spectra = bias + round_up(channels, line);
+        bias = round_up(Tables<T>(s).elements, line);
+        spoiled = bias + round_up(channels, line);
+        spectra = spoiled + round_up(channels, line);
         plain = spectra + channels * p.in_channels * s.size;
         elements = plain + channels * products(p);
     }
 };
 
-// A real tile [n0][pitch] to the rows' spectra, and back; `area` holds the half spectrum by rows, `buffer` one vector of columns.
+constexpr int64_t worth_sharing = 1 << 14;  // points and channels of a tile: about 20 us
+
 template <class T>
-struct Transform {
-    static constexpr int L = lanes<T>;
-    const Spectra<T>& s;
-    const T *twiddle_h, *twiddle_w;
-    int64_t pitch, half, plane;  // of tile and area; n1 / 2; of the area's real part
-    T *tile, *area, *buffer;
-    const int64_t* place;  // of each frequency of a column
-
-    void forward(T* spectrum) const {
-        const int64_t n = s.h.n;
-        T *re = buffer, *im = buffer + n * L;
-        for (int64_t j = 0; j < half; j += L) {
-            for (int64_t r = 0; r < n; ++r) {
-                store(re + r * L, load(tile + r * pitch + j));
-                store(im + r * L, load(tile + r * pitch + j + half));
-            }
-            fft_forward(s.h, twiddle_h, re, im);
-            for (int64_t k = 0; k < s.rows; ++k) {  // twice the two columns' spectra
-                const int64_t a = place[k] * L, b = place[k ? n - k : 0] * L;
-                T* to = area + k * pitch + j;
-                store(to, load(re + a) + load(re + b));
-                store(to + plane, load(im + a) - load(im + b));
-                store(to + half, load(im + a) + load(im + b));
-                store(to + half + plane, load(re + b) - load(re + a));
-            }
-        }
-        for (int64_t i = 0; i < s.row_blocks; ++i, spectrum += 2 * s.block) {
-            for (int part = 0; part < 2; ++part) transpose_rows(area + part * plane + i * L * pitch, spectrum + part * s.block);
-            fft_forward(s.w, twiddle_w, spectrum, spectrum + s.block);
-        }
-    }
-
-    // From the rows' spectra in `area` (by `row_block`) to the tile.
-    void inverse_columns() const {
-        const int64_t n = s.h.n;
-        T *re = buffer, *im = buffer + n * L;
-        for (int64_t j = (half - 1) / L * L; j >= 0; j -= L) {  // backwards: the last vector may spoil what its neighbour writes
-            for (int64_t k = 0; k < s.rows; ++k) {
-                const int64_t a = place[k] * L, b = place[k ? n - k : 0] * L;
-                const T* from = area + k * pitch + j;
-                const Vec<T> xr = load(from), xi = load(from + plane), yr = load(from + half), yi = load(from + half + plane);
-                store(re + b, xr + yi);
-                store(im + b, yr - xi);
-                store(re + a, xr - yi);
-                store(im + a, xi + yr);
-            }
-            fft_inverse(s.h, twiddle_h, re, im);
-            for (int64_t r = 0; r < n; ++r) {
-                store(tile + r * pitch + j, load(re + r * L));
-                store(tile + r * pitch + j + half, load(im + r * L));
-            }
-        }
-    }
-
-    // One block of rows: inverse transform of `spectrum` (which is overwritten) into `area`.
-    void row_block(int64_t i, T* spectrum) const {
-        fft_inverse(s.w, twiddle_w, spectrum, spectrum + s.block);
-        for (int part = 0; part < 2; ++part) {
-            const T* from = spectrum + part * s.block;
-            T* to = area + part * plane + i * L * pitch;
-            for (int64_t j = 0; j < s.w.n; j += L) {
-                Vec<T> row[L] = {};
-                for (int64_t l = 0; l < L && j + l < s.w.n; ++l) row[l] = load(from + (j + l) * L);
-                transpose<T>(row);
-                for (int l = 0; l < L; ++l) store(to + l * pitch + j, row[l]);
-            }
-        }
-    }
-
-   private:
-    // from[L rows][pitch] -> to[column][L]
-    void transpose_rows(const T* from, T* to) const {
-        for (int64_t j = 0; j < s.w.n; j += L) {
-            Vec<T> row[L];
-            for (int l = 0; l < L; ++l) row[l] = load(from + l * pitch + j);
-            transpose<T>(row);
-            for (int64_t l = 0; l < L && j + l < s.w.n; ++l) store(to + (j + l) * L, row[l]);
-        }
-    }
-};
-
-// Scratch of one thread.
-template <class T>
-struct FftScratch {
-    static constexpr int L = lanes<T>;
-    int64_t pitch, plane;
-    T *tile, *area, *buffer, *spectra, *product;
-    int64_t* place;
-    size_t bytes;
-
-    FftScratch(const Problem& p, const Spectra<T>& s, void* base) {
-        Arena arena(base);
-        pitch = round_up(s.w.n, L) + 2 * L;  // not a power of two
-        plane = s.row_blocks * L * pitch;
-        tile = arena.take<T>(s.h.n * pitch);
-        area = arena.take<T>(2 * plane);
-        buffer = arena.take<T>(2 * s.h.n * L);
-        spectra = arena.take<T>(p.in_channels * s.size);
-        product = arena.take<T>(2 * s.block);
-        place = arena.take<int64_t>(s.h.n);
-        bytes = arena.used();
-    }
-    Transform<T> transform(const Spectra<T>& s, const T* packed, const FftPacking<T>& packing) const {
-        return {s, packed, packed + packing.twiddle_w, pitch, s.w.n / 2, plane, tile, area, buffer, place};
-    }
-    // Once, before any transform. What is never written of `area` must not be NaN.
-    void start(const Spectra<T>& s) const {
-        clear(area, 2 * plane);
-        clear(tile, s.h.n * pitch);
-        for (int64_t k = 0; k < s.h.n; ++k) place[k] = s.h.place(k);
-    }
-};
+int64_t buffer_of(const Spectra<T>& s) {
+    return (2 * std::max(s.d.n, s.h.n) + 1) * lanes<T>;  // a vector may be read from the middle of the last
+}
 
 // ---- packing
 
 template <class T>
 struct FftPack {
     const Problem& p;
-    const T *weight, *bias;
-    T* out;
-    char* memory;  // scratch, one for each part
-    size_t each;
-    int64_t parts;
+    Spectra<T> s;
+    Tables<T> tables;
+    FftPacking<T> packing;
+    Crew crew;
 
-    static void part(void* context, int64_t index) {
-        const FftPack& job = *static_cast<FftPack*>(context);
-        const Problem& p = job.p;
-        const Spectra<T> s(p);
-        const FftPacking<T> packing(p);
-        const FftScratch<T> scratch(p, s, job.memory + size_t(index) * job.each);
-        const Transform<T> transform = scratch.transform(s, job.out, packing);
-        const int64_t count = p.groups * p.out_channels * p.in_channels, tap_count = taps(p);
-        const T scale = T(0.25) / (T(s.h.n) * T(s.w.n));  // forward gives twice the spectrum, here and of the input
-        scratch.start(s);
-        for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
-            const T* from = job.weight + i * tap_count;
-            clear(scratch.tile, s.h.n * scratch.pitch);
-            for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
-                for (int64_t kw = 0; kw < p.kernel[2]; ++kw)
-                    scratch.tile[kh * p.dilation[1] * scratch.pitch + kw * p.dilation[2]] = *from++ * scale;
-            T* to = job.out + packing.spectra + i * s.size;
-            transform.forward(to);
-        }
+    FftPack(const Problem& problem, int threads) : p(problem), s(p), tables(s), packing(p, s), crew{} {
+        const int64_t kernels = p.groups * p.out_channels * p.in_channels;
+        crew.together = threads > 1 && kernels < 4 * threads && kernels % threads && s.points() >= worth_sharing;
+        crew.parts = crew.together ? threads : std::min<int64_t>(threads, kernels);
+        crew.board_bytes = size_t(s.area) * sizeof(T);
+        crew.desk_bytes = size_t(buffer_of(s)) * sizeof(T);
     }
-};
 
-template <class T>
-void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
-    const Spectra<T> s(p);
-    const FftPacking<T> packing(p);
-    const T *w = static_cast<const T*>(weight), *b = static_cast<const T*>(bias);
-    T* out = static_cast<T*>(packed);
-    const int64_t channels = p.groups * p.out_channels;
-    s.h.fill_twiddles(out);
-    s.w.fill_twiddles(out + packing.twiddle_w);
-    for (int64_t c = 0; c < channels; ++c) out[packing.bias + c] = b ? b[c] : T(0);
-    std::copy(w, w + channels * products(p), out + packing.plain);
-    FftPack<T> job{p, w, b, out, nullptr, FftScratch<T>(p, s, nullptr).bytes, std::min<int64_t>(threads, channels * p.in_channels)};
-    std::unique_ptr<char[]> memory(new char[size_t(job.parts) * job.each + 64]);
-    job.memory = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64) % 64;
-    parallel_for(job.parts, FftPack<T>::part, &job);
-}
+    void run(const T* weight, const T* bias, T* out, void* workspace, ParallelFor parallel_for) {
+        const int64_t channels = p.groups * p.out_channels;
+        crew.memory = static_cast<char*>(workspace), crew.parallel_for = parallel_for;
+        tables.fill(s, out);
+        std::copy(weight, weight + channels * products(p), out + packing.plain);
+        for (int64_t c = 0; c < channels; ++c) {
+            bool good = true;
+            for (int64_t k = 0; k < products(p); ++k) good &= counts(weight[c * products(p) + k]);
+            out[packing.bias + c] = bias ? bias[c] : T(0), out[packing.spoiled + c] = good ? T(0) : T(1);
+        }
+        const T scale = T(0.25) / T(s.points());  // forward gives twice the spectrum, here and of the input
+        crew.tiles(channels * p.in_channels, [&](int64_t i, int64_t part) {
+            const Weights<T> source(p, weight + i * taps(p), scale);
+            T *area = reinterpret_cast<T*>(crew.board(part)), *to = out + packing.spectra + i * s.size;
+            crew.items(s.d.n * s.column_blocks, part, [&](int64_t item, int64_t by) {
+                transform(out, by).columns_forward(source, item / s.column_blocks, item % s.column_blocks, area);
+            });
+            crew.items(s.row_blocks, part, [&](int64_t item, int64_t by) {
+                transform(out, by).rows_forward(area, item, to + item * s.slab);
+            });
+        });
+    }
+    Transform<T> transform(const T* out, int64_t part) const { return {s, tables, out, reinterpret_cast<T*>(crew.desk(part))}; }
+};
 
 // ---- one call
-
-// The tiles along an axis: `count` of them, each of `useful` outputs; output o of tile t is at place (o - t useful + shift) mod n.
-struct Cut {
-    int64_t n, count, useful, shift;
-    bool whole;  // one tile, the padding behind the input
-
-    Cut(const Problem& p, int a) : n(p.tile[a]) {
-        const int64_t room = n - (p.kernel[a] - 1) * p.dilation[a];
-        const int64_t behind = p.input[a] + std::max<int64_t>({p.pad_lo[a], p.pad_hi[a], 0});
-        whole = p.padding_mode == PaddingMode::zeros && n >= std::max(behind, p.output[a]);
-        useful = whole ? p.output[a] : std::max<int64_t>(room, 1);
-        count = ceil_div(p.output[a], useful);
-        shift = whole ? (n - p.pad_lo[a]) % n : 0;
-    }
-};
 
 template <class T>
 struct Fft {
@@ -236,160 +86,308 @@ struct Fft {
     Problem p;
     Call call;
     Spectra<T> s;
+    Tables<T> tables;
     FftPacking<T> packing;
-    Cut h, w;
-    int64_t tiles, spans, parts;  // spans: of output channels, where there are fewer tiles than threads
-    Shares shares;
+    Cut cut[max_axes];
+    int64_t tiles, areas;  // of an image and group; channels whose areas there are
+    int64_t spans;         // of output channels, that share a block of rows
+    bool stored;           // the spectra of all blocks of rows, not of one
+    Crew crew;
 
-    Fft(const Problem& problem, const Call& c, int threads)
-        : p(problem), call(c), s(p), packing(p), h(p, 1), w(p, 2), tiles(p.batch * p.output[0] * p.groups * h.count * w.count),
-          spans(tiles < threads ? std::min<int64_t>(threads, p.out_channels) : 1),
-          parts(std::max<int64_t>(1, std::min<int64_t>(threads, tiles * spans))) {}
+    Fft(const Problem& problem, int threads, const Call& c = Call{})
+        : p(problem), call(c), s(p), tables(s), packing(p, s), cut{Cut(p, 0), Cut(p, 1), Cut(p, 2)},
+          tiles(cut[0].count * cut[1].count * cut[2].count), spans(1), crew{} {
+        const int64_t all = p.batch * p.groups * tiles, channels = std::max(p.in_channels, p.out_channels);
+        const bool uneven = all < 4 * threads && all % threads;
+        crew.together = threads > 1 && s.points() * channels >= worth_sharing && (uneven || s.area * sizeof(T) > most_alone);
+        crew.parts = crew.together ? threads : std::max<int64_t>(1, std::min<int64_t>(threads, all));
+        const int64_t room = int64_t((crew.together ? most_together : most_areas) / sizeof(T));
+        areas = std::min(channels, std::max<int64_t>(1, room / s.area));
+        if (crew.together && s.row_blocks < 4 * threads) spans = std::min(p.out_channels, ceil_div(4 * threads, s.row_blocks));
+        stored = areas < channels || spans > 1;
+        Board(*this, nullptr, &crew.board_bytes);
+        Desk(*this, nullptr, &crew.desk_bytes);
+        crew.strict = p.strict, crew.parallel_for = c.parallel_for, crew.interrupt = c.interrupt;
+        crew.memory = static_cast<char*>(c.workspace);
+    }
+    static constexpr size_t most_alone = size_t(16) << 20, most_together = size_t(8) << 20, most_areas = size_t(256) << 10;
 
-    static void part(void* context, int64_t index) {
-        const Fft& job = *static_cast<Fft*>(context);
-        const FlushDenormals flush(!job.p.strict);
-        const size_t each = FftScratch<T>(job.p, job.s, nullptr).bytes;
-        const FftScratch<T> scratch(job.p, job.s, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * each);
-        scratch.start(job.s);
-        job.shares.each(index, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) job.compute(i / job.spans, i % job.spans, scratch);
+    struct Put;
+
+    // What the parts of a tile share.
+    struct Board {
+        T *area, *spectra;
+        std::atomic<bool>* spoiled;
+        void* sums;
+
+        Board(const Fft& job, void* base, size_t* bytes = nullptr) {
+            Arena arena(base);
+            area = arena.take<T>(job.areas * job.s.area);
+            spectra = arena.take<T>(job.stored ? job.p.in_channels * job.s.size : 0);
+            spoiled = arena.take<std::atomic<bool>>(1);
+            sums = arena.take<char>(int64_t(Spoiled<T>::bytes(job.cut)));
+            if (bytes) *bytes = arena.used();
+        }
+    };
+    // What each part has: a buffer, a block of rows of the input channels and of an output channel.
+    struct Desk {
+        T *buffer, *spectra, *product;
+
+        Desk(const Fft& job, void* base, size_t* bytes = nullptr) {
+            Arena arena(base);
+            buffer = arena.take<T>(buffer_of(job.s));
+            spectra = arena.take<T>(job.stored ? 0 : job.p.in_channels * job.s.slab);
+            product = arena.take<T>(job.stored || job.p.in_channels > 1 || job.p.out_channels > 1 ? job.s.slab : 0);
+            if (bytes) *bytes = arena.used();
+        }
+    };
+    Desk desk(int64_t part) const { return Desk(*this, crew.desk(part)); }
+    const T* packed() const { return static_cast<const T*>(call.packed); }
+    Transform<T> transform(const Desk& desk) const { return {s, tables, packed(), desk.buffer}; }
+
+    // One tile of an image and group.
+    struct Spot {
+        int64_t image, group, tile[max_axes];
+
+        Spot(const Fft& job, int64_t index) {
+            for (int a = max_axes - 1; a >= 0; --a) tile[a] = index % job.cut[a].count, index /= job.cut[a].count;
+            group = index % job.p.groups, image = index / job.p.groups;
+        }
+    };
+    // seen: all that the outputs see, with the padding; else the places of the tile.
+    Inputs<T> inputs(const Spot& spot, int64_t channel, bool seen) const {
+        Inputs<T> x{p, call.input, at<const T>(call.input, spot.image, spot.group * p.in_channels + channel), {}, {}};
+        for (int a = 0; a < max_axes; ++a) {
+            x.first[a] = seen ? cut[a].first(spot.tile[a]) : cut[a].first_place(spot.tile[a]);
+            x.count[a] = seen ? cut[a].span(spot.tile[a]) : cut[a].places(spot.tile[a]);
+        }
+        return x;
+    }
+
+    void run() const {
+        crew.tiles(p.batch * p.groups * tiles, [&](int64_t index, int64_t part) {
+            const Spot spot(*this, index);
+            const Board board(*this, crew.board(part));
+            board.spoiled->store(false, std::memory_order_relaxed);
+            forward(spot, board, part);
+            backward(spot, board, part);
         });
     }
 
-    void compute(int64_t index, int64_t span, const FftScratch<T>& scratch) const {
-        const int64_t column = index % w.count, row = index / w.count % h.count;
-        const int64_t group = index / (w.count * h.count) % p.groups, slice = index / (w.count * h.count * p.groups);
-        const int64_t image = slice / p.output[0], depth = slice % p.output[0];
-        const T* packed = static_cast<const T*>(call.packed);
-        const Transform<T> transform = scratch.transform(s, packed, packing);
-        for (int64_t c = 0; c < p.in_channels; ++c) {
-            fill(image, depth, group * p.in_channels + c, row, column, scratch);
-            transform.forward(scratch.spectra + c * s.size);
+    void forward(const Spot& spot, const Board& board, int64_t part) const {
+        const int64_t planes = s.d.n * s.column_blocks;
+        for (int64_t first = 0; first < p.in_channels; first += areas) {
+            const int64_t count = std::min(areas, p.in_channels - first);
+            crew.items(count * planes, part, [&](int64_t item, int64_t by) {
+                const Transform<T> transform = this->transform(desk(by));
+                const Inputs<T> source = inputs(spot, first + item / planes, false);
+                const int64_t depth = item % planes / s.column_blocks, block = item % s.column_blocks;
+                if (!transform.columns_forward(source, depth, block, board.area + item / planes * s.area))
+                    board.spoiled->store(true, std::memory_order_relaxed);
+            });
+            if (!stored) continue;
+            crew.items(count * s.row_blocks, part, [&](int64_t item, int64_t by) {
+                const int64_t c = item / s.row_blocks, i = item % s.row_blocks;
+                transform(desk(by)).rows_forward(board.area + c * s.area, i, spectrum(board.spectra, i, first + c));
+            });
         }
-        const int64_t first = group * p.out_channels + p.out_channels * span / spans;
-        const int64_t end = group * p.out_channels + p.out_channels * (span + 1) / spans;
-        for (int64_t c = first; c < end; ++c) {
-            const T* spectrum = packed + packing.spectra + c * p.in_channels * s.size;
-            for (int64_t i = 0; i < s.row_blocks; ++i) {
-                multiply(scratch.spectra + i * 2 * s.block, spectrum + i * 2 * s.block, scratch.product);
-                transform.row_block(i, scratch.product);
+    }
+    T* spectrum(T* spectra, int64_t block, int64_t channel) const {
+        return spectra + (block * p.in_channels + channel) * s.slab;
+    }
+
+    void backward(const Spot& spot, const Board& board, int64_t part) const {
+        const bool spoiled = board.spoiled->load(std::memory_order_relaxed);
+        const Spoiled<T> extra(p, cut, spot.tile, board.sums);
+        const auto channel = [&](int64_t c) { return inputs(spot, c, true); };
+        if (spoiled) extra.find(channel);
+        for (int64_t first = 0; first < p.out_channels; first += areas) {
+            const int64_t count = std::min(areas, p.out_channels - first);
+            crew.items(s.row_blocks * spans, part, [&](int64_t item, int64_t by) {
+                const int64_t span = item % spans;
+                rows(spot, board, item / spans, first, count * span / spans, count * (span + 1) / spans, desk(by));
+            });
+            const T* odd = packed() + packing.spoiled + spot.group * p.out_channels + first;
+            if (!spoiled && std::all_of(odd, odd + count, [](T it) { return it == 0; })) {
+                columns(spot, board, first, 0, count, nullptr, part);
+                continue;
             }
-            transform.inverse_columns();
-            finish(image, depth, c, row, column, scratch);
+            for (int64_t i = 0; i < count; ++i) {
+                extra.add(channel, weights(spot, first + i), spoiled, odd[i] != 0);
+                columns(spot, board, first, i, i + 1, extra.sums, part);
+            }
+        }
+    }
+    const T* weights(const Spot& spot, int64_t channel) const {
+        return packed() + packing.plain + (spot.group * p.out_channels + channel) * products(p);
+    }
+
+    // One block of rows of the output channels first + begin .. first + end.
+    void rows(const Spot& spot, const Board& board, int64_t block, int64_t first, int64_t begin, int64_t end,
+              const Desk& desk) const {
+        const Transform<T> transform = this->transform(desk);
+        T* x = stored ? spectrum(board.spectra, block, 0) : desk.spectra;
+        for (int64_t c = 0; !stored && c < p.in_channels; ++c)
+            transform.rows_forward(board.area + c * s.area, block, x + c * s.slab);
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t channel = spot.group * p.out_channels + first + i;
+            const T* weight = packed() + packing.spectra + channel * p.in_channels * s.size + block * s.slab;
+            T* product = stored || p.in_channels > 1 || p.out_channels > 1 ? desk.product : x;
+            multiply(x, weight, product);
+            transform.rows_inverse(product, block, board.area + i * s.area, [&](int64_t depth) {
+                return cut[0].output(depth) < cut[0].outputs_of(spot.tile[0]);
+            });
         }
     }
 
     // sum over c of x . conj(w), of one block of rows
     FASTCONV_NOINLINE void multiply(const T* x, const T* weight, T* out) const {
-        for (int64_t i = 0; i < s.block; i += L) {
-            Vec<T> re{}, im{};
-            for (int64_t c = 0; c < p.in_channels; ++c) {
-                const Vec<T> xr = load(x + c * s.size + i), xi = load(x + c * s.size + s.block + i);
-                const Vec<T> wr = load(weight + c * s.size + i), wi = load(weight + c * s.size + s.block + i);
-                re += xr * wr + xi * wi;
-                im += xi * wr - xr * wi;
+        for (int64_t d = 0; d < s.d.n; ++d, x += 2 * s.block, weight += 2 * s.block, out += 2 * s.block)
+            for (int64_t i = 0; i < s.block; i += L) {
+                Vec<T> re{}, im{};
+                for (int64_t c = 0; c < p.in_channels; ++c) {
+                    const Vec<T> xr = load(x + c * s.slab + i), xi = load(x + c * s.slab + s.block + i);
+                    const Vec<T> wr = load(weight + c * s.size + i), wi = load(weight + c * s.size + s.block + i);
+                    re += xr * wr + xi * wi;
+                    im += xi * wr - xr * wi;
+                }
+                store(out + i, re);
+                store(out + s.block + i, im);
             }
-            store(out + i, re);
-            store(out + s.block + i, im);
+    }
+
+    // The columns of the output channels first + begin .. first + end; extra: what is added to their outputs, or null.
+    void columns(const Spot& spot, const Board& board, int64_t first, int64_t begin, int64_t end, const T* extra,
+                 int64_t part) const {
+        const int64_t planes = s.d.n * s.column_blocks;
+        crew.items((end - begin) * planes, part, [&](int64_t item, int64_t by) {
+            const Desk desk = this->desk(by);
+            const int64_t i = begin + item / planes, place = item % planes / s.column_blocks, block = item % s.column_blocks;
+            const int64_t depth = cut[0].output(place), columns = cut[2].outputs_of(spot.tile[2]);
+            const auto wanted = [&](int64_t j) {
+                return s.folded || cut[2].output(j) < columns || cut[2].output(j) + L > cut[2].n;
+            };
+            const int64_t j = block * s.apart;
+            if (depth >= cut[0].outputs_of(spot.tile[0]) || !(wanted(j) || wanted(j + s.partner))) return;
+            transform(desk).columns_inverse(board.area + i * s.area, place, block);
+            finish(Put(*this, spot, first + i, depth, extra), j, desk.buffer);
+        });
+    }
+
+    // Both halves of the buffer, columns j .. and their partners, to the output.
+    void finish(const Put& put, int64_t j, const T* buffer) const {
+        const int64_t count = s.columns_of(j / s.apart);
+        for (int64_t r = 0; r < s.h.n; ++r) {
+            const int64_t row = s.folded ? 0 : cut[1].output(r), i = s.folded ? r * s.w.n + j : j;
+            if (row >= put.rows) continue;
+            put(row, cut[2].output(i), count, buffer + r * L);
+            put(row, cut[2].output(i + s.partner), count, buffer + (s.h.n + r) * L);
         }
     }
 
-    void fill(int64_t image, int64_t depth, int64_t channel, int64_t row, int64_t column, const FftScratch<T>& scratch) const {
-        const View& view = call.input;
-        const int64_t from_d = source(p, 0, depth * p.stride[0] - p.pad_lo[0]);
-        const T* x = at<const T>(view, image, channel) + std::max<int64_t>(from_d, 0) * view.space[0];
-        const Strand strand = w.whole ? Strand(p, 0, 1, p.input[2])
-                                      : Strand(p, column * w.useful - p.pad_lo[2], 1,
-                                               std::min(w.n, extent(p, 2, p.output[2]) - column * w.useful));
-        const int64_t rows = h.whole ? p.input[1] : std::min(h.n, extent(p, 1, p.output[1]) - row * h.useful);
-        for (int64_t i = 0; i < h.n; ++i) {
-            T* to = scratch.tile + i * scratch.pitch;
-            const int64_t from_h = i >= rows ? -1 : h.whole ? i : source(p, 1, row * h.useful - p.pad_lo[1] + i);
-            if (from_d < 0 || from_h < 0) {
-                clear(to, scratch.pitch);
-                continue;
-            }
-            fill_row(p, strand, x + from_h * view.space[1], view.space[2], to);
-            clear(to + strand.count, scratch.pitch - strand.count);
+    // To a plane of a tile's outputs.
+    struct Put {
+        const Fft& job;
+        Epilogue<T> epilogue;
+        const T *weight, *extra;
+        T bias, *y;
+        const T* residual;
+        int64_t group, begin[max_axes], image, rows, columns, n;
+
+        Put(const Fft& fft, const Spot& spot, int64_t channel, int64_t depth, const T* more)
+            : job(fft), epilogue(fft.p), weight(fft.weights(spot, channel)), extra(more), group(spot.group), image(spot.image),
+              rows(fft.cut[1].outputs_of(spot.tile[1])), columns(fft.cut[2].outputs_of(spot.tile[2])), n(fft.cut[2].n) {
+            const int64_t all = spot.group * fft.p.out_channels + channel;
+            bias = fft.packed()[fft.packing.bias + all];
+            for (int a = 0; a < max_axes; ++a) begin[a] = spot.tile[a] * fft.cut[a].useful;
+            begin[0] += depth;
+            if (extra) extra += depth * rows * columns;
+            y = fft.from(fft.call.output, image, all, begin);
+            residual = fft.from(fft.call.residual, image, all, begin);
         }
-    }
-
-    void finish(int64_t image, int64_t depth, int64_t channel, int64_t row, int64_t column, const FftScratch<T>& scratch) const {
-        const int64_t h0 = row * h.useful, w0 = column * w.useful;
-        const int64_t rows = std::min(h.useful, p.output[1] - h0), columns = std::min(w.useful, p.output[2] - w0);
-        const T* packed = static_cast<const T*>(call.packed);
-        const T* weight = packed + packing.plain + channel * products(p);
-        const T bias = packed[packing.bias + channel];
-        const Epilogue<T> epilogue(p);
-        bool finite = true;
-        for (int64_t i = 0; finite && i < rows; ++i) finite = all_finite(scratch.tile + (i + h.shift) % h.n * scratch.pitch, columns);
-        for (int64_t i = 0; i < rows; ++i) {
-            const T* from = scratch.tile + (i + h.shift) % h.n * scratch.pitch;
-            T* y = at<T>(call.output, image, channel) + depth * call.output.space[0] + (h0 + i) * call.output.space[1] +
-                   w0 * call.output.space[2];
-            const T* r = at<const T>(call.residual, image, channel);
-            if (r) r += depth * call.residual.space[0] + (h0 + i) * call.residual.space[1] + w0 * call.residual.space[2];
-            if (!finite) {
-                for (int64_t j = 0; j < columns; ++j)
-                    put(one_output(p, call.input, image, channel / p.out_channels, weight, bias, depth, h0 + i, w0 + j),
-                        y + j * call.output.space[2], r ? r + j * call.residual.space[2] : nullptr, epilogue);
-                continue;
-            }
-            const int64_t first = std::min(columns, w.n - w.shift);  // then from place 0
-            put_row(from + w.shift, first, bias, y, r, epilogue);
-            put_row(from, columns - first, bias, y + first * call.output.space[2], r ? r + first * call.residual.space[2] : nullptr,
-                    epilogue);
+        // `count` values of a row from column o on, which may wrap around to column 0, or be none that is wanted.
+        FASTCONV_INLINE void operator()(int64_t row, int64_t o, int64_t count, const T* from) const {
+            const int64_t before = std::min(count, n - o);
+            if (o < columns) some(row, o, std::min(before, columns - o), from);
+            if (before < count) some(row, 0, std::min(count - before, columns), from + before);
         }
-    }
 
-    // Whether the places of a row's outputs hold numbers.
-    FASTCONV_NOINLINE bool all_finite(const T* row, int64_t columns) const {
-        Vec<T> zero{};
-        const int64_t first = std::min(columns, w.n - w.shift);
-        for (int64_t j = 0; j < first; j += L) zero += load_some(row + w.shift + j, std::min<int64_t>(L, first - j)) * T(0);
-        for (int64_t j = 0; j < columns - first; j += L) zero += load_some(row + j, std::min<int64_t>(L, columns - first - j)) * T(0);
-        T lane[L], total = 0;
-        store(lane, zero);
-        for (T value : lane) total += value;
-        return total == 0;
-    }
-
-    FASTCONV_INLINE void put(T value, T* y, const T* r, const Epilogue<T>& epilogue) const { *y = epilogue(r ? value + *r : value); }
-
-    FASTCONV_NOINLINE void put_row(const T* from, int64_t count, T bias, T* y, const T* r, const Epilogue<T>& epilogue) const {
-        int64_t j = 0;
-        if (call.output.space[2] == 1 && (!r || call.residual.space[2] == 1))
-            for (; j + L <= count; j += L) {
-                Vec<T> value = load(from + j) + bias;
-                if (r) value += load(r + j);
-                store(y + j, epilogue(value));
+       private:
+        FASTCONV_INLINE void some(int64_t row, int64_t o, int64_t count, const T* from) const {
+            const View &out = job.call.output, &in = job.call.residual;
+            Vec<T> value = load(from);
+            if (out.space[2] != 1 || (residual && in.space[2] != 1) || !is_finite(value)) {
+                for (int64_t l = 0; l < count; ++l) one(row, o + l, from[l]);
+                return;
             }
-        for (; j < count; ++j) put(from[j] + bias, y + j * call.output.space[2], r ? r + j * call.residual.space[2] : nullptr, epilogue);
+            value += bias;
+            if (extra) value += load_some(extra + row * columns + o, count);
+            if (residual) value += load_some(residual + row * in.space[1] + o, count);
+            T* to = y + row * out.space[1] + o;
+            if (count == L) store(to, epilogue(value));
+            else store_first(to, epilogue(value), count);
+        }
+        FASTCONV_NOINLINE void one(int64_t row, int64_t o, T value) const {
+            const View &out = job.call.output, &in = job.call.residual;
+            const bool finite = value * T(0) == T(0);
+            value += bias;
+            if (!finite) value = one_output(job.p, job.call.input, image, group, weight, bias, begin[0], begin[1] + row, begin[2] + o);
+            else if (extra) value += extra[row * columns + o];
+            if (residual) value += residual[row * in.space[1] + o * in.space[2]];
+            y[row * out.space[1] + o * out.space[2]] = epilogue(value);
+        }
+        static FASTCONV_INLINE bool is_finite(Vec<T> value) {
+            const auto odd = value * T(0) != T(0);
+            int64_t words[vector_bytes / 8], all = 0;
+            std::memcpy(words, &odd, sizeof odd);
+            for (int64_t word : words) all |= word;
+            return all == 0;
+        }
+    };
+    template <class View>
+    T* from(const View& view, int64_t image, int64_t channel, const int64_t (&begin)[max_axes]) const {
+        T* data = at<T>(view, image, channel);
+        for (int a = 0; data && a < max_axes; ++a) data += begin[a] * view.space[a];
+        return data;
     }
 };
 
 const char* refusal(const Problem& p) {
-    if (p.kernel[0] != 1 || p.tile[0] != 1) return "transforms the last two axes only";
-    if (p.stride[1] != 1 || p.stride[2] != 1) return "transforms stride 1 only";
-    for (int a = 1; a < max_axes; ++a)
-        if (p.tile[a] < 16 || p.tile[a] > 4096 || p.tile[a] % 2 || !Radices::possible(p.tile[a]) ||
-            (p.kernel[a] - 1) * p.dilation[a] >= p.tile[a])
-            return "no tile was chosen";
+    constexpr int64_t longest = 1 << 15, longest_folded = 1 << 26;
+    const bool folded = p.tile[1] == 1;
+    for (int a = 0; a < max_axes; ++a) {
+        const int64_t n = p.tile[a];
+        if (n < 1 || (n == 1 && p.kernel[a] != 1)) return "no tile was chosen";
+        if (n == 1) continue;
+        if (p.stride[a] != 1) return "transforms stride 1 only";
+        if (n % 2 || n > (folded ? longest_folded : longest) || !Radices::possible(n)) return "no tile was chosen";
+        if ((p.kernel[a] - 1) * p.dilation[a] >= n) return "no tile was chosen";
+    }
+    if (p.tile[2] < 16 || (folded && (p.tile[0] != 1 || p.tile[2] < 512 || !Spectra<float>::foldable(p.tile[2]))))
+        return "no tile was chosen";
     return nullptr;
 }
 
 template <class T>
 void run(const Problem& p, const Call& call) {
-    Fft<T> job(p, call, call.threads);
-    job.shares.deal(call, job.tiles * job.spans, job.parts);
-    call.parallel_for(job.parts, Fft<T>::part, &job);
+    Fft<T>(p, call.threads, call).run();
 }
 
 template <class T>
+void pack(const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads,
+          ParallelFor parallel_for) {
+    FftPack<T> job(p, threads);
+    job.run(static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed), workspace, parallel_for);
+}
+
+template <template <class> class Job>
 size_t workspace(const Problem& p, int threads) {
-    const Fft<T> job(p, Call{}, threads);
-    return Shares::bytes(job.parts) + size_t(job.parts) * FftScratch<T>(p, job.s, nullptr).bytes;
+    return p.dtype == Dtype::float32 ? Job<float>(p, threads).crew.bytes() : Job<double>(p, threads).crew.bytes();
+}
+
+template <class T>
+size_t packed_bytes(const Problem& p) {
+    return size_t(FftPacking<T>(p, Spectra<T>(p)).elements) * sizeof(T);
 }
 
 }  // namespace
@@ -398,14 +396,12 @@ const Algorithm& fft_algorithm() {
     static const Algorithm algorithm = {
         "fft",
         refusal,
-        [](const Problem& p) {
-            return p.dtype == Dtype::float32 ? size_t(FftPacking<float>(p).elements) * sizeof(float)
-                                             : size_t(FftPacking<double>(p).elements) * sizeof(double);
-        },
-        [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(p, threads); },
-        [](const Problem&, int) { return size_t(0); },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int threads, ParallelFor parallel_for) {
-            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, weight, bias, packed, threads, parallel_for);
+        [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(p); },
+        workspace<Fft>,
+        workspace<FftPack>,
+        [](const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads,
+           ParallelFor parallel_for) {
+            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, weight, bias, packed, workspace, threads, parallel_for);
         },
         [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
     };

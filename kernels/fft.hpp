@@ -1,9 +1,11 @@
-// Complex Fourier transforms of length n = 2^a 3^b 5^c, of `lanes` sequences at once: element k is vector k of `re` and of `im`.
+// Complex Fourier transforms of length n = 2^a 3^b 5^c, of `lanes` sequences at once: element k is vector k of `re` and `im`.
 //
-// forward: decimation in frequency; natural order in, X(k) out at position `place[k]`. inverse: decimation in time, from there back
-// to natural order, without the factor 1/n. So products of spectra need no reordering. Stages are of radix 4, after those of 5, 3
-// and 2; a stage of radix r on sequences of r m elements does m n / (r m) butterflies with twiddles w^(j q), j < m, q < r.
-// Bottleneck: about 7 additions and multiplications per element and stage of radix 4, and as many cycles for loads and stores.
+// forward: decimation in frequency; natural order in, X(k) out at position `place[k]`. inverse: decimation in time, from there
+// back to natural order, without the factor 1/n. So products of spectra need no reordering. Stages are of radix 4, after those
+// of 5, 3 and 2; a stage of radix r on sequences of r m elements does m n / (r m) butterflies with twiddles w^(j q), j < m, q <
+// r. Sequences that L1 does not hold are cut by a stage into r shorter ones, each of which then goes through all its stages
+// alone. Bottleneck: about 7 additions and multiplications per element and stage of radix 4, and as many cycles for loads and
+// stores.
 #pragma once
 #include <cmath>
 
@@ -13,7 +15,7 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-constexpr int max_stages = 12;
+constexpr int max_stages = 16;
 
 struct Radices {
     int64_t n;
@@ -81,9 +83,9 @@ struct Complex {
         if constexpr (Sign > 0) return {-im, re};
         else return {im, -re};
     }
-    // times (c, s), or its conjugate
-    template <bool Conjugate>
-    FASTCONV_INLINE Complex turned(T c, T s) const {
+    // times (c, s), or its conjugate; one number, or one for each lane
+    template <bool Conjugate, class Factor>
+    FASTCONV_INLINE Complex turned(Factor c, Factor s) const {
         if constexpr (Conjugate) return {re * c + im * s, im * c - re * s};
         else return {re * c - im * s, im * c + re * s};
     }
@@ -154,25 +156,61 @@ FASTCONV_INLINE void any_stage(int radix, T* re, T* im, int64_t n, int64_t m, co
     }
 }
 
+// Whether n vectors, real and imaginary, leave room in L1 for what else passes through it.
 template <class T>
-void fft_forward(const Radices& r, const T* twiddle, T* re, T* im) {
-    int64_t m = r.n;
-    for (int s = 0; s < r.count; ++s) {
-        m /= r.of[s];
-        any_stage<T, -1>(r.of[s], re, im, r.n, m, twiddle);
-        if (m > 1) twiddle += 2 * m * (r.of[s] - 1);
+constexpr bool stays_in_l1(int64_t n) {
+    return n * 2 * vector_bytes <= 24 << 10;
+}
+
+// The stages from `first` on, of sequences of n elements.
+template <class T>
+void fft_forward(const Radices& r, const T* twiddle, T* re, T* im, int64_t n, int first = 0) {
+    int64_t m = n;
+    for (int s = first; s < r.count; ++s) {
+        const int radix = r.of[s];
+        m /= radix;
+        any_stage<T, -1>(radix, re, im, n, m, twiddle);
+        if (m > 1) twiddle += 2 * m * (radix - 1);
+        if (m == 1 || stays_in_l1<T>(n)) continue;
+        for (int q = 0; q < radix; ++q) fft_forward(r, twiddle, re + q * m * lanes<T>, im + q * m * lanes<T>, m, s + 1);
+        return;
     }
 }
 
 template <class T>
-void fft_inverse(const Radices& r, const T* twiddle, T* re, T* im) {
-    int64_t m = 1;
-    twiddle += 2 * r.twiddles();
-    for (int s = r.count - 1; s >= 0; --s) {
+void fft_forward(const Radices& r, const T* twiddle, T* re, T* im) {
+    fft_forward(r, twiddle, re, im, r.n);
+}
+
+// The same backwards; twiddle: of stage `first`.
+template <class T>
+void fft_inverse_at_once(const Radices& r, const T* twiddle, T* re, T* im, int64_t n, int first) {
+    int64_t m = n;
+    for (int s = first; s < r.count; ++s) {
+        m /= r.of[s];
+        if (m > 1) twiddle += 2 * m * (r.of[s] - 1);
+    }
+    for (int s = r.count - 1; s >= first; --s) {
         if (m > 1) twiddle -= 2 * m * (r.of[s] - 1);
-        any_stage<T, 1>(r.of[s], re, im, r.n, m, twiddle);
+        any_stage<T, 1>(r.of[s], re, im, n, m, twiddle);
         m *= r.of[s];
     }
+}
+
+template <class T>
+void fft_inverse(const Radices& r, const T* twiddle, T* re, T* im, int64_t n, int first) {
+    if (first == r.count) return;
+    const int radix = r.of[first];
+    const int64_t m = n / radix;
+    const T* next = m > 1 ? twiddle + 2 * m * (radix - 1) : twiddle;
+    if (stays_in_l1<T>(n)) return fft_inverse_at_once(r, twiddle, re, im, n, first);
+    for (int q = 0; q < radix; ++q) fft_inverse(r, next, re + q * m * lanes<T>, im + q * m * lanes<T>, m, first + 1);
+    any_stage<T, 1>(radix, re, im, n, m, twiddle);
+}
+
+template <class T>
+void fft_inverse(const Radices& r, const T* twiddle, T* re, T* im) {
+    fft_inverse(r, twiddle, re, im, r.n, 0);
 }
 
 }  // namespace FASTCONV_ISA

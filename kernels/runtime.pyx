@@ -220,7 +220,7 @@ cdef int fill_tile(int32_t* tile, values, Py_ssize_t count) except -1:
     if values is not None:
         fill_axes(axes, values, count, 1, 1, "tile")
         for i in range(AXES):
-            tile[i] = <int32_t> min(axes[i], 1 << 16)
+            tile[i] = <int32_t> min(axes[i], 1 << 30)
     return 0
 
 

@@ -19,9 +19,10 @@ class Shares {
     static size_t bytes(int64_t parts) { return size_t(parts) * sizeof(Range); }
 
     // The call's workspace begins with `bytes(parts)` of this. Before parallel_for.
-    void deal(const Call& call, int64_t count, int64_t parts) {
-        ranges_ = static_cast<Range*>(call.workspace), count_ = count, parts_ = parts, interrupt_ = call.interrupt;
-        grain_ = std::max<int64_t>(1, count / (std::max(pieces_per_part, call.interrupt.pieces) * parts));
+    void deal(const Call& call, int64_t count, int64_t parts) { deal(call.workspace, call.interrupt, count, parts); }
+    void deal(void* memory, const Interrupt& interrupt, int64_t count, int64_t parts) {
+        ranges_ = static_cast<Range*>(memory), count_ = count, parts_ = parts, interrupt_ = interrupt;
+        grain_ = std::max<int64_t>(1, count / (std::max(pieces_per_part, interrupt.pieces) * parts));
         const uint64_t pieces = uint64_t((count + grain_ - 1) / grain_);
         for (int64_t part = 0; part < parts; ++part)
             new (ranges_ + part) Range{{pieces * part / parts | (pieces * (part + 1) / parts) << 32}};

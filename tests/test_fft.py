@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,46 @@ def test_every_radix(sizes: tuple[int, int], isa: str, dtype: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("tile", [576, 640, 768, 960, 1024, 2304, 2560, 3840, 4096], ids=str)
+def test_every_fold(tile: int, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tile in fourier.FOLDED
+    monkeypatch.setattr(fourier, "tile", lambda problem: (tile,))
+    for p in (problem((1, 1), (tile,), (47,)), problem((2, 1), (700,), (33,), dtype="float64", padding=(0,), dilation=3),
+              problem((1, 2), (571,), (5,), batch=2, padding_mode="circular", layout="channels_last", activation="relu")):
+        verify(p, "fft", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("p", [
+    problem((1, 1), (5, 21, 19), (3, 7, 5)), problem((2, 3), (9, 8, 7), (4, 3, 3), padding="full", dtype="float64"),
+    problem((2, 2), (14, 6, 9), (9, 3, 5), padding_mode="reflect", layout="channels_last", residual=True),
+    problem((2, 4), (11, 9, 10), (3, 3, 3), dilation=(4, 2, 3), groups=2, batch=2, padding=0),
+    problem((1, 1), (23, 1, 1), (11, 1, 1)), problem((1, 1), (4, 5, 6), (4, 5, 6), padding=0),
+], ids=lambda p: p.text)
+def test_volumes(p: ConvProblem, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    verify(p, "fft", isa)
+    least = [next(n for n in sizes if n > fourier._reach(p, axis))
+             for axis, sizes in ((-3, fourier.DEPTHS), (-2, fourier.SIZES), (-1, fourier.SIZES))]
+    monkeypatch.setattr(fourier, "tile", lambda problem: tuple(least))  # several tiles, where there can be
+    verify(p, "fft", isa)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("size", "kernel", "padding"), [
+    ((50_000,), (20_011,), "full"), ((70_001,), (1009,), "same"), ((30_000,), (30_000,), 0), ((1, 9000), (1, 2000), "same"),
+    ((211, 199), (211, 199), "same"), ((640, 530), (330, 290), "valid"), ((40, 41, 42), (20, 23, 19), "full")], ids=str)
+def test_kernels_up_to_the_size_of_the_input(size: tuple[int, ...], kernel: tuple[int, ...], padding: Any, isa: str,
+                                             dtype: str) -> None:
+    p = problem((1, 1), size, kernel, padding=padding, dtype=dtype)
+    arrays = accuracy.random_arrays(p, np.random.default_rng(0))
+    made = cython_native.NativeKernel(p, Candidate("fft", isa))
+    points = accuracy.sample_points(p, 40, np.random.default_rng(1))
+    expected, allowed = accuracy.sample(p, *arrays, points, algorithm="fft")
+    assert accuracy.compare(accuracy.at(p, checks.run(made, p, arrays), points), expected, allowed) <= 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("p", [
     problem((1, 1), (1, 1), (3, 3)), problem((2, 2), (6, 5), (3, 3), padding=((9, 1), (0, 12))),
     problem((3, 3), (14, 14), (7, 7), groups=3, batch=2, layout="channels_last", residual=True),
@@ -45,8 +86,10 @@ def test_every_kind_of_problem(p: ConvProblem, isa: str) -> None:
     verify(p, "fft", isa)
 
 
-def test_its_error_is_no_worse_than_that_of_direct() -> None:
-    p = problem((1, 1), (130, 140), (31, 29))
+@pytest.mark.parametrize("p", [
+    problem((1, 1), (130, 140), (31, 29)), problem((1, 1), (40_000,), (2000,)), problem((4, 4), (3000,), (400,)),
+    problem((1, 1), (24, 30, 31), (9, 11, 12))], ids=lambda p: p.text)
+def test_its_error_is_no_worse_than_that_of_direct(p: ConvProblem) -> None:
     arrays = accuracy.random_arrays(p, np.random.default_rng(0))
     points = accuracy.sample_points(p, 2000, np.random.default_rng(1))
     expected = accuracy.sample(p, *arrays, points)[0]
@@ -58,15 +101,74 @@ def test_its_error_is_no_worse_than_that_of_direct() -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_stays_in_its_windows(value: float, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fourier, "tile", lambda problem: (16, 20))
-    stays_inside(problem((2, 2), (30, 29), (5, 4)), "fft", isa, value)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("p", "tile"), [
+    (problem((2, 2), (30, 29), (5, 4)), (16, 20)), (problem((2, 2), (700,), (9,), padding=3, dilation=5), (576,)),
+    (problem((2, 2), (11, 9, 10), (3, 4, 3), padding=((1, 2), (0, 3), 2)), (6, 16, 18))], ids=str)
+def test_what_is_not_finite_stays_in_its_windows(p: ConvProblem, tile: tuple[int, ...], value: float, isa: str,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fourier, "tile", lambda problem: tile)
+    stays_inside(p, "fft", isa, value)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("p", [
+    problem((2, 3), (25, 31), (5, 6)), problem((1, 2), (40, 33), (4, 3), dilation=(3, 2), padding_mode="reflect"),
+    problem((4, 2), (26, 24), (6, 7), groups=2, batch=2, layout="channels_last", padding=((9, 1), (0, 3)), dtype="float64"),
+    problem((2, 1), (9, 8, 11), (3, 3, 2), padding_mode="circular", residual=True),
+    problem((1, 1), (900,), (40,), padding="full"),
+], ids=lambda p: p.text)
+def test_many_values_that_are_not_finite(p: ConvProblem, isa: str) -> None:
+    """NaN, infinities and huge values of both signs, meeting weights of both signs and zeros; what sees none of them keeps its
+    bits."""
+    rng = np.random.default_rng(7)
+    x, w, b, residual = accuracy.random_arrays(p, rng)
+    w[rng.random(w.shape) < 0.3] = 0
+    kernel = cython_native.NativeKernel(p, Candidate("fft", isa))
+    huge = np.finfo(p.dtype).max
+    every, large = (np.nan, np.inf, -np.inf), (huge / 8, -huge / 8, np.nan)
+    for values, share in (((np.nan,), 0.003), ((np.inf,), 0.003), (every, 0.01), (every, 0.5), (large, 0.01)):
+        spoilt, clean = x.copy(), x.copy()
+        at = rng.random(x.shape) < share
+        spoilt[at], clean[at] = rng.choice(values, at.sum()), 0
+        arrays = accuracy.Arrays(spoilt, w, b, residual)
+        expected, magnitude = accuracy.oracle(p, *arrays)
+        out = checks.run(kernel, p, arrays)
+        assert accuracy.compare(out, expected, accuracy.bound(p, "fft", expected, magnitude, spoilt, w)) <= 1
+        sees_none = np.isfinite(out) & (np.abs(out) < huge / 1e8)
+        assert np.array_equal(out[sees_none], checks.run(kernel, p, accuracy.Arrays(clean, w, b, residual))[sees_none])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("p", [
+    problem((2, 3), (25, 31), (5, 6), padding=0),
+    problem((2, 4), (40, 33), (4, 3), dilation=(3, 2), padding_mode="circular", groups=2),
+    problem((1, 2), (9, 8, 11), (3, 3, 2), layout="channels_last"), problem((1, 2), (900,), (40,), padding="full"),
+], ids=lambda p: p.text)
+def test_weights_that_are_not_finite(p: ConvProblem, isa: str) -> None:
+    """They touch their own output channel alone; so do a bias that is not finite, and weights that overflow in a transform."""
+    rng = np.random.default_rng(8)
+    x, w, b, _ = accuracy.random_arrays(p, rng)
+    x[rng.random(x.shape) < 0.1] = 0
+    clean = checks.run(cython_native.NativeKernel(p, Candidate("fft", isa)), p, accuracy.Arrays(x, w, b, None))
+    for value in (np.nan, np.inf, -np.inf, np.finfo(p.dtype).max / 100):
+        spoilt, bias = w.copy(), b.copy()
+        spoilt[0].flat[[1, 5]] = value
+        if p.out_channels > 1:
+            bias[1] = value
+        arrays = accuracy.Arrays(x, spoilt, bias, None)
+        expected, magnitude = accuracy.oracle(p, *arrays)
+        out = checks.run(cython_native.NativeKernel(p, Candidate("fft", isa)), p, arrays)
+        assert accuracy.compare(out, expected, accuracy.bound(p, "fft", expected, magnitude, x, spoilt)) <= 1
+        others = (slice(None), slice(2, None)) if p.layout == "channels_first" else (..., slice(2, None))
+        assert np.array_equal(out[others], clean[others])
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("p", [problem((1, 1), (90, 70), (11, 11), batch=3),
-                               problem((6, 6), (30, 30), (15, 15), batch=3, groups=6),
+                               problem((6, 6), (30, 30), (15, 15), batch=3, groups=6), problem((1, 1), (300, 290), (150, 130)),
+                               problem((1, 1), (40_000,), (9000,)), problem((9, 20), (2000,), (600,)),
+                               problem((1, 1), (40, 41, 39), (21, 19, 20)), problem((2, 3), (300, 70), (41, 29), batch=2),
                                problem((3, 5), (20, 20), (7, 7), batch=1)], ids=lambda p: p.text)
 def test_batch_and_threads_change_no_bit(p: ConvProblem, isa: str) -> None:
     same_bits(p, "fft", isa)
@@ -80,8 +182,9 @@ def test_it_is_chosen_for_large_kernels_only() -> None:
 
 
 @pytest.mark.parametrize(("p", "reason"), [
-    (problem((4, 4), (90,), (31,)), "last two axes"), (problem((1, 1), (9, 9), (3, 3), stride=2, padding=1), "stride 1"),
-    (problem((1, 1), (1400, 9), (1301, 3), padding=1), "at most 1024"),
-    (problem((1, 1), (4, 9, 9), (3, 3, 3)), "last two axes")])
+    (problem((1, 1), (9, 9), (3, 3), stride=2, padding=1), "stride 1"),
+    (problem((1, 1), (9,), (3,), stride=2, padding=1), "stride 1"),
+    (problem((1, 1), (3, 3), (3, 3), dilation=(1, 40_000), padding=40_000), "at most 32768"),
+    (problem((64, 64), (900_000,), (3,), dilation=400_000), "1024 MB")])
 def test_refusals(p: ConvProblem, reason: str) -> None:
     assert reason in (cython_native.backend.refuses(p, Candidate("fft", cython_native.chosen_isas()[0])) or "")
