@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .errors import clipped, printable
+
 
 class Kind(Protocol):
     """One family of arrays."""
@@ -34,10 +36,16 @@ class NumpyKind:
         if type(array).__module__.startswith(("scipy.sparse", "sparse")):
             raise TypeError(f"{name} is a sparse array; pass a dense one ({type(array).__name__}.toarray())")
         if name == "out" and not isinstance(array, np.ndarray):
-            raise TypeError(f"out must be an array to write into, got {type(array).__name__}")
-        view = np.asarray(array)
+            raise TypeError(f"out must be an array to write into, got {_type(array)}")
+        try:
+            view = np.asarray(array)
+        except MemoryError:
+            raise
+        except Exception as error:  # ragged lists; whatever an object's __array__ does
+            reason = f"of which NumPy says: {printable(clipped(str(error), 200))}"
+            raise TypeError(f"{name} must be an array, got {_type(array)}, {reason}") from error
         if view.dtype == object:
-            raise TypeError(f"{name} must be numeric, got {type(array).__name__}, which NumPy sees as an object array")
+            raise TypeError(f"{name} must be numeric, got {_type(array)}, which NumPy sees as an object array")
         return view
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -83,6 +91,10 @@ def _check_torch(name: str, tensor: Any) -> None:
         raise TypeError(f"{name} requires grad, and fastconv does not record gradients; pass {name}.detach()")
     if str(tensor.layout) != "torch.strided":
         raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+
+
+def _type(array: Any) -> str:
+    return clipped(type(array).__name__)
 
 
 NATIVE: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}

@@ -74,7 +74,7 @@ def test_python_m_fastconv() -> None:
 
 
 @pytest.mark.parametrize("name, value, rule", [
-    ("NUM_THREADS", "abc", "a positive integer"), ("NUM_THREADS", "0", "a positive integer"),
+    ("NUM_THREADS", "abc", "a positive integer, at most 8192"), ("NUM_THREADS", "0", "a positive integer, at most 8192"),
     ("ISA", "mmx", "one of baseline, avx2, avx512"), ("ACCURACY", "best", "one of strict, fast, loose")])
 def test_a_bad_variable_is_one_line(name: str, value: str, rule: str) -> None:
     done = fastconv("info", **{f"FASTCONV_{name}": value})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from .. import settings
-from ..errors import Unavailable
+from ..errors import Unavailable, clipped, shown
 
 if TYPE_CHECKING:
     from ..problem import ConvProblem
@@ -144,9 +144,9 @@ def get(name: str) -> Backend:
     Raises:
         ValueError: there is none.
     """
-    found = registry().get(name)
+    found = registry().get(name) if isinstance(name, str) else None
     if found is None:
-        raise ValueError(f"backend must be 'auto' or one of {', '.join(registry())}, got {name!r}")
+        raise ValueError(f"backend must be 'auto' or one of {clipped(', '.join(registry()), 300)}, got {shown(name)}")
     return found
 
 
@@ -178,12 +178,14 @@ def _add(backend: Backend, entry_point: str = "") -> None:
 
 def _load(name: str) -> Backend:
     """The backend of an entry point: an object, or a module with a ``backend``."""
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be the name of an entry point, got {shown(name)}")
     found = [point for point in entry_points(group="fastconv.backends") if point.name == name]
     if not found:
-        raise Unavailable(f"no installed package registers a fastconv backend named {name!r} "
+        raise Unavailable(f"no installed package registers a fastconv backend named {shown(name)} "
                           f"(entry-point group fastconv.backends)")
     try:
         loaded = found[0].load()
     except Exception as error:
-        raise Unavailable(f"backend {name!r} does not import: {error}") from error
+        raise Unavailable(f"backend {shown(name)} does not import: {clipped(str(error), 300)}") from error
     return getattr(loaded, "backend", loaded)
