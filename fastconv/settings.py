@@ -165,6 +165,13 @@ def update(**changes: Unpack[Changes]) -> None:
         _local.set(dataclasses.replace(local, serial=next(_serials), **changes))
 
 
+def user_cache() -> Path | None:
+    """The folder below which programs cache for this user; None where nobody says: containers and services run without HOME,
+    and what takes the word ``~`` for a folder makes one of that name wherever it happens to be."""
+    found = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(found) if os.path.isabs(found) else None
+
+
 def set_num_threads(n: int) -> None:
     """Use at most `n` threads per call, in every thread of this process.
 

@@ -9,6 +9,7 @@ must be cheap to import; what is heavy is imported when first needed. Third part
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Hashable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -121,6 +122,7 @@ def refuses_direction(problem: ConvProblem) -> str | None:
     return None if problem.direction == "forward" else f"computes the forward direction only, not {problem.direction}"
 
 
+_METHODS = ("unavailable", "candidates", "refuses", "seconds", "bind")  # of a Backend
 _registry: dict[str, Backend] = {}
 
 
@@ -164,16 +166,36 @@ def enable_backend(name: str) -> None:
 
 
 def register(backend: Backend) -> None:
-    """Add a backend object, for this process; one of the same name is replaced."""
+    """Add a backend object, for this process; one of the same name is replaced.
+
+    Raises:
+        TypeError: it does not keep the protocol.
+    """
     registry()
     _add(backend)
     settings.update()
 
 
 def _add(backend: Backend, entry_point: str = "") -> None:
+    _check_protocol(backend)
     _registry[backend.name] = backend
     if entry_point:
         _enabled[entry_point] = backend.name
+
+
+def _check_protocol(backend: Any) -> None:
+    """What can be told without a call."""
+    wrong = [f"a method {name}" for name in _METHODS if not callable(getattr(backend, name, None))]
+    if isinstance(backend, type):
+        wrong = ["an instance, not a class"]
+    name = getattr(backend, "name", None)
+    if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+", name)) or name == "auto":
+        wrong.insert(0, f"a name of letters, digits and .-_, not 'auto' (it has {shown(name)})")
+    if getattr(backend, "device", None) not in ("cpu", "cuda"):
+        wrong.append(f"a device, 'cpu' or 'cuda' (it has {shown(getattr(backend, 'device', None))})")
+    if wrong:
+        raise TypeError(f"backend {shown(backend, 60)} does not keep the protocol of fastconv.backends.Backend; "
+                        f"it needs {', '.join(wrong)}")
 
 
 def _load(name: str) -> Backend:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import threading
 from pathlib import Path
 from types import FunctionType
@@ -41,7 +42,7 @@ def stage(name: str, dtype: str) -> Any:
     """A stage, or activation, as a Numba cfunc: with `address` (for native callers) and `ctypes` (for Python).
 
     Compiled when first needed, then kept on disk: in the cache directory of the settings, else where Numba keeps its own
-    (beside this file, or in the user's cache); nowhere if neither can be written.
+    (beside this file, or in the user's cache); nowhere if neither can be written, or the user has none.
     """
     directory = settings.current().cache_dir
     key = (name, dtype, directory)
@@ -62,11 +63,16 @@ def _compile(name: str, dtype: str, directory: str | None) -> Any:
     try:
         if directory is not None:
             _config.CACHE_DIR = str(Path(directory) / "numba")
-        return numba.cfunc(signature, cache=True, **options)(entry)
+        return numba.cfunc(signature, cache=bool(_config.CACHE_DIR) or _has_a_place(), **options)(entry)
     except (RuntimeError, OSError):  # no directory can be written
         return numba.cfunc(signature, **options)(entry)
     finally:
         _config.CACHE_DIR = before
+
+
+def _has_a_place() -> bool:
+    """Whether Numba finds a folder of its own; without HOME it would make one named ``~``."""
+    return settings.user_cache() is not None or os.access(Path(__file__).parent, os.W_OK)
 
 
 @functools.cache

@@ -59,8 +59,6 @@ def _listed(path: Path) -> str:
 
 
 def _tune(arguments: argparse.Namespace, path: Path) -> int:
-    if not arguments.seconds > 0:
-        raise ValueError(f"--seconds must be positive, got {arguments.seconds:g}")
     problems = _problems(arguments.what, arguments.accuracy)
     asked = [*([False] if arguments.per_call else []), *([True] if arguments.prepared else [])] or [False, True]
     store.put(path, [])  # that it cannot be written is said now, not after minutes of measuring
