@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     try:
         parsed = _parser().parse_args(arguments)
-        return parsed.command(parsed)
+        return parsed.command(parsed) or 0
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # `fastconv info | head`: nobody reads on, and that is fine
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="fastconv", description="Convolution for NumPy arrays, as fast as the machine allows.")
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
-    parser.set_defaults(command=lambda arguments: parser.print_help() or 0)
+    parser.set_defaults(command=lambda arguments: print(parser.format_help(), end=""))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
