@@ -1,4 +1,5 @@
-"""OpenVINO on the CPU: a model of one convolution and its activation, which the compiler fuses, compiled for latency, on tensors that share the arrays' memory."""
+"""OpenVINO on the CPU: one convolution and its activation, which the compiler fuses, compiled for latency; tensors share the
+arrays' memory."""
 
 from __future__ import annotations
 
