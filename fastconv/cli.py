@@ -1,23 +1,25 @@
 """The command line: info, check, explain, tune, bench, compare.
 
-Wrong input ends with one line and exit code 2; wrong results with 1; Ctrl-C with 130.
+Wrong input ends with one line and exit code 2; wrong results with 1; Ctrl-C with 130; a reader
+that leaves with 141.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from . import __version__, settings
+from . import __version__, settings, streams
 from .errors import Unavailable, Unsupported, clipped, printable, shown
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from .bench.results import Results
     from .bench.runner import Work
 
@@ -27,22 +29,28 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    streams.prepare()
     try:
-        parsed = _parser().parse_args(arguments)
-        return parsed.command(parsed) or 0
+        try:
+            parsed = _parser().parse_args(arguments)
+            return parsed.command(parsed) or 0
+        finally:
+            streams.finish()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # `fastconv info | head`: nobody reads on, and that is fine
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return streams.READER_LEFT
     except (ValueError, Unsupported, Unavailable) as error:
         return _failed(str(error))
     except OSError as error:
-        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    finally:
+        streams.abandon()
 
 
 def _failed(message: str) -> int:
-    print("fastconv:", clipped(printable(" ".join(message.split())), 480), file=sys.stderr)
+    with suppress(OSError):  # nobody reads that either
+        print("fastconv:", clipped(printable(" ".join(message.split())), 480), file=sys.stderr)
     return 2
 
 
@@ -51,6 +59,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse's own ignores that nobody reads
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -191,7 +202,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if results.problems:
         written = output.write(results)
         table.show(results, table.console(output.text))
-        print(written, file=output.text)
+        print(*map(printable, written.splitlines()), sep="\n", file=output.text)
     if results.interrupted:
         measured = f"{len(results.problems)} of {len(work.problems)}"
         print(f"interrupted; {measured} problems have figures", file=sys.stderr)
@@ -228,6 +239,6 @@ def _progress() -> Iterator[Callable[[float, str], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda done, text: bar.update(task, completed=done, description=text)

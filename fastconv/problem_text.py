@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import shown
@@ -42,6 +43,8 @@ def parse(text: str) -> dict[str, Any]:
     """
     if not isinstance(text, str):
         raise TypeError(f"a problem text must be a string, got {shown(text)}")
+    with suppress(UnicodeError):  # an argument of a locale that cannot decode it
+        text = text.encode("utf-8", "surrogateescape").decode()
     knobs, descriptor = _split(text)
     values, name = _tokens(descriptor)
     arguments = _geometry(values, descriptor)

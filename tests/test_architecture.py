@@ -19,7 +19,8 @@ ROOT = PACKAGE.parent
 
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
-    {"errors", "hardware"}, {"settings"}, {"problem_text"}, {"problem"}, {"padding", "activations", "winograd", "fourier"},
+    {"errors", "hardware", "streams"}, {"settings"}, {"problem_text"}, {"problem"},
+    {"padding", "activations", "winograd", "fourier"},
     {"backends"}, {"wisdom"}, {"plan"}, {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"},
     {"bench"}, {"tuning"}, {"cli"}, {"__main__"},
 )

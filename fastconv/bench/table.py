@@ -18,9 +18,14 @@ _FIGURES = ("ms", "GFLOP/s", "% of peak")
 _AGAIN = "to run it again: fastconv bench ..."
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # the command line knows the exit status
+
+
 def console(stream: TextIO | None = None) -> Console:
     stream = stream or sys.stdout
-    return Console(file=stream, highlight=False, width=width_of(stream))
+    return _Console(file=stream, highlight=False, width=width_of(stream))
 
 
 def show(results: Results, out: Console) -> None:
