@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import torch_arrays
+from .errors import clipped, printable
 
 
 class Kind(Protocol):
@@ -36,13 +37,16 @@ class NumpyKind:
         if any(cls.__module__.startswith(("scipy.sparse", "sparse")) for cls in type(array).__mro__):
             raise TypeError(f"{name} is a sparse array; pass a dense one ({type(array).__name__}.toarray())")
         if name == "out" and not isinstance(array, np.ndarray):
-            raise TypeError(f"out must be an array to write into, got {type(array).__name__}")
+            raise TypeError(f"out must be an array to write into, got {_type(array)}")
         try:
             view = np.asarray(array)
-        except ValueError as error:  # nested lists of different lengths
-            raise TypeError(f"{name} must be an array, got {type(array).__name__}, of which NumPy says: {error}") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # ragged lists; whatever an object's __array__ does
+            reason = f"of which NumPy says: {printable(clipped(str(error), 200))}"
+            raise TypeError(f"{name} must be an array, got {_type(array)}, {reason}") from error
         if view.dtype == object:
-            raise TypeError(f"{name} must be numeric, got {type(array).__name__}, which NumPy sees as an object array")
+            raise TypeError(f"{name} must be numeric, got {_type(array)}, which NumPy sees as an object array")
         return view
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -64,6 +68,10 @@ class CudaKind:
         from .backends import numba_cuda
 
         return numba_cuda.empty_like(self._example, shape, dtype)
+
+
+def _type(array: Any) -> str:
+    return clipped(type(array).__name__)
 
 
 NATIVE: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}

@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,8 @@ from . import accuracy, plan, settings
 from .accuracy import Arrays
 from .backends import Backend, Candidate, Kernel, get, registry
 from .check_matrix import matrix
-from .errors import Unavailable
-from .problem import ConvProblem
+from .errors import Unavailable, shown
+from .problem import ConvProblem, flag, integer
 
 
 class Trial(NamedTuple):
@@ -111,11 +111,12 @@ def check(problems: Iterable[ConvProblem | str] | None = None, backends: Iterabl
     Raises:
         Unavailable: a backend that was named cannot run here.
     """
+    repeats, quick = integer("repeats", repeats, 0), flag("quick", quick)
     report = Report()
     asked = _asked(backends, report)
     rows: dict[tuple[str, Candidate], Row] = {}
-    for problem in matrix(quick) if problems is None else problems:
-        if isinstance(problem, str):
+    for problem in matrix(quick) if problems is None else _several("problems", problems):
+        if not isinstance(problem, ConvProblem):
             problem = ConvProblem.from_text(problem)
         prepared: list[Trial] = []  # made once some candidate takes the problem
         for who in asked:
@@ -132,9 +133,19 @@ def check(problems: Iterable[ConvProblem | str] | None = None, backends: Iterabl
     return report
 
 
+def _several(name: str, values: Iterable[Any]) -> list[Any]:
+    """The entries of an argument that takes several."""
+    try:
+        if not isinstance(values, (str, bytes)):
+            return list(values)
+    except Exception:  # nothing to go through, or an object that fails when it is
+        pass
+    raise TypeError(f"{name} must be a list, got {shown(values)}")
+
+
 def _asked(names: Iterable[str] | None, report: Report) -> list[Backend]:
     asked = []
-    for who in registry().values() if names is None else map(get, names):
+    for who in registry().values() if names is None else map(get, _several("backends", names)):
         reason = who.unavailable()
         if reason is None:
             asked.append(who)

@@ -1,56 +1,76 @@
 """The command line: info, check, explain, tune, bench, compare.
 
-Wrong input ends with one line and exit code 2, as does what cannot be written; wrong results with 1; Ctrl-C with 130.
+Wrong input ends with one line and exit code 2, as does what cannot be written; wrong results with 1; Ctrl-C with 130; a reader
+that leaves with 141.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from . import __version__, settings
-from .errors import Unavailable, Unsupported
+from . import __version__, settings, streams
+from .errors import Unavailable, Unsupported, clipped, printable, shown
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from .bench.results import Results
     from .bench.runner import Work
 
+_DAY = 86400
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _NOT_WRITTEN = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    parsed = _parser().parse_args(arguments)
+    streams.prepare()
     try:
-        return parsed.command(parsed)
+        try:
+            parsed = _parser().parse_args(arguments)
+            return parsed.command(parsed) or 0
+        finally:
+            streams.finish()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # `fastconv info | head`: nobody reads on, and that is fine
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return streams.READER_LEFT
     except (ValueError, Unsupported, Unavailable) as error:
         return _failed(str(error))
     except OSError as error:
-        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    finally:
+        streams.abandon()
 
 
 def _failed(message: str) -> int:
-    print("fastconv:", message, file=sys.stderr)
+    with suppress(OSError):  # nobody reads that either
+        print("fastconv:", clipped(printable(" ".join(message.split())), 480), file=sys.stderr)
     return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """Whose errors are like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse's own ignores that nobody reads
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fastconv", description="Convolution for NumPy arrays, as fast as the machine allows.")
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.set_defaults(command=lambda arguments: print(parser.format_help(), end=""))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         # no abbreviations: a problem text may start with knobs such as --dt=f64
@@ -78,7 +98,7 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--accuracy", metavar="A", help="strict, fast or loose (default: as the problems say)")
     tune.add_argument("--per-call", action="store_true", help="only for calls that pack the weights themselves")
     tune.add_argument("--prepared", action="store_true", help="only for weights packed beforehand (default: both)")
-    tune.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of taking turns per problem (default: 1)")
+    tune.add_argument("--seconds", type=_seconds, default=1.0, metavar="S", help="of taking turns per problem (default: 1)")
     tune.add_argument("--verbose", action="store_true", help="tell of each candidate that was dropped early, and why")
     tune.add_argument("--wisdom", type=Path, metavar="FILE",
                       help="where it is kept (default: FASTCONV_WISDOM, or wisdom.json in the cache folder)")
@@ -98,9 +118,9 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--peers", action="store_true", help="against every other library that is installed")
     bench.add_argument("--threads", type=int, metavar="N",
                        help="threads per call (default: FASTCONV_NUM_THREADS, or all physical cores)")
-    bench.add_argument("--seconds", type=float, default=1.5, metavar="S", help="timing per problem, up to five times as much "
-                       "where figures are noisy (default: 1.5)")
-    bench.add_argument("--timeout", type=float, default=120.0, metavar="S",
+    bench.add_argument("--seconds", type=_seconds, default=1.5, metavar="S", help="timing per problem, up to five times as "
+                       "much where figures are noisy (default: 1.5)")
+    bench.add_argument("--timeout", type=_seconds, default=120.0, metavar="S",
                        help="end a contender that gives no answer for so long (default: 120; ignored with --all)")
     bench.add_argument("--all", action="store_true", help="run also what takes longer than --seconds in one call, instead of "
                        "showing an estimate")
@@ -119,6 +139,17 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seconds(text: str) -> float:
+    """A duration that ends."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _DAY:
+        raise argparse.ArgumentTypeError(f"must be positive, and at most a day ({_DAY} s), got {shown(text)}")
+    return seconds
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -156,9 +187,6 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     work = _work(arguments)
     chosen = contenders.chosen(arguments.backend, arguments.peers)
-    for name in ("seconds", "timeout"):
-        if getattr(arguments, name) <= 0:
-            raise ValueError(f"--{name} must be positive, got {getattr(arguments, name):g}")
     threads = settings.get_num_threads() if arguments.threads is None else arguments.threads
     options = runner.Options(threads, arguments.seconds, arguments.all, arguments.timeout)
     try:
@@ -175,7 +203,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if results.problems:
         written = output.write(results)
         table.show(results, table.console(output.text))
-        print(written, file=output.text)
+        print(*map(printable, written.splitlines()), sep="\n", file=output.text)
     if results.interrupted:
         measured = f"{len(results.problems)} of {len(work.problems)}"
         print(f"interrupted; {measured} problems have figures", file=sys.stderr)
@@ -214,6 +242,6 @@ def _progress() -> Iterator[Callable[[float, str], None]]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda done, text: bar.update(task, completed=done, description=text)

@@ -14,8 +14,9 @@ import numpy as np
 
 from . import arrays, settings, torch_arrays
 from .backends import Kernel, Shortcut
+from .errors import shown
 from .plan import Plan, chosen_kernel, plan
-from .problem import ConvProblem, result_dtype
+from .problem import ConvProblem, integer, result_dtype
 
 _MEMO_SIZE = 1024
 _SHORTCUTS_PER_SHAPE = 16
@@ -115,12 +116,12 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
             if result is not None:
                 return result
     kind, arguments, (x, w, b, r, y) = _seen(ndim, input, weight, bias, residual, out, arguments)
-    key: tuple[Any, ...] | None = (
-        ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device, current.planning,
-        *map(_typed, arguments))
+    key: tuple[Any, ...] | None
     try:
+        key = (ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device,
+               current.planning, *map(_typed, arguments))
         bound = _memo.get(key)
-    except TypeError:  # an unhashable argument: the validation names it
+    except Exception:  # an argument that cannot be hashed: the validation names it
         bound = key = None
     if bound is None:
         bound = bind(ndim, x, w, b, r, kind.device, *arguments)
@@ -257,7 +258,7 @@ def _needs_temporary(y: np.ndarray, read: tuple[Any, ...], residual: np.ndarray 
 
 def _check_like(name: str, array: Any, bound: Bound, note: str) -> None:
     if tuple(array.shape) != bound.output_shape:
-        raise ValueError(f"{name} must have the output's shape {bound.output_shape}, got {tuple(array.shape)}{note}")
+        raise ValueError(f"{name} must have the output's shape {bound.output_shape}, got {shown(tuple(array.shape))}{note}")
     if array.dtype.name != bound.problem.dtype:
         raise TypeError(f"{name} must have the output's dtype {bound.problem.dtype}, got {array.dtype.name}")
 
@@ -270,6 +271,11 @@ def explain(problem: Any, *arguments: Any, ndim: int = 2, backend: str = "auto",
         problem: a ConvProblem, a problem text, or the arguments of `conv2d` (with ``ndim=1`` or 3: of `conv1d`, `conv3d`).
         backend, algorithm: as for `conv2d`.
     """
+    ndim = integer("ndim", ndim, 1)
+    if ndim > 3:
+        raise ValueError(f"ndim must be 1, 2 or 3, got {shown(ndim)}")
+    if not (arguments or "weight" in keywords or isinstance(problem, (str, ConvProblem))):
+        raise TypeError(f"problem must be a ConvProblem, a problem text, or the arguments of conv{ndim}d, got {shown(problem)}")
     if isinstance(problem, str) and not arguments:
         problem = ConvProblem.from_text(problem)
     if isinstance(problem, ConvProblem):

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 from . import settings, wisdom
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
-from .errors import Unavailable, Unsupported
+from .errors import Unavailable, Unsupported, clipped, shown
 from .problem import ConvProblem
 
+ALGORITHMS = ("direct", "gemm", "im2col", "depthwise", "winograd", "fft")  # fastconv's own
 SUMS_PRODUCTS = frozenset({"direct", "gemm", "im2col", "depthwise"})  # admitted by accuracy="strict"
 
 
@@ -119,9 +120,10 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
     Raises:
         Unavailable: the backend asked for cannot run here.
         Unsupported: everything that was asked for refuses the problem.
-        ValueError: there is no such backend.
+        ValueError: there is no such backend, or no such algorithm.
+        TypeError: the algorithm is no name.
     """
-    backend = _meant(backend, device)
+    backend = _meant(backend, algorithm, device)
     best, known = _choose(problem, backend, algorithm, device, prepared, settings.current().planning)
     order, rejected = ranked(problem, backend, algorithm, device, prepared)
     lost = [Rejected(other.backend, other.candidate, _why_lost(other, best, known))
@@ -132,7 +134,7 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
 def chosen_kernel(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
                   prepared: bool = False) -> Kernel:
     """The kernel of `plan`'s choice, without the reasons. Arguments and errors as there."""
-    best, _ = _choose(problem, _meant(backend, device), algorithm, device, prepared, settings.current().planning)
+    best, _ = _choose(problem, _meant(backend, algorithm, device), algorithm, device, prepared, settings.current().planning)
     return bind(problem, best.backend, best.candidate)
 
 
@@ -148,7 +150,12 @@ def _choose(problem: ConvProblem, backend: str, algorithm: str | None, device: s
     return best, known is not None
 
 
-def _meant(backend: str, device: str) -> str:
+def _meant(backend: str, algorithm: str | None, device: str) -> str:
+    """The backend's name, once both words are names."""
+    if not (algorithm is None or isinstance(algorithm, str)):
+        raise TypeError(f"algorithm must be a name or None, got {shown(algorithm)}")
+    if not isinstance(backend, str):
+        get(backend)  # which says what there is
     return settings.current().backend if backend == "auto" and device == "cpu" else backend
 
 
@@ -174,8 +181,18 @@ def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = 
             seconds = who.seconds(problem, candidate, prepared)
             accepted.append(((seconds is None, seconds or 0.0, len(accepted)), Ranked(who.name, candidate, seconds)))
     if not accepted:
+        known = {*ALGORITHMS, *algorithms(problem)}
+        if algorithm is not None and algorithm not in known:
+            raise ValueError(f"algorithm must be one of {clipped(', '.join(sorted(known)), 300)}, got {shown(algorithm)}")
         raise Unsupported(_nobody(problem, backend, algorithm, rejected))
     return [each for _, each in sorted(accepted)], rejected
+
+
+def algorithms(problem: ConvProblem, backend: str = "auto") -> list[str]:
+    """The algorithms of a backend, or of all those that can run here."""
+    asked = registry().values() if backend == "auto" else [get(backend)]
+    able = [who for who in asked if who.unavailable() is None]
+    return list(dict.fromkeys(candidate.algorithm for who in able for candidate in who.candidates(problem)))
 
 
 def variants(problem: ConvProblem, of: Ranked, prepared: bool) -> list[Ranked]:
@@ -234,8 +251,14 @@ def _why_lost(other: Ranked, best: Ranked, from_wisdom: bool) -> str:
 
 
 def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> str:
+    """One line, in which each reason stands once, and those of other algorithms than the one asked for do not."""
     asked = "no backend" if backend == "auto" else f"backend {backend!r}"
     which = "" if algorithm is None else f" with algorithm {algorithm!r}"
     negation = "computes" if backend == "auto" else "does not compute"
-    reasons = "; ".join(f"{_label(r)}: {r.reason}" for r in rejected) or "it has no candidates"
-    return f"{asked}{which} {negation} {problem.text}: {reasons}"
+    reasons: dict[str, dict[str, None]] = {}
+    for r in rejected:
+        if r.candidate is None or algorithm in (None, r.candidate.algorithm):
+            label = r.backend if r.candidate is None else f"{r.backend} {r.candidate.algorithm}"
+            reasons.setdefault(r.reason, {})[label] = None
+    told = "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items()) or "it has no such candidate"
+    return clipped(f"{asked}{which} {negation} {clipped(problem.text, 160)}: {told}", 480)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from . import arrays, ops, settings, torch_arrays
 from .backends import Shortcut
+from .errors import shown
 from .plan import Plan, plan
+from .problem import shape as shape_of
 
 _SHAPES_KEPT = 8  # plans (and packings) kept per prepared operator
 
@@ -31,13 +34,13 @@ class PreparedConv:
         self._ndim = self._weight.ndim - 2
         if self._ndim not in (1, 2, 3):
             raise ValueError(f"weight must have shape (out_channels, in_channels / groups, *kernel) with 1, 2 or 3 kernel "
-                             f"axes, got {self._weight.shape}")
+                             f"axes, got {shown(self._weight.shape)}")
         self._arguments = arguments
         self._bounds: OrderedDict[Any, tuple[ops.Bound, Shortcut | None]] = OrderedDict()
         self._shortcuts: tuple[tuple[ops.Bound, Shortcut], ...] = ()  # those of _bounds, the latest first
         self._packings: dict[Any, Any] = {}
         self._lock = threading.RLock()  # a signal handler may come back here
-        self._input_shape = None if input_shape is None else tuple(input_shape)
+        self._input_shape = None if input_shape is None else shape_of("input", input_shape)
         self._latest: ops.Bound | None = None
         if self._input_shape is not None:
             self._bound(self._input_shape)
@@ -73,7 +76,7 @@ class PreparedConv:
         found = self._bounds.get(key)
         if found is None:
             with self._lock:
-                example = np.broadcast_to(np.empty((), self._weight.dtype), shape)  # a shape and a dtype, no memory
+                example = SimpleNamespace(shape=shape, dtype=self._weight.dtype)
                 bound = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, device,
                                  prepared=True, **arguments)
                 packed = self._pack(bound)
@@ -102,7 +105,7 @@ class PreparedConv:
 
     def plan(self, shape: Any) -> Plan:
         """The plan for inputs of that shape."""
-        bound = self._bound(tuple(shape))
+        bound = self._bound(shape_of("input", shape))
         return plan(bound.problem, self._arguments["backend"], self._arguments["algorithm"], prepared=True)
 
     @property
@@ -119,7 +122,7 @@ class PreparedConv:
         return PreparedConv, (self._weight, self._bias, self._arguments, self._input_shape)
 
     def __repr__(self) -> str:
-        return f"PreparedConv(weight {self._weight.shape} {self._weight.dtype.name}, {self._arguments})"
+        return f"PreparedConv(weight {self._weight.shape} {self._weight.dtype.name}, {shown(self._arguments, 300)})"
 
 
 def prepare(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import problem_text
+from .errors import shown
 from .settings import ACCURACIES
 
 DTYPES = ("float32", "float64")
@@ -81,16 +82,16 @@ class ConvProblem:
     sizes_hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        ndim = len(self.input_size)
+        ndim = len(self.input_size) if isinstance(self.input_size, (tuple, list)) else 0
         if ndim not in (1, 2, 3):
-            raise ValueError(f"a convolution has 1, 2 or 3 spatial axes, got input size {self.input_size}")
+            raise ValueError(f"input size must be a tuple of 1, 2 or 3 spatial sizes, got {shown(self.input_size)}")
         put = object.__setattr__
         put(self, "input_size", _positive_tuple("input size", self.input_size, ndim))
         put(self, "kernel_size", _positive_tuple("kernel size", self.kernel_size, ndim))
-        put(self, "stride", _positive_tuple("stride", 1 if self.stride == () else self.stride, ndim))
-        put(self, "dilation", _positive_tuple("dilation", 1 if self.dilation == () else self.dilation, ndim))
+        put(self, "stride", _positive_tuple("stride", _given(self.stride, 1), ndim))
+        put(self, "dilation", _positive_tuple("dilation", _given(self.dilation, 1), ndim))
         for name, least in (("batch", 0), ("in_channels", 1), ("out_channels", 1), ("groups", 1), ("count", 1)):
-            put(self, name, _integer(name, getattr(self, name), least))
+            put(self, name, integer(name, getattr(self, name), least))
         put(self, "activation", normalize_activation(self.activation))
         _check_channels(self.in_channels, self.out_channels, self.groups)
         _one_of("padding_mode", self.padding_mode, PADDING_MODES)
@@ -98,11 +99,15 @@ class ConvProblem:
         put(self, "layout", normalize_layout(self.layout, ndim))
         _one_of("direction", self.direction, DIRECTIONS)
         _one_of("accuracy", self.accuracy, ACCURACIES)
+        for name in ("bias", "residual"):
+            put(self, name, flag(name, getattr(self, name)))
         if self.direction == "backward_input" and self.bias:
             raise ValueError("the gradient of the input has no bias, got bias=True")
-        if '"' in self.name or "\n" in self.name:
-            raise ValueError(f"name must not contain a quotation mark or newline, got {self.name!r}")
-        padding = ((0, 0),) * ndim if self.padding == () else self.padding
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a string, got {shown(self.name)}")
+        if '"' in self.name or not self.name.isprintable():
+            raise ValueError(f"name must be printable, without a quotation mark, got {shown(self.name)}")
+        padding = _given(self.padding, ((0, 0),) * ndim)
         put(self, "padding", tuple(map(_effective_padding, self.input_size, self.kernel_size, self.stride, self.dilation,
                                        _low_and_high(padding, ndim))))
         padded = tuple(size + low + high for size, (low, high) in zip(self.input_size, self.padding))
@@ -183,16 +188,17 @@ class ConvProblem:
     ) -> ConvProblem:
         """The problem that ``convNd(input, weight, ...)`` states; an input of rank ndim + 1 counts as a batch of 1."""
         layout = normalize_layout(layout, ndim)
+        input_shape, weight_shape = shape("input", input_shape), shape("weight", weight_shape)
         _check_ranks(input_shape, weight_shape, ndim, layout)
         batch = input_shape[0] if len(input_shape) == ndim + 2 else 1
         last = layout == "channels_last"
         in_channels = input_shape[-1] if last else input_shape[-ndim - 1]
         size = tuple(input_shape[-ndim - 1:-1] if last else input_shape[-ndim:])
         out_channels, kernel = weight_shape[0], tuple(weight_shape[2:])
-        groups = _integer("groups", groups, 1)
+        groups = integer("groups", groups, 1)
         _check_weight(in_channels, weight_shape, groups)
-        if bias_shape is not None and tuple(bias_shape) != (out_channels,):
-            raise ValueError(f"bias must have shape ({out_channels},), one value per output channel, got {tuple(bias_shape)}")
+        if bias_shape is not None and shape("bias", bias_shape) != (out_channels,):
+            raise ValueError(f"bias must have shape ({out_channels},), one value per output channel, got {shown(bias_shape)}")
         size = _positive_tuple("input size", size, ndim)
         kernel = _positive_tuple("kernel size", kernel, ndim)
         stride = _positive_tuple("stride", stride, ndim, one_for_all=True)
@@ -201,7 +207,7 @@ class ConvProblem:
             input_size=size, kernel_size=kernel, in_channels=in_channels, out_channels=out_channels, batch=batch,
             groups=groups, stride=stride, dilation=dilation,
             padding=normalize_padding(padding, size, kernel, stride, dilation), padding_mode=padding_mode, dtype=dtype,
-            layout=layout, bias=bias_shape is not None, residual=bool(residual), activation=activation, accuracy=accuracy)
+            layout=layout, bias=bias_shape is not None, residual=residual, activation=activation, accuracy=accuracy)
 
     @classmethod
     def from_text(cls, text: str) -> ConvProblem:
@@ -226,19 +232,37 @@ def result_dtype(input_dtype: Any, weight_dtype: Any) -> str:
     Raises:
         TypeError: it is anything else; nothing is rounded or widened silently.
     """
-    dtype = np.result_type(input_dtype, weight_dtype)
-    if dtype.name not in DTYPES:
+    try:
+        promoted = np.result_type(input_dtype, weight_dtype).name
+    except TypeError:  # times and numbers, records and numbers
+        promoted = "nothing"
+    if promoted not in DTYPES:
         raise TypeError(f"input and weight must promote to float32 or float64, got {np.dtype(input_dtype).name} and "
-                        f"{np.dtype(weight_dtype).name}, which give {dtype.name}; convert one of them")
-    return dtype.name
+                        f"{np.dtype(weight_dtype).name}, which give {promoted}; convert one of them")
+    return promoted
+
+
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """The shape of the argument `name`, as given by its user."""
+    entries = _entries(value)
+    if entries is None:
+        raise TypeError(f"{name} shape must be a tuple of integers, got {shown(value)}")
+    return tuple(integer(f"{name} shape", entry, 0, whole=value) for entry in entries)
 
 
 def normalize_layout(layout: str, ndim: int) -> str:
     if not isinstance(layout, str):
-        raise TypeError(f"layout must be a string, got {layout!r}")
+        raise TypeError(f"layout must be a string, got {shown(layout)}")
     if ndim not in LAYOUTS.get(layout, ()):
         fitting = [name for name, dims in LAYOUTS.items() if ndim in dims]
-        raise ValueError(f"layout for {ndim} spatial axes must be one of {', '.join(fitting)}, got {layout!r}")
+        raise ValueError(f"layout for {ndim} spatial axes must be one of {', '.join(fitting)}, got {shown(layout)}")
     return "channels_last" if layout[-1] in "Ct" and layout != "channels_first" else "channels_first"
 
 
@@ -248,17 +272,27 @@ def normalize_activation(activation: Any) -> tuple[str, float] | None:
     if isinstance(activation, str):
         activation = (activation,)
     if not isinstance(activation, tuple) or not 1 <= len(activation) <= 2:
-        raise TypeError(f"activation must be a name or (name, parameter), got {activation!r}")
+        raise TypeError(f"activation must be a name or (name, parameter), got {shown(activation)}")
     name, *parameter = activation
     _one_of("activation", name, ACTIVATIONS)
+    number = _finite(parameter[0]) if parameter else None
     if name != "leaky_relu":
-        if any(value != 0 for value in parameter):
-            raise ValueError(f"activation {name!r} takes no parameter, got {activation!r}")
+        if parameter and number != 0:
+            raise ValueError(f"activation {name!r} takes no parameter, got {shown(activation)}")
         return name, 0.0
-    if not all(isinstance(value, (int, float, np.floating, np.integer)) and math.isfinite(value) for value in parameter):
-        raise ValueError(f"activation 'leaky_relu' takes one finite number, its negative slope, got {activation!r}")
-    slope = float(parameter[0]) if parameter else 0.01
+    if parameter and number is None:
+        raise ValueError(f"activation 'leaky_relu' takes one finite number, its negative slope, got {shown(activation)}")
+    slope = 0.01 if number is None else number
     return (name, slope) if slope else ("relu", 0.0)  # relu in all: the limit at -inf is 0, not -inf times 0
+
+
+def _finite(value: Any) -> float | None:
+    """A finite real number as a float; None if it is anything else."""
+    try:
+        number = float(value) if isinstance(value, (int, float, np.floating, np.integer)) else math.nan
+    except OverflowError:  # an integer beyond all floats
+        return None
+    return number if math.isfinite(number) else None
 
 
 def normalize_padding(padding: Any, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int],
@@ -275,35 +309,35 @@ def normalize_padding(padding: Any, size: Sequence[int], kernel: Sequence[int], 
         totals = [max((-(-i // s) - 1) * s + r + 1 - i, 0) for i, s, r in zip(size, stride, reach)]
         return tuple((t // 2, t - t // 2) if padding == "same" else (t - t // 2, t // 2) for t in totals)
     if not isinstance(padding, (tuple, list)):
-        return ((_integer("padding", padding, 0),) * 2,) * len(size)
+        return ((integer("padding", padding, 0),) * 2,) * len(size)
     if len(padding) == 1 and not isinstance(padding[0], (tuple, list)):
-        return ((_integer("padding", padding[0], 0, whole=padding),) * 2,) * len(size)
+        return ((integer("padding", padding[0], 0, whole=padding),) * 2,) * len(size)
     if len(padding) != len(size):
         raise ValueError(f"padding must be one entry per spatial axis ({len(size)}), or ((low, high), ...) per axis, "
-                         f"got {padding!r}")
+                         f"got {shown(padding)}")
     return tuple(_padding_pair(entry, padding) for entry in padding)
 
 
 def _padding_pair(entry: Any, padding: Any) -> tuple[int, int]:
     if not isinstance(entry, (tuple, list)):
-        return (_integer("padding", entry, 0, whole=padding),) * 2
+        return (integer("padding", entry, 0, whole=padding),) * 2
     if len(entry) != 2:
-        raise ValueError(f"padding of an axis must be an integer or (low, high), got {entry!r} in {padding!r}")
-    return _integer("padding", entry[0], 0, whole=padding), _integer("padding", entry[1], 0, whole=padding)
+        raise ValueError(f"padding of an axis must be an integer or (low, high), got {shown(entry)} in {shown(padding)}")
+    return integer("padding", entry[0], 0, whole=padding), integer("padding", entry[1], 0, whole=padding)
 
 
 def _low_and_high(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
     """The attribute `padding`, checked: high may be negative (see ConvProblem)."""
     if not isinstance(padding, tuple) or len(padding) != ndim or any(not isinstance(p, tuple) or len(p) != 2 for p in padding):
-        raise ValueError(f"padding must be ((low, high), ...), one pair per spatial axis ({ndim}), got {padding!r}")
-    return tuple((_integer("padding", low, 0, whole=padding), _integer("padding", high, None, whole=padding))
+        raise ValueError(f"padding must be ((low, high), ...), one pair per spatial axis ({ndim}), got {shown(padding)}")
+    return tuple((integer("padding", low, 0, whole=padding), integer("padding", high, None, whole=padding))
                  for low, high in padding)
 
 
 def _effective_padding(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int]) -> tuple[int, int]:
     low, high = padding
     if low < 0 or high <= -stride:
-        raise ValueError(f"padding must not be negative, got {padding}")
+        raise ValueError(f"padding must not be negative, got {shown(padding)}")
     extent = dilation * (kernel - 1) + 1
     padded = size + low + high
     if extent > padded:
@@ -316,12 +350,12 @@ def _check_ranks(input_shape: Sequence[int], weight_shape: Sequence[int], ndim: 
     space = "WHD"[:ndim][::-1]
     expected = f"(N, {', '.join(space)}, C)" if layout == "channels_last" else f"(N, C, {', '.join(space)})"
     if len(input_shape) not in (ndim + 1, ndim + 2):
-        raise ValueError(f"input of conv{ndim}d must have shape {expected}, or the same without N, got {tuple(input_shape)}")
+        raise ValueError(f"input of conv{ndim}d must have shape {expected}, or the same without N, got {shown(input_shape)}")
     if len(weight_shape) != ndim + 2:
         raise ValueError(f"weight of conv{ndim}d must have shape (out_channels, in_channels / groups, "
-                         f"{', '.join('k' + axis for axis in space)}), got {tuple(weight_shape)}")
+                         f"{', '.join('k' + axis for axis in space)}), got {shown(weight_shape)}")
     if 0 in weight_shape:
-        raise ValueError(f"weight must not be empty, got shape {tuple(weight_shape)}")
+        raise ValueError(f"weight must not be empty, got shape {shown(weight_shape)}")
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
@@ -335,39 +369,54 @@ def _check_weight(in_channels: int, weight_shape: Sequence[int], groups: int) ->
         raise ValueError("input must have at least one channel, got 0")
     _check_channels(in_channels, weight_shape[0], groups)
     if weight_shape[1] * groups != in_channels:
-        raise ValueError(f"weight of shape {tuple(weight_shape)} with groups={groups} expects {weight_shape[1] * groups} input "
+        raise ValueError(f"weight of shape {shown(weight_shape)} with groups={groups} expects {weight_shape[1] * groups} input "
                          f"channels ({weight_shape[1]} x {groups}), got {in_channels}")
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, one of {', '.join(allowed)}, got {value!r}")
+        raise TypeError(f"{name} must be a string, one of {', '.join(allowed)}, got {shown(value)}")
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
 
 
-def _integer(name: str, value: Any, least: int | None, whole: Any = None) -> int:
+def integer(name: str, value: Any, least: int | None, whole: Any = None) -> int:
     """`value` as a Python int, at least `least` (None: any). NumPy integers pass; bool, float and str do not."""
-    shown = value if whole is None else whole
+    given = value if whole is None else whole
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {shown!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(given)}")
     try:
         number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {shown!r}") from None
+    except Exception:  # whatever an object's __index__ does
+        raise TypeError(f"{name} must be an integer, got {shown(given)}") from None
     if least is not None and number < least:
         rule = "positive" if least == 1 else "at least 0"
-        raise ValueError(f"{name} must be {rule}, got {shown!r}")
+        raise ValueError(f"{name} must be {rule}, got {shown(given)}")
     if number >= 2**63:
-        raise ValueError(f"{name} must be below 2**63, got {shown!r}")
+        raise ValueError(f"{name} must be below 2**63, got {shown(given)}")
     return number
 
 
 def _positive_tuple(name: str, value: Any, ndim: int, one_for_all: bool = False) -> tuple[int, ...]:
     """One entry per axis, of an integer or that many; `one_for_all`: or of a single one in a sequence, as PyTorch takes it."""
-    if not isinstance(value, (tuple, list)) and np.ndim(value) != 1:
-        return (_integer(name, value, 1),) * ndim
-    entries = tuple(value)
+    entries = _entries(value)
+    if entries is None:
+        return (integer(name, value, 1),) * ndim
     if len(entries) != ndim and not (one_for_all and len(entries) == 1):
-        raise ValueError(f"{name} must be an integer or {ndim} of them, one per spatial axis, got {value!r}")
-    return tuple(_integer(name, entry, 1, whole=value) for entry in entries) * (ndim // len(entries))
+        raise ValueError(f"{name} must be an integer or {ndim} of them, one per spatial axis, got {shown(value)}")
+    return tuple(integer(name, entry, 1, whole=value) for entry in entries) * (ndim // len(entries))
+
+
+def _given(value: Any, otherwise: Any) -> Any:
+    """A field's value; () stands for the default."""
+    return otherwise if isinstance(value, tuple) and not value else value
+
+
+def _entries(value: Any) -> tuple[Any, ...] | None:
+    """The entries of a tuple, a list or an array of one axis; None if it is something else."""
+    if isinstance(value, (tuple, list)):
+        return tuple(value)
+    try:
+        return tuple(value) if np.ndim(value) == 1 else None
+    except Exception:  # whatever an object does when NumPy looks at it
+        return None

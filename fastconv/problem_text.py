@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import shown
 
 if TYPE_CHECKING:
     from .problem import ConvProblem
@@ -28,7 +31,8 @@ _POST_OPS = {"relu": "relu", "relu6": "clip:0:6", "sigmoid": "logistic", "tanh":
 _POST_OP_NAMES = {**{text: name for name, text in _POST_OPS.items()}, **{name: name for name in _POST_OPS}, "swish": "silu"}
 
 _Default = TypeVar("_Default")
-_TOKEN = re.compile(r'_*(?:(g|mb|[io]c|[iokspd][dhw])(-?\d+)|n(?:"([^"]*)"|(\S+)))')
+_TOKEN = re.compile(r'_*(?:(g|mb|[io]c|[iokspd][dhw])(-?[0-9]+)|n(?:"([^"]*)"|(\S+)))')
+_SLOPE = re.compile(r"(?:leaky_)?relu:([-+]?[0-9]*\.?[0-9]+(?:e[-+]?[0-9]+)?)")
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -37,26 +41,31 @@ def parse(text: str) -> dict[str, Any]:
     Raises:
         ValueError: the line is malformed; the message quotes the part that is.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a problem text must be a string, got {shown(text)}")
+    with suppress(UnicodeError):  # an argument of a locale that cannot decode it
+        text = text.encode("utf-8", "surrogateescape").decode()
     knobs, descriptor = _split(text)
     values, name = _tokens(descriptor)
     arguments = _geometry(values, descriptor)
     for key, value in knobs:
         arguments.update(_knob(key, value))
     arguments.setdefault("bias", True)
-    label = re.fullmatch(r"(.*)\*(\d+)", name)
+    label = re.fullmatch(r"(.*)\*([0-9]+)", name)
     if label:
-        name, arguments["count"] = label[1], int(label[2])
+        name, arguments["count"] = label[1], _number(label[2], descriptor)
     return {**arguments, "name": name}
 
 
 def _split(text: str) -> tuple[list[tuple[str, str]], str]:
     words = re.findall(r'(?:"[^"]*"|[^\s"])+', text)  # blanks separate, except within the quotes of a name
     if text.count('"') % 2:
-        raise ValueError(f"malformed problem {text!r}: no closing quotation mark")
+        raise ValueError(f"malformed problem {shown(text)}: no closing quotation mark")
     knobs = [word[2:].partition("=") for word in words if word.startswith("--")]
     rest = [word for word in words if not word.startswith("--")]
     if not all(equals for _, equals, _ in knobs) or len(rest) != 1:
-        raise ValueError(f"malformed problem {text!r}: expected knobs like --dt=f64 and one descriptor like mb1_ic3ih8oc4kh3")
+        raise ValueError(f"malformed problem {shown(text)}: expected knobs like --dt=f64 and one descriptor "
+                         "like mb1_ic3ih8oc4kh3")
     return [(key, value) for key, _, value in knobs], rest[0]
 
 
@@ -68,15 +77,21 @@ def _tokens(descriptor: str) -> tuple[dict[str, int], str]:
         if token is None:
             if set(descriptor[position:]) == {"_"}:
                 break
-            raise ValueError(f"malformed problem {descriptor!r}: cannot read {descriptor[position:]!r}")
+            raise ValueError(f"malformed problem {shown(descriptor)}: cannot read {shown(descriptor[position:])}")
         if token[1]:
             if token[1] in values:
-                raise ValueError(f"malformed problem {descriptor!r}: {token[1]} is given twice")
-            values[token[1]] = int(token[2])
+                raise ValueError(f"malformed problem {shown(descriptor)}: {token[1]} is given twice")
+            values[token[1]] = _number(token[2], descriptor)
         else:
             name = token[3] if token[3] is not None else token[4]
         position = token.end()
     return values, name
+
+
+def _number(digits: str, descriptor: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"malformed problem {shown(descriptor)}: sizes must be below 2**63, got {shown(digits)}")
+    return int(digits)
 
 
 def _axes(values: dict[str, int], kind: str, ndim: int, default: _Default) -> list[int | _Default]:
@@ -90,7 +105,7 @@ def _axes(values: dict[str, int], kind: str, ndim: int, default: _Default) -> li
 def _geometry(values: dict[str, int], descriptor: str) -> dict[str, Any]:
     def need(condition: bool, what: str) -> None:
         if not condition:
-            raise ValueError(f"malformed problem {descriptor!r}: {what}")
+            raise ValueError(f"malformed problem {shown(descriptor)}: {what}")
 
     def sizes(kind: str, what: str) -> list[int]:
         found = [size for size in _axes(values, kind, ndim, None) if size is not None]
@@ -139,7 +154,7 @@ def _knob(key: str, value: str) -> dict[str, Any]:
         return _post_ops(value)
     if key in ("padding-mode", "accuracy"):
         return {key.replace("-", "_"): value}
-    raise ValueError(f"malformed problem: unknown knob --{key}={value}")
+    raise ValueError(f"malformed problem: unknown knob {shown(f'--{key}={value}')}")
 
 
 def _post_ops(value: str) -> dict[str, Any]:
@@ -150,14 +165,15 @@ def _post_ops(value: str) -> dict[str, Any]:
         arguments["residual"] = True
         ops = ops[1:]
     if len(ops) > 1:
-        raise ValueError(f"malformed problem: --attr-post-ops={value} must be sum, an activation, or sum+activation")
+        raise ValueError(f"malformed problem: --attr-post-ops must be sum, an activation, or sum+activation, "
+                         f"got {shown(value)}")
     for op in ops:
         if op in _POST_OP_NAMES:
             arguments["activation"] = _POST_OP_NAMES[op]
-        elif re.fullmatch(r"(leaky_)?relu:[-+.0-9e]+", op):
-            arguments["activation"] = ("leaky_relu", float(op.split(":")[1]))
+        elif slope := _SLOPE.fullmatch(op):
+            arguments["activation"] = ("leaky_relu", float(slope[1]))
         else:
-            raise ValueError(f"malformed problem: unknown activation {op!r} in --attr-post-ops={value}")
+            raise ValueError(f"malformed problem: unknown activation {shown(op)} in --attr-post-ops={shown(value)}")
     return arguments
 
 

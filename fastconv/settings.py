@@ -32,9 +32,11 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from . import hardware
+from .errors import shown
 
 ACCURACIES = ("strict", "fast", "loose")
 ISAS = ("baseline", "avx2", "avx512")
+MOST_THREADS = 8192  # Linux itself counts no more CPUs
 
 _generations = itertools.count()
 
@@ -60,15 +62,21 @@ class Settings:
     generation: int = dataclasses.field(default_factory=lambda: next(_generations), compare=False)
 
     def __post_init__(self) -> None:
-        threads = self.num_threads
-        if isinstance(threads, bool) or not hasattr(threads, "__index__"):
-            raise TypeError(f"num_threads must be an integer, got {threads!r}")
-        if operator.index(threads) < 1:
-            raise ValueError(f"num_threads must be positive, got {threads}")
-        if self.accuracy not in ACCURACIES:
-            raise ValueError(f"accuracy must be one of {', '.join(ACCURACIES)}, got {self.accuracy!r}")
-        if self.isa is not None and self.isa not in ISAS:
-            raise ValueError(f"isa must be one of {', '.join(ISAS)}, got {self.isa!r}")
+        object.__setattr__(self, "num_threads", _threads(self.num_threads))
+        for name, value, words in (("accuracy", self.accuracy, ACCURACIES), ("isa", self.isa, (None, *ISAS))):
+            if not (value is None or isinstance(value, str)) or value not in words:
+                raise ValueError(f"{name} must be one of {', '.join(filter(None, words))}, got {shown(value)}")
+        if not isinstance(self.backend, str):
+            raise TypeError(f"backend must be a name, got {shown(self.backend)}")
+        if not isinstance(self.backends, (tuple, list)) or not all(isinstance(name, str) for name in self.backends):
+            raise TypeError(f"backends must be a tuple of names, got {shown(self.backends)}")
+        object.__setattr__(self, "backends", tuple(self.backends))
+        for name, path in (("wisdom", self.wisdom), ("cache_dir", self.cache_dir)):
+            if not (path is None or isinstance(path, (str, os.PathLike))):
+                raise TypeError(f"{name} must be a path or None, got {shown(path)}")
+        for name, switch in (("autotune", self.autotune), ("verbose", self.verbose), ("no_native", self.no_native)):
+            if not isinstance(switch, int) or switch not in (0, 1):
+                raise TypeError(f"{name} must be True or False, got {shown(switch)}")
 
     @functools.cached_property
     def planning(self) -> tuple[Any, ...]:
@@ -81,6 +89,18 @@ class Settings:
         """These settings but for the changes; no changes: a new generation."""
         generation = self.generation if changes and "wisdom" not in changes else next(_generations)
         return dataclasses.replace(self, generation=generation, **changes)
+
+
+def _threads(value: Any) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        threads = operator.index(value)
+    except Exception:  # whatever an object's __index__ does
+        raise TypeError(f"num_threads must be an integer, got {shown(value)}") from None
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"num_threads must be positive, and at most {MOST_THREADS}, got {shown(threads)}")
+    return threads
 
 
 class Changes(TypedDict, total=False):
@@ -127,8 +147,8 @@ def _from_environment() -> Settings:
     env = {name: os.environ.get(f"FASTCONV_{name}") or None for name in (
         "BACKEND", "BACKENDS", "ISA", "NUM_THREADS", "ACCURACY", "AUTOTUNE", "WISDOM", "CACHE_DIR", "VERBOSE", "NO_NATIVE")}
     threads = env["NUM_THREADS"]
-    if threads is not None and (not threads.isdecimal() or int(threads) < 1):
-        raise ValueError(f"FASTCONV_NUM_THREADS must be a positive integer, got {threads!r}")
+    if threads is not None and not (threads.isascii() and threads.isdecimal() and 1 <= int(threads[:9]) <= MOST_THREADS):
+        raise ValueError(f"FASTCONV_NUM_THREADS must be a positive integer, at most {MOST_THREADS}, got {shown(threads)}")
     try:
         return Settings(
             backend=env["BACKEND"] or "auto",
@@ -170,13 +190,20 @@ def update(**changes: Unpack[Changes]) -> None:
         _local.set(local.changed(**changes))
 
 
+def user_cache() -> Path | None:
+    """The folder below which programs cache for this user; None where nobody says: containers and services run without HOME,
+    and what takes the word ``~`` for a folder makes one of that name wherever it happens to be."""
+    found = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(found) if os.path.isabs(found) else None
+
+
 def set_num_threads(n: int) -> None:
     """Use at most `n` threads per call, in every thread of this process.
 
     Results do not depend on the number of threads.
 
     Raises:
-        ValueError: n is not positive.
+        ValueError: n is not positive, or beyond 8192.
         TypeError: n is not an integer.
     """
     update(num_threads=n)
@@ -200,7 +227,7 @@ def config(**changes: Unpack[Changes]) -> Iterator[Settings]:
     known = Changes.__annotations__
     unknown = set(changes) - set(known)
     if unknown:
-        raise TypeError(f"config() got unknown settings {sorted(unknown)}; known: {', '.join(sorted(known))}")
+        raise TypeError(f"config() got unknown settings {shown(sorted(unknown))}; known: {', '.join(sorted(known))}")
     token = _local.set(current().changed(**changes))
     try:
         yield current()

@@ -109,7 +109,9 @@ def test_paired_figures(clock: FakeClock) -> None:
     assert reference.speedup is not None and reference.speedup.middle == 1.0
     assert fast.gflops == pytest.approx(0.004) and fast.of_peak.middle == pytest.approx(4e-5)
     assert fast.verified > 50 and fast.isa == "fake"
-    assert results.geometric_mean("fast") == (pytest.approx(4.0), 2)
+    mean = results.geometric_mean("fast")
+    assert mean is not None and mean.middle == pytest.approx(4.0) and mean.problems == (SMALL, OTHER)
+    assert mean.low == pytest.approx(4.0) == mean.high and results.first(SMALL) == [fast]
     assert results.network_seconds("net", "im2col") == pytest.approx((SMALL.flops + 3 * OTHER.flops) / 1e6)
     assert results.peaks[SMALL].flops == 1e11
     assert results.libraries["fast"][0] == "fake on 1"

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_python_m_fastconv() -> None:
 
 
 @pytest.mark.parametrize("name, value, rule", [
-    ("NUM_THREADS", "abc", "a positive integer"), ("NUM_THREADS", "0", "a positive integer"),
+    ("NUM_THREADS", "abc", "a positive integer, at most 8192"), ("NUM_THREADS", "0", "a positive integer, at most 8192"),
     ("ISA", "mmx", "one of baseline, avx2, avx512"), ("ACCURACY", "best", "one of strict, fast, loose")])
 def test_a_bad_variable_is_one_line(name: str, value: str, rule: str) -> None:
     done = fastconv("info", **{f"FASTCONV_{name}": value})
@@ -190,11 +191,74 @@ def test_bench_refuses_before_it_measures(tmp_path: Path, capsys: pytest.Capture
     assert "cannot read" in fails(capsys, "bench", "mb1_ic3zz")
     assert "got 'abacus'" in fails(capsys, "bench", TINY, "--backend", "abacus")
     assert "num_threads must be positive" in fails(capsys, "bench", TINY, "--threads", "0")
-    assert "--seconds must be positive" in fails(capsys, "bench", TINY, "--seconds", "0")
-    assert "--timeout must be positive" in fails(capsys, "bench", TINY, "--timeout", "-1")
+    assert "--seconds: must be positive" in fails(capsys, "bench", TINY, "--seconds", "0")
+    assert "--timeout: must be positive" in fails(capsys, "bench", TINY, "--timeout", "-1")
     assert "file" in fails(capsys, "bench", TINY, "--json", "file/x.json")
     assert "cannot write ." in fails(capsys, "bench", TINY, "--json", ".", "--chart", "x.png")
     assert "--chart must end in" in fails(capsys, "bench", TINY, "--chart", "x.gif")
+
+
+@pytest.mark.parametrize("value", ("nan", "inf", "-inf", "1e400", "0", "-1", "86401", "soon", ""))
+def test_durations_end(value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (("bench", TINY, "--seconds"), ("bench", TINY, "--timeout"), ("tune", TINY, "--seconds")):
+        assert f"argument {command[-1]}: must be positive, and at most a day" in fails(capsys, *command[:-1],
+                                                                                      f"{command[-1]}={value}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_algorithm_that_a_backend_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("naive:nope", "naive:winograd/prepared", "im2col:direct"):
+        algorithm = name.partition(":")[2].partition("/")[0]
+        assert f"has no algorithm '{algorithm}'; it has" in fails(capsys, "bench", TINY, "--backend", name)
+    assert "got 'nope'" in fails(capsys, "explain", TINY, "--algorithm", "nope")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_command_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert "compare" in capsys.readouterr().out
+    assert "invalid choice: 'nosuch'" in fails(capsys, "nosuch")
+    assert "unrecognized arguments" in fails(capsys, "info", "--nosuch" + "x" * 10_000)
+
+
+_HOMELESS = """
+import os
+import sys
+from fastconv import settings
+assert settings.user_cache() is None or os.environ["HOME"] == ""
+from numba.core import caching
+for name in dir(caching):
+    if "InTree" in name:  # as where fastconv is installed read-only
+        getattr(caching, name).from_function = classmethod(lambda *arguments: None)
+os.access = lambda path, mode: False
+from fastconv.backends import numba_compile
+numba_compile.stage("relu", "float32")
+from fastconv.cli import main
+sys.exit(main(["tune", sys.argv[1], "--seconds", "0.01"]))
+"""
+
+
+@pytest.mark.parametrize("home", ("~", "relative"))
+def test_without_a_home(home: str, tmp_path: Path) -> None:
+    """Containers and services: no folder named ~ is made, and tune says what it lacks in one line."""
+    pytest.importorskip("numba")
+    environment = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "FASTCONV_WISDOM")}
+    done = subprocess.run([sys.executable, "-c", _HOMELESS, TINY], capture_output=True, text=True, cwd=tmp_path, timeout=120,
+                          env={**environment, "HOME": home, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2 and done.stderr.startswith("fastconv: there is no home folder to keep wisdom in"), done.stderr
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_hints_name_what_there_is() -> None:
+    """Every extra that a message tells to install is one of the project's."""
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    found = {(path.name, extra.strip()) for path in (ROOT / "fastconv").rglob("*.py")
+             for several in re.findall(r"fastconv\[([^\]\n]+)\]", path.read_text()) for extra in several.split(",")}
+    assert {extra for _, extra in found} >= {"bench", "tune", "numba", "cuda"}
+    assert not [each for each in found if each[1] not in extras]
 
 
 def in_this_process(monkeypatch: pytest.MonkeyPatch):

@@ -28,7 +28,7 @@ from fastconv.accuracy import Arrays
 from fastconv.bench import peers, verify
 from fastconv.bench.peers import common, cudnn, ncnn_net, opencv_filter
 from fastconv.check_matrix import matrix
-from fastconv.problem import ConvProblem
+from fastconv.problem import ACTIVATIONS, ConvProblem
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "onnxruntime", "onnx", "openvino", "ncnn", "cv2", "scipy")
@@ -110,8 +110,9 @@ def test_cudnn_needs_a_torch_with_cuda_and_a_gpu(monkeypatch, tmp_path):
 PLAIN = "mb1_ic3ih9_oc4oh9_kh3ph1"
 PLANE = "mb1_ic1ih9_oc1oh9_kh3ph1"
 REFUSALS = [
-    *[(name, problem(PLANE, activation="relu"), "no fused epilogue") for name in peers.names()],
-    *[(name, problem(PLANE, residual=True), "no fused epilogue") for name in peers.names()],
+    *[(name, problem(PLANE, activation="relu"), "no activation is timed") for name in ("opencv", "scipy-direct", "scipy-fft")],
+    *[(name, problem(PLANE, activation="gelu"), "no gelu is timed") for name in ("onnxruntime", "ncnn")],
+    *[(name, problem(PLANE, residual=True), "no residual") for name in peers.names()],
     *[(name, problem(PLANE, direction="backward_input", bias=False), "forward direction only") for name in peers.names()],
     *[(name, problem(PLAIN, dtype="float64"), "float32") for name in ("onnxruntime", "openvino", "ncnn", "cudnn-tf32")],
     *[(name, problem(PLAIN, layout="NHWC"), "channels first") for name in ("onnxruntime", "openvino", "ncnn")],
@@ -259,11 +260,18 @@ def test_tf32_passes_as_tf32_only_and_bfloat16_as_nothing(text):
 
 @functools.cache
 def PROBLEMS() -> tuple[ConvProblem, ...]:
-    """The check matrix without its epilogues, all of it in float32 and channels first too, and what it has too little of."""
-    plain = [dataclasses.replace(each, activation=None, residual=False) for each in matrix() if each.batch > 0]
+    """The check matrix without its residuals, all of it in float32 and channels first too, and what it has too little of."""
+    plain = [dataclasses.replace(each, residual=False) for each in matrix() if each.batch > 0]
     plain += [dataclasses.replace(each, dtype="float32", layout="channels_first") for each in plain]
     layers = [each for each in map(problem, LAYERS) if each.flops < 2e7]
-    return tuple(dict.fromkeys([*plain, *layers, *_images(), *_batches()]))
+    return tuple(dict.fromkeys([*plain, *layers, *_images(), *_batches(), *_activated()]))
+
+
+def _activated() -> Iterator[ConvProblem]:
+    """Every activation, of groups and with a bias, in each layout that peers take."""
+    for activation in (*ACTIVATIONS, ("leaky_relu", 0.3), ("leaky_relu", -0.5)):
+        yield conv((9, 8), (3, 3), (6, 10), padding=((1, 1),) * 2, bias=True, activation=activation)
+        yield conv((9, 8), (3, 3), (6, 6), groups=6, activation=activation, layout="NHWC")
 
 
 def _images() -> Iterator[ConvProblem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -21,9 +22,9 @@ def test_text_round_trip(problem):
     assert again.text == problem.text
 
 
-@given(problems(), st.text(alphabet=st.characters(exclude_characters='"\n', exclude_categories=["Cs"])), st.integers(1, 99))
+@given(problems(), st.text(alphabet=st.characters(exclude_characters='"', exclude_categories=["C", "Z"])), st.integers(1, 99))
 def test_names_survive_and_do_not_count(problem, name, count):
-    if name.rpartition("*")[2].isdecimal() or name != name.strip() or "\r" in name:
+    if re.search(r"\*[0-9]+$", name):
         name = "plain"  # "*3" is the count
     named = dataclasses.replace(problem, name=name, count=count)
     again = ConvProblem.from_text(named.text)

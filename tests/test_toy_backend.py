@@ -79,6 +79,28 @@ def test_a_registered_object_replaces_one_of_its_name(toy_registry):
     assert type(first) is toy_backend.ToyKernel and type(second) is Other
 
 
+@pytest.mark.parametrize("spoil, told", [
+    (lambda toy: toy, "an instance, not a class"), (lambda toy: object(), "a name of letters"),
+    (lambda toy: None, "a method bind"), (lambda toy: changed(toy, device="tpu"), "a device, 'cpu' or 'cuda' (it has 'tpu')"),
+    (lambda toy: changed(toy, name="auto"), "not 'auto'"), (lambda toy: changed(toy, name="a/b"), "has 'a/b'"),
+    (lambda toy: changed(toy, name=5), "has 5"),
+    (lambda toy: changed(toy, refuses="no"), "a method refuses"), (lambda toy: changed(toy, seconds=None), "a method seconds")],
+    ids=range(9))
+def test_what_does_not_keep_the_protocol_is_refused(spoil, told, toy_registry):
+    before = dict(fastconv.backends())
+    with pytest.raises(TypeError, match="keep the protocol") as caught:
+        register(spoil(toy_backend.ToyBackend))
+    assert told in str(caught.value) and len(str(caught.value)) < 500
+    assert fastconv.backends() == before
+
+
+def changed(kind, **attributes):
+    made = kind()
+    for name, value in attributes.items():
+        setattr(made, name, value)
+    return made
+
+
 class _Point:
     name = "toy"
 

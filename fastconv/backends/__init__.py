@@ -9,6 +9,7 @@ must be cheap to import; what is heavy is imported when first needed. Third part
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Hashable
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from .. import settings
-from ..errors import Unavailable
+from ..errors import Unavailable, clipped, shown
 
 if TYPE_CHECKING:
     from ..problem import ConvProblem
@@ -126,6 +127,7 @@ def refuses_direction(problem: ConvProblem) -> str | None:
     return None if problem.direction == "forward" else f"computes the forward direction only, not {problem.direction}"
 
 
+_METHODS = ("unavailable", "candidates", "refuses", "seconds", "bind")  # of a Backend
 _registry: dict[str, Backend] = {}
 
 
@@ -149,9 +151,9 @@ def get(name: str) -> Backend:
     Raises:
         ValueError: there is none.
     """
-    found = registry().get(name)
+    found = registry().get(name) if isinstance(name, str) else None
     if found is None:
-        raise ValueError(f"backend must be 'auto' or one of {', '.join(registry())}, got {name!r}")
+        raise ValueError(f"backend must be 'auto' or one of {clipped(', '.join(registry()), 300)}, got {shown(name)}")
     return found
 
 
@@ -169,26 +171,48 @@ def enable_backend(name: str) -> None:
 
 
 def register(backend: Backend) -> None:
-    """Add a backend object, for this process; one of the same name is replaced."""
+    """Add a backend object, for this process; one of the same name is replaced.
+
+    Raises:
+        TypeError: it does not keep the protocol.
+    """
     registry()
     _add(backend)
     settings.update()
 
 
 def _add(backend: Backend, entry_point: str = "") -> None:
+    _check_protocol(backend)
     _registry[backend.name] = backend
     if entry_point:
         _enabled[entry_point] = backend.name
 
 
+def _check_protocol(backend: Any) -> None:
+    """What can be told without a call."""
+    wrong = [f"a method {name}" for name in _METHODS if not callable(getattr(backend, name, None))]
+    if isinstance(backend, type):
+        wrong = ["an instance, not a class"]
+    name = getattr(backend, "name", None)
+    if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+", name)) or name == "auto":
+        wrong.insert(0, f"a name of letters, digits and .-_, not 'auto' (it has {shown(name)})")
+    if getattr(backend, "device", None) not in ("cpu", "cuda"):
+        wrong.append(f"a device, 'cpu' or 'cuda' (it has {shown(getattr(backend, 'device', None))})")
+    if wrong:
+        raise TypeError(f"backend {shown(backend, 60)} does not keep the protocol of fastconv.backends.Backend; "
+                        f"it needs {', '.join(wrong)}")
+
+
 def _load(name: str) -> Backend:
     """The backend of an entry point: an object, or a module with a ``backend``."""
+    if not isinstance(name, str):
+        raise TypeError(f"backend must be the name of an entry point, got {shown(name)}")
     found = [point for point in entry_points(group="fastconv.backends") if point.name == name]
     if not found:
-        raise Unavailable(f"no installed package registers a fastconv backend named {name!r} "
+        raise Unavailable(f"no installed package registers a fastconv backend named {shown(name)} "
                           f"(entry-point group fastconv.backends)")
     try:
         loaded = found[0].load()
     except Exception as error:
-        raise Unavailable(f"backend {name!r} does not import: {error}") from error
+        raise Unavailable(f"backend {shown(name)} does not import: {clipped(str(error), 300)}") from error
     return getattr(loaded, "backend", loaded)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import pickle
 import threading
 from contextlib import suppress
@@ -46,7 +47,8 @@ def stage(name: str, dtype: str) -> Any:
     """A stage, or activation, as a Numba cfunc: with `address` (for native callers) and `ctypes` (for Python).
 
     Compiled when first needed, then kept on disk: in the cache directory of the settings, else where Numba keeps its own
-    (beside this file, or in the user's cache); nowhere if neither can be written. A cache that is damaged is emptied.
+    (beside this file, or in the user's cache); nowhere if neither can be written, or the user has none. A cache that is damaged
+    is emptied.
     """
     directory = settings.current().cache_dir
     key = (name, dtype, directory)
@@ -65,12 +67,13 @@ def _compile(name: str, dtype: str, directory: str | None) -> Any:
     try:
         if directory is not None:
             _config.CACHE_DIR = str(Path(directory) / "numba")
-        with suppress(Exception):
-            return _compiled_entry(entry, arguments, _Cache(entry))
-        with suppress(Exception):  # damaged files, of whatever kind; or no directory can be written
-            emptied = _Cache(entry)
-            emptied.flush()
-            return _compiled_entry(entry, arguments, emptied)
+        if _config.CACHE_DIR or _has_a_place():
+            with suppress(Exception):
+                return _compiled_entry(entry, arguments, _Cache(entry))
+            with suppress(Exception):  # damaged files, of whatever kind; or no directory can be written
+                emptied = _Cache(entry)
+                emptied.flush()
+                return _compiled_entry(entry, arguments, emptied)
         return _compiled_entry(entry, arguments, None)
     finally:
         _config.CACHE_DIR = before
@@ -113,6 +116,11 @@ class _Cache(FunctionCache):
     def save_overload(self, signature: Any, result: Any) -> None:
         with suppress(OSError):  # a full disk is no reason to compile once more
             super().save_overload(signature, result)
+
+
+def _has_a_place() -> bool:
+    """Whether Numba finds a folder of its own; without HOME it would make one named ``~``."""
+    return settings.user_cache() is not None or os.access(Path(__file__).parent, os.W_OK)
 
 
 @functools.cache

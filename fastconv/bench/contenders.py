@@ -17,13 +17,14 @@ import numpy as np
 from .. import __version__, ops, prepared
 from ..accuracy import Arrays
 from ..backends import get, registry
-from ..errors import Unavailable, Unsupported
-from ..plan import plan
+from ..errors import Unavailable, Unsupported, shown
+from ..plan import algorithms, plan
 from ..problem import ConvProblem
 from . import peers
 from .peers.common import pads
 
 PREPARED = "/prepared"
+_SMALL = ConvProblem((8, 8), (3, 3), 8, 8)  # a problem that a backend with an algorithm lists that for
 _CALLS = (ops.conv1d, ops.conv2d, ops.conv3d)
 
 
@@ -162,11 +163,13 @@ def named(name: str) -> Contender:
     """The contender of that name.
 
     Raises:
-        ValueError: there is no such backend and no such peer.
+        ValueError: there is no such backend and no such peer, or the backend has no such algorithm.
     """
     if name in peers.names():
         return PeerContender(name)
     backend, _, asked = name.removesuffix(PREPARED).partition(":")
+    if asked and get(backend).unavailable() is None and asked not in (has := algorithms(_SMALL, backend)):
+        raise ValueError(f"backend {shown(backend)} has no algorithm {shown(asked)}; it has {', '.join(has)}")
     get(backend)
     return BackendContender(backend, asked or None, name.endswith(PREPARED))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ..problem import ConvProblem
 from .admission import Admission
@@ -95,6 +98,24 @@ class Peak:
         return statistics.median(self.bandwidth_data)
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A geometric mean of ratios, how well it is known, and of which problems."""
+
+    low: float
+    middle: float
+    high: float
+    problems: tuple[ConvProblem, ...]
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[ConvProblem, Interval]]) -> Mean:
+        """The problems' errors are independent: that of the mean of n logarithms is the root of their squares' sum, over n."""
+        middles, lows, highs = (np.log([getattr(each, end) for _, each in found]) for end in ("middle", "low", "high"))
+        below, above = (math.sqrt(float(((end - middles) ** 2).sum())) / len(found) for end in (lows, highs))
+        middle = float(middles.mean())
+        return cls(math.exp(middle - below), math.exp(middle), math.exp(middle + above), tuple(problem for problem, _ in found))
+
+
 @dataclass
 class Results:
     """A run, as far as it got."""
@@ -140,21 +161,27 @@ class Results:
         found = [other for other in self.of(row.problem) if other.contender == self.reference]
         return found[0].seconds / row.seconds if found else None
 
-    def geometric_mean(self, contender: str, over: Sequence[str] | None = None) -> tuple[float, int] | None:
-        """(mean of how much faster than the fastest of `over`, number of problems), where both took turns.
+    def first(self, problem: ConvProblem) -> list[Row]:
+        """The fastest that was measured, and those whom it does not beat: 1 is in the interval of the ratio to them."""
+        rows = sorted((row for row in self.of(problem) if not row.estimate), key=lambda row: row.seconds)
+        return [row for row in rows if row is rows[0] or row.placements and row.placements == rows[0].placements
+                and ratios(row.samples, rows[0].samples, row.placements).low <= 1]
+
+    def geometric_mean(self, contender: str, over: Sequence[str] | None = None) -> Mean | None:
+        """How much faster than the fastest of `over`, over the problems where both took turns.
 
         Args:
             over: contenders; None: the reference.
         """
-        values = []
+        found = []
         for problem in self.problems:
             rows = [row for row in self.of(problem) if row.placements]
             own = next((row for row in rows if row.contender == contender), None)
             others = [row for row in rows if row.contender in (over or (self.reference,)) and row is not own]
             if own is not None and others:
                 best = min(others, key=lambda row: row.seconds)
-                values.append(ratios(best.samples, own.samples, own.placements).middle)
-        return (statistics.geometric_mean(values), len(values)) if values else None
+                found.append((problem, ratios(best.samples, own.samples, own.placements)))
+        return Mean.of(found) if found else None
 
     def peers(self) -> list[str]:
         """The peers among the contenders."""

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from .. import files
+from ..errors import shown
 from ..problem import ConvProblem
 
 DEFAULT = "quick"
@@ -53,7 +54,8 @@ def networks(sources: Iterable[str]) -> dict[str, list[ConvProblem]]:
 
 def title(source: str) -> str:
     """A source's name in records, which tell no paths: that of a file without its folders."""
-    return source if _LIKE_A_PROBLEM.match(source) else Path(source).name
+    name = source if _LIKE_A_PROBLEM.match(source) else Path(source).name
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")  # whatever the locale
 
 
 def parse(text: str, source: str) -> list[ConvProblem]:
@@ -98,8 +100,8 @@ def _read(source: str) -> tuple[str, str]:
         return (_folder() / f"{source}.txt").read_text("utf-8"), f"{source}.txt"
     path = Path(source)
     if not path.exists():
-        raise ValueError(f"there is no suite or file {source!r}; suites are {', '.join(names())}; a problem is written like "
-                         "mb1_ic64ih56_oc64oh56_kh3ph1")
+        raise ValueError(f"there is no suite or file {shown(source)}; suites are {', '.join(names())}; a problem is written "
+                         "like mb1_ic64ih56_oc64oh56_kh3ph1")
     try:
         return files.read(path).decode(), source
     except UnicodeDecodeError:

@@ -8,20 +8,24 @@ import sys
 from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table
 
+from ..errors import printable
 from ..problem import ConvProblem
-from .results import Results, Row
+from .grid import Cell, Grid, Line, width_of
+from .results import Mean, Results, Row
 
-_PLAIN_WIDTH = 250  # where there is no terminal to ask: nothing wraps
 _FIGURES = ("ms", "GFLOP/s", "% of peak")
+_AGAIN = "to run it again: fastconv bench ..."
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # the command line knows the exit status
 
 
 def console(stream: TextIO | None = None) -> Console:
     stream = stream or sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else _PLAIN_WIDTH)
+    return _Console(file=stream, highlight=False, width=width_of(stream))
 
 
 def show(results: Results, out: Console) -> None:
@@ -29,65 +33,70 @@ def show(results: Results, out: Console) -> None:
 
     Each line has its problem's text, which `fastconv bench` takes again; where that is too wide, the texts follow below.
     """
-    table = _table(results, texts=True)
-    wide = Measurement.get(out, out.options.update(width=10_000), table).maximum <= out.width
-    out.print(table if wide else _table(results, texts=False))
-    if not wide:
-        for problem in results.problems:
-            out.print(problem.text, markup=False, soft_wrap=True)
-    out.print(_costs(results))
+    left_out = _grid(results).show(out)
+    if left_out[1:]:
+        _say(f"not shown, for lack of room: {', '.join(left_out[1:])}", out)
+    for problem in results.problems if left_out else ():
+        out.print(printable(problem.text), markup=False, soft_wrap=True)
+    _costs(results).show(out)
     for line in summary(results):
-        out.print(line, markup=False, soft_wrap=True)
+        _say(line, out)
 
 
-def _table(results: Results, texts: bool) -> Table:
-    table = Table(title=f"fastconv bench, {_plural(results.threads, 'thread')}", title_justify="left")
-    for heading in ("problem", "contender", "algorithm", *_FIGURES, f"over {results.reference}", "note"):
-        numeric = heading not in ("problem", "contender", "algorithm", "note")
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    if texts:
-        table.add_column("to run it again: fastconv bench ...", no_wrap=True, style="dim")
+def _say(line: str, out: Console) -> None:
+    """Wrapped between words on a terminal; one line elsewhere."""
+    out.print(printable(line), markup=False, soft_wrap=not out.is_terminal)
+
+
+def _grid(results: Results) -> Grid:
+    headings = ("problem", "contender", "algorithm", *_FIGURES, f"over {results.reference}", "note", _AGAIN)
+    words = ("problem", "contender", "algorithm", "note", _AGAIN)
+    grid = Grid(f"fastconv bench, {_plural(results.threads, 'thread')}", headings,
+                tuple(heading not in words for heading in headings), optional=(_AGAIN, "% of peak", "algorithm", "GFLOP/s"))
     for problem in results.problems:
-        _add(table, problem, results, texts)
-    return table
+        grid.lines += _lines(problem, results)
+    return grid
 
 
-def _add(table: Table, problem: ConvProblem, results: Results, texts: bool) -> None:
+def _lines(problem: ConvProblem, results: Results) -> list[Line]:
     """The rows of one problem: those with a number, then those without."""
-    rows = results.of(problem)
-    fastest = min((row.seconds for row in rows if not row.estimate), default=None)
+    rows, first = results.of(problem), results.first(problem)
     title = problem.name or problem.text
     if problem.count > 1:
         title += f" x{problem.count}"
-    lines: list[tuple[tuple[str, ...], str | None]] = [
-        ((row.contender, *_cells(row, results, first := row.seconds == fastest and len(rows) > 1)),
-         "bold green" if first else None) for row in rows]
-    lines += [((out.contender, "", "-", "-", "-", "-", out.reason), None if out.reason.startswith("refuses") else "red")
+    lines: list[tuple[tuple[str, ...], str]] = [
+        ((row.contender, *_cells(row, results, _place(row, first) if len(rows) > 1 else "")),
+         "bold green" if row in first and len(rows) > 1 else "") for row in rows]
+    lines += [((out.contender, "", "-", "-", "-", "-", out.reason), "" if out.reason.startswith("refuses") else "red")
               for out in results.left_out if out.problem is problem]
-    for index, (cells, style) in enumerate(lines):
-        shown = title if index == 0 else ""
-        again = [shlex.quote(problem.text)] if texts else []
-        table.add_row(*map(escape, (shown, *cells, *again)), style=style, end_section=index == len(lines) - 1)
+    again = Cell(shlex.quote(problem.text), "dim")
+    return [Line((Cell(title if index == 0 else "", style), *(Cell(text, style) for text in cells), again),
+                 index == len(lines) - 1) for index, (cells, style) in enumerate(lines)]
 
 
-def _costs(results: Results) -> Table:
+def _place(row: Row, first: list[Row]) -> str:
+    """Nobody is called the fastest whose lead is within the intervals."""
+    return "" if row not in first else "fastest" if len(first) == 1 else "tied for fastest"
+
+
+def _costs(results: Results) -> Grid:
     """What a contender costs once: medians over the problems it took part in; memory: the most over any."""
-    table = Table(title="one-time costs", title_justify="left")
-    for heading in ("contender", "library", "import", "prepare", "first call", "memory at most"):
-        table.add_column(heading, justify="left" if heading in ("contender", "library") else "right")
+    headings = ("contender", "library", "import", "prepare", "first call", "memory at most")
+    grid = Grid("one-time costs", headings, tuple(heading not in headings[:2] for heading in headings))
     for name in results.contenders():
         rows = [row for row in results.rows if row.contender == name and not row.estimate]
         library, seconds = results.libraries.get(name, ("", None))
         prepare = [row.prepare_seconds for row in rows if row.prepare_seconds is not None]
         first = [row.first_seconds for row in rows if row.first_seconds is not None]
         memory = [row.peak_bytes for row in rows if row.peak_bytes is not None]
-        table.add_row(name, library, *("-" if value is None else duration(value) for value in (
+        cells = (name, library, *("-" if value is None else duration(value) for value in (
             seconds, statistics.median(prepare) if prepare else None, statistics.median(first) if first else None)),
             f"{max(memory) / 1e6:.0f} MB" if memory else "-")
-    return table
+        grid.lines.append(Line(tuple(map(Cell, cells))))
+    return grid
 
 
-def _cells(row: Row, results: Results, fastest: bool) -> tuple[str, ...]:
+def _cells(row: Row, results: Results, place: str) -> tuple[str, ...]:
     about = "~" if row.estimate else ""
     speedup = results.speedup(row)
     return (
@@ -96,14 +105,14 @@ def _cells(row: Row, results: Results, fastest: bool) -> tuple[str, ...]:
         about + significant(row.gflops),
         "-" if row.of_peak is None else f"{row.of_peak.middle:.0%}" if row.of_peak.middle >= 0.01 else "<1%",
         "-" if speedup is None else ("~" if row.speedup is None else "") + significant(speedup) + "x",
-        note(row, fastest),
+        note(row, place),
     )
 
 
-def note(row: Row, fastest: bool = False) -> str:
+def note(row: Row, place: str = "") -> str:
     if row.estimate:
         return f"estimate: ~{duration(row.seconds)} a call, not run"
-    parts = (["fastest"] if fastest else []) + (["with copies"] if row.with_copies else [])
+    parts = ([place] if place else []) + (["with copies"] if row.with_copies else [])
     if len(row.samples) == 1:
         parts.append("one call")
     if row.noisy:
@@ -150,12 +159,22 @@ def _means(results: Results) -> list[str]:
         *([("the best peer of each layer", own, peers)] if len(peers) > 1 else []), *((peer, own, [peer]) for peer in peers),
     ]:
         means = {name: mean for name in names if (mean := results.geometric_mean(name, over))}
-        most = max((count for _, count in means.values()), default=0)
-        shown = [f"{name} {significant(mean)}x ({_plural(count, 'problem')})" for name, (mean, count) in means.items()
-                 if 2 * count > most]  # a mean of the few problems that a slow one finishes says nothing
+        most = max((len(mean.problems) for mean in means.values()), default=0)
+        shown = [f"{name} {_mean(mean, results)}" for name, mean in means.items()
+                 if 2 * len(mean.problems) > most]  # a mean of the few problems that a slow one finishes says nothing
         if shown:
             lines.append(f"geometric mean over {title}: " + ", ".join(shown))
     return lines
+
+
+def _mean(mean: Mean, results: Results) -> str:
+    """With its interval, and over what it is: ``1.52x [1.50, 1.54] (9 problems, without conv1)``."""
+    missing = [problem.name or problem.text for problem in results.problems
+               if not any(each is problem for each in mean.problems)]
+    without = f", without {', '.join(missing[:3])}" if missing else ""
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    low, middle, high = map(significant, (mean.low, mean.middle, mean.high))
+    return f"{middle}x [{low}, {high}] ({_plural(len(mean.problems), 'problem')}{without}{more})"
 
 
 def _range(values: list[float]) -> str:

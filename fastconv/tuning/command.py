@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import settings, wisdom
 from ..bench import suites
+from ..bench.grid import packed, width_of
 from ..errors import Unsupported
 from ..problem import ConvProblem
 from . import store
@@ -53,25 +54,28 @@ def _listed(path: Path) -> str:
     found = store.listed(path)
     if not found:
         return f"{path} has nothing that this machine and version use"
-    rows = [(kind, f"{entry.backend} {entry.candidate}", _ms(entry.seconds), _share(entry.gain), problem)
-            for problem, kind, entry in found]
-    return "\n".join(_aligned([("", "chosen", "ms / image", "gain", "problem"), *rows]))
+    rows: list[tuple[str, ...]] = [
+        (kind, f"{entry.backend} {entry.candidate}", _ms(entry.seconds), _share(entry.gain), problem)
+        for problem, kind, entry in found]
+    rows.insert(0, ("", "chosen", "ms / image", "gain", "problem"))
+    aligned, width = _aligned(rows), width_of(sys.stdout)
+    if max(map(len, aligned)) <= width:
+        return "\n".join(aligned)
+    return "\n".join(line for row in rows for line in packed([row[-1], *row[:-1]], width))
 
 
 def _tune(arguments: argparse.Namespace, path: Path) -> int:
-    if not arguments.seconds > 0:
-        raise ValueError(f"--seconds must be positive, got {arguments.seconds:g}")
     problems = _problems(arguments.what, arguments.accuracy)
     asked = [*([False] if arguments.per_call else []), *([True] if arguments.prepared else [])] or [False, True]
     store.put(path, [])  # that it cannot be written is said now, not after minutes of measuring
-    width = max(len(_title(problem)) for problem in problems)
+    columns = max(len(_title(problem)) for problem in problems)
     wrong, done = 0, 0
     print(f"fastconv tune, {_count(len(problems), 'problem')}, {_count(settings.get_num_threads(), 'thread')}; ms per image",
           flush=True)
     try:
         for problem in problems:
             for prepared in asked:
-                wrong += _one(problem, prepared, arguments, path, width)
+                wrong += _one(problem, prepared, arguments, path, columns)
             done += 1
     except KeyboardInterrupt:
         print(f"interrupted; {done} of {_count(len(problems), 'problem')} done, what was found is kept", file=sys.stderr)
@@ -90,32 +94,39 @@ def _problems(what: list[str], accuracy: str | None) -> list[ConvProblem]:
     return list(found.values())
 
 
-def _one(problem: ConvProblem, prepared: bool, arguments: argparse.Namespace, path: Path, width: int) -> int:
+def _one(problem: ConvProblem, prepared: bool, arguments: argparse.Namespace, path: Path, columns: int) -> int:
     """Tune, keep and tell; how many results were wrong."""
-    head = f"{_title(problem):<{width}}  {wisdom.mode(prepared):<8}  "
+    head = [f"{_title(problem):<{columns}}", f"{wisdom.mode(prepared):<8}"]
     try:
         tuned = measure(problem, prepared, arguments.seconds)
     except Unsupported:
-        print(f"{head}refused by every backend; fastconv explain tells why", flush=True)
+        _tell([*head, "refused by every backend; fastconv explain tells why"])
         return 0
     entry = tuned.entry
     if entry is not None:
         store.put(path, [(problem, prepared, entry)])
-    print(head + _line(tuned), flush=True)
+    _tell([*head, *_parts(tuned)])
     for out in tuned.wrong:
-        print(f"  WRONG    {out.backend} {out.candidate}: {out.reason}")
+        _tell(["", "WRONG  ", f"{out.backend} {out.candidate}:", out.reason])
     for out in tuned.dropped if arguments.verbose else ():
-        print(f"  dropped  {out.backend} {out.candidate}: {out.reason}")
+        _tell(["", "dropped", f"{out.backend} {out.candidate}:", out.reason])
     return len(tuned.wrong)
 
 
-def _line(tuned: Tuned) -> str:
+def _parts(tuned: Tuned) -> list[str]:
     counts = f"{tuned.measured} raced, {len(tuned.dropped)} dropped early"
     if tuned.chosen is None:
-        return f"nobody computes it right; {counts}"
+        return ["nobody computes it right;", counts]
     theirs = "-" if tuned.model_seconds is None else _ms(tuned.model_seconds)
     model = "the model's choice" if tuned.chosen == tuned.model else f"the model: {tuned.model} {theirs}"
-    return f"{str(tuned.chosen):<30} {_ms(tuned.seconds):>8}  gain {_share(tuned.gain):>6}  {model:<45}  {counts}"
+    return [f"{str(tuned.chosen):<30}", f"{_ms(tuned.seconds):>7}", f"gain {_share(tuned.gain):>6}", f"{model:<45}", counts]
+
+
+def _tell(parts: list[str]) -> None:
+    """One line, where that fits; the parts of a line that does not are not padded."""
+    width = width_of(sys.stdout)
+    line = "  ".join(parts)
+    print(line if len(line) <= width else "\n".join(packed([part.strip() for part in parts], width)), flush=True)
 
 
 def _title(problem: ConvProblem) -> str:

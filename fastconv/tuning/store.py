@@ -13,6 +13,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from .. import files, settings, wisdom
@@ -28,7 +29,7 @@ def place(asked: str | os.PathLike[str] | None = None) -> Path:
     """Where wisdom is kept: what is asked for, else FASTCONV_WISDOM, else in FASTCONV_CACHE_DIR or the user's cache folder.
 
     Raises:
-        Unavailable: only platformdirs knows that folder, and it is not installed.
+        Unavailable: only platformdirs knows that folder, and it is not installed; or there is none.
     """
     now = settings.current()
     if asked or now.wisdom:
@@ -39,7 +40,10 @@ def place(asked: str | os.PathLike[str] | None = None) -> Path:
         import platformdirs
     except ImportError:
         raise Unavailable(f"platformdirs is needed to find the user's cache folder: {_INSTALL}, or name a file") from None
-    return platformdirs.user_cache_path("fastconv", appauthor=False) / "wisdom.json"
+    with suppress(RuntimeError):  # of platformdirs: HOME is empty
+        if settings.user_cache() is not None:
+            return platformdirs.user_cache_path("fastconv", appauthor=False) / "wisdom.json"
+    raise Unavailable("there is no home folder to keep wisdom in: name a file (--wisdom, FASTCONV_WISDOM), or set HOME")
 
 
 def put(path: Path, found: Iterable[tuple[ConvProblem, bool, Entry]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,16 @@ def library(module: str) -> Any:
     return importlib.import_module(module)
 
 
-def refuses_extras(problem: ConvProblem) -> str | None:
-    """The reason of every peer that computes convolution and bias, and nothing before or after."""
-    if problem.activation is not None or problem.residual:
-        return "no fused epilogue is timed, only the bias"
+def refuses_extras(problem: ConvProblem, activations: Collection[str] = ()) -> str | None:
+    """The reason of every peer that computes convolution, bias and perhaps some activations, and nothing before or after."""
+    if problem.residual:
+        return "no residual is timed"
+    if problem.activation is not None and problem.activation[0] not in activations:
+        return f"no {problem.activation[0]} is timed" if activations else "no activation is timed"
     return refuses_direction(problem)
 
 
-def refuses_all_but_plain(problem: ConvProblem, library: str) -> str | None:
+def refuses_all_but_plain(problem: ConvProblem, library: str, activations: Collection[str] = ()) -> str | None:
     """The reason of an inference library that is given float32, channels first, padded with zeros."""
     if problem.dtype != "float32":
         return f"{library} computes in float32 on a CPU, not {problem.dtype}"
@@ -46,7 +49,7 @@ def refuses_all_but_plain(problem: ConvProblem, library: str) -> str | None:
         return f"{library} takes channels first"
     if border(problem) != "zeros":
         return f"{library}'s convolution pads with zeros only, not {border(problem)}"
-    return refuses_extras(problem)
+    return refuses_extras(problem, activations)
 
 
 def pads(problem: ConvProblem) -> tuple[tuple[int, int], ...]:

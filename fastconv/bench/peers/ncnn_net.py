@@ -16,6 +16,7 @@ from ...problem import ConvProblem
 from . import Bound
 from .common import library, missing, pads, refuses_all_but_plain
 
+_ACTIVATIONS = {"relu": 1, "leaky_relu": 2, "relu6": 3, "sigmoid": 4}  # numbers of those it fuses; more, it approximates
 _LAYERS = ("Convolution1D", "Convolution", "Convolution3D")
 _MAGIC = 7767517  # the first line of every parameter file
 _RAW = b"\0\0\0\0"  # the tag of weights in plain float32
@@ -35,7 +36,7 @@ class Ncnn:
         return f"ncnn {self._ncnn.__version__}"
 
     def refuses(self, problem: ConvProblem) -> str | None:
-        reason = refuses_all_but_plain(problem, "ncnn")
+        reason = refuses_all_but_plain(problem, "ncnn", _ACTIVATIONS)
         if reason is None and problem.batch > 1 and not hasattr(self._ncnn.Mat, "batch"):
             return "this version of ncnn takes one image at a time"
         return reason
@@ -90,7 +91,14 @@ def parameters(problem: ConvProblem) -> str:
         keys |= {1 + ten: kernel, 2 + ten: dilation, 3 + ten: stride, 4 + ten: low, 15 + ten // 10: high}
     if problem.groups == 1:
         del keys[7]
-    return f"{_MAGIC}\n2 2\nInput x 0 1 x\n{layer} y 1 1 x y {' '.join(f'{key}={keys[key]}' for key in sorted(keys))}\n"
+    texts = {key: str(value) for key, value in keys.items()}
+    if problem.activation is not None:
+        name, parameter = problem.activation
+        texts[9] = str(_ACTIVATIONS[name])
+        values = {"leaky_relu": [parameter], "relu6": [0.0, 6.0]}.get(name, [])
+        if values:  # a list: its key is that of an array, -23300 less
+            texts[-23310] = ",".join([str(len(values)), *(f"{value:e}" for value in values)])
+    return f"{_MAGIC}\n2 2\nInput x 0 1 x\n{layer} y 1 1 x y {' '.join(f'{key}={texts[key]}' for key in sorted(texts))}\n"
 
 
 peers = (Ncnn(),)

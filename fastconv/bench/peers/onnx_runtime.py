@@ -1,4 +1,5 @@
-"""ONNX Runtime: a model of one Conv node, its weights packed by the session, input and output bound where they lie."""
+"""ONNX Runtime: a model of one Conv node and its activation, which the session fuses, its weights packed; input and output
+bound where they lie."""
 
 from __future__ import annotations
 
@@ -11,6 +12,10 @@ from ...problem import ConvProblem
 from . import Bound
 from .common import library, missing, pads, refuses_all_but_plain
 
+# the operator, its attributes (leaky_relu's is the problem's), its constants: those that the session fuses into Conv
+_ACTIVATIONS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "relu": ("Relu", ()), "relu6": ("Clip", (0.0, 6.0)), "leaky_relu": ("LeakyRelu", ()), "sigmoid": ("Sigmoid", ()),
+    "tanh": ("Tanh", ())}
 _OPSET, _FORMAT = 13, 8  # versions of the operators and the file: old enough for every onnxruntime in use
 
 
@@ -33,7 +38,7 @@ class OnnxRuntime:
         return f"onnxruntime {runtime.__version__}"
 
     def refuses(self, problem: ConvProblem) -> str | None:
-        return refuses_all_but_plain(problem, "onnxruntime")
+        return refuses_all_but_plain(problem, "onnxruntime", _ACTIVATIONS)
 
     def bind(self, problem: ConvProblem, arrays: Arrays) -> Bound:
         session = self._runtime.InferenceSession(model(problem, arrays), self._options, ["CPUExecutionProvider"])
@@ -46,17 +51,24 @@ class OnnxRuntime:
 
 
 def model(problem: ConvProblem, arrays: Arrays) -> bytes:
-    """An ONNX file: ``y = Conv(x, w, b)`` with constant weights."""
+    """An ONNX file: ``y = act(Conv(x, w, b))`` with constant weights."""
     onnx: Any = library("onnx")
     helper, number = onnx.helper, onnx.TensorProto.FLOAT
     constants = {"w": arrays.w} if arrays.b is None else {"w": arrays.w, "b": arrays.b}
     lows, highs = zip(*pads(problem))
-    node = helper.make_node("Conv", ["x", *constants], ["y"], group=problem.groups, pads=[*lows, *highs],
-                            kernel_shape=problem.kernel_size, strides=problem.stride, dilations=problem.dilation)
+    nodes = [helper.make_node("Conv", ["x", *constants], ["y"], group=problem.groups, pads=[*lows, *highs],
+                            kernel_shape=problem.kernel_size, strides=problem.stride, dilations=problem.dilation)]
+    if problem.activation is not None:
+        (name, parameter), (operator, limits) = problem.activation, _ACTIVATIONS[problem.activation[0]]
+        nodes[0].output[:] = ["sum"]
+        clip = {f"limit{i}": np.array(value, np.float32) for i, value in enumerate(limits)}
+        slope = {"alpha": parameter} if name == "leaky_relu" else {}
+        nodes.append(helper.make_node(operator, ["sum", *clip], ["y"], **slope))
+        constants |= clip
     graph = helper.make_graph(
-        [node], "convolution", [helper.make_tensor_value_info("x", number, problem.input_shape)],
+        nodes, "convolution", [helper.make_tensor_value_info("x", number, problem.input_shape)],
         [helper.make_tensor_value_info("y", number, problem.output_shape)],
-        [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()])
+        [onnx.numpy_helper.from_array(np.asarray(array, order="C"), name) for name, array in constants.items()])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_FORMAT)
     return bytes(made.SerializeToString())
 

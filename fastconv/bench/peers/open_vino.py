@@ -1,4 +1,5 @@
-"""OpenVINO on the CPU: a model of one convolution, compiled for latency, on tensors that share the arrays' memory."""
+"""OpenVINO on the CPU: one convolution and its activation, which the compiler fuses, compiled for latency; tensors share the
+arrays' memory."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...accuracy import Arrays
-from ...problem import ConvProblem
+from ...problem import ACTIVATIONS, ConvProblem
 from . import Bound
 from .common import library, missing, pads, refuses_all_but_plain
 
@@ -29,7 +30,7 @@ class OpenVino:
         return f"openvino {openvino.__version__.partition('-')[0]}"
 
     def refuses(self, problem: ConvProblem) -> str | None:
-        return refuses_all_but_plain(problem, "openvino")
+        return refuses_all_but_plain(problem, "openvino", ACTIVATIONS)
 
     def bind(self, problem: ConvProblem, arrays: Arrays) -> Bound:
         compiled = self._core.compile_model(model(self._openvino, problem, arrays), "CPU", self._config)
@@ -46,7 +47,7 @@ class OpenVino:
 
 
 def model(openvino: Any, problem: ConvProblem, arrays: Arrays) -> Any:
-    """Input, convolution with constant weights, bias."""
+    """Input, convolution with constant weights, bias, activation."""
     ops = library("openvino.opset13")
     x = ops.parameter(list(problem.input_shape), np.float32)
     lows, highs = map(list, zip(*pads(problem)))
@@ -58,7 +59,18 @@ def model(openvino: Any, problem: ConvProblem, arrays: Arrays) -> Any:
         y = ops.group_convolution(x, ops.constant(w.reshape(groups, len(w) // groups, *w.shape[1:])), *sliding)
     if arrays.b is not None:
         y = ops.add(y, ops.constant(arrays.b.reshape(1, -1, *[1] * problem.ndim)))
-    return openvino.Model([y], [x])
+    return openvino.Model([y if problem.activation is None else activated(ops, y, *problem.activation)], [x])
+
+
+def activated(ops: Any, y: Any, name: str, parameter: float) -> Any:
+    """An activation of `y`."""
+    if name == "relu6":
+        return ops.clamp(y, 0.0, 6.0)
+    if name == "leaky_relu":
+        return ops.prelu(y, ops.constant(np.array([parameter], np.float32)))
+    if name in ("gelu", "gelu_tanh"):
+        return ops.gelu(y, "erf" if name == "gelu" else "tanh")
+    return {"relu": ops.relu, "sigmoid": ops.sigmoid, "tanh": ops.tanh, "silu": ops.swish, "hardswish": ops.hswish}[name](y)
 
 
 def algorithm(compiled: Any) -> str:

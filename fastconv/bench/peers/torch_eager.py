@@ -1,4 +1,5 @@
-"""PyTorch on the CPU, eager: ``torch.nn.functional.conv2d`` in inference mode. Weights are reordered in every call."""
+"""PyTorch on the CPU, eager: ``torch.nn.functional.conv2d`` in inference mode. Weights are reordered in every call,
+and an activation is a step of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...accuracy import Arrays
-from ...problem import ConvProblem
+from ...problem import ACTIVATIONS, ConvProblem
 from . import Bound
 from .common import border, library, missing, pads, refuses_extras
 
@@ -49,7 +50,7 @@ def refuses(problem: ConvProblem) -> str | None:
     room = {"reflect": 1, "circular": 0}.get(mode)  # by how much the image must exceed the padding
     if room is not None and any(max(pair) + room > size for pair, size in zip(pads(problem), problem.input_size)):
         return f"torch does not pad {mode} beyond the image's size"
-    return refuses_extras(problem)
+    return refuses_extras(problem, ACTIVATIONS)
 
 
 def tensors(torch: Any, problem: ConvProblem, arrays: Arrays) -> tuple[Any, Any, Any]:
@@ -85,13 +86,31 @@ def convolution(torch: Any, problem: ConvProblem, x: Any, w: Any, b: Any, layout
     before = [] if by_conv else [width for pair in reversed(pads(problem)) for width in pair]  # last axis first
     mode = _MODES[border(problem)]
 
+    act = activation(torch, problem)
+
     @torch.inference_mode()
     def call() -> Any:
         padded = functional.pad(x, before, mode=mode) if any(before) else x
         y = conv(padded, w, b, problem.stride, padding, problem.dilation, problem.groups)
+        if act is not None:
+            y = act(y)
         return y.contiguous(memory_format=layout)  # as it already is, with few exceptions
 
     return call
+
+
+def activation(torch: Any, problem: ConvProblem) -> Callable[[Any], Any] | None:
+    """The problem's activation of a tensor that nobody else needs: in place where torch can."""
+    if problem.activation is None:
+        return None
+    functional, (name, parameter) = torch.nn.functional, problem.activation
+    return {
+        "relu": torch.relu_, "sigmoid": torch.sigmoid_, "tanh": torch.tanh_, "gelu": functional.gelu,
+        "relu6": lambda y: functional.relu6(y, inplace=True), "silu": lambda y: functional.silu(y, inplace=True),
+        "hardswish": lambda y: functional.hardswish(y, inplace=True),
+        "leaky_relu": lambda y: functional.leaky_relu(y, parameter, inplace=True),
+        "gelu_tanh": lambda y: functional.gelu(y, approximate="tanh"),
+    }[name]
 
 
 def bound(problem: ConvProblem, convolve: Callable[[], Any]) -> Bound:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ... import files
-from ...errors import Unavailable
+from ...errors import Unavailable, printable
 
 
 def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) -> int:
@@ -23,6 +23,8 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
     from . import changes, contents, records
 
     try:
+        from rich.text import Text
+
         from ..table import console
         from .terminal import show
     except ImportError:
@@ -42,7 +44,7 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
     sections = contents.sections(loaded, compared)
     out = console()
     for section in sections:
-        out.rule(section.title, align="left", style="none")
+        out.rule(Text(section.title), align="left", style="none")
         for line in section.lines:
             out.print(line, markup=False)
         for table in section.tables:
@@ -52,5 +54,5 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
         from . import page
 
         for line in page.write(html, sections, [name for record in loaded for name in record.contenders]):
-            out.print(line, markup=False)
+            out.print(printable(line), markup=False, soft_wrap=True)
     return 1 if fail and any(found.judgement.regression for found in compared) else 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import files
+from ...errors import printable
 from ...problem import ConvProblem
 from ..record import FORMAT
 
@@ -158,7 +159,9 @@ def read_all(paths: Iterable[Path]) -> list[Record]:
 def read(path: Path) -> Record:
     """One record; see `read_all`."""
     try:
-        data = json.loads(files.read(path).decode())
+        data = _printable(json.loads(files.read(path).decode()))
+    except RecursionError:
+        raise ValueError(f"{path} is not a record: it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not a complete JSON record (line {error.lineno}, column {error.colno})") from None
     except UnicodeDecodeError:
@@ -171,6 +174,17 @@ def read(path: Path) -> Record:
         raise ValueError(f"{path} is a record of format {data.get('format', 1)}; this fastconv reads {FORMAT}: "
                          "run `fastconv bench` again")
     return _record(data, path)
+
+
+def _printable(data: Any) -> Any:
+    """Whatever a record's texts contain, none of it steers a terminal or spoils a page."""
+    if isinstance(data, str):
+        return printable(data)
+    if isinstance(data, list):
+        return [_printable(value) for value in data]
+    if isinstance(data, dict):
+        return {printable(key): _printable(value) for key, value in data.items()}
+    return data
 
 
 class _Fields:
@@ -237,7 +251,8 @@ def _record(data: dict[str, Any], path: Path) -> Record:
     parsed = [_measurement(entry, f"{path}: benchmark {i + 1}") for i, entry in enumerate(top.list("benchmarks"))]
     first = {(m.problem, m.contender): m for m in reversed(parsed)}  # two suites may hold one problem: the first counts
     return Record(
-        path.name, label, _when(top), top.text("version"), str(top.data.get("commit_info", {}).get("id") or ""), facts.data,
+        printable(path.name), label, _when(top),
+        top.text("version"), str(top.data.get("commit_info", {}).get("id") or ""), facts.data,
         top.integer("threads"), tuple(map(str, top.list("suites"))), _networks(top), top.integer("asked"),
         top.flag("interrupted"),
         tuple(m for m in parsed if first[m.problem, m.contender] is m),
