@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 LIGHT = {"ground": "#ffffff", "raised": "#f4f6f8", "ink": "#1c2126", "soft": "#59636e", "line": "#d8dee4", "link": "#0b5c85",
-         "ahead": "#0969a8", "behind": "#b84a00", "tied": "#78828d", "pale": "#8fb9d6", "good": "#0b5c85", "bad": "#a84300",
+         "ahead": "#0969a8", "behind": "#b84a00", "tied": "#646e79", "pale": "#5b9bc6", "good": "#0b5c85", "bad": "#a84300",
          "best": "#e2eff8", "roof": "#fbeee3"}
 DARK = {"ground": "#14181d", "raised": "#1e242b", "ink": "#e4e8ec", "soft": "#a3adb8", "line": "#38414b", "link": "#7cc4ea",
-        "ahead": "#58b4ec", "behind": "#f0904a", "tied": "#8d98a4", "pale": "#35617f", "good": "#7cc4ea", "bad": "#f2a068",
+        "ahead": "#58b4ec", "behind": "#f0904a", "tied": "#8d98a4", "pale": "#4a7fa3", "good": "#7cc4ea", "bad": "#f2a068",
         "best": "#1b3346", "roof": "#2b221b"}
 
 _KNOWN = {

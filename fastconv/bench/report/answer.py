@@ -10,10 +10,11 @@ from ..timing import Interval
 from . import findings
 from .across import newest
 from .changes import Comparison
-from .contests import AHEAD, BEHIND, Contest, main_contests, score
+from .contests import AHEAD, BEHIND, TIED, Contest, main_contests
 from .records import Record, title
 from .tables import plural, significant
 
+_LONGEST = 60  # characters of a machine's name
 _NAMED = 3  # layers or machines that a sentence lists
 
 
@@ -32,11 +33,11 @@ def answer(records: Sequence[Record], compared: Sequence[Comparison] = ()) -> An
     several = [(record, found[0]) for record in machines if (found := main_contests(record))]
     if len(several) > 1 and len({found.ours for _, found in several}) == 1:
         headline, lines = _machines(several)
-        basis = "; ".join(dict.fromkeys(_basis(record) for record, _ in several))
+        basis = _basis([record for record, _ in several])
     else:
         record = several[0][0] if several else machines[-1]
         headline, lines = _machine(record)
-        basis = _basis(record)
+        basis = _basis([record])
     return Answer(headline, (*lines, *map(findings.summary, compared)), basis)
 
 
@@ -44,7 +45,7 @@ def of_record(record: Record) -> Answer:
     return answer([record])
 
 
-def interval(found: Interval) -> str:
+def _interval(found: Interval) -> str:
     """"1.85 [1.63, 2.14]"; the ends only where there are any."""
     ends = f" [{significant(found.low)}, {significant(found.high)}]" if found.high > found.low else ""
     return significant(found.middle) + ends
@@ -58,20 +59,37 @@ def _machine(record: Record) -> tuple[str, list[str]]:
     lines = [_terms(record, first)]
     for other in rest:
         lines.append(f"With weights packed in every call, as a function must: {significant(other.mean.middle)} times "
-                     f"{_ends(other)}, {score(other)}.")
+                     f"(95 % interval {_bare(other.mean)}), {_score(other)}.")
     lines += [] if not first.left_out else [_left_out(first)]
-    return f"On {record.label}, {_claim(first)}: {score(first)}.", lines
+    return f"On {_where(record)}, {_claim(first)}.", lines
+
+
+def _where(record: Record) -> str:
+    """Its label; a very long one loses its middle, so that the sentence remains one."""
+    label = record.label
+    return label if len(label) <= _LONGEST else f"{label[:_LONGEST - 20]}…{label[-18:]}"
 
 
 def _claim(found: Contest) -> str:
-    mean = found.mean
-    times = f"{significant(mean.middle)} times as fast"
-    level = len(found.duels) == 1 and found.duels[0].verdict not in (AHEAD, BEHIND)
-    if mean.low <= 1 <= mean.high or level:
-        return f"{found.ours} and {found.rivals} are level within the noise ({times})"
-    if mean.middle > 1:
-        return f"{found.ours} is {times} as {found.rivals}"
-    return f"{found.ours} is slower than {found.rivals}, {times}"
+    times = f"{significant(found.mean.middle)} times as fast"
+    alone = found.duels[0] if len(found.duels) == 1 else None
+    named = alone is not None and alone.rival.contender != found.rivals
+    rivals = f"{alone.rival.contender}, {found.rivals}" if alone and named else found.rivals
+    end = f": {_score(found)}" if alone is None else f", on {title(alone.problem)}"
+    level = " are level on average" if alone is None else ", are tied" if named else " are tied"
+    return {TIED: f"{found.ours} and {rivals}{level} ({times}){end}",
+            AHEAD: f"{found.ours} is {times} as {rivals}{end}",
+            BEHIND: f"{found.ours} is slower than {rivals}, {times}{end}"}[found.verdict]
+
+
+def _score(found: Contest) -> str:
+    """"ahead on 27 of 36 layers, tied on 3, behind on 6"."""
+    total = plural(len(found.duels), "layer")
+    parts = [(word, count) for word in (AHEAD, TIED, BEHIND) if (count := found.count(word))]
+    if len(parts) == 1:
+        return parts[0][0] + (f" on all {total}" if len(found.duels) > 1 else "")
+    (word, count), *others = parts
+    return ", ".join([f"{word} on {count} of {total}", *(f"{word} on {count}" for word, count in others)])
 
 
 def _terms(record: Record, found: Contest) -> str:
@@ -85,10 +103,6 @@ def _terms(record: Record, found: Contest) -> str:
                 f"95 % interval {_bare(duel.speedup)}{how}.")
     return (f"Geometric mean over {plural(len(found.duels), 'layer')}, each against its fastest rival; 95 % interval "
             f"{_bare(found.mean)} (bootstrap over the layers){how}.")
-
-
-def _ends(found: Contest) -> str:
-    return f"(95 % interval {_bare(found.mean)})"
 
 
 def _bare(found: Interval) -> str:
@@ -105,37 +119,44 @@ def _alone(record: Record) -> str:
     """One contender, or none: there is nobody to be faster than."""
     measured = [m for m in record.measurements if not m.estimate]
     if not measured:
-        return f"On {record.label}, nothing was measured."
-    names = dict.fromkeys(m.contender for m in measured)
-    who, layers = " and ".join(list(names)[:2]), plural(len({m.problem for m in measured}), "layer")
+        return f"On {_where(record)}, nothing was measured."
+    who, layers = measured[0].contender, plural(len({m.problem for m in measured}), "layer")
     shares = [m.of_peak for m in measured if m.of_peak is not None]
     if not shares:
         rate = significant(statistics.median(m.gflops for m in measured))
-        return f"On {record.label}, {who} computes {layers} at {rate} GFLOP/s (median), with nobody to compare with."
-    return (f"On {record.label}, {who} reaches {statistics.median(shares):.0%} of the measured peak (median of {layers}), with "
-            "nobody to compare with.")
+        return f"On {_where(record)}, {who} computes {layers} at {rate} GFLOP/s (median), with nobody to compare with."
+    share = f"{100 * statistics.median(shares):.0f} %"
+    return (f"On {_where(record)}, {who} reaches {share} of the measured peak (median of {layers}), with nobody to compare "
+            "with.")
 
 
 def _machines(several: Sequence[tuple[Record, Contest]]) -> tuple[str, list[str]]:
     ours = several[0][1].ours
     rivals = {found.rivals for _, found in several}
     than = rivals.pop() if len(rivals) == 1 else "the best of the others on each layer"
-    faster = [item for item in several if item[1].mean.low > 1]
-    where = f"all {len(several)} machines" if len(faster) == len(several) else f"{len(faster)} of {len(several)} machines"
-    times = [found.mean.middle for _, found in faster or several]
-    low, high = significant(min(times)), significant(max(times))
-    size = f"{low} times" if low == high else f"{low} to {high} times"
-    headline = (f"{ours} is faster than {than} on {where}: {size} as fast." if faster
-                else f"{ours} is not faster than {than} on any of {len(several)} machines: {size} as fast.")
-    lines = [f"{record.label}: {interval(found.mean)} times, {score(found)}." for record, found in several]
+    verdicts = [found.verdict for _, found in several]
+    times = [found.mean.middle for _, found in several]
+    size = f"{significant(min(times))} to {significant(max(times))} times as fast"
+    words = [(words, verdicts.count(verdict)) for verdict, words in (
+        (AHEAD, "faster than"), (TIED, "level with"), (BEHIND, "slower than")) if verdict in verdicts]
+    if len(words) == 1:
+        headline = f"On all {len(several)} machines, {ours} is {words[0][0]} {than}: {size}."
+    else:
+        counts = ", ".join(f"{words.split()[0]} on {count}" for words, count in words)
+        headline = f"On {len(several)} machines, {ours} against {than} is {counts}: {size}."
+    lines = [f"{record.label}: {_interval(found.mean)} times, {_score(found)}." for record, found in several]
     return headline, [*lines, "Geometric means over the layers, with 95 % intervals from a bootstrap over them."]
 
 
-def _basis(record: Record) -> str:
-    """Hardware, versions and day, in one line."""
-    libraries = dict.fromkeys(m.library for m in record.measurements if m.kind == "peer")
+def _basis(records: Sequence[Record]) -> str:
+    """Hardware, versions and days, in one line."""
+    everything = [m for record in records for m in record.measurements]
+    libraries = dict.fromkeys(m.library for m in everything if m.kind == "peer")
     against = f" against {', '.join(libraries)}" if libraries else ""
-    noisy = sum(m.noisy for m in record.measurements)
-    note = f", {noisy} of {len(record.measurements)} figures noisy" if noisy else ""
-    return (f"{record.label}; {record.version}{against}; {record.when:%Y-%m-%d}; results checked, contenders taking turns in "
-            f"processes of their own{note}")
+    noisy = sum(m.noisy for m in everything)
+    note = f", {noisy} of {len(everything)} figures noisy" if noisy else ""
+    machines = _where(records[0]) if len(records) == 1 else f"{len(records)} machines"
+    versions = ", ".join(dict.fromkeys(record.version for record in records))
+    days = sorted({f"{record.when:%Y-%m-%d}" for record in records})
+    return (f"{machines}; {versions}{against}; {' to '.join(dict.fromkeys((days[0], days[-1])))}; results checked, contenders "
+            f"taking turns in processes of their own{note}")

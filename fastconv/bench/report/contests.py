@@ -17,7 +17,6 @@ import numpy as np
 from ...problem import ConvProblem
 from ..timing import Interval, ratios
 from .records import Measurement, Record
-from .tables import plural
 
 AHEAD, TIED, BEHIND = "ahead", "tied", "behind"
 CLEAR = 2.0  # single calls have no interval: only from this factor on one is called faster
@@ -133,6 +132,14 @@ class Contest:
         assert found is not None, "a contest has a duel"
         return found
 
+    @property
+    def verdict(self) -> str:
+        """Over all layers. Level, too, is who is tied on most of them: of equal rivals the luckiest one counts."""
+        if len(self.duels) == 1:
+            return self.duels[0].verdict
+        mostly_tied = 2 * self.count(TIED) > len(self.duels)
+        return TIED if mostly_tied or self.mean.low <= 1 <= self.mean.high else AHEAD if self.mean.low > 1 else BEHIND
+
     def count(self, verdict: str) -> int:
         return sum(duel.verdict == verdict for duel in self.duels)
 
@@ -161,26 +168,27 @@ def main_contests(record: Record) -> list[Contest]:
     found = [contest(record, side, peer, "fastconv", rivals) for side in (prepared, per_call)]
     if any(found):
         return [one for one in found if one is not None]
-    champion = _champion(record)
-    if champion is None:
-        return []
-    others = list(dict.fromkeys(family(m) for m in record.measurements if family(m) != champion))
-    kind = "libraries" if all(peer(m) for m in record.measurements) else "contenders"
-    rivals = others[0] if len(others) == 1 else f"the best of {len(others)} other {kind}"
-    alone = contest(record, lambda m: family(m) == champion, lambda m: family(m) != champion, champion, rivals)
-    return [] if alone is None else [alone]
+    return [] if (alone := _champions_contest(record)) is None else [alone]
 
 
-def family(m: Measurement) -> str:
-    """A contender and its prepared twin are one."""
+def _champions_contest(record: Record) -> Contest | None:
+    """Who has the least time on most layers, against the rest. A contender and its prepared twin are one, but alone."""
+    measured = [m for m in record.measurements if m.paired]
+    several = len({_family(m) for m in measured}) > 1
+    side = _family if several else lambda m: m.contender
+    won = Counter(side(best) for problem in record.problems if (best := fastest(record, problem)) is not None)
+    champion = won.most_common(1)[0][0] if won else ""
+    others = list(dict.fromkeys(side(m) for m in measured if side(m) != champion))
+    if not others:
+        return None
+    kinds = {m.kind for m in measured}
+    what = "other contenders" if len(kinds) > 1 else "other libraries" if "peer" in kinds else "other backends"
+    rivals = others[0] if len(others) == 1 else f"the best of {len(others)} {what}"
+    return contest(record, lambda m: side(m) == champion, lambda m: side(m) != champion, champion, rivals)
+
+
+def _family(m: Measurement) -> str:
     return m.contender.removesuffix("/prepared")
-
-
-def _champion(record: Record) -> str | None:
-    """Who has the least time on most layers, if there are others."""
-    won = Counter(family(best) for problem in record.problems if (best := fastest(record, problem)) is not None)
-    several = len({family(m) for m in record.measurements if m.paired}) > 1
-    return won.most_common(1)[0][0] if won and several else None
 
 
 def kind(problem: ConvProblem) -> str:
@@ -195,13 +203,3 @@ def kind(problem: ConvProblem) -> str:
     if height != width:
         return "oblong kernels"
     return f"{height}×{width}" if height in (1, 3) else "5×5 and larger" if height > 3 else "2×2"
-
-
-def score(found: Contest) -> str:
-    """"ahead on 27 of 36 layers, tied on 3, behind on 6"."""
-    total = plural(len(found.duels), "layer")
-    counts = [(word, found.count(word)) for word in (AHEAD, TIED, BEHIND)]
-    if len(found.duels) > 1 and any(count == len(found.duels) for _, count in counts):
-        return next(f"{word} on all {total}" for word, count in counts if count == len(found.duels))
-    parts = [f"{word} on {count}" for word, count in counts if count]
-    return ", ".join([f"{parts[0]} of {total}", *parts[1:]])

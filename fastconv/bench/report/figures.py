@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,17 +10,18 @@ from dataclasses import dataclass
 from ..timing import Interval, interval
 from .answer import Answer, of_record
 from .changes import Comparison
-from .contests import AHEAD, BEHIND, TIED, Contest, Duel, kind, main_contests, score, speedup
+from .contests import AHEAD, BEHIND, TIED, Contest, Duel, kind, main_contests, speedup, verdict
 from .records import Measurement, Record, title
 from .regressions import FASTER, SLOWER, SUSPECT, WITH_GROUP
 from .scene import Scene, Who
 from .strips import DOT, MAIN, MEAN, OTHER, TICK, Axis, Mark, Strip, Words, picture, times
 from .tables import plural, significant
 
-WIDE, NARROW = 1040.0, 358.0  # pixels: of a laptop's page, of a phone's
+WIDTHS = {"wide": 1040.0, "middle": 700.0, "narrow": 358.0}  # pixels: of a page on a laptop, a tablet, a phone
 CARD = 1280.0  # of a file
 HOPELESS = 100.0  # times slower than the fastest: not drawn, as the rest would be squeezed
 _FEW = 12  # layers, up to which each has a row in the first picture
+_STROKES = {"soft": "other libraries", "pale": "other backends of fastconv"}
 _MOST = 20  # single layers that changed
 _COLUMN = 18  # rows, from which on a file has two columns
 
@@ -32,8 +34,7 @@ class Drawing:
     title: str
     caption: str
     draw: Callable[[float, bool], Scene]
-    narrow: bool = True  # there is a layout for phones; otherwise it scrolls
-    width: float = WIDE
+    fixed: bool = False  # whatever the width; it scrolls
 
 
 def verdict_picture(records: Sequence[Record], found: Answer, key: str = "answer") -> Drawing | None:
@@ -74,15 +75,15 @@ def _first(key: str, found: Answer, rows: list[Strip], sides: Sequence[Contest],
 
 
 def _average(name: str, under: str, side: Contest, duels: Sequence[Duel], named: Duel | None = None) -> Strip:
-    mean = Contest(side.ours, side.rivals, tuple(duels), ()).mean
-    tone = AHEAD if mean.low > 1 else BEHIND if mean.high < 1 else TIED
+    part = Contest(side.ours, side.rivals, tuple(duels), ())
+    mean = part.mean
     dots = [Mark(d.speedup.middle, d.speedup.low, d.speedup.high, DOT, d.verdict, Who(d.ours.contender, _duel_hint(d)),
                  title(d.problem) if d is named and len(duels) > 1 else "")
             for d in sorted(duels, key=lambda d: d.verdict != TIED)]
     ends = f"{significant(mean.low)} to {significant(mean.high)}" if mean.high > mean.low else ""
-    hint = f"{name}: {times(mean.middle)}, 95 % interval {ends}; " + score(Contest("", "", tuple(duels), ()))
-    return Strip(name, (Mark(mean.middle, mean.low, mean.high, MEAN, tone, Who("", hint)), *dots), times(mean.middle),
-                 ends, tone, under)
+    hint = f"{name}: {times(mean.middle)}, 95 % interval {ends}, over {plural(len(duels), 'layer')}"
+    average = Mark(mean.middle, mean.low, mean.high, MEAN, part.verdict, Who("", hint))
+    return Strip(name, (average, *dots), times(mean.middle), ends, part.verdict, under)
 
 
 def _duel_hint(duel: Duel) -> str:
@@ -94,7 +95,8 @@ def _duel_hint(duel: Duel) -> str:
 def layers(record: Record, key: str) -> Drawing | None:
     """Layer by layer: both sides' best with error bars, everyone else as a stroke; a lone contender, by peak."""
     sides = main_contests(record)
-    rows = _rows(record, sides) if sides else _solo_rows(record)
+    rows = _one_layer(record, sides[0].duels[0]) if sides and len(sides[0].duels) == 1 else _rows(record, sides) if sides \
+        else _solo_rows(record)
     if not rows:
         return None
     omitted = hopeless(record)
@@ -105,7 +107,7 @@ def layers(record: Record, key: str) -> Drawing | None:
     if estimates:
         notes.append(f"Not drawn where only estimated: {', '.join(estimates)}.")
     found = of_record(record)
-    axis = _axis(sides, record)
+    axis = _axis(sides, record, rows)
 
     def draw(width: float, alone: bool) -> Scene:
         words = Words(found.headline, " ".join(found.lines[:2]), (*notes, f"{found.basis}.") if alone else tuple(notes[1:]))
@@ -118,6 +120,10 @@ def _legend_note(sides: Sequence[Contest], record: Record) -> str:
     if not sides:
         share = ", as a share of the peak that a multiply-add loop reached beside it" if _all_peaks(record) else ""
         return f"Medians of the rounds with 95 % intervals{share}."
+    if len(sides[0].duels) == 1:
+        duel = sides[0].duels[0]
+        return (f"{title(duel.problem)}: how many times as fast as {duel.rival.contender}, the best rival; medians of the "
+                "rounds' ratios with 95 % intervals. Blue is ahead of it, orange behind; other libraries are grey.")
     return (f"How many times as fast as the best rival of the layer, named on the right with the time of {sides[0].ours}: "
             "medians of the rounds' ratios with 95 % intervals. Blue is ahead of all rivals, orange behind one, grey tied; "
             "arrows are further out than the axis goes.")
@@ -127,22 +133,19 @@ def _all_peaks(record: Record) -> bool:
     return all(problem in record.peaks for problem in record.problems)
 
 
-def _axis(sides: Sequence[Contest], record: Record) -> Axis:
+def _axis(sides: Sequence[Contest], record: Record, rows: Sequence[Strip]) -> Axis:
     if not sides:
         return Axis("the measured peak", "below the measured peak", "above it") if _all_peaks(record) \
             else Axis(None, unit=" GFLOP/s")
     first, *rest = sides
+    if len(first.duels) == 1:
+        return Axis(first.rivals, f"slower than {first.duels[0].rival.contender}", "faster")
     prepared = first.duels[0].ours.prepared
     keys = [(MAIN, AHEAD, f"{first.ours}, weights packed beforehand" if prepared and rest else first.ours)]
     keys += [(OTHER, AHEAD, "packed in every call") for _ in rest]
-    keys += [(TICK, "soft", "other libraries")] if any(m.kind == "peer" for m in record.measurements) else []
-    keys += [(TICK, "pale", "other backends of fastconv")] if _side_backends(record, sides) else []
+    strokes = {mark.tone for row in rows for mark in row.marks if mark.style == TICK}
+    keys += [(TICK, tone, words) for tone, words in _STROKES.items() if tone in strokes]
     return Axis(first.rivals, "slower than the best rival", "faster", keys=tuple(keys))
-
-
-def _side_backends(record: Record, sides: Sequence[Contest]) -> bool:
-    shown = {duel.ours.contender for side in sides for duel in side.duels}
-    return any(m.kind == "backend" and m.contender not in shown for m in record.measurements)
 
 
 def hopeless(record: Record) -> list[Measurement]:
@@ -179,6 +182,20 @@ def _row(duel: Duel, other: Duel | None, everyone: Sequence[Measurement]) -> Str
                  f"{duel.rival.contender}, {significant(duel.ours.seconds * 1e3)} ms", duel.verdict)
 
 
+def _one_layer(record: Record, duel: Duel) -> list[Strip]:
+    """A row for everyone, the fastest first: there is room for their names."""
+    omitted = {id(m) for m in hopeless(record)}
+    rows = []
+    for m in sorted(record.of(duel.problem), key=lambda m: m.seconds):
+        found = speedup(m, duel.rival)
+        if found is not None and id(m) not in omitted:
+            tone = "soft" if m.kind == "peer" else verdict(m, [duel.rival]) if m is not duel.rival else TIED
+            hint = f"{m.contender}: {times(found.middle)} as fast as {duel.rival.contender}"
+            mark = Mark(found.middle, found.low, found.high, MAIN, tone, Who(m.contender, hint))
+            rows.append(Strip(m.contender, (mark,), times(found.middle), f"{significant(m.seconds * 1e3)} ms", tone))
+    return rows
+
+
 def _duel_mark(duel: Duel, style: str) -> Mark:
     found = duel.speedup
     return Mark(found.middle, found.low, found.high, style, duel.verdict, Who(duel.ours.contender, _duel_hint(duel)))
@@ -201,12 +218,13 @@ def changes(found: Comparison, key: str) -> Drawing | None:
     """What two records of one machine say of each contender and algorithm: how the speed changed beyond the machine's own."""
     tones = {SLOWER: BEHIND, WITH_GROUP: BEHIND, SUSPECT: TIED, FASTER: AHEAD}
     rows = []
-    groups = [(f"{who}, {how}", plural(count, "layer"), verdict) for (who, how), count, verdict in found.judgement.groups]
-    single = [(f"{title(shift.problem)}, {shift.contender}", shift.algorithm, verdict)
-              for shift, verdict in found.judgement.rows if verdict.state in (SLOWER, FASTER)]
-    for name, note, verdict in [*groups, *single[:_MOST]]:
-        speed = Interval(1 / verdict.high, 1 / verdict.ratio, 1 / verdict.low)
-        tone = tones.get(verdict.state, TIED)
+    groups = [(f"{who}, {how}", plural(count, "layer"), judged) for (who, how), count, judged in found.judgement.groups]
+    groups.sort(key=lambda group: -abs(math.log(group[2].ratio)))
+    single = [(f"{title(shift.problem)}, {shift.contender}", shift.algorithm, judged)
+              for shift, judged in found.judgement.rows if judged.state in (SLOWER, FASTER)]
+    for name, note, judged in [*groups, *single[:_MOST]]:
+        speed = Interval(1 / judged.high, 1 / judged.ratio, 1 / judged.low)
+        tone = tones.get(judged.state, TIED)
         hint = f"{name}: {times(speed.middle)} as fast as before, {significant(speed.low)} to {significant(speed.high)}"
         mark = Mark(speed.middle, speed.low, speed.high, MAIN, tone, Who("", hint))
         rows.append(Strip(name, (mark,), times(speed.middle), note, tone))
@@ -220,6 +238,6 @@ def changes(found: Comparison, key: str) -> Drawing | None:
         words = Words(f"What changed: {found.new.label}", files, (caption,) if alone else ())
         return picture(rows, Axis("before", "slower than before", "faster"), words, width, alone)
 
-    return Drawing(key, f"What changed: {found.new.label}", caption, draw)
+    return Drawing(key, "What changed", caption, draw)
 
 

@@ -13,7 +13,7 @@ from .scene import NOBODY, Scene, Text, Who, fit, text_width, wrap
 from .tables import significant
 
 REFERENCE = "im2col"
-_ROW, _CELL, _SIZE = 20.0, 74.0, 11.0
+_ROW, _CELL, _SIZE = 20.0, 78.0, 11.0
 _DEEPEST = 0.55  # of the colour, so that figures keep their contrast to it
 _EIGHTFOLD = math.log(8)  # where it is reached
 
@@ -50,7 +50,7 @@ def heat_map(record: Record, key: str) -> Drawing | None:
         scene.height = y + margin
         return scene
 
-    return Drawing(key, heading, caption, draw, narrow=False)
+    return Drawing(key, heading, caption, draw, fixed=True)
 
 
 def _heads(scene: Scene, record: Record, x: float, y: float) -> None:

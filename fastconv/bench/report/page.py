@@ -12,7 +12,7 @@ from ..palette import DARK, LIGHT, looks
 from . import raster, scene
 from .answer import Answer
 from .contents import Section
-from .figures import CARD, NARROW, Drawing
+from .figures import CARD, WIDTHS, Drawing
 from .tables import Cell, Column, Row, Table
 
 _HERE = Path(__file__).parent
@@ -26,7 +26,7 @@ def write(path: Path, said: Answer, first: Drawing | None, sections: Sequence[Se
     Raises:
         OSError: a file cannot be written.
     """
-    path.write_bytes(render(said, first, sections, list(dict.fromkeys(contenders))).encode("utf-8", "replace"))
+    path.write_text(render(said, first, sections, list(dict.fromkeys(contenders))), "utf-8")
     lines = [f"report: {path}"]
     for drawing in [*_some(first), *(drawing for section in sections for drawing in section.drawings)]:
         target = path.with_name(f"{path.stem}-{drawing.key}.png")
@@ -44,7 +44,7 @@ def render(said: Answer, first: Drawing | None, sections: Sequence[Section], con
     body = "\n".join(_section(section) for section in sections)
     about = escape(" ".join((*said.lines, f"{said.basis}.")))
     title = escape(said.headline)
-    return f"""<!doctype html>
+    return scene.clean(f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -79,7 +79,7 @@ GFLOP/s count the operations of the direct algorithm for everyone.</p></footer>
 {(_HERE / "page.js").read_text("utf-8")}</script>
 </body>
 </html>
-"""
+""")
 
 
 def _some(drawing: Drawing | None) -> list[Drawing]:
@@ -114,11 +114,15 @@ def _filters(contenders: Sequence[str]) -> str:
 
 def _entry(section: Section) -> str:
     tables = [(table.detail, _table_id(section, table), table.title) for table in section.tables if table.rows]
-    inner = [(f"{section.key}-{d.key}", d.title.replace(f": {section.title}", "").replace(f" ({section.title})", ""))
-             for d in section.drawings]
+    inner = [(f"{section.key}-{d.key}", _short(section, d)) for d in section.drawings]
     inner += [(key, name) for _, key, name in sorted(tables, key=lambda table: table[0])]
     links = "".join(f'<li><a href="#{escape(key)}">{escape(name)}</a></li>' for key, name in inner)
     return f'<li><a href="#{escape(section.key)}">{escape(section.title)}</a><ul>{links}</ul></li>'
+
+
+def _short(section: Section, drawing: Drawing) -> str:
+    """Its title without what the section's says already."""
+    return drawing.title.replace(f": {section.title}", "").replace(f" ({section.title})", "")
 
 
 def _section(section: Section) -> str:
@@ -129,15 +133,16 @@ def _section(section: Section) -> str:
     parts = [
         f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{escape(section.title)}</h2>',
         *(f"<p>{escape(line)}</p>" for line in section.lines),
-        *(_figure(f"{section.key}-{d.key}", d) for d in section.drawings),
+        *(_figure(section, d) for d in section.drawings),
         f"<dl>{facts}</dl>" if facts else "",
         *(_table(table, _table_id(section, table)) for table in tables),
     ]
     return "".join(parts) + "</section>"
 
 
-def _figure(key: str, drawing: Drawing) -> str:
-    return (f'<figure id="{escape(key)}"><h3>{escape(drawing.title)}</h3>{_drawn(drawing)}'
+def _figure(section: Section, drawing: Drawing) -> str:
+    key, heading = f"{section.key}-{drawing.key}", _short(section, drawing)
+    return (f'<figure id="{escape(key)}"><h3>{escape(heading)}</h3>{_drawn(drawing)}'
             f"<figcaption>{escape(drawing.caption)}</figcaption></figure>")
 
 
@@ -147,12 +152,13 @@ def _picture(drawing: Drawing) -> str:
 
 
 def _drawn(drawing: Drawing) -> str:
-    """Wide and, for phones, narrow; the page's style shows the one that fits."""
-    wide = scene.svg(drawing.draw(drawing.width, False), drawing.key, page=True)
-    if not drawing.narrow:
-        return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(drawing.title)}">{wide}</div>'
-    narrow = scene.svg(drawing.draw(NARROW, False), f"{drawing.key}-narrow", page=True)
-    return f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
+    """In all widths; the page's style shows the one that fits."""
+    if drawing.fixed:
+        only = scene.svg(drawing.draw(WIDTHS["wide"], False), drawing.key, page=True)
+        return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(drawing.title)}">{only}</div>'
+    svg = {name: scene.svg(drawing.draw(width, False), f"{drawing.key}-{name}", page=True, hints=name != "narrow")
+           for name, width in WIDTHS.items()}  # nobody points with a mouse at a phone
+    return "".join(f'<div class="{name}">{drawn}</div>' for name, drawn in svg.items())
 
 
 def _table_id(section: Section, table: Table) -> str:

@@ -18,6 +18,7 @@ from .tables import significant
 FEWER = ("winograd", "fft")  # algorithms with fewer multiplications than are counted
 TOLERANCE = 1.05  # above the roof by less is the clock's doing
 _SMALL, _LABEL, _TITLE = 10.5, 12.0, 21.0  # sizes of text
+_FEWEST = 3  # layers that make a roofline worth its place
 _PANEL = 150.0  # pixels of a panel's height
 
 
@@ -50,7 +51,7 @@ def roofline(record: Record, key: str) -> Drawing | None:
     for m in record.measurements:
         if not m.estimate and id(m) not in left_out:
             by_name.setdefault(m.contender, []).append(m)
-    if not by_name:
+    if len({m.problem for measured in by_name.values() for m in measured}) < _FEWEST:
         return None
     caption = ("Each dot is a layer: operations of the direct algorithm a second, over operations per byte of inputs, weights "
                "and output. The roof is the measured peak and the measured memory bandwidth, medians over the layers.")
@@ -63,10 +64,11 @@ def roofline(record: Record, key: str) -> Drawing | None:
         scene, margin, y = _start(f"Roofline: {record.label}", text, width, alone)
         every = 2 if width < 500 else 4
         gap, left = 14.0, 34.0
-        panel = (width - 2 * margin - left - gap * (every - 1)) / every
+        panel = (width - 2 * margin - left - 12 - gap * (every - 1)) / every
         found = [m for measured in by_name.values() for m in measured]
         fields = _range([m.flops / m.bytes for m in found]), _range([
             *(m.gflops for m in found), *(peak.flops / 1e9 for peak in record.peaks.values())])
+        y = _roof_keys(scene, margin, y, width - margin) if record.peaks else y
         scene.add(Text(margin, y + 10, "GFLOP/s", _SMALL, "soft"))
         y += 12
         for index, (name, measured) in enumerate(by_name.items()):
@@ -82,6 +84,23 @@ def roofline(record: Record, key: str) -> Drawing | None:
     return Drawing(key, f"Roofline: {record.label}", text, draw)
 
 
+def _roof_keys(scene: Scene, x: float, y: float, right: float) -> float:
+    """What rings and the shade mean, beside one of each; where the next thing begins."""
+    left = x
+    for kind, words in (("dot", "computes every product"), ("ring", "Winograd or FFT: fewer products than are counted"),
+                        ("shade", "faster than the roof: fewer products, or data in caches")):
+        needed = 22 + text_width(words, _SMALL)
+        if x > left and x + needed > right:
+            x, y = left, y + 17
+        if kind == "shade":
+            scene.box(x, y + 2, 16, 11, "roof", stroke="line")
+        else:
+            scene.add(Circle(x + 8, y + 8, 3.6, "ground" if kind == "ring" else "soft", "soft", 1.5))
+        scene.add(Text(x + 21, y + 12, words, _SMALL, "soft"))
+        x += needed + 12
+    return y + 26
+
+
 def _panel(scene: Scene, record: Record, name: str, found: Sequence[Measurement], field: _Field, colour: str, labelled: bool,
            first: bool) -> None:
     left, top, right, bottom = field.box
@@ -93,11 +112,11 @@ def _panel(scene: Scene, record: Record, name: str, found: Sequence[Measurement]
     for index, line in enumerate(lines[:2]):
         scene.add(Text(left, top - 17 + 12 * index, line, _SMALL, "soft", who=Who(name, f"{name}, above the roof: {words}")))
     _roof(scene, record, field, first)
-    for x in _decades(*field.x):
+    for x in _round_values(*field.x):
         scene.add(Text(field.place(x, 1)[0], bottom + 14, f"{x:g}", _SMALL, "soft", "middle"))
-    for y in _decades(*field.y):
+    for y in _round_values(*field.y):
         at = field.place(1, y)[1]
-        scene.line((left, at), (right, at), width=0.6)
+        scene.line((left, at), (right, at), width=0.7)
         if labelled:
             scene.add(Text(left - 5, at + 4, f"{y:g}", _SMALL, "soft", "end"))
     for m in sorted(found, key=lambda m: m.algorithm not in FEWER, reverse=True):
@@ -107,9 +126,12 @@ def _panel(scene: Scene, record: Record, name: str, found: Sequence[Measurement]
                          who=Who(name, _point_hint(m))))
 
 
-def _decades(low: float, high: float) -> list[float]:
-    powers = [10.0 ** p for p in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
-    return powers[::-(-len(powers) // 5)] if powers else []
+def _round_values(low: float, high: float) -> list[float]:
+    """Powers of ten, up to five of them; with 2 and 5 besides where there are few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    tens, fine = ([step * 10.0 ** power for power in powers for step in steps if low <= step * 10.0 ** power <= high]
+                  for steps in ((1,), (1, 2, 5)))
+    return fine if len(tens) < 2 else tens[::-(-len(tens) // 5)]
 
 
 def _roof(scene: Scene, record: Record, field: _Field, labelled: bool) -> None:
@@ -132,7 +154,7 @@ def _roof(scene: Scene, record: Record, field: _Field, labelled: bool) -> None:
         if labelled:
             words = f"{significant(peak)}" + (f" {dtype}" if len(peaks) > 1 else "")
             scene.add(Text(right - 2, line[2][1] - 4, words, _SMALL, "soft", "end"))
-    if labelled:
+    if labelled and knee > 1.5 * low:
         x, y = field.place(math.sqrt(low * knee), math.sqrt(low * knee) * bandwidth)
         scene.add(Text(x + 6, y + 14, f"{significant(bandwidth)} GB/s", _SMALL, "soft"))
 
@@ -202,13 +224,10 @@ def _frame(scene: Scene, field: _Field, across: Sequence[float]) -> None:
         if at - text_width(f"{x:g}", _SMALL) / 2 > taken:
             scene.add(Text(at, bottom + 15, f"{x:g}", _SMALL, "soft", "middle"))
             taken = at + text_width(f"{x:g}", _SMALL) / 2 + 4
-    steps = (1, 2, 5) if field.y[1] < 200 * field.y[0] else (1,)
-    for power in range(math.floor(math.log10(field.y[0])), math.ceil(math.log10(field.y[1]))):
-        for step in steps:
-            if field.y[0] <= (y := step * 10.0 ** power) <= field.y[1]:
-                at = field.place(field.x[0], y)[1]
-                scene.line((left, at), (right, at), width=0.8)
-                scene.add(Text(left - 5, at + 4, f"{y:g}", _SMALL, "soft", "end"))
+    for y in _round_values(*field.y):
+        at = field.place(field.x[0], y)[1]
+        scene.line((left, at), (right, at))
+        scene.add(Text(left - 5, at + 4, f"{y:g}", _SMALL, "soft", "end"))
 
 
 def _curves(scene: Scene, lines: Mapping[str, Sequence[Point]], dashed: set[str], field: _Field, across: str,

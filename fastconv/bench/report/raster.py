@@ -44,8 +44,9 @@ def _draw(axes: Any, shape: Path | Circle | Text, order: int) -> None:
 
     if isinstance(shape, Text):
         # a weight between normal and bold would make matplotlib look for fonts that are not there
-        axes.text(shape.x, shape.y, clean(shape.text), fontsize=shape.size * _POINTS, color=_paint(shape.fill), va="baseline",
-                  ha=_ALIGN[shape.anchor], weight="bold" if shape.bold else "normal", zorder=order, parse_math=False,
+        axes.text(shape.x, shape.y, clean(shape.text).replace("\n", " "), fontsize=shape.size * _POINTS,
+                  color=_paint(shape.fill), va="baseline", ha=_ALIGN[shape.anchor],
+                  weight="bold" if shape.bold else "normal", zorder=order, parse_math=False,
                   path_effects=[withStroke(linewidth=2, foreground=LIGHT["ground"])] if shape.halo else None)
         return
     style: dict[str, Any] = {"facecolor": _paint(shape.fill), "edgecolor": _paint(shape.stroke), "zorder": order,

@@ -6,6 +6,7 @@ serves light and dark; in a file it is the light one.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -87,31 +88,31 @@ class Scene:
         self.add(Path(corners, fill=fill, closed=True, **more))  # type: ignore[arg-type]
 
 
-def svg(scene: Scene, key: str = "", page: bool = False) -> str:
-    """The scene as an <svg> element: in a page under `key`, its ids' prefix, else as a file of its own."""
+def svg(scene: Scene, key: str, page: bool = False, hints: bool = True) -> str:
+    """The scene as an <svg> element, `key` before its ids: in a page, or as a file of its own."""
     names = f"{key}-title", f"{key}-text"
     size = f'viewBox="0 0 {_n(scene.width)} {_n(scene.height)}" width="{_n(scene.width)}"'
     space = "" if page else f' xmlns="http://www.w3.org/2000/svg" height="{_n(scene.height)}"'
     ground = "" if page else f'<rect width="100%" height="100%" fill="{LIGHT["ground"]}"/>'
-    body = "\n".join(_element(shape, page) for shape in scene.shapes)
-    return (f'<svg {size}{space} role="img" aria-labelledby="{escape(" ".join(names))}" font-family="{_FONTS}">'
-            f'<title id="{escape(names[0])}">{escape(scene.title)}</title><desc id="{escape(names[1])}">'
-            f"{escape(scene.description)}</desc>{ground}\n{body}\n</svg>")
+    body = "\n".join(_element(shape, page, hints) for shape in scene.shapes)
+    return clean(f'<svg {size}{space} role="img" aria-labelledby="{escape(" ".join(names))}" font-family="{_FONTS}">'
+                 f'<title id="{escape(names[0])}">{escape(scene.title)}</title><desc id="{escape(names[1])}">'
+                 f"{escape(scene.description)}</desc>{ground}\n{body}\n</svg>")
 
 
 _FONTS = "system-ui, Helvetica, Arial, sans-serif"
-_TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+_HARMFUL = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
-def _element(shape: Path | Circle | Text, page: bool) -> str:
+def _element(shape: Path | Circle | Text, page: bool, hints: bool) -> str:
     about = f' data-contender="{escape(shape.who.contender)}"' if shape.who.contender else ""
-    hint = f"<title>{escape(clean(shape.who.hint))}</title>" if shape.who.hint else ""
+    hint = f"<title>{escape(shape.who.hint)}</title>" if shape.who.hint and hints else ""
     if isinstance(shape, Text):
         halo = f' stroke="{_paint("ground", page)}" stroke-width="3" paint-order="stroke"' if shape.halo else ""
         weight = ' font-weight="650"' if shape.bold else ""
         anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
         return (f'<text x="{_n(shape.x)}" y="{_n(shape.y)}" font-size="{_n(shape.size)}" fill="{_paint(shape.fill, page)}"'
-                f"{anchor}{weight}{halo}{about}>{escape(clean(shape.text))}{hint}</text>")
+                f"{anchor}{weight}{halo}{about}>{escape(shape.text)}{hint}</text>")
     look = f' fill="{_paint(shape.fill, page)}"' + (
         "" if shape.stroke == "none" else f' stroke="{_paint(shape.stroke, page)}" stroke-width="{_n(shape.width)}"') + (
         "" if shape.opacity == 1 else f' opacity="{_n(shape.opacity)}"') + about
@@ -134,8 +135,7 @@ def _n(value: float) -> str:
 
 def clean(text: str) -> str:
     """Without what XML cannot hold (control characters, lone surrogates, two noncharacters) or what turns the line around."""
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") or c in "\ufffe\uffff"
-                   or unicodedata.bidirectional(c) in _TURNS else c for c in text)
+    return _HARMFUL.sub("\ufffd", text)
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .scene import NOBODY, Circle, Path, Scene, Text, Who, balanced, fit, text_width, wrap
+from .scene import NOBODY, Circle, Path, Point, Scene, Text, Who, balanced, fit, text_width, wrap
 from .tables import significant
 
 MEAN, MAIN, OTHER, DOT, TICK = "mean", "main", "other", "dot", "tick"  # styles of marks, the most important first
@@ -15,8 +15,7 @@ _NARROW = 430.0  # pixels of a column, from which on a row's words stand above i
 _GAP = 44.0  # between columns
 _FARTHEST = 0.2  # of the reference: strokes below stand at the edge
 _TITLE, _SUBTITLE, _NOTE, _LABEL, _TICKS = 21.0, 13.0, 11.5, 12.5, 11.0  # sizes of text
-_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
-          tuple(i / 20 for i in range(20, 200)))
+_STEPS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def picture(strips: Sequence[Strip], axis: Axis, words: Words, width: float, alo
     y = _keys(scene, axis, margin, y + 4, width - margin)
     each = -(-len(strips) // columns)
     inner = (width - 2 * margin - _GAP * (columns - 1)) / columns
-    scale = _Scale.over(strips)
+    scale = _Scale.over(strips, axis.reference is not None)
     layout = _Layout.of(strips, inner, alone)
     ends = [_column(scene, strips[i * each:(i + 1) * each], axis, scale, layout, margin + i * (inner + _GAP), y)
             for i in range(columns) if strips[i * each:(i + 1) * each]]
@@ -122,12 +121,13 @@ class _Scale:
     high: float
 
     @classmethod
-    def over(cls, strips: Sequence[Strip]) -> _Scale:
+    def over(cls, strips: Sequence[Strip], reference: bool) -> _Scale:
         """Averages and their layers as a whole; single rows without the few that are far out, or the rest looks alike."""
         marks = [mark for strip in strips for mark in strip.marks]
         ends = [end for mark in marks if mark.style != TICK for end in (mark.low, mark.high)] or [1.0]
-        low, high = min(*ends, 1.0), max(*ends, 1.0)
-        if marks and not any(strip.high for strip in strips):
+        ends += [1.0] if reference else []
+        low, high = min(ends), max(ends)
+        if marks and reference and not any(strip.high for strip in strips):
             high = min(high, 1.3 * max(2.0, _quantile([mark.x for mark in marks if mark.style != TICK], 0.9)))
             low = min(low, max(_FARTHEST, _quantile([mark.x for mark in marks], 0.1)))
         room = max((high / low) ** 0.04, 1.04)
@@ -141,10 +141,11 @@ class _Scale:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         choices = [[step * 10.0 ** power for power in powers for step in steps] for steps in _STEPS]
         choices.insert(3, [2.0 ** power for power in range(-20, 20)])
+        choices += [[i * fine for i in range(round(2 / fine))] for fine in (0.1, 0.05, 0.02)]  # where all is close to equal
         found: list[float] = []
         for choice in choices:
-            fine = [tick for tick in choice if self.low <= tick <= self.high]
-            room = (text_width(f"{tick:g}{unit}", _TICKS) + 8 for tick in fine)
+            fine = [round(tick, 9) for tick in choice if self.low <= tick <= self.high]
+            room = (text_width(f"{tick:g}{unit}", _TICKS) + 12 for tick in fine)
             fits = all((self.share(b) - self.share(a)) * width >= needed for a, b, needed in zip(fine, fine[1:], room))
             found = fine if fits and len(fine) > len(found) else found
         return found
@@ -252,7 +253,7 @@ def _strip(scene: Scene, strip: Strip, layout: _Layout, place: _Place, left: flo
 def _mark(scene: Scene, mark: Mark, place: _Place, y: float) -> None:
     x, low, high = place(mark.x), place(mark.low), place(mark.high)
     if place.outside(mark.x):
-        side = -1 if mark.x < 1 else 1  # an arrow at the edge
+        side = -1 if place.scale.share(mark.x) < 0 else 1  # an arrow at the edge
         points = ((x - 3 * side, y - 4), (x + 3 * side, y), (x - 3 * side, y + 4))
         scene.add(Path(points, mark.tone if mark.style != TICK else "none", mark.tone, 1.2, who=mark.who))
         return
@@ -260,20 +261,21 @@ def _mark(scene: Scene, mark: Mark, place: _Place, y: float) -> None:
         scene.line((x, y - 5), (x, y + 5), mark.tone, 1.4, who=mark.who)
         return
     if mark.high > mark.low:
-        thick, opacity = {MEAN: (7.0, 0.35), DOT: (1.2, 0.45)}.get(mark.style, (1.6, 1.0))
+        thick, opacity = {MEAN: (7.0, 0.35), DOT: (1.2, 0.45)}.get(mark.style, (1.4, 1.0))
         who = Who(mark.who.contender)
-        scene.add(Path(((low, y), (high, y)), stroke=mark.tone, width=thick, opacity=opacity, who=who))
-        if mark.style in (MAIN, OTHER):
-            for end in (low, high):
-                scene.line((end, y - 3), (end, y + 3), mark.tone, 1.2, who=who)
+        bar: tuple[Point, ...] = ((low, y), (high, y))
+        if mark.style in (MAIN, OTHER):  # in one stroke, with a cap at either end
+            bar = ((low, y - 3), (low, y + 3), *bar, (high, y - 3), (high, y + 3))
+        scene.add(Path(bar, stroke=mark.tone, width=thick, opacity=opacity, who=who))
     radius = {MEAN: 6.0, MAIN: 4.3, OTHER: 3.4, DOT: 3.2}[mark.style]
     if mark.style == OTHER:
         scene.add(Circle(x, y, radius, "ground", mark.tone, 1.4, who=mark.who))
     else:
         scene.add(Circle(x, y, radius, mark.tone, "ground", 1.0, 0.65 if mark.style == DOT else 1.0, mark.who))
     if mark.name:
-        half = text_width(mark.name, _NOTE) / 2
-        scene.add(Text(max(place.start + half, min(x, place.end - half)), y - 7, mark.name, _NOTE, "soft", "middle", halo=True,
+        name = fit(mark.name, _NOTE, place.end - place.start)
+        half = text_width(name, _NOTE) / 2
+        scene.add(Text(max(place.start + half, min(x, place.end - half)), y - 7, name, _NOTE, "soft", "middle", halo=True,
                        who=Who(mark.who.contender)))
 
 
