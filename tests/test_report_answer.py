@@ -183,6 +183,15 @@ def test_the_chart_has_an_error_bar_for_each_layer_and_says_what_it_leaves_out(t
     assert "numba" in {shape.who.contender for shape in drawn.shapes}
 
 
+def test_each_library_has_a_row_the_closest_first(tmp_path):
+    record = made(tmp_path, of(cython=1e-3, torch=4e-3, ncnn=2e-3, opencv=0.3))
+    drawing = figures.libraries(record, "x")
+    drawn = drawing.draw(figures.WIDTHS["wide"], False)
+    assert [text for text in texts(drawn) if text in ("torch", "ncnn", "opencv")] == ["ncnn", "torch"]
+    assert any("more than 20 times as fast: opencv" in text for text in texts(drawn))
+    assert figures.libraries(made(tmp_path, of(cython=1e-3, torch=4e-3)), "x") is None
+
+
 def test_one_layer_has_a_row_for_everyone(tmp_path):
     record = made(tmp_path, of(cython=1e-3, torch=2e-3, numba=3e-3), LAYERS[:1])
     drawn = figures.layers(record, "x").draw(figures.WIDTHS["wide"], False)
@@ -203,10 +212,10 @@ def test_the_roofline_explains_what_is_above_the_roof(tmp_path):
 def test_labels_stay_inside_the_picture_and_apart(tmp_path):
     long = [ConvProblem.from_text(re.sub('n".*"', f'n"größe_{i}_{"x" * 90}_{i}"', layer.text))
             for i, layer in enumerate(LAYERS[:14])]
-    record = made(tmp_path, lambda layer, name: {"cython": 1e-3, "torch": 2e-3, "im2col": 5e-3}.get(name), long)
+    record = made(tmp_path, of(cython=1e-3, torch=2e-3, ncnn=3e-3, im2col=5e-3), long)
     said = answer.of_record(record)
-    for drawing in (figures.verdict_picture([record], said), figures.layers(record, "l"), plots.roofline(record, "r"),
-                    heat.heat_map(record, "h")):
+    for drawing in (figures.verdict_picture([record], said), figures.libraries(record, "p"), figures.layers(record, "l"),
+                    plots.roofline(record, "r"), heat.heat_map(record, "h")):
         for width, alone in ((1280, True), (1040, False), (700, False), (358, False)):
             drawn = drawing.draw(width, alone)
             for shape in drawn.shapes:

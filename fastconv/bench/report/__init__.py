@@ -19,7 +19,7 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
         OSError: a file cannot be read or written.
         Unavailable: rich is not installed.
     """
-    from . import changes, contents, records
+    from . import changes, contents, records, scene
 
     try:
         from ..table import console
@@ -39,7 +39,7 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
     said, first = contents.first(loaded, compared)
     out = console()
     for line in (said.headline, *said.lines):
-        out.print(line, markup=False)
+        out.print(scene.clean(line), markup=False)
     for section in sections:
         out.rule(section.title, align="left", style="none")
         for line in section.lines:

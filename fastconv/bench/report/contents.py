@@ -63,6 +63,7 @@ def _machine(record: Record, key: str, several: bool) -> Section:
     kinds = figures.verdict_picture([record], said, f"answer-{key}")
     families = enumerate(across.by_size(record), 1)
     drawings = (kinds if several else None,  # what stands first of all is not repeated
+                figures.libraries(record, f"libraries-{key}"),
                 figures.layers(record, f"layers-{key}") if several or kinds else None,
                 plots.roofline(record, f"roofline-{key}"),
                 heat.heat_map(record, f"heat-map-{key}"),

@@ -42,6 +42,10 @@ def anyone(m: Measurement) -> bool:
     return True
 
 
+def by(name: str) -> Choice:
+    return lambda m: m.contender == name
+
+
 def fastest(record: Record, problem: ConvProblem, choice: Choice = anyone) -> Measurement | None:
     """The least time that was measured, not estimated; `leaders` says who may be called the fastest."""
     return min(filter(choice, record.of(problem)), key=lambda m: m.seconds, default=None)

@@ -10,7 +10,22 @@ from dataclasses import dataclass
 from ..timing import Interval, interval
 from .answer import Answer, of_record
 from .changes import Comparison
-from .contests import AHEAD, BEHIND, TIED, Contest, Duel, kind, main_contests, speedup, verdict
+from .contests import (
+    AHEAD,
+    BEHIND,
+    TIED,
+    Contest,
+    Duel,
+    by,
+    contest,
+    kind,
+    main_contests,
+    peer,
+    per_call,
+    prepared,
+    speedup,
+    verdict,
+)
 from .records import Measurement, Record, title
 from .regressions import FASTER, SLOWER, SUSPECT, WITH_GROUP
 from .scene import Scene, Who
@@ -20,7 +35,10 @@ from .tables import plural, significant
 WIDTHS = {"wide": 1040.0, "middle": 700.0, "narrow": 358.0}  # pixels: of a page on a laptop, a tablet, a phone
 CARD = 1280.0  # of a file
 HOPELESS = 100.0  # times slower than the fastest: not drawn, as the rest would be squeezed
+_FAR = 20.0  # times as fast on average: nor is that
 _FEW = 12  # layers, up to which each has a row in the first picture
+_DOTS = ((MEAN, AHEAD, "geometric mean, 95 % interval"), (DOT, AHEAD, "a layer: ahead"), (DOT, TIED, "tied"),
+         (DOT, BEHIND, "behind"))
 _STROKES = {"soft": "other libraries", "pale": "other backends of fastconv"}
 _MOST = 20  # single layers that changed
 _COLUMN = 18  # rows, from which on a file has two columns
@@ -60,9 +78,7 @@ def verdict_picture(records: Sequence[Record], found: Answer, key: str = "answer
 
 
 def _first(key: str, found: Answer, rows: list[Strip], sides: Sequence[Contest], what: str) -> Drawing:
-    axis = Axis(sides[0].rivals, "slower than the best rival", "faster", keys=(
-        (MEAN, AHEAD, "geometric mean, 95 % interval"), (DOT, AHEAD, "a layer: ahead"), (DOT, TIED, "tied"),
-        (DOT, BEHIND, "behind")))
+    axis = Axis(sides[0].rivals, "slower than the best rival", "faster", keys=_DOTS)
     note = f"Times as fast as {sides[0].rivals}, {what}. {found.basis}."
 
     def draw(width: float, alone: bool) -> Scene:
@@ -72,6 +88,31 @@ def _first(key: str, found: Answer, rows: list[Strip], sides: Sequence[Contest],
     caption = (f"How many times as fast as {sides[0].rivals}: each small dot a layer with its 95 % interval, each large one "
                "the geometric mean of its row. Blue is ahead, orange behind, grey a tie.")
     return Drawing(key, "The answer", caption, draw)
+
+
+def libraries(record: Record, key: str) -> Drawing | None:
+    """fastconv against each other library over all layers; None where there are fewer than two of them."""
+    side = prepared if any(map(prepared, record.measurements)) else per_call
+    names = dict.fromkeys(m.contender for m in record.measurements if peer(m))
+    found = [(name, one) for name in names if (one := contest(record, side, by(name), "fastconv", name)) is not None]
+    far = [name for name, one in found if one.mean.middle > _FAR]
+    rows = sorted((_average(name, plural(len(one.duels), "layer"), one, one.duels) for name, one in found if name not in far),
+                  key=lambda row: row.marks[0].x)
+    if len(rows) < 2:
+        return None
+    packed = ", weights packed beforehand" if side is prepared else ""
+    caption = (f"How many times as fast as each library fastconv is{packed}: each small dot a layer with its 95 % interval, "
+               "each large one the geometric mean over the layers on which both took turns, with the interval of a bootstrap "
+               "over them.")
+    note = f"Not drawn, as fastconv is more than {_FAR:.0f} times as fast: {', '.join(far)}." if far else ""
+    axis = Axis("library", "fastconv slower", "fastconv faster", keys=_DOTS)
+
+    def draw(width: float, alone: bool) -> Scene:
+        notes = (caption, note, f"{of_record(record).basis}.") if alone else (note,)
+        words = Words(f"fastconv against each library: {record.label}", "", tuple(filter(None, notes)))
+        return picture(rows, axis, words, width, alone)
+
+    return Drawing(key, f"fastconv against each library: {record.label}", caption, draw)
 
 
 def _average(name: str, under: str, side: Contest, duels: Sequence[Duel], named: Duel | None = None) -> Strip:
@@ -140,8 +181,8 @@ def _axis(sides: Sequence[Contest], record: Record, rows: Sequence[Strip]) -> Ax
     first, *rest = sides
     if len(first.duels) == 1:
         return Axis(first.rivals, f"slower than {first.duels[0].rival.contender}", "faster")
-    prepared = first.duels[0].ours.prepared
-    keys = [(MAIN, AHEAD, f"{first.ours}, weights packed beforehand" if prepared and rest else first.ours)]
+    packed = first.duels[0].ours.prepared
+    keys = [(MAIN, AHEAD, f"{first.ours}, weights packed beforehand" if packed and rest else first.ours)]
     keys += [(OTHER, AHEAD, "packed in every call") for _ in rest]
     strokes = {mark.tone for row in rows for mark in row.marks if mark.style == TICK}
     keys += [(TICK, tone, words) for tone, words in _STROKES.items() if tone in strokes]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ...problem import ConvProblem
 from ..timing import Interval
-from .contests import AHEAD, BEHIND, TIED, Choice, contest, fastest, leaders, peer, per_call, prepared, speedup
+from .contests import AHEAD, BEHIND, TIED, Choice, by, contest, fastest, leaders, peer, per_call, prepared, speedup
 from .records import Measurement, Record, title
 from .tables import (
     BEST,
@@ -84,8 +84,8 @@ def means(record: Record) -> Table:
     names = [name for name in record.contenders if any(m.contender == name and peer(m) for m in record.measurements)]
     for name in names:
         library = next(m.library for m in record.measurements if m.contender == name)
-        rows.append(Row((text(library if library.startswith(name) else f"{name} ({library})"),
-                         *_means(record, lambda m, name=name: m.contender == name)), name))  # type: ignore[misc]
+        shown = library if library.startswith(name) else f"{name} ({library})"
+        rows.append(Row((text(shown), *_means(record, by(name))), name))
     scores = "ahead, tied, behind"
     heads = columns("against", "call", "layers", scores, "prepared", "layers", scores)
     return Table("fastconv against the peers", (*heads, Column("left out", False, True)), tuple(rows) if names else (),

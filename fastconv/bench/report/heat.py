@@ -41,8 +41,7 @@ def heat_map(record: Record, key: str) -> Drawing | None:
         for problem in problems:
             name = fit(title(problem), _SIZE, labels - 10)
             scene.add(Text(margin, y + 14, name, _SIZE, who=Who("", title(problem))))
-            for column, contender in enumerate(record.contenders):
-                _cell(scene, record, problem, contender, reference, margin + labels + _CELL * column, y)
+            _row(scene, record, problem, reference, margin + labels, y)
             y += _ROW
         for line in wrap(caption, 11.0, scene.width - 2 * margin) if alone else ():
             y += 16
@@ -62,15 +61,18 @@ def _heads(scene: Scene, record: Record, x: float, y: float) -> None:
                            "middle", who=Who(contender, contender) if part else NOBODY))
 
 
-def _cell(scene: Scene, record: Record, problem: ConvProblem, name: str, reference: str, x: float, y: float) -> None:
-    found = _heat(record, problem, name, reference)
-    if found is None:
-        return
-    ratio, shown = found
-    who = Who(name, f"{title(problem)}, {name}: {shown} over {reference}")
-    depth = min(1.0, abs(math.log(ratio)) / _EIGHTFOLD) * _DEEPEST
-    scene.box(x + 1, y + 1, _CELL - 2, _ROW - 2, "ahead" if ratio > 1 else "behind", opacity=depth, who=Who(name))
-    scene.add(Text(x + _CELL / 2, y + 14, shown, _SIZE, "ink", "middle", who=who))
+def _row(scene: Scene, record: Record, problem: ConvProblem, reference: str, x: float, y: float) -> None:
+    shown = []
+    for column, name in enumerate(record.contenders):
+        found = _heat(record, problem, name, reference)
+        if found is not None:
+            ratio, words = found
+            left = x + _CELL * column
+            depth = min(1.0, abs(math.log(ratio)) / _EIGHTFOLD) * _DEEPEST
+            scene.box(left + 1, y + 1, _CELL - 2, _ROW - 2, "ahead" if ratio > 1 else "behind", opacity=depth, who=Who(name))
+            who = Who(name, f"{title(problem)}, {name}: {words} over {reference}")
+            shown.append(Text(left + _CELL / 2, y + 14, words, _SIZE, "ink", "middle", who=who))
+    scene.add(*shown)
 
 
 def _reference(record: Record) -> str | None:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 
 from ..palette import LIGHT
 
@@ -94,7 +95,7 @@ def svg(scene: Scene, key: str, page: bool = False, hints: bool = True) -> str:
     size = f'viewBox="0 0 {_n(scene.width)} {_n(scene.height)}" width="{_n(scene.width)}"'
     space = "" if page else f' xmlns="http://www.w3.org/2000/svg" height="{_n(scene.height)}"'
     ground = "" if page else f'<rect width="100%" height="100%" fill="{LIGHT["ground"]}"/>'
-    body = "\n".join(_element(shape, page, hints) for shape in scene.shapes)
+    body = _body(scene.shapes, page, hints)
     return clean(f'<svg {size}{space} role="img" aria-labelledby="{escape(" ".join(names))}" font-family="{_FONTS}">'
                  f'<title id="{escape(names[0])}">{escape(scene.title)}</title><desc id="{escape(names[1])}">'
                  f"{escape(scene.description)}</desc>{ground}\n{body}\n</svg>")
@@ -104,24 +105,47 @@ _FONTS = "system-ui, Helvetica, Arial, sans-serif"
 _HARMFUL = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
-def _element(shape: Path | Circle | Text, page: bool, hints: bool) -> str:
+def _body(shapes: Sequence[Path | Circle | Text], page: bool, hints: bool) -> str:
+    """The elements; those in a row that look the same share a group, as a page has thousands of them."""
+    lines = []
+    for look, run in groupby(shapes, lambda shape: _look(shape, page)):
+        elements = [_element(shape, hints) for shape in run]
+        if len(elements) == 1:
+            (tag, rest), = elements
+            lines.append(f"<{tag}{look}{rest}")
+        else:
+            lines += [f"<g{look}>", *(f"<{tag}{rest}" for tag, rest in elements), "</g>"]
+    return "\n".join(lines)
+
+
+def _look(shape: Path | Circle | Text, page: bool) -> str:
+    """The attributes that say how, not where."""
+    fill = f' fill="{_paint(shape.fill, page)}"'
+    if isinstance(shape, Text):
+        halo = f' stroke="{_paint("ground", page)}" stroke-width="3" paint-order="stroke"' if shape.halo else ""
+        anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
+        weight = ' font-weight="650"' if shape.bold else ""
+        return f' font-size="{_n(shape.size)}"{fill}{anchor}{weight}{halo}'
+    stroke = "" if shape.stroke == "none" else f' stroke="{_paint(shape.stroke, page)}" stroke-width="{_n(shape.width)}"'
+    opacity = "" if shape.opacity == 1 else f' fill-opacity="{shape.opacity:.2f}" stroke-opacity="{shape.opacity:.2f}"'
+    dash = ""
+    if isinstance(shape, Path) and shape.dash is not None:
+        dash = f' stroke-dasharray="{_n(shape.dash[0])} {_n(shape.dash[1])}"'
+    return fill + stroke + opacity + dash
+
+
+def _element(shape: Path | Circle | Text, hints: bool) -> tuple[str, str]:
+    """Its tag, and what comes after its look."""
     about = f' data-contender="{escape(shape.who.contender)}"' if shape.who.contender else ""
     hint = f"<title>{escape(shape.who.hint)}</title>" if shape.who.hint and hints else ""
     if isinstance(shape, Text):
-        halo = f' stroke="{_paint("ground", page)}" stroke-width="3" paint-order="stroke"' if shape.halo else ""
-        weight = ' font-weight="650"' if shape.bold else ""
-        anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
-        return (f'<text x="{_n(shape.x)}" y="{_n(shape.y)}" font-size="{_n(shape.size)}" fill="{_paint(shape.fill, page)}"'
-                f"{anchor}{weight}{halo}{about}>{escape(shape.text)}{hint}</text>")
-    look = f' fill="{_paint(shape.fill, page)}"' + (
-        "" if shape.stroke == "none" else f' stroke="{_paint(shape.stroke, page)}" stroke-width="{_n(shape.width)}"') + (
-        "" if shape.opacity == 1 else f' opacity="{_n(shape.opacity)}"') + about
+        return "text", f' x="{_n(shape.x)}" y="{_n(shape.y)}"{about}>{escape(shape.text)}{hint}</text>'
     if isinstance(shape, Circle):
-        where = f'circle cx="{_n(shape.x)}" cy="{_n(shape.y)}" r="{_n(shape.radius)}"'
-        return f"<{where}{look}>{hint}</circle>" if hint else f"<{where}{look}/>"
-    dash = "" if shape.dash is None else f' stroke-dasharray="{_n(shape.dash[0])} {_n(shape.dash[1])}"'
-    route = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in shape.points) + ("Z" if shape.closed else "")
-    return f'<path d="{route}"{look}{dash}>{hint}</path>' if hint else f'<path d="{route}"{look}{dash}/>'
+        tag, rest = "circle", f' cx="{_n(shape.x)}" cy="{_n(shape.y)}" r="{_n(shape.radius)}"{about}'
+    else:
+        route = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in shape.points) + ("Z" if shape.closed else "")
+        tag, rest = "path", f' d="{route}"{about}'
+    return tag, f"{rest}>{hint}</{tag}>" if hint else f"{rest}/>"
 
 
 def _paint(colour: str, page: bool) -> str:

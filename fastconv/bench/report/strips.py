@@ -107,7 +107,8 @@ def _keys(scene: Scene, axis: Axis, x: float, y: float, right: float) -> float:
         if x > left and x + needed > right:
             x, y = left, y + 18
         ends = _Place(_Scale(0.5, 2.0), x + 1, x + 19)
-        _mark(scene, Mark(1.0, 0.5, 2.0, style, tone), ends, y + 8)
+        for draw in (_bar, _point):
+            draw(scene, Mark(1.0, 0.5, 2.0, style, tone), ends, y + 8)
         scene.add(Text(x + 25, y + 12, words, _TICKS, "soft"))
         x += needed + 14
     return y + (24 if axis.keys else 0)
@@ -233,13 +234,12 @@ def _strip(scene: Scene, strip: Strip, layout: _Layout, place: _Place, left: flo
     room = layout.width - layout.values - layout.notes - 16 if layout.narrow else layout.labels
     second = strip.under and not layout.narrow
     label = strip.label if not (strip.under and layout.narrow) else f"{strip.label}, {strip.under}"
-    scene.add(Text(left, base - (6 if second else 0), fit(label, _LABEL, room, strip.high), _LABEL, "ink",
-                   bold=strip.high, halo=layout.narrow, who=Who("", strip.label)))
+    shown = fit(label, _LABEL, room, strip.high)
+    scene.add(Text(left, base - (6 if second else 0), shown, _LABEL, "ink", bold=strip.high, halo=layout.narrow,
+                   who=NOBODY if shown == label else Who("", strip.label)))
     if second:
         scene.add(Text(left, base + 8, fit(strip.under, _TICKS, room), _TICKS, "soft"))
-    for mark in reversed(strip.marks):  # the first, the most important, on top
-        lane = 0 if not strip.high else -7 if mark.style == MEAN else 8
-        _mark(scene, mark, place, middle + lane)
+    _marks(scene, strip, place, middle)
     if strip.value:
         right = left + layout.width - (layout.notes + 10 if layout.notes else 0)
         scene.add(Text(right, base, strip.value, _LABEL, strip.tone, "end", True, layout.narrow))
@@ -247,31 +247,43 @@ def _strip(scene: Scene, strip: Strip, layout: _Layout, place: _Place, left: flo
         whole = text_width(strip.note, _TICKS) <= layout.notes
         shown = strip.note if whole else fit(strip.note.partition(",")[0], _TICKS, layout.notes)
         scene.add(Text(left + layout.width - layout.notes, base, shown, _TICKS, "soft", halo=layout.narrow,
-                       who=Who("", strip.note)))
+                       who=NOBODY if whole else Who("", strip.note)))
 
 
-def _mark(scene: Scene, mark: Mark, place: _Place, y: float) -> None:
-    x, low, high = place(mark.x), place(mark.low), place(mark.high)
+def _marks(scene: Scene, strip: Strip, place: _Place, middle: float) -> None:
+    """Bars below points, and the first, the most important, on top; averages above their layers."""
+    lanes = {MEAN: -7.0} if strip.high else {}
+    others = 8.0 if strip.high else 0.0
+    for draw in (_bar, _point):
+        for mark in reversed(strip.marks):
+            draw(scene, mark, place, middle + lanes.get(mark.style, others))
+
+
+def _bar(scene: Scene, mark: Mark, place: _Place, y: float) -> None:
+    """The error bar; of single rows in one stroke with a cap at either end."""
+    if mark.high <= mark.low or place.outside(mark.x):
+        return
+    low, high = place(mark.low), place(mark.high)
+    bar: tuple[Point, ...] = ((low, y), (high, y))
+    if mark.style in (MAIN, OTHER):
+        bar = ((low, y - 3), (low, y + 3), *bar, (high, y - 3), (high, y + 3))
+    thick, opacity = {MEAN: (7.0, 0.35), DOT: (1.2, 0.45)}.get(mark.style, (1.4, 1.0))
+    scene.add(Path(bar, stroke=mark.tone, width=thick, opacity=opacity, who=Who(mark.who.contender)))
+
+
+def _point(scene: Scene, mark: Mark, place: _Place, y: float) -> None:
+    x = place(mark.x)
     if place.outside(mark.x):
         side = -1 if place.scale.share(mark.x) < 0 else 1  # an arrow at the edge
         points = ((x - 3 * side, y - 4), (x + 3 * side, y), (x - 3 * side, y + 4))
         scene.add(Path(points, mark.tone if mark.style != TICK else "none", mark.tone, 1.2, who=mark.who))
-        return
-    if mark.style == TICK:
+    elif mark.style == TICK:
         scene.line((x, y - 5), (x, y + 5), mark.tone, 1.4, who=mark.who)
-        return
-    if mark.high > mark.low:
-        thick, opacity = {MEAN: (7.0, 0.35), DOT: (1.2, 0.45)}.get(mark.style, (1.4, 1.0))
-        who = Who(mark.who.contender)
-        bar: tuple[Point, ...] = ((low, y), (high, y))
-        if mark.style in (MAIN, OTHER):  # in one stroke, with a cap at either end
-            bar = ((low, y - 3), (low, y + 3), *bar, (high, y - 3), (high, y + 3))
-        scene.add(Path(bar, stroke=mark.tone, width=thick, opacity=opacity, who=who))
-    radius = {MEAN: 6.0, MAIN: 4.3, OTHER: 3.4, DOT: 3.2}[mark.style]
-    if mark.style == OTHER:
-        scene.add(Circle(x, y, radius, "ground", mark.tone, 1.4, who=mark.who))
+    elif mark.style == OTHER:
+        scene.add(Circle(x, y, 3.4, "ground", mark.tone, 1.4, who=mark.who))
     else:
-        scene.add(Circle(x, y, radius, mark.tone, "ground", 1.0, 0.65 if mark.style == DOT else 1.0, mark.who))
+        radius, opacity = {MEAN: (6.0, 1.0), MAIN: (4.3, 1.0), DOT: (3.2, 0.65)}[mark.style]
+        scene.add(Circle(x, y, radius, mark.tone, "ground", 1.0, opacity, mark.who))
     if mark.name:
         name = fit(mark.name, _NOTE, place.end - place.start)
         half = text_width(name, _NOTE) / 2
