@@ -137,6 +137,18 @@ def test_single_calls_are_no_basis_for_an_average(tmp_path):
     assert len(contests.leaders(record, LAYERS[0])) == 2, "1.5 times is not clear from single calls"
 
 
+def test_a_gpu_s_figures_are_not_the_processor_s_answer(tmp_path):
+    def gpu(data):
+        for entry in data["benchmarks"]:
+            info = entry["extra_info"]
+            info["with_copies"] = info["contender"] == "numba"
+            info["library"] = "torch 2.13.0, cudnn 91002" if info["contender"] == "ncnn" else info["library"]
+
+    record = made(tmp_path, of(cython=2e-3, numba=1e-3, torch=4e-3, ncnn=5e-6), change=gpu)
+    assert re.search(r"fastconv is (1\.9\d|2\.0\d) times as fast as torch: ahead", answer.of_record(record).headline)
+    assert figures.hopeless(record) == [m for m in record.measurements if m.contender == "numba"]  # beside cuDNN
+
+
 def test_several_machines_make_one_sentence(tmp_path):
     fast = made(tmp_path, of(cython=1e-3, torch=2e-3))
     slow = made(tmp_path, of(cython=3e-3, torch=2e-3), machine=fake_records.Machine("Other", "ffff", 8))

@@ -26,16 +26,21 @@ Choice = Callable[[Measurement], bool]
 
 
 def per_call(m: Measurement) -> bool:
-    """fastconv as a function call, weights packed each time. Figures with copies are another device's, and stand apart."""
-    return m.kind == "backend" and not m.prepared and not m.with_copies
+    """fastconv as a function call, weights packed each time."""
+    return m.kind == "backend" and not m.prepared and not elsewhere(m)
 
 
 def prepared(m: Measurement) -> bool:
-    return m.kind == "backend" and m.prepared and not m.with_copies
+    return m.kind == "backend" and m.prepared and not elsewhere(m)
 
 
 def peer(m: Measurement) -> bool:
-    return m.kind == "peer" and not m.with_copies
+    return m.kind == "peer" and not elsewhere(m)
+
+
+def elsewhere(m: Measurement) -> bool:
+    """On another device than the processor that a record is named after: such figures stand apart."""
+    return m.with_copies or "cudnn" in m.library
 
 
 def anyone(m: Measurement) -> bool:

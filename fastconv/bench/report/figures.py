@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ...problem import ConvProblem
 from ..timing import Interval, interval
 from .answer import Answer, of_record
 from .changes import Comparison
@@ -18,6 +19,7 @@ from .contests import (
     Duel,
     by,
     contest,
+    elsewhere,
     kind,
     main_contests,
     peer,
@@ -190,9 +192,13 @@ def _axis(sides: Sequence[Contest], record: Record, rows: Sequence[Strip]) -> Ax
 
 
 def hopeless(record: Record) -> list[Measurement]:
-    """What is so much slower than the fastest of its layer that drawing it would squeeze the rest."""
-    return [m for problem in record.problems for m in record.of(problem)
-            if m.seconds > HOPELESS * min(other.seconds for other in record.of(problem))]
+    """What is so much slower than the fastest of its layer, on the same device, that drawing it would squeeze the rest."""
+    best: dict[tuple[ConvProblem, bool], float] = {}
+    measured = [m for m in record.measurements if not m.estimate]
+    for m in measured:
+        where = m.problem, elsewhere(m)
+        best[where] = min(m.seconds, best.get(where, m.seconds))
+    return [m for m in measured if m.seconds > HOPELESS * best[m.problem, elsewhere(m)]]
 
 
 def omission(found: Sequence[Measurement]) -> str:
@@ -205,7 +211,8 @@ def omission(found: Sequence[Measurement]) -> str:
 def _rows(record: Record, sides: Sequence[Contest]) -> list[Strip]:
     second = {duel.problem: duel for side in sides[1:] for duel in side.duels}
     omitted = {id(m) for m in hopeless(record)}
-    return [_row(duel, second.get(duel.problem), [m for m in record.of(duel.problem) if id(m) not in omitted])
+    return [_row(duel, second.get(duel.problem),
+                 [m for m in record.of(duel.problem) if id(m) not in omitted and elsewhere(m) == elsewhere(duel.ours)])
             for duel in sides[0].duels]
 
 

@@ -176,7 +176,8 @@ def _table(table: Table, key: str) -> str:
 
 
 def _head(column: Column) -> str:
-    return (f'<th scope="col"{_class("n" if column.numeric else "")}><button type="button">{escape(column.name)}'
+    names = f"{'n' if column.numeric else ''} {'long' if len(column.name) > 20 else ''}".strip()
+    return (f'<th scope="col"{_class(names)}><button type="button">{escape(column.name)}'
             f'<span aria-hidden="true"></span></button></th>')
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..palette import looks
 from .across import Scaling
+from .contests import elsewhere
 from .figures import Drawing, hopeless, omission
 from .records import Measurement, Record, title
 from .scene import Circle, Path, Point, Scene, Text, Who, fit, spread, text_width, wrap
@@ -162,7 +163,7 @@ def _roof(scene: Scene, record: Record, field: _Field, labelled: bool) -> None:
 def above_roof(record: Record, m: Measurement) -> str | None:
     """Why a layer is above what the machine could do beside it; None where it is not."""
     peak = record.peaks.get(m.problem)
-    if peak is None or m.with_copies:
+    if peak is None or elsewhere(m):
         return None
     rate = m.flops / m.seconds
     if rate <= TOLERANCE * min(peak.flops, peak.bandwidth * m.flops / m.bytes):

@@ -108,7 +108,7 @@ def _keys(scene: Scene, axis: Axis, x: float, y: float, right: float) -> float:
             x, y = left, y + 18
         ends = _Place(_Scale(0.5, 2.0), x + 1, x + 19)
         for draw in (_bar, _point):
-            draw(scene, Mark(1.0, 0.5, 2.0, style, tone), ends, y + 8)
+            draw(scene, Mark(1.0, *((1.0, 1.0) if style == TICK else (0.5, 2.0)), style, tone), ends, y + 8)
         scene.add(Text(x + 25, y + 12, words, _TICKS, "soft"))
         x += needed + 14
     return y + (24 if axis.keys else 0)
