@@ -382,6 +382,8 @@ def test_charts_say_the_answer(results: Results, tmp_path: Path) -> None:
     flat = Results(1, "im2col", rows=results.rows[:1], left_out=[LeftOut(SMALL, "x", "refuses")], problems=[SMALL], asked=1)
     chart.write(tmp_path / "flat.svg", flat, machine.describe())
     assert "nobody to compare with" in (tmp_path / "flat.svg").read_text("utf-8")
+    guessed = Results(1, "im2col", rows=[dataclasses.replace(results.rows[0], estimate=True)], problems=[SMALL], asked=1)
+    assert not chart.write(tmp_path / "none.svg", guessed, machine.describe()) and not (tmp_path / "none.svg").exists()
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF")])

@@ -10,12 +10,14 @@ from .report import figures, raster, records
 from .results import Results
 
 
-def write(path: Path, results: Results, machine: dict[str, Any]) -> None:
-    """Draw into a PNG (or what the suffix says). Nothing where nobody has a figure.
+def write(path: Path, results: Results, machine: dict[str, Any]) -> bool:
+    """Draw into a PNG (or what the suffix says); False, and no file, where nothing was measured.
 
     Raises:
         ImportError: matplotlib is not installed, which all but SVG needs.
     """
     drawing = figures.layers(records.parse(record.build(results, machine), path), "chart")
-    if drawing is not None:
-        path.write_bytes(raster.content(drawing.draw(figures.CARD, True), path.suffix))
+    if drawing is None:
+        return False
+    path.write_bytes(raster.content(drawing.draw(figures.CARD, True), path.suffix))
+    return True

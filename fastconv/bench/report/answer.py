@@ -96,13 +96,17 @@ def _terms(record: Record, found: Contest) -> str:
     how = ""
     if found.duels[0].ours.kind == "backend" and all(duel.ours.prepared for duel in found.duels):
         alike = list(dict.fromkeys(m.contender for m in record.measurements if m.kind == "peer" and m.prepared))
-        how = "; weights packed beforehand" + (f", as {', '.join(alike)} do" if alike else "")
+        how = "; weights packed beforehand" + (f", as {_listed(alike)} do" if alike else "")
     if len(found.duels) == 1:
         duel = found.duels[0]
         return (f"{title(duel.problem)}, {duel.ours.contender} against {duel.rival.contender}: median of the rounds' ratios, "
                 f"95 % interval {_bare(duel.speedup)}{how}.")
     return (f"Geometric mean over {plural(len(found.duels), 'layer')}, each against its fastest rival; 95 % interval "
             f"{_bare(found.mean)} (bootstrap over the layers){how}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _bare(found: Interval) -> str:
