@@ -86,12 +86,12 @@ class Output:
         if self.chart is None or not results.rows:
             return ""
         try:
-            chart_file.write(self.chart, results, self._facts)
+            drawn = chart_file.write(self.chart, results, self._facts)
         except ImportError:
             return "no chart: matplotlib is not installed (pip install 'fastconv[bench]')"
         except OSError as error:
             return self._cannot(self.chart, error)
-        return f"chart:  {self.chart}"
+        return f"chart:  {self.chart}" if drawn else "no chart: nothing was measured"
 
     def _cannot(self, path: Path, error: OSError) -> str:
         self.failed = True

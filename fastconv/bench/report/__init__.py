@@ -10,7 +10,7 @@ from ...errors import Unavailable, printable
 
 
 def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) -> int:
-    """Print the tables; with `html`, write the page too, and its figures as PNG files beside it.
+    """Print the answer and the tables; with `html`, write the page too, and its figures as PNG files beside it.
 
     Returns:
         1 if `fail` and something got slower, else 0.
@@ -20,7 +20,7 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
         OSError: a file cannot be read or written.
         Unavailable: rich is not installed.
     """
-    from . import changes, contents, records
+    from . import changes, contents, records, scene
 
     try:
         from rich.text import Text
@@ -42,7 +42,10 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
         raise ValueError("--fail-on-regression needs two records of one machine with the same threads, and these are of "
                          + ", ".join(dict.fromkeys(record.label for record in loaded)))
     sections = contents.sections(loaded, compared)
+    said, first = contents.first(loaded, compared)
     out = console()
+    for line in (said.headline, *said.lines):
+        out.print(scene.clean(line), markup=False)
     for section in sections:
         out.rule(Text(section.title), align="left", style="none")
         for line in section.lines:
@@ -53,6 +56,6 @@ def main(paths: Sequence[Path], html: Path | None = None, fail: bool = False) ->
     if html is not None:
         from . import page
 
-        for line in page.write(html, sections, [name for record in loaded for name in record.contenders]):
+        for line in page.write(html, said, first, sections, [name for record in loaded for name in record.contenders]):
             out.print(printable(line), markup=False, soft_wrap=True)
     return 1 if fail and any(found.judgement.regression for found in compared) else 0

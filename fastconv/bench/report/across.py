@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...problem import ConvProblem
-from .hardware import Choice, fastest, geometric_mean, per_call, prepared
+from ..timing import Interval
+from .contests import Choice, fastest, geometric_mean, leaders, per_call, prepared
+from .hardware import winner, with_ends
 from .records import Measurement, Record, title
-from .tables import BEST, NOTHING, Cell, Column, Row, Table, columns, count, milliseconds, text, times
+from .tables import BEST, NOTHING, Cell, Column, Row, Table, columns, count, milliseconds, text
 
+TIES = "tied"
+ALIKE = 1.02  # times of networks within it are not told apart
 SIZES = 3  # input sizes at least, to speak of scaling
 
 
@@ -39,9 +44,8 @@ def layers(machines: Sequence[Record]) -> Table:
         quickest = min(m.seconds for m in mine if m is not None)
         cells = [text(title(problem))]
         for record, m in zip(machines, mine):
-            winner = fastest(record, problem)
             cells += [NOTHING if m is None else milliseconds(m.seconds, BEST if m.seconds == quickest else ""),
-                      NOTHING if winner is None else text(winner.contender)]
+                      winner(leaders(record, problem))]
         rows.append(Row(tuple(cells)))
     heads = [Column("layer", False)]
     for record in machines:
@@ -56,31 +60,33 @@ def machines_table(machines: Sequence[Record]) -> Table:
     for record in machines:
         cells = [text(record.label)]
         for other in machines:
-            cells.append(Cell("1", 1.0) if other is record else times(_speedup(record, other, ours)[0]))
+            cells.append(Cell("1", 1.0) if other is record else with_ends(_speedup(record, other, ours)))
         rows.append(Row((*cells, count(len(common([record, *machines]))))))
     than = (Column(f"than {record.label}") for record in machines)
     heads = (Column("this machine is faster", False), *than, Column("layers"))
     return Table("Machine against machine", heads, tuple(rows),
-                 "Geometric means of fastconv's best time on one machine over that on the other, over their common layers.")
+                 "Geometric means of fastconv's best time on one machine over that on the other, over their common layers, "
+                 "with 95 % intervals from a bootstrap over these layers.")
 
 
-def _speedup(of: Record, over: Record, choice: Choice) -> tuple[float | None, int]:
+def _speedup(of: Record, over: Record, choice: Choice) -> Interval | None:
     pairs = [(fastest(of, problem, choice), fastest(over, problem, choice)) for problem in of.problems]
-    return geometric_mean(b.seconds / a.seconds for a, b in pairs if a is not None and b is not None)
+    return geometric_mean([b.seconds / a.seconds for a, b in pairs if a is not None and b is not None])
 
 
 def wins(machines: Sequence[Record]) -> Table:
-    """On how many layers each contender is the fastest."""
+    """On how many layers each contender is the fastest, and on how many nobody alone is."""
     won: dict[str, list[int]] = {}
     for index, record in enumerate(machines):
         for problem in record.problems:
-            winner = fastest(record, problem)
-            if winner is not None:
-                won.setdefault(winner.contender, [0] * len(machines))[index] += 1
-    rows = [Row((text(name), *(count(layers) for layers in found)), name)
-            for name, found in sorted(won.items(), key=lambda item: -sum(item[1]))]
+            found = leaders(record, problem)
+            if found:
+                name = found[0].contender if len(found) == 1 else TIES
+                won.setdefault(name, [0] * len(machines))[index] += 1
+    rows = [Row((text(name), *(count(layers) for layers in found)), None if name == TIES else name)
+            for name, found in sorted(won.items(), key=lambda item: (item[0] == TIES, -sum(item[1])))]
     return Table("Layers won", columns("contender", *(record.label for record in machines)), tuple(rows),
-                 "On how many layers a contender is the fastest of all.")
+                 "On how many layers a contender is the fastest of all; tied where the intervals of several overlap.")
 
 
 def networks(machines: Sequence[Record]) -> Table:
@@ -93,10 +99,13 @@ def networks(machines: Sequence[Record]) -> Table:
                                   ("fastconv prepared, best of each layer", prepared)):
                 totals[label] = network_seconds(layers, [fastest(record, p, choice) for p, _ in layers])
             found = sorted((total, who) for who, total in totals.items() if total is not None)
-            rows += [Row((text(name), text(record.label), text(who), milliseconds(total, BEST if total == found[0][0] else "")),
-                         who if who in record.contenders else None) for total, who in found]
+            for total, who in found:
+                tone = BEST if total <= ALIKE * found[0][0] else ""
+                rows.append(Row((text(name), text(record.label), text(who), milliseconds(total, tone)),
+                                who if who in record.contenders else None))
     return Table("Whole networks", columns("network", "machine", "contender", "ms", text=3), tuple(rows),
-                 "The sum over the layers of time and count, for those who measured every layer; convolutions only.")
+                 "The sum over the layers of time and count, for those who measured every layer; convolutions only. Marked "
+                 "are the least and whoever is within 2 % of it.")
 
 
 def network_seconds(layers: Sequence[tuple[ConvProblem, int]], found: Sequence[Measurement | None]) -> float | None:
@@ -135,7 +144,7 @@ def _thread_line(records: Sequence[Record], name: str) -> list[tuple[float, floa
     whole = [[m.seconds for m in row if m is not None] for row in rows if all(m is not None and not m.estimate for m in row)]
     if len({r.threads for r in have}) < 2 or not whole:
         return []
-    return [(record.threads, geometric_mean(seconds[0] / seconds[i] for seconds in whole)[0] or 0.0)
+    return [(record.threads, statistics.geometric_mean([seconds[0] / seconds[i] for seconds in whole]))
             for i, record in enumerate(have)]
 
 

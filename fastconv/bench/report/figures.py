@@ -1,275 +1,291 @@
-"""The figures: what is drawn, once for the page and once for a PNG file.
-
-A figure is drawn by matplotlib in a `Theme`: on the page the ink is a sentinel that `svg.py` replaces by the colour of the
-text around, so that one drawing serves light and dark; in the file it is dark grey on white.
-"""
+"""The figures: what is drawn, wide and narrow for the page, once more for a file that is read alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ...problem import ConvProblem
-from ..palette import Look, looks
-from .across import Scaling
-from .hardware import speedup
+from ..timing import Interval, interval
+from .answer import Answer, of_record
+from .changes import Comparison
+from .contests import (
+    AHEAD,
+    BEHIND,
+    TIED,
+    Contest,
+    Duel,
+    by,
+    contest,
+    elsewhere,
+    kind,
+    main_contests,
+    peer,
+    per_call,
+    prepared,
+    speedup,
+    verdict,
+)
 from .records import Measurement, Record, title
-from .tables import significant
+from .regressions import FASTER, SLOWER, SUSPECT, WITH_GROUP
+from .scene import Scene, Who
+from .strips import DOT, MAIN, MEAN, OTHER, TICK, Axis, Mark, Strip, Words, picture, times
+from .tables import plural, significant
 
-INK, GRID = "#010203", "#040506"  # sentinels: no other thing in a figure has these colours
-REFERENCE = "im2col"
-
-
-@dataclass(frozen=True)
-class Theme:
-    ink: str
-    grid: str
-    ground: str
-    titled: bool  # a file stands alone; on the page the heading says it
-
-
-PAGE, FILE = Theme(INK, GRID, "none", False), Theme("#222222", "#dddddd", "white", True)
-
-
-@dataclass(frozen=True)
-class Points:
-    """What a reader can point at: the elements of one group of the drawing, in order."""
-
-    contender: str
-    hints: tuple[str, ...]
+WIDTHS = {"wide": 1040.0, "middle": 700.0, "narrow": 358.0}  # pixels: of a page on a laptop, a tablet, a phone
+CARD = 1280.0  # of a file
+HOPELESS = 100.0  # times slower than the fastest: not drawn, as the rest would be squeezed
+_FAR = 20.0  # times as fast on average: nor is that
+_FEW = 12  # layers, up to which each has a row in the first picture
+_DOTS = ((MEAN, AHEAD, "geometric mean, 95 % interval"), (DOT, AHEAD, "a layer: ahead"), (DOT, TIED, "tied"),
+         (DOT, BEHIND, "behind"))
+_STROKES = {"soft": "other libraries", "pale": "other backends of fastconv"}
+_MOST = 20  # single layers that changed
+_COLUMN = 18  # rows, from which on a file has two columns
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """`key` is part of its file's name; `points` belong to the groups of that gid."""
+    """`key` is part of its file's name; `draw` takes the width, and whether it stands alone, with title and source."""
 
     key: str
     title: str
     caption: str
-    draw: Callable[[Theme], Any]  # a matplotlib Figure
-    points: Mapping[str, Points] = field(default_factory=dict)
+    draw: Callable[[float, bool], Scene]
+    fixed: bool = False  # whatever the width; it scrolls
 
 
-def roofline(record: Record, key: str) -> Drawing:
-    """GFLOP/s over flops per byte: each layer and contender a point below the measured roof."""
-    by_name: dict[str, list[Measurement]] = {}
-    for m in record.measurements:
-        if not m.estimate:
-            by_name.setdefault(m.contender, []).append(m)
-    points = {f"roof-{i}": Points(name, tuple(map(_point_hint, found))) for i, (name, found) in enumerate(by_name.items())}
-
-    def draw(theme: Theme) -> Any:
-        figure, axes = _axes(theme, heading, 9.2, 5.4)
-        look = looks(record.contenders)
-        for gid, (name, found) in zip(points, by_name.items()):
-            _scatter(axes, [m.flops / m.bytes for m in found], [m.gflops for m in found], look[name], gid)
-        _roof(axes, record, [m for found in by_name.values() for m in found], theme)
-        _logarithmic(axes)
-        axes.set_xlabel("flops per byte of inputs, weights and output", color=theme.ink)
-        axes.set_ylabel("GFLOP/s", color=theme.ink)
-        _legend(axes, by_name, look, theme)
-        return figure
-
-    heading = f"Roofline: {record.label}"
-    return Drawing(key, heading,
-                   "The roof is the measured peak and the measured memory bandwidth (medians over the layers). Points above "
-                   "it: data that the caches hold, or Winograd, which needs fewer operations than are counted.", draw, points)
-
-
-def _point_hint(m: Measurement) -> str:
-    share = "" if m.of_peak is None else f", {m.of_peak:.0%} of peak"
-    speed = f"{significant(m.seconds * 1e3)} ms, {significant(m.gflops)} GFLOP/s"
-    return f"{title(m.problem)}, {m.contender} ({m.algorithm}): {speed}{share}"
-
-
-def _roof(axes: Any, record: Record, found: Sequence[Measurement], theme: Theme) -> None:
-    if not record.peaks or not found:
-        return
-    bandwidth = float(np.median([peak.bandwidth for peak in record.peaks.values()]))
-    x = [m.flops / m.bytes for m in found]
-    for dtype in sorted({problem.dtype for problem in record.peaks}):
-        peak = float(np.median([peak.flops for problem, peak in record.peaks.items() if problem.dtype == dtype]))
-        knee = peak / bandwidth
-        low, high = min(*x, knee) / 1.6, max(*x, knee) * 1.6
-        axes.plot([low, knee, high], [low * bandwidth / 1e9, peak / 1e9, peak / 1e9], color=theme.ink, linewidth=1.3, zorder=1)
-        axes.annotate(f"{dtype} peak, {significant(peak / 1e9)} GFLOP/s", (high, peak / 1e9), (0, 4), ha="right",
-                      textcoords="offset points", fontsize=8, color=theme.ink)
-    axes.annotate(f"memory, {significant(bandwidth / 1e9)} GB/s", (low, low * bandwidth / 1e9), (8, -4), va="top",
-                  textcoords="offset points", fontsize=8, color=theme.ink)
-
-
-def heat_map(record: Record, key: str) -> Drawing | None:
-    """Layer by contender: the speed-up over a reference, im2col's where it was measured."""
-    reference = _reference(record)
-    if reference is None:
+def verdict_picture(records: Sequence[Record], found: Answer, key: str = "answer") -> Drawing | None:
+    """The answer at a glance: the average of each machine, or of each kind of layer where there is one machine. None where
+    nobody has rivals, and of few layers, which need no averages."""
+    contests = [(record, sides) for record in records if (sides := main_contests(record))]
+    if not contests:
         return None
-    problems = [problem for problem in record.problems if record.get(problem, reference) is not None]
-    cells = {(row, column): cell for row, problem in enumerate(problems) for column, name in enumerate(record.contenders)
-             if (cell := _heat(record, problem, name, reference)) is not None}
-    points = {f"heat-{column}": Points(name, tuple(f"{title(problems[r])}, {name}: {cell[1]} over {reference}"
-                                                   for (r, c), cell in cells.items() if c == column))
-              for column, name in enumerate(record.contenders)}
-
-    def draw(theme: Theme) -> Any:
-        figure, axes = _axes(theme, heading, 2.6 + 0.78 * len(record.contenders), 1.1 + 0.235 * len(problems))
-        for column, gid in enumerate(points):
-            _heat_column(axes, {r: cell for (r, c), cell in cells.items() if c == column}, column, gid)
-        axes.set_xlim(-0.5, len(record.contenders) - 0.5)
-        axes.set_ylim(len(problems) - 0.5, -0.5)
-        axes.grid(False)
-        axes.set_yticks(range(len(problems)), [_short(title(problem)) for problem in problems], fontsize=8)
-        axes.set_xticks(range(len(record.contenders)), map(_short, record.contenders), fontsize=8, rotation=35, ha="left",
-                        rotation_mode="anchor")
-        axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        return figure
-
-    heading = f"Speed-up over {reference}: {record.label}"
-    return Drawing(key, heading,
-                   f"How many times faster than {reference}; blue is faster, orange slower, the colour on a logarithmic scale. "
-                   "~ an estimate, * noisy.", draw, points)
-
-
-def _reference(record: Record) -> str | None:
-    """im2col, or who was measured on most layers, the slowest of those."""
-    slowness: dict[str, list[float]] = {}
-    for m in record.measurements:
-        if not m.estimate:
-            slowness.setdefault(m.contender, []).append(m.seconds / m.flops)
-    if REFERENCE in slowness:
-        return REFERENCE
-    return max(slowness, key=lambda name: (len(slowness[name]), np.median(slowness[name])), default=None)
-
-
-def _heat(record: Record, problem: ConvProblem, name: str, reference: str) -> tuple[float, str] | None:
-    """(speed-up, its text) of one cell."""
-    m, base = record.get(problem, name), record.get(problem, reference)
-    if m is None or base is None:
+    if len(contests) > 1:
+        rows = [_average(record.label, "", sides[0], sides[0].duels) for record, sides in contests]
+        return _first(key, found, rows, contests[0][1], "one row a machine")
+    (_, sides), = contests
+    if len(sides[0].duels) <= _FEW:
         return None
-    paired = speedup(m, base) if not (m.estimate or base.estimate) else None
-    ratio = base.seconds / m.seconds if paired is None else paired.middle
-    about = "~" if m.estimate or base.estimate else ""
-    return ratio, about + significant(ratio) + ("*" if m.noisy else "")
+    kinds: dict[str, list[Duel]] = {}
+    for duel in sides[0].duels:
+        kinds.setdefault(kind(duel.problem), []).append(duel)
+    best = max(sides[0].duels, key=lambda duel: duel.speedup.middle)  # what stands out has its name
+    per_kind = sorted((_average(name, plural(len(duels), "layer"), sides[0], duels, best)
+                       for name, duels in kinds.items()), key=lambda row: -row.marks[0].x)
+    whole = _average("all layers", plural(len(sides[0].duels), "layer"), sides[0], sides[0].duels)
+    return _first(key, found, [whole, *per_kind] if len(per_kind) > 1 else [whole], sides, "one row a kind of layer")
 
 
-def _heat_column(axes: Any, cells: dict[int, tuple[float, str]], column: int, gid: str) -> None:
-    from matplotlib.collections import PolyCollection
+def _first(key: str, found: Answer, rows: list[Strip], sides: Sequence[Contest], what: str) -> Drawing:
+    axis = Axis(sides[0].rivals, "slower than the best rival", "faster", keys=_DOTS)
+    note = f"Times as fast as {sides[0].rivals}, {what}. {found.basis}."
 
-    x = (column - 0.48, column + 0.48)
-    squares = [[(x[0], row - 0.46), (x[1], row - 0.46), (x[1], row + 0.46), (x[0], row + 0.46)] for row in cells]
-    colours = [_heat_colour(ratio) for ratio, _ in cells.values()]
-    axes.add_collection(PolyCollection(squares, facecolors=colours, edgecolors="none", gid=gid))
-    for (row, (_, shown)), colour in zip(cells.items(), colours):
-        light = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 0.55
-        axes.text(column, row, shown, ha="center", va="center", fontsize=7.5, color="#111111" if light else "#ffffff")
+    def draw(width: float, alone: bool) -> Scene:
+        words = Words(found.headline, found.lines[0] if found.lines else "", (note,) if alone else ())
+        return picture(rows, axis, words, width, alone)
 
-
-def _heat_colour(ratio: float) -> tuple[float, float, float]:
-    """Orange (8 times slower, or more) over near-white (equal) to blue (8 times faster, or more), by the logarithm."""
-    share = max(-1.0, min(1.0, math.log(ratio) / math.log(8)))
-    end = np.array((0.06, 0.36, 0.58) if share > 0 else (0.78, 0.36, 0.05))
-    mixed = (1 - abs(share)) * np.array((0.95, 0.95, 0.93)) + abs(share) * end
-    return float(mixed[0]), float(mixed[1]), float(mixed[2])
+    caption = (f"How many times as fast as {sides[0].rivals}: each small dot a layer with its 95 % interval, each large one "
+               "the geometric mean of its row. Blue is ahead, orange behind, grey a tie.")
+    return Drawing(key, "The answer", caption, draw)
 
 
-def thread_scaling(scaling: Scaling, key: str) -> Drawing:
-    """Speed-up over the fewest threads."""
-    counts = sorted({x for line in scaling.lines.values() for x, _ in line})
+def libraries(record: Record, key: str) -> Drawing | None:
+    """fastconv against each other library over all layers; None where there are fewer than two of them."""
+    side = prepared if any(map(prepared, record.measurements)) else per_call
+    names = dict.fromkeys(m.contender for m in record.measurements if peer(m))
+    found = [(name, one) for name in names if (one := contest(record, side, by(name), "fastconv", name)) is not None]
+    far = [name for name, one in found if one.mean.middle > _FAR]
+    rows = sorted((_average(name, plural(len(one.duels), "layer"), one, one.duels) for name, one in found if name not in far),
+                  key=lambda row: row.marks[0].x)
+    if len(rows) < 2:
+        return None
+    packed = ", weights packed beforehand" if side is prepared else ""
+    caption = (f"How many times as fast as each library fastconv is{packed}: each small dot a layer with its 95 % interval, "
+               "each large one the geometric mean over the layers on which both took turns, with the interval of a bootstrap "
+               "over them.")
+    note = f"Not drawn, as fastconv is more than {_FAR:.0f} times as fast: {', '.join(far)}." if far else ""
+    axis = Axis("library", "fastconv slower", "fastconv faster", keys=_DOTS)
 
-    def dress(axes: Any, theme: Theme) -> None:
-        axes.plot([counts[0], counts[-1]], [1, counts[-1] / counts[0]], color=theme.ink, linestyle=":", linewidth=1.2, zorder=1)
-        axes.annotate("ideal", (counts[-1], counts[-1] / counts[0]), (-4, 2), ha="right", textcoords="offset points",
-                      fontsize=8, color=theme.ink)
-        axes.set_xticks(counts, [f"{count:g}" for count in counts])
-        axes.set_xlabel("threads", color=theme.ink)
-        axes.set_ylabel(f"times faster than with {counts[0]:g}", color=theme.ink)
+    def draw(width: float, alone: bool) -> Scene:
+        notes = (caption, note, f"{of_record(record).basis}.") if alone else (note,)
+        words = Words(f"fastconv against each library: {record.label}", "", tuple(filter(None, notes)))
+        return picture(rows, axis, words, width, alone)
 
-    return _lines(scaling, key, f"Scaling with threads: {scaling.label}",
-                  "Geometric means over the layers that a contender measured with every number of threads.", dress,
-                  "threads", "x")
-
-
-def size_scaling(scaling: Scaling, record: Record, key: str) -> Drawing:
-    """GFLOP/s over the output's pixels."""
-    sizes = sorted({x for line in scaling.lines.values() for x, _ in line})
-
-    def dress(axes: Any, theme: Theme) -> None:
-        _logarithmic(axes)
-        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-        axes.set_xticks([], minor=True)
-        axes.set_xlabel("output pixels per channel", color=theme.ink)
-        axes.set_ylabel("GFLOP/s", color=theme.ink)
-
-    return _lines(scaling, key, f"Scaling with size: {scaling.label} ({record.label})",
-                  "Problems that differ in nothing but the input's size.", dress, "pixels", " GFLOP/s")
+    return Drawing(key, f"fastconv against each library: {record.label}", caption, draw)
 
 
-def _lines(scaling: Scaling, key: str, name: str, caption: str, dress: Callable[[Any, Theme], None], what: str,
-           unit: str) -> Drawing:
-    look = looks(list(scaling.lines))
-    points = {f"line-{i}": Points(contender, tuple(f"{contender}, {x:g} {what}: {significant(y)}{unit}" for x, y in line))
-              for i, (contender, line) in enumerate(scaling.lines.items())}
-
-    def draw(theme: Theme) -> Any:
-        figure, axes = _axes(theme, name, 9.2, 4.4)
-        for gid, (contender, line) in zip(points, scaling.lines.items()):
-            x, y = zip(*line)
-            axes.plot(x, y, color=look[contender].colour, linewidth=1.2, zorder=2, gid=gid + "-stroke",
-                      linestyle="--" if look[contender].hollow else "-")
-            _scatter(axes, x, y, look[contender], gid)
-        dress(axes, theme)
-        _legend(axes, scaling.lines, look, theme)
-        return figure
-
-    return Drawing(key, name, caption, draw, points)
+def _average(name: str, under: str, side: Contest, duels: Sequence[Duel], named: Duel | None = None) -> Strip:
+    part = Contest(side.ours, side.rivals, tuple(duels), ())
+    mean = part.mean
+    dots = [Mark(d.speedup.middle, d.speedup.low, d.speedup.high, DOT, d.verdict, Who(d.ours.contender, _duel_hint(d)),
+                 title(d.problem) if d is named and len(duels) > 1 else "")
+            for d in sorted(duels, key=lambda d: d.verdict != TIED)]
+    ends = f"{significant(mean.low)} to {significant(mean.high)}" if mean.high > mean.low else ""
+    hint = f"{name}: {times(mean.middle)}, 95 % interval {ends}, over {plural(len(duels), 'layer')}"
+    average = Mark(mean.middle, mean.low, mean.high, MEAN, part.verdict, Who("", hint))
+    return Strip(name, (average, *dots), times(mean.middle), ends, part.verdict, under)
 
 
-def _axes(theme: Theme, heading: str, width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=theme.ground)
-    if theme.titled:
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=11, fontweight="bold", color=theme.ink)
-    axes = figure.add_subplot(facecolor="none")
-    axes.grid(color=theme.grid, linewidth=0.6, zorder=0)
-    axes.tick_params(colors=theme.ink, labelsize=8.5, which="both")
-    for side, spine in axes.spines.items():
-        spine.set_color(theme.ink)
-        spine.set_visible(side in ("left", "bottom"))
-    return figure, axes
+def _duel_hint(duel: Duel) -> str:
+    found = duel.speedup
+    return (f"{title(duel.problem)}: {duel.ours.contender} {times(found.middle)} as fast as {duel.rival.contender}, 95 % "
+            f"interval {significant(found.low)} to {significant(found.high)}, {duel.verdict}")
 
 
-def _logarithmic(axes: Any) -> None:
-    """Both axes; with 2 and 5 besides the powers of ten where there are few of these."""
-    from matplotlib.ticker import LogLocator
+def layers(record: Record, key: str) -> Drawing | None:
+    """Layer by layer: both sides' best with error bars, everyone else as a stroke; a lone contender, by peak."""
+    sides = main_contests(record)
+    rows = _one_layer(record, sides[0].duels[0]) if sides and len(sides[0].duels) == 1 else _rows(record, sides) if sides \
+        else _solo_rows(record)
+    if not rows:
+        return None
+    omitted = hopeless(record)
+    notes = [_legend_note(sides, record)]
+    if omitted:
+        notes.append(omission(omitted))
+    estimates = dict.fromkeys(m.contender for m in record.measurements if m.estimate)
+    if estimates:
+        notes.append(f"Not drawn where only estimated: {', '.join(estimates)}.")
+    found = of_record(record)
+    axis = _axis(sides, record, rows)
 
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("")
+    def draw(width: float, alone: bool) -> Scene:
+        words = Words(found.headline, " ".join(found.lines[:2]), (*notes, f"{found.basis}.") if alone else tuple(notes[1:]))
+        return picture(rows, axis, words, width, alone, 2 if width >= CARD and len(rows) > _COLUMN else 1)
 
-
-def _scatter(axes: Any, x: Sequence[float], y: Sequence[float], look: Look, gid: str) -> None:
-    faces = "none" if look.hollow else look.colour
-    axes.scatter(x, y, s=26, marker=look.marker, facecolors=faces, edgecolors=look.colour, linewidths=1.1, zorder=3, gid=gid,
-                 clip_on=False)
-
-
-def _legend(axes: Any, names: Iterable[str], look: Mapping[str, Look], theme: Theme) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], linestyle="", marker=look[name].marker, color=look[name].colour, label=_short(name), markersize=5,
-                      markerfacecolor="none" if look[name].hollow else look[name].colour) for name in names]
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8.5, labelcolor=theme.ink,
-                borderaxespad=0)
+    return Drawing(key, f"Layer by layer: {record.label}", notes[0], draw)
 
 
-def _short(name: str, longest: int = 30) -> str:
-    return name if len(name) <= longest else name[:longest - 1] + "…"
+def _legend_note(sides: Sequence[Contest], record: Record) -> str:
+    if not sides:
+        share = ", as a share of the peak that a multiply-add loop reached beside it" if _all_peaks(record) else ""
+        return f"Medians of the rounds with 95 % intervals{share}."
+    if len(sides[0].duels) == 1:
+        duel = sides[0].duels[0]
+        return (f"{title(duel.problem)}: how many times as fast as {duel.rival.contender}, the best rival; medians of the "
+                "rounds' ratios with 95 % intervals. Blue is ahead of it, orange behind; other libraries are grey.")
+    return (f"How many times as fast as the best rival of the layer, named on the right with the time of {sides[0].ours}: "
+            "medians of the rounds' ratios with 95 % intervals. Blue is ahead of all rivals, orange behind one, grey tied; "
+            "arrows are further out than the axis goes.")
+
+
+def _all_peaks(record: Record) -> bool:
+    return all(problem in record.peaks for problem in record.problems)
+
+
+def _axis(sides: Sequence[Contest], record: Record, rows: Sequence[Strip]) -> Axis:
+    if not sides:
+        return Axis("the measured peak", "below the measured peak", "above it") if _all_peaks(record) \
+            else Axis(None, unit=" GFLOP/s")
+    first, *rest = sides
+    if len(first.duels) == 1:
+        return Axis(first.rivals, f"slower than {first.duels[0].rival.contender}", "faster")
+    packed = first.duels[0].ours.prepared
+    keys = [(MAIN, AHEAD, f"{first.ours}, weights packed beforehand" if packed and rest else first.ours)]
+    keys += [(OTHER, AHEAD, "packed in every call") for _ in rest]
+    strokes = {mark.tone for row in rows for mark in row.marks if mark.style == TICK}
+    keys += [(TICK, tone, words) for tone, words in _STROKES.items() if tone in strokes]
+    return Axis(first.rivals, "slower than the best rival", "faster", keys=tuple(keys))
+
+
+def hopeless(record: Record) -> list[Measurement]:
+    """What is so much slower than the fastest of its layer, on the same device, that drawing it would squeeze the rest."""
+    best: dict[tuple[ConvProblem, bool], float] = {}
+    measured = [m for m in record.measurements if not m.estimate]
+    for m in measured:
+        where = m.problem, elsewhere(m)
+        best[where] = min(m.seconds, best.get(where, m.seconds))
+    return [m for m in measured if m.seconds > HOPELESS * best[m.problem, elsewhere(m)]]
+
+
+def omission(found: Sequence[Measurement]) -> str:
+    """Says so."""
+    counts = Counter(m.contender for m in found).most_common()
+    names = ", ".join(f"{name} ({plural(count, 'layer')})" for name, count in counts)
+    return f"Not drawn, as more than {HOPELESS:.0f} times slower than the fastest of the layer: {names}."
+
+
+def _rows(record: Record, sides: Sequence[Contest]) -> list[Strip]:
+    second = {duel.problem: duel for side in sides[1:] for duel in side.duels}
+    omitted = {id(m) for m in hopeless(record)}
+    return [_row(duel, second.get(duel.problem),
+                 [m for m in record.of(duel.problem) if id(m) not in omitted and elsewhere(m) == elsewhere(duel.ours)])
+            for duel in sides[0].duels]
+
+
+def _row(duel: Duel, other: Duel | None, everyone: Sequence[Measurement]) -> Strip:
+    marks = [_duel_mark(duel, MAIN)] + ([_duel_mark(other, OTHER)] if other else [])
+    drawn = {duel.ours.contender, duel.rival.contender} | ({other.ours.contender} if other else set())
+    for m in everyone:
+        found = None if m.contender in drawn else speedup(m, duel.rival)
+        if found is not None:
+            hint = f"{title(duel.problem)}: {m.contender} {times(found.middle)}, {significant(m.seconds * 1e3)} ms"
+            marks.append(Mark(found.middle, found.middle, found.middle, TICK, "soft" if m.kind == "peer" else "pale",
+                              Who(m.contender, hint)))
+    count = f" ×{duel.problem.count}" if duel.problem.count > 1 else ""
+    return Strip(title(duel.problem) + count, tuple(marks), times(duel.speedup.middle),
+                 f"{duel.rival.contender}, {significant(duel.ours.seconds * 1e3)} ms", duel.verdict)
+
+
+def _one_layer(record: Record, duel: Duel) -> list[Strip]:
+    """A row for everyone, the fastest first: there is room for their names."""
+    omitted = {id(m) for m in hopeless(record)}
+    rows = []
+    for m in sorted(record.of(duel.problem), key=lambda m: m.seconds):
+        found = speedup(m, duel.rival)
+        if found is not None and id(m) not in omitted:
+            tone = "soft" if m.kind == "peer" else verdict(m, [duel.rival]) if m is not duel.rival else TIED
+            hint = f"{m.contender}: {times(found.middle)} as fast as {duel.rival.contender}"
+            mark = Mark(found.middle, found.low, found.high, MAIN, tone, Who(m.contender, hint))
+            rows.append(Strip(m.contender, (mark,), times(found.middle), f"{significant(m.seconds * 1e3)} ms", tone))
+    return rows
+
+
+def _duel_mark(duel: Duel, style: str) -> Mark:
+    found = duel.speedup
+    return Mark(found.middle, found.low, found.high, style, duel.verdict, Who(duel.ours.contender, _duel_hint(duel)))
+
+
+def _solo_rows(record: Record) -> list[Strip]:
+    """Nobody to compare with: the share of the peak, or GFLOP/s."""
+    rows = []
+    for problem in record.problems:
+        for m in record.of(problem):
+            unit = record.peaks[problem].flops if _all_peaks(record) else 1e9
+            rate = interval([m.flops / seconds / unit for seconds in m.data], m.placement)
+            speed, took = f"{significant(m.gflops)} GFLOP/s", f"{significant(m.seconds * 1e3)} ms"
+            who = Who(m.contender, f"{title(problem)}, {m.contender}: {took}, {speed}")
+            rows.append(Strip(title(problem), (Mark(rate.middle, rate.low, rate.high, MAIN, AHEAD, who),), speed, took))
+    return rows
+
+
+def changes(found: Comparison, key: str) -> Drawing | None:
+    """What two records of one machine say of each contender and algorithm: how the speed changed beyond the machine's own."""
+    tones = {SLOWER: BEHIND, WITH_GROUP: BEHIND, SUSPECT: TIED, FASTER: AHEAD}
+    rows = []
+    groups = [(f"{who}, {how}", plural(count, "layer"), judged) for (who, how), count, judged in found.judgement.groups]
+    groups.sort(key=lambda group: -abs(math.log(group[2].ratio)))
+    single = [(f"{title(shift.problem)}, {shift.contender}", shift.algorithm, judged)
+              for shift, judged in found.judgement.rows if judged.state in (SLOWER, FASTER)]
+    for name, note, judged in [*groups, *single[:_MOST]]:
+        speed = Interval(1 / judged.high, 1 / judged.ratio, 1 / judged.low)
+        tone = tones.get(judged.state, TIED)
+        hint = f"{name}: {times(speed.middle)} as fast as before, {significant(speed.low)} to {significant(speed.high)}"
+        mark = Mark(speed.middle, speed.low, speed.high, MAIN, tone, Who("", hint))
+        rows.append(Strip(name, (mark,), times(speed.middle), note, tone))
+    if not rows:
+        return None
+    caption = ("How many times as fast as in the earlier record, beyond what the machine itself did; with 95 % intervals. "
+               "Blue is faster, orange slower, grey not shown to differ.")
+
+    def draw(width: float, alone: bool) -> Scene:
+        files = f"{found.new.file} against {found.old.file}."
+        words = Words(f"What changed: {found.new.label}", files, (caption,) if alone else ())
+        return picture(rows, Axis("before", "slower than before", "faster"), words, width, alone)
+
+    return Drawing(key, "What changed", caption, draw)
+
+

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 
 from ...problem import ConvProblem
-from ..timing import Interval, ratios
+from ..timing import Interval
+from .contests import AHEAD, BEHIND, TIED, Choice, by, contest, fastest, leaders, peer, per_call, prepared, speedup
 from .records import Measurement, Record, title
 from .tables import (
     BEST,
@@ -28,46 +29,6 @@ from .tables import (
     times,
 )
 
-Choice = Callable[[Measurement], bool]
-
-
-def per_call(m: Measurement) -> bool:
-    """fastconv as a function call, weights packed each time. Figures with copies are another device's, and stand apart."""
-    return m.kind == "backend" and not m.prepared and not m.with_copies
-
-
-def prepared(m: Measurement) -> bool:
-    return m.kind == "backend" and m.prepared and not m.with_copies
-
-
-def peer(m: Measurement) -> bool:
-    return m.kind == "peer" and not m.with_copies
-
-
-def anyone(m: Measurement) -> bool:
-    return True
-
-
-def fastest(record: Record, problem: ConvProblem, choice: Choice = anyone) -> Measurement | None:
-    """The fastest that was measured, not estimated."""
-    return min(filter(choice, record.of(problem)), key=lambda m: m.seconds, default=None)
-
-
-def speedup(of: Measurement | None, over: Measurement | None) -> Interval | None:
-    """How many times faster `of` is: by rounds where they took turns, else from the medians alone."""
-    if of is None or over is None or of.estimate or over.estimate:
-        return None
-    if of.paired and over.paired and len(of.data) == len(over.data):
-        return ratios(over.data, of.data, of.placement)
-    ratio = over.seconds / of.seconds
-    return Interval(ratio, ratio, ratio)
-
-
-def geometric_mean(values: Iterable[float | None]) -> tuple[float | None, int]:
-    """(mean, how many there were); None of none."""
-    found = [value for value in values if value is not None]
-    return (statistics.geometric_mean(found) if found else None), len(found)
-
 
 def layers(record: Record) -> Table:
     """A row per layer: the fastest, and fastconv against the best peer."""
@@ -78,8 +39,8 @@ def layers(record: Record) -> Table:
             continue
         call, ready, other = (fastest(record, problem, choice) for choice in (per_call, prepared, peer))
         rows.append(Row((
-            text(_counted(problem)), text(best.contender, BEST), milliseconds(best.seconds), number(best.gflops),
-            percent(best.of_peak), _interval(speedup(call, other)), _interval(speedup(ready, other)),
+            text(_counted(problem)), winner(leaders(record, problem)), milliseconds(best.seconds), number(best.gflops),
+            percent(best.of_peak), with_ends(speedup(call, other)), with_ends(speedup(ready, other)),
             *(cell for m in (call, ready, other) for cell in _who(m)))))
     words, numbers, detail = False, True, True
     heads = (Column("layer", words), Column("fastest", words), Column("ms", numbers), Column("GFLOP/s", numbers),
@@ -87,8 +48,17 @@ def layers(record: Record) -> Table:
              Column("fastconv", words, detail), Column("ms", numbers, detail), Column("prepared", words, detail),
              Column("ms", numbers, detail), Column("best peer", words), Column("ms", numbers, detail))
     return Table("Fastest per layer", heads, tuple(rows),
-                 "fastconv: its best backend, weights packed in every call; prepared: packed beforehand. The columns against "
-                 "the best peer are speed-ups, medians of per-round ratios with 95 % intervals; above 1, fastconv is faster.")
+                 "Tied are those whose intervals overlap. fastconv: its best backend, weights packed in every call; prepared: "
+                 "packed beforehand. The columns against the best peer are speed-ups, medians of per-round ratios with 95 % "
+                 "intervals; above 1, fastconv is faster.")
+
+
+def winner(found: Sequence[Measurement]) -> Cell:
+    """Who is the fastest; all who may be, where intervals overlap."""
+    if len(found) < 2:
+        return text(found[0].contender, BEST) if found else NOTHING
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    return text(f"tied: {found[0].contender}, {found[1].contender}{more}")
 
 
 def _counted(problem: ConvProblem) -> str:
@@ -99,7 +69,8 @@ def _who(m: Measurement | None) -> tuple[Cell, Cell]:
     return (NOTHING, NOTHING) if m is None else (text(m.contender), milliseconds(m.seconds))
 
 
-def _interval(found: Interval | None) -> Cell:
+def with_ends(found: Interval | None) -> Cell:
+    """A speed-up and its interval."""
     if found is None:
         return NOTHING
     cell = times(found.middle)
@@ -113,21 +84,28 @@ def means(record: Record) -> Table:
     names = [name for name in record.contenders if any(m.contender == name and peer(m) for m in record.measurements)]
     for name in names:
         library = next(m.library for m in record.measurements if m.contender == name)
-        rows.append(Row((text(library if library.startswith(name) else f"{name} ({library})"),
-                         *_means(record, lambda m, name=name: m.contender == name)), name))  # type: ignore[misc]
-    heads = columns("against", "call", "layers", "faster on", "prepared", "layers", "faster on")
-    return Table("fastconv against the peers", heads, tuple(rows) if names else (),
-                 "Geometric means of the speed-ups of fastconv's best backend of each layer, over the layers that both did.")
+        shown = library if library.startswith(name) else f"{name} ({library})"
+        rows.append(Row((text(shown), *_means(record, by(name))), name))
+    scores = "ahead, tied, behind"
+    heads = columns("against", "call", "layers", scores, "prepared", "layers", scores)
+    return Table("fastconv against the peers", (*heads, Column("left out", False, True)), tuple(rows) if names else (),
+                 "Geometric means of the speed-ups of fastconv's best backend of each layer, over the layers where both took "
+                 "turns, with 95 % intervals from a bootstrap over these layers; on how many it is ahead, tied and behind.")
 
 
 def _means(record: Record, other: Choice) -> tuple[Cell, ...]:
     cells: list[Cell] = []
+    missing: tuple[ConvProblem, ...] = ()
     for choice in (per_call, prepared):
-        found = [s.middle for problem in record.problems
-                 if (s := speedup(fastest(record, problem, choice), fastest(record, problem, other))) is not None]
-        mean = geometric_mean(found)[0]
-        cells += [times(mean), count(len(found)), count(sum(value > 1 for value in found))] if found else [NOTHING] * 3
-    return tuple(cells)
+        found = contest(record, choice, other)
+        if found is None:
+            cells += [NOTHING] * 3
+            continue
+        missing = found.left_out
+        shares = "/".join(str(found.count(verdict)) for verdict in (AHEAD, TIED, BEHIND))
+        cells += [with_ends(found.mean), count(len(found.duels)), Cell(shares, found.count(AHEAD))]
+    named = ", ".join(title(problem) for problem in missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return (*cells, text(named) if missing else NOTHING)
 
 
 def costs(record: Record) -> Table:
@@ -159,9 +137,9 @@ def everything(record: Record) -> Table:
     """A row per layer and contender, those without a figure included."""
     rows = []
     for problem in record.problems:
-        best = fastest(record, problem)
+        best = leaders(record, problem)
         for m in record.of(problem, estimates=True):
-            tone = BEST if m is best else ""
+            tone = BEST if m in best else ""
             rows.append(Row((
                 text(title(problem)), text(m.contender, tone), text(m.algorithm + (f"/{m.isa}" if m.isa else "")),
                 milliseconds(m.seconds, tone, m.estimate), number(m.gflops, about=m.estimate), percent(m.of_peak),
@@ -170,8 +148,9 @@ def everything(record: Record) -> Table:
              for out in record.left_out]
     heads = columns("layer", "contender", "algorithm", "ms", "GFLOP/s", "% of peak", "first call ms", "memory MiB", text=3)
     return Table("Every figure", (*heads, Column("note", numeric=False)), tuple(rows),
-                 "Medians over the rounds; ~ marks estimates. GFLOP/s count the direct algorithm's operations for everyone, so "
-                 "Winograd can pass 100 % of the peak.", detail=True)
+                 "Medians over the rounds; ~ marks estimates; the fastest of a layer stand out, several where intervals "
+                 "overlap. GFLOP/s count the direct algorithm's operations for everyone, so Winograd can pass 100 % of the "
+                 "peak.", detail=True)
 
 
 def facts(record: Record) -> list[tuple[str, str]]:

@@ -173,7 +173,7 @@ def read(path: Path) -> Record:
     if data.get("format") != FORMAT:
         raise ValueError(f"{path} is a record of format {data.get('format', 1)}; this fastconv reads {FORMAT}: "
                          "run `fastconv bench` again")
-    return _record(data, path)
+    return parse(data, path)
 
 
 def _printable(data: Any) -> Any:
@@ -243,7 +243,12 @@ class _Fields:
         return tuple(map(float, values))
 
 
-def _record(data: dict[str, Any], path: Path) -> Record:
+def parse(data: dict[str, Any], path: Path) -> Record:
+    """The record in JSON's data; `path` is for messages, and its name the record's.
+
+    Raises:
+        ValueError: something is missing or wrong.
+    """
     top = _Fields(data, str(path))
     facts = _Fields(top.dict("machine_info")["fastconv"], f"{path}: machine_info.fastconv")
     facts.text("fingerprint")
