@@ -246,7 +246,7 @@ def test_without_a_home(home: str, tmp_path: Path) -> None:
     """Containers and services: no folder named ~ is made, and tune says what it lacks in one line."""
     pytest.importorskip("numba")
     environment = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "FASTCONV_WISDOM")}
-    done = subprocess.run([sys.executable, "-c", _HOMELESS, TINY], capture_output=True, text=True, cwd=tmp_path, timeout=120,
+    done = subprocess.run([sys.executable, "-c", _HOMELESS, TINY], capture_output=True, text=True, cwd=tmp_path,
                           env={**environment, "HOME": home, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2 and done.stderr.startswith("fastconv: there is no home folder to keep wisdom in"), done.stderr
     assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())

@@ -125,7 +125,7 @@ try:
 except KeyboardInterrupt:
     print("ended", bool(np.isnan(out).any()), np.isfinite(operator(x[:1])).all())
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout.split() == ["ended", "True", "True"], run.stdout + run.stderr
 
 

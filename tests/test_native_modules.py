@@ -59,8 +59,7 @@ def module(package: Path, name: str) -> Path:
 
 def python(package: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": str(package.parent), "FASTCONV_ISA": "", "FASTCONV_NO_NATIVE": "", **environment}
-    return subprocess.run([sys.executable, *arguments], cwd=package.parent, env=variables, capture_output=True, text=True,
-                          timeout=120)
+    return subprocess.run([sys.executable, *arguments], cwd=package.parent, env=variables, capture_output=True, text=True)
 
 
 def answer(done: subprocess.CompletedProcess[str]) -> str:

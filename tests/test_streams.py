@@ -25,7 +25,7 @@ ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONC
 def shell(tail: str, *arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """``fastconv arguments tail``, as bash runs it; its exit status, of a pipeline's first part."""
     line = f'"$@" {tail}; exit ${{PIPESTATUS[0]}}'
-    return subprocess.run(["bash", "-c", line, "bash", sys.executable, "-m", "fastconv", *arguments], cwd=folder, timeout=120,
+    return subprocess.run(["bash", "-c", line, "bash", sys.executable, "-m", "fastconv", *arguments], cwd=folder,
                           capture_output=True, encoding="utf-8",
                           env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **environment})
 
@@ -58,7 +58,7 @@ def test_a_reader_that_leaves_ends_it_as_any_tool(arguments: tuple[str, ...], fo
     read, write = os.pipe()
     os.close(read)
     left = subprocess.run([sys.executable, "-m", "fastconv", *arguments], stdout=write, stderr=subprocess.PIPE, cwd=folder,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120)
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
     os.close(write)
     assert (left.returncode, left.stderr) == (141, b"")
 
