@@ -161,7 +161,7 @@ class Call:
         self.height, self.width = -(-rows // self.blocks_h), -(-columns // self.blocks_w)
         items = self.outer * self.blocks_h * self.blocks_w * self.chunks
         self.parts = min(threads, items)
-        self.rounds = max(1, min(s.problem.flops // (self.parts * ROUND_FLOPS), items // self.parts))
+        self.rounds = max(1, min(s.problem.flops // (threads * ROUND_FLOPS), items // max(1, self.parts)))
 
     def _share(self, threads: int, outer: int) -> None:
         """Blocks for all threads. Chunks of output channels where the weights are larger than the input: then each thread
