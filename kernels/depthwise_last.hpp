@@ -39,15 +39,6 @@ FASTCONV_INLINE Vec<T> load_channels(const T* p, int64_t n) {
     return Part ? load_first(p, n) : load(p);
 }
 
-template <class T, bool Part>
-FASTCONV_INLINE void put_channels(const ChannelVectors<T>& in, int64_t w, int64_t channel, int64_t n, Vec<T> value) {
-    T* y = in.output + w * in.output_step + channel;
-    if (in.residual) value += load_channels<T, Part>(in.residual + w * in.residual_step + channel, n);
-    value = (*in.epilogue)(value);
-    if constexpr (Part) store_first(y, value, n);
-    else store(y, value);
-}
-
 // body(row, column) for the first of each two opposite taps, in the order of the weights
 template <class Body>
 FASTCONV_INLINE void for_opposites(int64_t rows, int64_t columns, Body body) {
@@ -90,10 +81,18 @@ FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t c
                 }
             }
         }
+        T* y = in.output + w * in.output_step + channel;
+        const T* more = in.residual ? in.residual + w * in.residual_step + channel : nullptr;
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-            for (int v = 0; v < V; ++v) put_channels<T, Part>(in, w + r, channel + v * L, n, sum[r][v]);
+            for (int v = 0; v < V; ++v) {
+                Vec<T> value = sum[r][v];
+                if (more) value += load_channels<T, Part>(more + r * in.residual_step + v * L, n);
+                value = (*in.epilogue)(value);
+                if constexpr (Part) store_first(y + r * in.output_step, value, n);
+                else store(y + r * in.output_step + v * L, value);
+            }
     }
 }
 
@@ -112,7 +111,11 @@ FASTCONV_NOINLINE void rounded_column(const ChannelVectors<T>& in, int64_t w, in
             sum += product(kh, kw) + product(in.kh - 1 - kh, in.kw - 1 - kw);
         });
         if (in.kh * in.kw % 2) sum += product(in.kh / 2, in.kw / 2);
-        put_channels<T, Part>(in, w, channel, n, sum);
+        if (in.residual) sum += load_channels<T, Part>(in.residual + w * in.residual_step + channel, n);
+        sum = (*in.epilogue)(sum);
+        T* y = in.output + w * in.output_step + channel;
+        if constexpr (Part) store_first(y, sum, n);
+        else store(y, sum);
     }
 }
 

@@ -134,20 +134,20 @@ def test_an_image_filter_under_strict(isa: str) -> None:
 def test_strict_sums_in_one_order(isa: str) -> None:
     """depthwise and direct, rows and pixels: the same bits; right ones; with borders, residual and activation."""
     for size, kernel, keywords in (
-            ((9, 37), (3, 3), {}), ((12, 40), (5, 4), dict(stride=2)), ((31,), (5,), dict(dilation=3)), ((8, 19), (1, 3), {}),
+            ((9, 37), (3, 3), {}), ((6, 40), (5, 4), dict(stride=2)), ((31,), (5,), dict(dilation=3)), ((8, 19), (1, 3), {}),
             ((10, 11), (3, 3), dict(padding=((4, 0), (1, 6)), padding_mode="reflect")),
-            ((14, 33), (7, 7), dict(stride=(1, 2)))):
+            ((7, 37), (7, 7), dict(stride=(1, 2)))):
         for residual, activation in ((False, None), (True, "relu6"), (False, "relu")):
+            first = problem((21, 21), size, kernel, groups=21, accuracy="strict", residual=residual, activation=activation,
+                            **keywords)
+            x, w, b, r = accuracy.random_arrays(first, np.random.default_rng(0))
+            expected, magnitude = accuracy.oracle(first, x, w, b, r)
             found = []
-            for layout in ("channels_first", "channels_last"):
-                p = problem((21, 21), size, kernel, groups=21, layout=layout, accuracy="strict", residual=residual,
-                            activation=activation, batch=2, **keywords)
-                first = dataclasses.replace(p, layout="channels_first")
-                x, w, b, r = accuracy.random_arrays(first, np.random.default_rng(0))
-                x, r = (a if a is None or layout == "channels_first" else np.moveaxis(a, 1, -1).copy() for a in (x, r))
-                expected, magnitude = accuracy.oracle(p, x, w, b, r)
+            for p in (first, dataclasses.replace(first, layout="channels_last")):
+                seen = [a if a is None or p is first else np.moveaxis(a, 1, -1).copy() for a in (x, r)]
                 for algorithm in ("depthwise", "direct"):
-                    out = checks.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, accuracy.Arrays(x, w, b, r))
-                    assert accuracy.compare(out, expected, accuracy.bound(p, algorithm, expected, magnitude, x, w)) <= 1
-                    found.append(out if layout == "channels_first" else np.moveaxis(out, -1, 1))
-            assert all(np.array_equal(out, found[0]) for out in found), p.text
+                    bound = cython_native.NativeKernel(p, Candidate(algorithm, isa))
+                    out = checks.run(bound, p, accuracy.Arrays(seen[0], w, b, seen[1]))
+                    found.append(out if p is first else np.moveaxis(out, -1, 1))
+            assert accuracy.compare(found[0], expected, accuracy.bound(first, "direct", expected, magnitude, x, w)) <= 1
+            assert all(np.array_equal(out, found[0]) for out in found), first.text
