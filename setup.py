@@ -62,6 +62,11 @@ KERNELS = Path("kernels")
 BUILD = (
     Path("build") / f"objects-{sysconfig.get_platform()}-{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
 )
+SANITIZE = os.environ.get("FASTCONV_SANITIZE", "")  # "address" (and undefined behaviour), "thread": see `make sanitize`
+SANITIZERS = [f"-fsanitize={SANITIZE}{',undefined' if SANITIZE == 'address' else ''}"] if SANITIZE else []
+if SANITIZE:
+    BUILD = BUILD.with_name(f"{BUILD.name}-{SANITIZE}")
+    FLAGS += [*SANITIZERS, "-fno-sanitize-recover=all", "-O1", "-g1", "-fno-omit-frame-pointer"]
 
 
 class BuildFailed(Exception):
@@ -219,7 +224,8 @@ def link(name, objects, target):
     else:
         exports = BUILD / f"{name}.exports"
         write_if_changed(exports, f"{{ global: {init}; local: *; }};\n")
-        flags = ["-shared", "-Wl,-s", "-Wl,--as-needed", f"-Wl,--version-script={exports}"]
+        flags = ["-shared", "-Wl,--as-needed", f"-Wl,--version-script={exports}"]
+        flags += SANITIZERS or ["-Wl,-s"]
     target.parent.mkdir(parents=True, exist_ok=True)
     flags = [*environment_flags("CXXFLAGS", "LDFLAGS"), *flags]
     run([*compiler(), "-pthread", *flags, *map(str, objects), "-o", f"{target}.new"])

@@ -104,7 +104,7 @@ class Fuzz:
     def _public(self, dice: random.Random) -> Iterator[tuple[str, str, Candidate]]:
         """From arguments to result, once and again by the shortcut, with any ISA."""
         name = dice.choice(self.backends)
-        isas = cython_native.runnable_isas() if name == "cython" else (None,)
+        isas = cython_native.chosen_isas() if name == "cython" else (None,)
         for way in ("per call", "prepared"):
             yield way, name, Candidate("", dice.choice(isas))
 

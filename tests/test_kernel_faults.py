@@ -1,0 +1,90 @@
+"""Faults planted in the sources of the kernels, each a line or less: the random problems must find every one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import fastconv
+from fastconv.backends import cython_native
+
+HERE = Path(__file__).parent
+KERNELS = HERE.parent / "kernels"
+COMPILER = shutil.which("g++") or shutil.which("clang++") or ""
+pytestmark = [pytest.mark.exhaustive, pytest.mark.skipif(
+    not COMPILER or sys.platform != "linux" or not KERNELS.exists() or bool(cython_native.backend.unavailable()),
+    reason="needs a compiler, the sources, and the native kernels")]
+ALGORITHMS = ("gemm", "direct")
+FLAGS = ["-std=c++17", "-O1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-DFASTCONV_ISA=baseline"]
+
+
+class Fault(NamedTuple):
+    name: str
+    file: str
+    right: str
+    wrong: str
+
+
+FAULTS = [
+    Fault("writes past the last pixels", "finish.hpp", "store_first(y + c * step + i, epilogue(value), m);",
+          "store(y + c * step + i, epilogue(value));"),
+    Fault("reads past the last residuals", "finish.hpp", "value += load_first(r + c * step_r + i, m);",
+          "value += load(r + c * step_r + i);"),
+    Fault("overlapping vectors begin too late", "finish.hpp", "const int64_t i = std::min(begin, pixels - L);",
+          "const int64_t i = begin;"),
+    Fault("a tail of one channel is skipped", "finish.hpp", "if (v < channels) {", "if (v + 1 < channels) {"),
+    Fault("a last piece is nobody's", "shares.hpp", "uint64_t((count + grain_ - 1) / grain_)", "uint64_t(count / grain_)"),
+    Fault("a last piece is too long", "shares.hpp", "std::min((piece + 1) * grain_, count_)",
+          "(piece + 1) * grain_ + (count_ > 3)"),
+    Fault("a halo is one too short", "slab.hpp", "ceil_div(n - first, step)", "ceil_div(n - first - 1, step)"),
+    Fault("what lies backwards is padding", "slab.hpp", "const bool zeros = from_d < 0 || from_h < 0;",
+          "const bool zeros = from_d < 0 || from_h < 0 || from_h * row_h < 0;"),
+    Fault("padding keeps what the call before left", "slab.hpp", "clear(out + v * rows.apart, rows.count);", "clear(out, 0);"),
+    Fault("loads without a mask", "slab.hpp", "value[v] = mask ? load_masked(from + v * L, mask[v]) : load(from + v * L);",
+          "value[v] = load(from + v * L);"),
+    Fault("the last zero of a row is not written", "slab.hpp", "for (int64_t i = s.end; i < s.count; ++i) out[i] = T(0);",
+          "for (int64_t i = s.end; i + 1 < s.count; ++i) out[i] = T(0);"),
+]
+
+
+def build(sources: Path, package: Path) -> None:
+    """A package whose only kernels are these, of the baseline ISA."""
+    objects = []
+    for name in (*ALGORITHMS, "peak", "module"):
+        objects.append(str(sources / f"{name}.o"))
+        listed = " ".join(f"A({algorithm})" for algorithm in ALGORITHMS)
+        subprocess.run([COMPILER, *FLAGS, f"-DFASTCONV_ALGORITHMS={listed}", f"-isystem{sysconfig.get_path('include')}",
+                        f"-I{sources}", "-c", str(sources / f"{name}.cpp"), "-o", objects[-1]], check=True)
+    home = Path(fastconv.__file__).parent
+    package.mkdir()
+    for each in home.iterdir():
+        if each.suffix != ".so" or each.name.startswith("_runtime"):
+            (package / each.name).symlink_to(each)
+    target = package / f"_baseline{sysconfig.get_config_var('EXT_SUFFIX')}"
+    subprocess.run([COMPILER, "-shared", *objects, "-o", str(target)], check=True)
+
+
+def fuzz(package: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(package.parent), "FASTCONV_ISA": "baseline"}
+    return subprocess.run([sys.executable, str(HERE / "fuzz.py"), "--count", "600", "--most", "1", "--backends", "cython"],
+                          env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS], ids=lambda fault: fault.name if fault else "none")
+def test_a_fault_in_the_kernels_is_found(fault: Fault | None, tmp_path: Path) -> None:
+    sources = Path(shutil.copytree(KERNELS, tmp_path / "kernels"))
+    if fault:
+        text = (sources / fault.file).read_text()
+        assert fault.right in text, "the sources have changed: plant it elsewhere"
+        (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
+    build(sources, tmp_path / "fastconv")
+    done = fuzz(tmp_path / "fastconv")
+    assert ("WRONG problem" in done.stdout) == bool(fault), done.stdout[-2000:] + done.stderr[-1000:]
+    assert done.returncode == int(bool(fault)) and " calls" in done.stdout
