@@ -104,20 +104,27 @@ def _filter(image: Any, kernel: Any, mode: Any, boundary: Any, fill: Any, axes: 
         _check_out(y, tuple(shape), dtype)
     if fill != 0:
         x, padding = _filled(x, along, padding, fill, dtype), [(0, 0)] * w.ndim
-    w = (np.flip(w) if flip else w).astype(dtype, copy=False)
-    backend, algorithm, accuracy = how
+    _into(y, x, (np.flip(w) if flip else w).astype(dtype, copy=False), along, padding, padding_mode, how)
+    return out
+
+
+def _into(y: np.ndarray, x: np.ndarray, w: np.ndarray, along: tuple[int, ...], padding: list[tuple[int, int]],
+          padding_mode: str, how: tuple[Any, ...]) -> None:
+    """Correlate `x` with `w` into `y`: as one convN, of planes of one colour or of one plane with all colours."""
     conv: Callable[..., Any] = (ops.conv1d, ops.conv2d, ops.conv3d)[w.ndim - 1]
+    backend, algorithm, accuracy = how
     colours = _colours(x, y, along, w.size)
-    if colours > 1:  # as one plane: rows of all colours, the kernel's taps as far apart as those of one colour
-        x, padding = _continued(x, along[-1], padding, padding_mode)
+    if colours > 1:  # rows of all colours, and the kernel's taps as far apart as pixels
+        x, padding = _continued(x, padding, padding_mode)
         padding[-1] = (padding[-1][0] * colours, padding[-1][1] * colours)
-    planes, results = (_rows(x, w.ndim), _rows(y, w.ndim)) if colours > 1 else (_planes(x, along), _planes(y, along))
+        planes, results = _rows(x, w.ndim), _rows(y, w.ndim)
+    else:
+        planes, results = _planes(x, along), _planes(y, along)
     conv(planes, w[None, None], padding=tuple(padding), dilation=(1,) * (w.ndim - 1) + (colours,), padding_mode=padding_mode,
          out=results, backend=backend, algorithm=algorithm, accuracy=accuracy)
     if not np.may_share_memory(results, y):  # a copy: the axes across could not be merged
         moved = np.moveaxis(y, along, range(-w.ndim, 0))
         moved[...] = results.reshape(moved.shape)
-    return out
 
 
 # ---- arrays
@@ -188,14 +195,14 @@ def _colours(x: np.ndarray, y: np.ndarray, along: tuple[int, ...], taps: int) ->
     return math.prod(x.shape[ndim:])
 
 
-def _continued(x: np.ndarray, axis: int, padding: list[tuple[int, int]], padding_mode: str,
-               ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """The image with its borders along one axis, and the padding that is left: all of it where zeros are."""
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = padding[axis]
-    if padding_mode == "zeros" or padding[axis] == (0, 0):
+def _continued(x: np.ndarray, padding: list[tuple[int, int]], padding_mode: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """The image with the borders along its rows, whose colours would be continued as one, and the padding that is left."""
+    row = len(padding) - 1
+    if padding_mode == "zeros" or padding[row] == (0, 0):
         return x, list(padding)
-    return np.pad(x, widths, mode=NUMPY_MODES[padding_mode]), [*padding[:axis], (0, 0), *padding[axis + 1:]]
+    widths = [(0, 0)] * x.ndim
+    widths[row] = padding[row]
+    return np.pad(x, widths, mode=NUMPY_MODES[padding_mode]), [*padding[:row], (0, 0)]
 
 
 def _filled(x: np.ndarray, along: tuple[int, ...], padding: Sequence[tuple[int, int]], fill: float, dtype: str) -> np.ndarray:

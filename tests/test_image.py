@@ -186,6 +186,16 @@ def test_colours_side_by_side(size, kernel_size, mode, boundary, fill, rng):
             np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-2 if kernel.size > 1000 else 1e-4)
 
 
+@pytest.mark.parametrize("k", [3, 7, 21])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_stays_in_its_colour(value, k, backend):
+    image = np.ones((50, 50, 3), np.float32)
+    image[25, 25, 1] = value
+    finite = np.isfinite(fastconv.correlate(image, np.ones((k, k), np.float32), boundary="edge", backend=backend))
+    reach = slice(25 - k // 2, 26 + k // 2)
+    assert not finite[reach, reach, 1].any() and (~finite).sum() == k * k
+
+
 def test_colours_may_be_overwritten(rng):
     image = rng.integers(0, 9, (9, 8, 3)).astype(np.float32)
     expected = fastconv.correlate(image, ODD.astype(np.float32), boundary="edge")
