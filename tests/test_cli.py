@@ -20,7 +20,7 @@ from fastconv.backends import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = 'mb1_ic3ih8iw8_oc4oh6ow6_kh3kw3sh1sw1ph0pw0_n"tiny"'
-OPTIONAL = ("rich", "matplotlib", "cpuinfo", "threadpoolctl", "filelock", "platformdirs")
+OPTIONAL = ("rich", "matplotlib", "archspec", "cpuinfo", "threadpoolctl", "filelock", "platformdirs")
 
 
 def fastconv(*arguments: str, without: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
@@ -44,6 +44,7 @@ def test_info_as_json() -> None:
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["threads"] == 3 and facts["isa_forced"] == "baseline"
+    assert facts["microarchitecture"] and facts["cpu_id"]
     assert facts["cpu"] and facts["cores"] >= 1 and facts["numpy"] and facts["blas"] and len(facts["fingerprint"]) == 12
     assert set(facts["backends"]) == set(registry()) and facts["backends"]["im2col"] is None
 

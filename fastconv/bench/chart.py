@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..problem import ConvProblem
+from .machine import name
 from .palette import looks
 from .results import Results
 
@@ -82,7 +83,7 @@ def _dress(axes: Any, results: Results, problems: list[ConvProblem], machine: di
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     threads = f"{results.threads} thread" + ("s" if results.threads > 1 else "")
-    axes.set_title(f"fastconv on {machine['cpu']}, {threads}", loc="left", fontsize=11.5, fontweight="bold",
+    axes.set_title(f"fastconv on {name(machine)}, {threads}", loc="left", fontsize=11.5, fontweight="bold",
                    pad=8 + 16 * _legend(axes, results))
 
 
