@@ -185,8 +185,8 @@ def facts(record: Record) -> list[tuple[str, str]]:
     software = [f"Python {known.get('python', '?')}", f"NumPy {known.get('numpy', '?')}", str(known.get("blas", "")), *packages]
     lines = [
         ("record", f"{record.file}, {record.when:%Y-%m-%d %H:%M} UTC, {record.version}{commit}"),
-        ("processor", f"{known['cpu']}{numbers} ({known.get('architecture', '?')}), {plural(int(known.get('cores') or 0), 'core')}, "
-                      f"caches {caches}"),
+        ("processor", f"{known['cpu']}{numbers} ({known.get('architecture', '?')}), "
+                      f"{plural(int(known.get('cores') or 0), 'core')}, caches {caches}"),
         ("measured", f"{len(record.problems)} of {plural(record.asked, 'layer')} ({', '.join(record.suites)}), "
                      f"{plural(record.threads, 'thread')}" + (", interrupted" if record.interrupted else "")),
         ("software", ", ".join(software)),
