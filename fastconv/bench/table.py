@@ -173,7 +173,7 @@ def _mean(mean: Mean, results: Results) -> str:
                if not any(each is problem for each in mean.problems)]
     without = f", without {', '.join(missing[:3])}" if missing else ""
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    low, middle, high = map(significant, (mean.low, mean.middle, mean.high))
+    low, middle, high = map(significant, (mean.ratio.low, mean.ratio.middle, mean.ratio.high))
     return f"{middle}x [{low}, {high}] ({_plural(len(mean.problems), 'problem')}{without}{more})"
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...problem import ConvProblem
-from .hardware import Choice, fastest, geometric_mean, per_call, prepared
+from .hardware import Choice, fastest, first, geometric_mean, per_call, prepared, winner
 from .records import Measurement, Record, title
 from .tables import BEST, NOTHING, Cell, Column, Row, Table, columns, count, milliseconds, text, times
 
+_TIED = "tied"
 SIZES = 3  # input sizes at least, to speak of scaling
 
 
@@ -39,9 +40,8 @@ def layers(machines: Sequence[Record]) -> Table:
         quickest = min(m.seconds for m in mine if m is not None)
         cells = [text(title(problem))]
         for record, m in zip(machines, mine):
-            winner = fastest(record, problem)
             cells += [NOTHING if m is None else milliseconds(m.seconds, BEST if m.seconds == quickest else ""),
-                      NOTHING if winner is None else text(winner.contender)]
+                      replace(winner(record, problem), tone="")]
         rows.append(Row(tuple(cells)))
     heads = [Column("layer", False)]
     for record in machines:
@@ -74,13 +74,13 @@ def wins(machines: Sequence[Record]) -> Table:
     won: dict[str, list[int]] = {}
     for index, record in enumerate(machines):
         for problem in record.problems:
-            winner = fastest(record, problem)
-            if winner is not None:
-                won.setdefault(winner.contender, [0] * len(machines))[index] += 1
-    rows = [Row((text(name), *(count(layers) for layers in found)), name)
+            names = first(record, problem)
+            if names:
+                won.setdefault(names[0] if len(names) == 1 else _TIED, [0] * len(machines))[index] += 1
+    rows = [Row((text(name), *(count(layers) for layers in found)), None if name == _TIED else name)
             for name, found in sorted(won.items(), key=lambda item: -sum(item[1]))]
     return Table("Layers won", columns("contender", *(record.label for record in machines)), tuple(rows),
-                 "On how many layers a contender is the fastest of all.")
+                 "On how many layers a contender is the fastest of all; on those that are tied, nobody beyond the intervals.")
 
 
 def networks(machines: Sequence[Record]) -> Table:

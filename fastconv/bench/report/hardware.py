@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from ...problem import ConvProblem
 from ..timing import Interval, ratios
+from ..timing import geometric_mean as mean_of
 from .records import Measurement, Record, title
 from .tables import (
     BEST,
@@ -53,6 +54,22 @@ def fastest(record: Record, problem: ConvProblem, choice: Choice = anyone) -> Me
     return min(filter(choice, record.of(problem)), key=lambda m: m.seconds, default=None)
 
 
+def first(record: Record, problem: ConvProblem) -> list[str]:
+    """The fastest, and those whom it does not beat: the interval of the ratio of their times has 1 in it."""
+    best = fastest(record, problem)
+    if best is None:
+        return []
+    found = [m for m in record.of(problem) if m is not best]
+    leads = {m.contender: speedup(best, m) for m in found if m.paired and best.paired}
+    return [best.contender, *(name for name, lead in leads.items() if lead is not None and lead.low <= 1)]
+
+
+def winner(record: Record, problem: ConvProblem) -> Cell:
+    """Who is the fastest; nobody is called so whose lead is within the intervals."""
+    names = first(record, problem)
+    return NOTHING if not names else text(names[0], BEST) if len(names) == 1 else text(f"tied: {', '.join(names)}")
+
+
 def speedup(of: Measurement | None, over: Measurement | None) -> Interval | None:
     """How many times faster `of` is: by rounds where they took turns, else from the medians alone."""
     if of is None or over is None or of.estimate or over.estimate:
@@ -78,7 +95,7 @@ def layers(record: Record) -> Table:
             continue
         call, ready, other = (fastest(record, problem, choice) for choice in (per_call, prepared, peer))
         rows.append(Row((
-            text(_counted(problem)), text(best.contender, BEST), milliseconds(best.seconds), number(best.gflops),
+            text(_counted(problem)), winner(record, problem), milliseconds(best.seconds), number(best.gflops),
             percent(best.of_peak), _interval(speedup(call, other)), _interval(speedup(ready, other)),
             *(cell for m in (call, ready, other) for cell in _who(m)))))
     words, numbers, detail = False, True, True
@@ -117,16 +134,17 @@ def means(record: Record) -> Table:
                          *_means(record, lambda m, name=name: m.contender == name)), name))  # type: ignore[misc]
     heads = columns("against", "call", "layers", "faster on", "prepared", "layers", "faster on")
     return Table("fastconv against the peers", heads, tuple(rows) if names else (),
-                 "Geometric means of the speed-ups of fastconv's best backend of each layer, over the layers that both did.")
+                 "Geometric means of the speed-ups of fastconv's best backend of each layer, with 95 % intervals, over the "
+                 "layers that both did; faster where the layer's interval lies above 1.")
 
 
 def _means(record: Record, other: Choice) -> tuple[Cell, ...]:
     cells: list[Cell] = []
     for choice in (per_call, prepared):
-        found = [s.middle for problem in record.problems
+        found = [s for problem in record.problems
                  if (s := speedup(fastest(record, problem, choice), fastest(record, problem, other))) is not None]
-        mean = geometric_mean(found)[0]
-        cells += [times(mean), count(len(found)), count(sum(value > 1 for value in found))] if found else [NOTHING] * 3
+        cells += [_interval(mean_of(found)), Cell(f"{len(found)} of {len(record.problems)}", len(found)),
+                  count(sum(s.low > 1 for s in found))] if found else [NOTHING] * 3
     return tuple(cells)
 
 
