@@ -207,6 +207,9 @@ def _bench(arguments: argparse.Namespace) -> int:
         measured = f"{len(results.problems)} of {len(work.problems)}"
         print(f"interrupted; {measured} problems have figures", file=sys.stderr)
         return _INTERRUPTED
+    if not results.rows:
+        print("fastconv: nobody has a figure for any of the problems", file=sys.stderr)
+        return 1
     return 1 if any(not out.reason.startswith("refuses") for out in results.left_out) else 0
 
 

@@ -38,7 +38,8 @@ def show(results: Results, out: Console) -> None:
         _say(f"not shown, for lack of room: {', '.join(left_out[1:])}", out)
     for problem in results.problems if left_out else ():
         out.print(printable(problem.text), markup=False, soft_wrap=True)
-    _costs(results).show(out)
+    if results.rows:
+        _costs(results).show(out)
     for line in summary(results):
         _say(line, out)
 
