@@ -210,6 +210,9 @@ def _bench(arguments: argparse.Namespace) -> int:
         return _INTERRUPTED
     if output.failed:
         return _NOT_WRITTEN
+    if not results.rows:
+        print("fastconv: nobody has a figure for any of the problems", file=sys.stderr)
+        return 1
     return 1 if any(not out.reason.startswith("refuses") for out in results.left_out) else 0
 
 

@@ -1,7 +1,7 @@
 """Wisdom: who was measured to be the fastest for a problem, as a file remembers it. This module reads; `tuning` writes.
 
     {"format": "fastconv wisdom", "version": 1, "machines": {FINGERPRINT: {
-        "cpu": ..., "caches": ..., "isas": ...,
+        "cpu": ..., "cpu_id": ..., "caches": ..., "isas": ...,
         "fastconv": {VERSION: {"per call": {PROBLEM: ENTRY, ...}, "prepared": {...}}}}}}
 
 ENTRY is {"backend", "algorithm", "isa", "tile", "seconds" (of one image), "gain" (share of the time of the model's choice that
@@ -84,11 +84,12 @@ def release() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What makes machines alike: the CPU's model, its larger caches, and the ISAs that are in use here."""
+    """What makes machines alike: the CPU's name and numbers (one name may stand for several microarchitectures), its larger
+    caches, and the ISAs that are in use here."""
     now = settings.current()
     isas = [] if now.no_native else [isa for isa in native.runnable_isas() if now.isa in (None, isa)]
     caches = {level: size for level, size in hardware.caches().items() if level in ("L2", "L3")}
-    return {"cpu": hardware.cpu_model(), "caches": caches, "isas": isas}
+    return {"cpu": hardware.cpu_model(), "cpu_id": hardware.cpu_id(), "caches": caches, "isas": isas}
 
 
 def fingerprint() -> str:

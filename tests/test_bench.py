@@ -110,8 +110,8 @@ def test_paired_figures(clock: FakeClock) -> None:
     assert fast.gflops == pytest.approx(0.004) and fast.of_peak.middle == pytest.approx(4e-5)
     assert fast.verified > 50 and fast.isa == "fake"
     mean = results.geometric_mean("fast")
-    assert mean is not None and mean.middle == pytest.approx(4.0) and mean.problems == (SMALL, OTHER)
-    assert mean.low == pytest.approx(4.0) == mean.high and results.first(SMALL) == [fast]
+    assert mean is not None and mean.ratio.middle == pytest.approx(4.0) and mean.problems == (SMALL, OTHER)
+    assert mean.ratio.low == pytest.approx(4.0) == mean.ratio.high and results.first(SMALL) == [fast]
     assert results.network_seconds("net", "im2col") == pytest.approx((SMALL.flops + 3 * OTHER.flops) / 1e6)
     assert results.peaks[SMALL].flops == 1e11
     assert results.libraries["fast"][0] == "fake on 1"

@@ -20,7 +20,7 @@ from fastconv.backends import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = 'mb1_ic3ih8iw8_oc4oh6ow6_kh3kw3sh1sw1ph0pw0_n"tiny"'
-OPTIONAL = ("rich", "matplotlib", "cpuinfo", "threadpoolctl", "filelock", "platformdirs")
+OPTIONAL = ("rich", "matplotlib", "archspec", "cpuinfo", "threadpoolctl", "filelock", "platformdirs")
 
 
 def fastconv(*arguments: str, without: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
@@ -44,6 +44,7 @@ def test_info_as_json() -> None:
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["threads"] == 3 and facts["isa_forced"] == "baseline"
+    assert facts["microarchitecture"] and facts["cpu_id"]
     assert facts["cpu"] and facts["cores"] >= 1 and facts["numpy"] and facts["blas"] and len(facts["fingerprint"]) == 12
     assert set(facts["backends"]) == set(registry()) and facts["backends"]["im2col"] is None
 
@@ -215,6 +216,16 @@ def test_an_algorithm_that_a_backend_lacks(tmp_path: Path, capsys: pytest.Captur
         assert f"has no algorithm '{algorithm}'; it has" in fails(capsys, "bench", TINY, "--backend", name)
     assert "got 'nope'" in fails(capsys, "explain", TINY, "--algorithm", "nope")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_any_figure_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    in_this_process(monkeypatch)
+    record = str(tmp_path / "x.json")
+    assert cli.main(["bench", "--dir=BWD_W mb1_ic3ih8_oc4oh6_kh3", "--backend", "im2col", "--json", record]) == 1
+    output = capsys.readouterr()
+    assert "forward direction only" in output.out and output.err == "fastconv: nobody has a figure for any of the problems\n"
 
 
 def test_without_a_command_it_helps(capsys: pytest.CaptureFixture[str]) -> None:

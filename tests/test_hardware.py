@@ -1,175 +1,104 @@
-"""A container's CPU quota: read from control groups of both versions, nested and malformed; it bounds the default threads."""
+"""What a CPU is called: microarchitectures that share a name are told apart, in wisdom, records and the report."""
 
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 
+import fake_records
 import pytest
 
-from fastconv import hardware, settings
+from fastconv import hardware, wisdom
 from fastconv.bench import machine
 
-
-class System:
-    """A fake /proc/self and fake mounts."""
-
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root = root
-        self.mounts = ["22 1 0:20 / /proc rw - proc proc rw", "malformed", ""]
-        (root / "proc").mkdir()
-        self.groups()
-        monkeypatch.setattr(hardware, "_PROCESS", root / "proc")
-        monkeypatch.setattr(hardware, "_USUAL_GROUPS", (root / "usual", root / "usual" / "cpu"))
-
-    def groups(self, *lines: str) -> None:
-        (self.root / "proc" / "cgroup").write_text("".join(f"{line}\n" for line in lines))
-
-    def mount(self, version: int, where: str, root: str = "/", options: str = "rw,cpu,cpuacct") -> None:
-        kind = "cgroup2 cgroup2 rw" if version == 2 else f"cgroup cgroup {options}"
-        place = str(self.root / where).replace(" ", "\\040")
-        self.mounts.append(f"30 22 0:26 {root} {place} rw,nosuid shared:9 - {kind}")
-        (self.root / "proc" / "mountinfo").write_text("".join(f"{line}\n" for line in self.mounts))
-
-    def v2(self, folder: str, text: str) -> None:
-        self.write(f"{folder}/cpu.max", text)
-
-    def v1(self, folder: str, quota: str, period: str = "100000") -> None:
-        self.write(f"{folder}/cpu.cfs_quota_us", quota)
-        self.write(f"{folder}/cpu.cfs_period_us", period)
-
-    def write(self, name: str, text: str) -> None:
-        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (self.root / name).write_text(f"{text}\n")
+EPYC = "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\n"
+GRAVITON = "processor : 0\nCPU implementer : 0x41\nCPU architecture: 8\nCPU part : 0xd40\n"
 
 
 @pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
-    return System(tmp_path, monkeypatch)
+def cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Lets a test say what Linux says."""
+    def says(text: str) -> None:
+        (tmp_path / "cpuinfo").write_text(text)
+        forget()
+
+    def forget() -> None:
+        for function in (hardware._cpuinfo, hardware.cpu_model, hardware.cpu_id):
+            function.cache_clear()
+
+    monkeypatch.setattr(hardware, "_CPUINFO", tmp_path / "cpuinfo")
+    yield says
+    monkeypatch.undo()
+    forget()
 
 
-def test_no_groups_no_quota(system: System) -> None:
-    assert hardware.cpu_quota() is None
-    (system.root / "proc" / "cgroup").unlink()
-    assert hardware.cpu_quota() is None
+@pytest.mark.parametrize("text, number, word", [
+    (EPYC.format(23, 49), "AuthenticAMD family 23 model 49", "zen2"),
+    (EPYC.format(25, 1), "AuthenticAMD family 25 model 1", "zen3"),
+    (EPYC.format(25, 17), "AuthenticAMD family 25 model 17", "zen4"),
+    (EPYC.format(26, 2), "AuthenticAMD family 26 model 2", "zen5"),
+    (EPYC.format(99, 2), "AuthenticAMD family 99 model 2", None), (GRAVITON, "implementer 0x41 part 0xd40", "neoverse_v1"),
+    (EPYC.replace("AuthenticAMD", "GenuineIntel").format(6, 143), "GenuineIntel family 6 model 143", "sapphirerapids"),
+    ("CPU implementer : 0x99\nCPU part : 0x1\n", "implementer 0x99 part 0x1", None)], ids=range(8))
+def test_a_word_of_a_cpus_numbers(text: str, number: str, word: str | None, cpuinfo) -> None:
+    cpuinfo(text)
+    assert hardware.cpu_id() == number and hardware.microarchitecture() == word
 
 
-@pytest.mark.parametrize("text, quota", [
-    ("150000 100000", 1.5), ("50000 100000", 0.5), ("400000 50000", 8), ("max 100000", None), ("", None), ("max", None),
-    ("-1 100000", None), ("0 100000", None), ("100000 0", None), ("1e5 1e5", None), ("100000", None), ("a b", None)])
-def test_version_2(system: System, text: str, quota: float | None) -> None:
-    system.mount(2, "group")
-    system.groups("0::/")
-    system.v2("group", text)
-    assert hardware.cpu_quota() == quota
+def test_where_linux_says_nothing(cpuinfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware.platform, "processor", lambda: "AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD")
+    cpuinfo("")
+    assert hardware.cpu_id() == "AuthenticAMD family 25 model 33" and hardware.microarchitecture() == "zen3"
+    monkeypatch.setattr(hardware.platform, "processor", lambda: "")
+    cpuinfo("nothing of use")
+    assert hardware.cpu_id() and hardware.microarchitecture() is None
 
 
-@pytest.mark.parametrize("numbers, quota", [
-    (("150000", "100000"), 1.5), (("25000", "50000"), 0.5), (("-1", "100000"), None), (("0", "100000"), None),
-    (("100000", "0"), None), (("", ""), None), (("max", "100000"), None), (("many", "few"), None)])
-def test_version_1(system: System, numbers: tuple[str, str], quota: float | None) -> None:
-    system.mount(1, "memory", options="rw,memory")
-    system.mount(1, "group")
-    system.groups("5:memory:/elsewhere", "4:cpu,cpuacct:/", "1:name=systemd:/", "0::/")
-    system.v1("group", *numbers)
-    system.v1("memory", "1", "100000")  # another controller's folder says nothing
-    assert hardware.cpu_quota() == quota
+def test_no_model_stands_for_two() -> None:
+    for known in hardware._X86.values():
+        spans = sorted(span for several in known.values() for span in several)
+        assert all(a[-1] < b[0] for a, b in itertools.pairwise(spans))
 
 
-@pytest.mark.parametrize("tightest", ["a/b/c", "a/b", "a", ""])
-@pytest.mark.parametrize("version", [1, 2])
-def test_the_tightest_group_above_counts(system: System, version: int, tightest: str) -> None:
-    system.mount(version, "my groups")  # a space, which mountinfo escapes
-    system.groups("0::/a/b/c" if version == 2 else "3:cpuset,cpu:/a/b/c")
-    for folder in ("a/b/c", "a/b", "a", "", "a/other"):
-        number = {tightest: "200000", "a/other": "10000"}.get(folder, "300000")
-        if version == 2:
-            system.v2(f"my groups/{folder}", f"{number} 100000")
-        else:
-            system.v1(f"my groups/{folder}", number)
-    assert hardware.cpu_quota() == 2
+def test_the_words_are_archspecs() -> None:
+    cpu = pytest.importorskip("archspec.cpu")
+    ours = {word for known in hardware._X86.values() for word in known} | set(hardware._ARM.values())
+    theirs = {name for name in cpu.TARGETS if name in ours}
+    assert {"zen2", "zen3", "zen4", "haswell", "skylake_avx512", "icelake", "sapphirerapids", "neoverse_n1"} <= theirs
+    spelled = {word.replace("_", "") for word in ours}
+    assert not [name for name in cpu.TARGETS if name not in ours and name.replace("_", "") in spelled]
 
 
-@pytest.mark.parametrize("root, group", [
-    ("/docker/abc", "/docker/abc/inner"),  # the host's paths, of which the container sees a part
-    ("/", "/inner"),  # a namespace of its own
-    ("/../..", "/inner"), ("/docker/abc", "/inner")])
-@pytest.mark.parametrize("version", [1, 2])
-def test_what_a_container_sees(system: System, version: int, root: str, group: str) -> None:
-    system.mount(version, "group", root)
-    system.groups(f"0::{group}" if version == 2 else f"4:cpu,cpuacct:{group}")
-    (system.v2 if version == 2 else system.v1)("group", "300000 100000" if version == 2 else "300000")
-    assert hardware.cpu_quota() == 3
-    (system.v2 if version == 2 else system.v1)("group/inner", "100000 100000" if version == 2 else "100000")
-    assert hardware.cpu_quota() == 1
+def test_what_nobody_knows_has_its_numbers(cpuinfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "archspec", None)
+    cpuinfo(EPYC.format(99, 2))
+    assert machine.microarchitecture() == "AuthenticAMD family 99 model 2"
 
 
-def test_a_group_that_cannot_be_seen_leaves_the_mount(system: System) -> None:
-    system.mount(2, "group")
-    system.groups("0::/not/mounted/here")
-    system.v2("group", "200000 100000")
-    assert hardware.cpu_quota() == 2
+def test_one_name_two_microarchitectures(cpuinfo) -> None:
+    found = []
+    for family, model in ((25, 1), (26, 2)):
+        cpuinfo(EPYC.format(family, model))
+        facts = {**machine.describe(), "cpu": "AMD EPYC"}
+        found.append((wisdom.fingerprint(), machine.fingerprint(facts), machine.name(facts)))
+    assert all(a != b for a, b in zip(*found)) and [each[2] for each in found] == ["AMD EPYC (zen3)", "AMD EPYC (zen5)"]
+    assert "zen5 (AuthenticAMD family 26 model 2)" in machine.as_text(facts)
 
 
-def test_both_versions_at_once(system: System) -> None:
-    system.mount(1, "v1")
-    system.mount(2, "v2")
-    system.groups("4:cpu,cpuacct:/a", "0::/b")
-    system.v1("v1/a", "400000")
-    system.v2("v2/b", "300000 100000")
-    assert hardware.cpu_quota() == 3
+def test_the_report_tells_them_apart(tmp_path: Path) -> None:
+    pytest.importorskip("rich")
+    from fastconv.bench.report import across, hardware, records
 
-
-def test_the_usual_places_where_proc_tells_nothing(system: System) -> None:
-    system.v2("usual", "200000 100000")
-    assert hardware.cpu_quota() == 2
-    system.v1("usual/cpu", "150000")
-    assert hardware.cpu_quota() == 1.5
-
-
-@pytest.mark.parametrize("quota, threads",
-                         [("100000", 1), ("10000", 1), ("150000", 2), ("200000", 2), ("900000", 4), ("max", 4)])
-def test_the_default_threads(system: System, monkeypatch: pytest.MonkeyPatch, quota: str, threads: int) -> None:
-    system.mount(2, "group")
-    system.groups("0::/")
-    system.v2("group", f"{quota} 100000")
-    monkeypatch.setattr(settings, "_physical_cores", lambda: 4)
-    monkeypatch.delenv("FASTCONV_NUM_THREADS", raising=False)
-    assert settings._from_environment().num_threads == threads
-    monkeypatch.setenv("FASTCONV_NUM_THREADS", "3")
-    assert settings._from_environment().num_threads == 3
-
-
-def test_info_tells_the_quota_and_the_fingerprint_does_not(system: System) -> None:
-    before = machine.describe()
-    system.mount(2, "group")
-    system.groups("0::/")
-    system.v2("group", "150000 100000")
-    facts = machine.describe()
-    assert facts["cpu_quota"] == 1.5 and "a quota of 1.5 CPUs" in machine.as_text(facts)
-    assert before["cpu_quota"] is None and "quota" not in machine.as_text(before)
-    assert facts["fingerprint"] == before["fingerprint"]
-
-
-def test_the_pool_is_told() -> None:
-    runtime = pytest.importorskip("fastconv._runtime")
-    before = runtime.available_cpus()
-    try:
-        runtime.limit_cpus(1)
-        assert runtime.available_cpus() == 1
-        runtime.limit_cpus(10_000)
-        assert runtime.available_cpus() >= before
-    finally:
-        runtime.limit_cpus(hardware.whole_cpus(hardware.cpu_quota()) or 0)
-    assert runtime.available_cpus() == before
-
-
-def test_the_pool_is_told_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastconv import native
-
-    runtime = pytest.importorskip("fastconv._runtime")
-    try:
-        monkeypatch.setattr(hardware, "cpu_quota", lambda: 0.5)
-        assert native._runtime.__wrapped__().module.available_cpus() == 1
-    finally:
-        monkeypatch.undo()
-        runtime.limit_cpus(hardware.whole_cpus(hardware.cpu_quota()) or 0)
+    layers = fake_records.layers()[:2]
+    paths = [fake_records.write(tmp_path / "old.json", fake_records.Machine("AMD EPYC"), 1, layers)]
+    for word in ("zen3", "zen5"):
+        record = fake_records.record(fake_records.Machine("AMD EPYC", fingerprint=word * 3), 2, layers)
+        record["machine_info"]["fastconv"] |= {"microarchitecture": word, "cpu_id": f"numbers of {word}"}
+        paths.append(tmp_path / f"{word}.json")
+        paths[-1].write_text(json.dumps(record))
+    read = records.read_all(paths)
+    assert sorted(record.label for record in read) == [
+        "AMD EPYC (zen3), 2 threads", "AMD EPYC (zen5), 2 threads", "AMD EPYC, 2 threads"]
+    assert len(across.newest(read)) == 3
+    assert any("AMD EPYC, zen5, numbers of zen5" in dict(hardware.facts(record))["processor"] for record in read)

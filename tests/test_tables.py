@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import re
 from pathlib import Path
 
+import fake_records
 import pytest
 
 from fastconv.bench import timing
 from fastconv.bench.grid import packed
-from fastconv.bench.results import LeftOut, Mean, Results, Row
+from fastconv.bench.results import LeftOut, Results, Row
 from fastconv.problem import ConvProblem
 
 rich_console = pytest.importorskip("rich.console")
@@ -70,11 +72,12 @@ def test_a_lead_within_the_intervals_is_a_tie(results: Results) -> None:
 
 def test_a_mean_says_how_well_it_is_known_and_of_what(results: Results) -> None:
     mean = results.geometric_mean("numba")
-    assert mean is not None and mean.problems == (SMALL,) and mean.low < mean.middle < mean.high
+    assert mean is not None and mean.problems == (SMALL,)
+    assert mean.ratio.low < mean.ratio.middle < mean.ratio.high
     assert re.fullmatch(r"[0-9.]+x \[[0-9.]+, [0-9.]+\] \(1 problem, without mb1_ic8.*\)", table._mean(mean, results))
     assert "cython/prepared 2.72x [2.72, 2.72] (2 problems)" in " ".join(shown(results, 250).split())
     wide = timing.Interval(1.0, 2.0, 4.0)
-    four = Mean.of([(PLAIN, wide)] * 4)  # four figures known to a factor of 2: their mean to its square root
+    four = timing.geometric_mean([wide] * 4)  # four figures known to a factor of 2: their mean to its square root
     assert (four.low, four.middle, four.high) == pytest.approx((2 / 2**0.5, 2.0, 2 * 2**0.5))
 
 
@@ -95,3 +98,20 @@ def test_what_tune_prints_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     lines = capsys.readouterr().out.splitlines()
     assert any("raced" in line for line in lines)
     assert all(len(line) <= 60 or "mb1_" in line or str(tmp_path) in line or "threads; ms" in line for line in lines), lines
+
+
+def test_the_report_calls_a_tie_a_tie(tmp_path: Path) -> None:
+    from fastconv.bench.report import across, contests, hardware, records
+
+    data = fake_records.record(fake_records.Machine(), 1, fake_records.layers()[:2])
+    layer = data["benchmarks"][0]["extra_info"]["problem"]
+    rows = [each for each in data["benchmarks"] if each["extra_info"]["problem"] == layer]
+    rows.sort(key=lambda each: min(each["stats"]["data"]))
+    best, other = rows[:2]
+    other["stats"]["data"] = [seconds * (1.03 if i % 2 else 0.98) for i, seconds in enumerate(best["stats"]["data"])]
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    record = records.read(tmp_path / "x.json")
+    names = {each["extra_info"]["contender"] for each in (best, other)}
+    leaders = contests.leaders(record, record.problems[0])
+    assert {each.contender for each in leaders} == names and "tied: " in hardware.winner(leaders).text
+    assert "tied" in [line.cells[0].text for line in across.wins([record]).rows]

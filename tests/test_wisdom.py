@@ -56,9 +56,12 @@ def test_keys_know_neither_batch_nor_name() -> None:
 
 def test_fingerprints_tell_machines_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     here = wisdom.fingerprint()
-    assert wisdom.fingerprint() == here and set(wisdom.machine()) == {"cpu", "caches", "isas"}
+    assert wisdom.fingerprint() == here and set(wisdom.machine()) == {"cpu", "cpu_id", "caches", "isas"}
     with monkeypatch.context() as patch:
         patch.setattr(wisdom.hardware, "cpu_model", lambda: "another")
+        assert wisdom.fingerprint() != here
+    with monkeypatch.context() as patch:  # clouds call several microarchitectures by one name
+        patch.setattr(wisdom.hardware, "cpu_id", lambda: "AuthenticAMD family 26 model 2")
         assert wisdom.fingerprint() != here
     with monkeypatch.context() as patch:
         patch.setattr(wisdom.hardware, "caches", lambda: {"L1d": "1K", "L2": "1K", "L3": "1K"})

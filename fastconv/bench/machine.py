@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, backends, native, settings
-from ..hardware import caches, cpu_model, cpu_quota
+from ..hardware import caches, cpu_id, cpu_model, cpu_quota
+from ..hardware import microarchitecture as known_microarchitecture
 
 _PACKAGES = ("numba", "llvmlite", "numba-cuda", "scipy", "torch", "rich", "matplotlib")
-_FINGERPRINT = ("cpu", "architecture", "system", "cores", "logical_cpus", "caches", "isas_supported")
+_FINGERPRINT = ("cpu", "cpu_id", "architecture", "system", "cores", "logical_cpus", "caches", "isas_supported")
 
 
 def describe() -> dict[str, Any]:
@@ -24,6 +25,8 @@ def describe() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "fastconv": __version__,
         "cpu": cpu_name(),
+        "cpu_id": cpu_id(),
+        "microarchitecture": microarchitecture(),
         "architecture": platform.machine(),
         "system": platform.system(),
         "cores": settings._physical_cores(),
@@ -64,6 +67,28 @@ def cpu_name() -> str:
     return cpu_model()
 
 
+def microarchitecture() -> str:
+    """The CPU's microarchitecture in a word: ours, archspec's where it is installed and we have none, else the CPU's numbers.
+
+    Ours goes by the numbers; archspec goes by instructions, of which a virtual machine may hide some.
+    """
+    known = known_microarchitecture()
+    if known is None:
+        try:
+            from archspec import cpu
+        except ImportError:
+            return cpu_id()
+        found = cpu.host()
+        known = cpu_id() if found.vendor == "generic" else str(found.name)
+    return known
+
+
+def name(facts: dict[str, Any]) -> str:
+    """The CPU of a record, with its microarchitecture where that is known: records of before say none."""
+    known = facts.get("microarchitecture")
+    return f"{facts['cpu']} ({known})" if known else str(facts["cpu"])
+
+
 def isas_supported() -> list[str] | None:
     """The builds that this CPU could run; None: nobody asked it, as no native module is loaded."""
     runtime = native.runtime()
@@ -93,6 +118,7 @@ def as_text(facts: dict[str, Any]) -> str:
     lines = [
         ("fastconv", facts["fastconv"]),
         ("CPU", f"{facts['cpu']} ({facts['architecture']}, {facts['system']})"),
+        ("", f"{facts['microarchitecture']} ({facts['cpu_id']})"),
         ("cores", f"{facts['cores']} usable, {facts['logical_cpus']} logical"
          + ("" if facts["cpu_quota"] is None else f", a quota of {facts['cpu_quota']:.3g} CPUs")),
         ("caches", ", ".join(f"{level} {size}" for level, size in facts["caches"].items()) or "unknown"),

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from ..problem import ConvProblem
 from .admission import Admission
 from .contenders import Contender
-from .timing import NOISY, Interval, ratios
+from .timing import NOISY, Interval, geometric_mean, ratios
 
 NOISY_FROM = 2e-4  # seconds: calls below this vary by more than 5 % on any desktop system, and nobody can help it
 
@@ -100,20 +97,10 @@ class Peak:
 
 @dataclass(frozen=True)
 class Mean:
-    """A geometric mean of ratios, how well it is known, and of which problems."""
+    """A geometric mean of ratios, and of which problems."""
 
-    low: float
-    middle: float
-    high: float
+    ratio: Interval
     problems: tuple[ConvProblem, ...]
-
-    @classmethod
-    def of(cls, found: Sequence[tuple[ConvProblem, Interval]]) -> Mean:
-        """The problems' errors are independent: that of the mean of n logarithms is the root of their squares' sum, over n."""
-        middles, lows, highs = (np.log([getattr(each, end) for _, each in found]) for end in ("middle", "low", "high"))
-        below, above = (math.sqrt(float(((end - middles) ** 2).sum())) / len(found) for end in (lows, highs))
-        middle = float(middles.mean())
-        return cls(math.exp(middle - below), math.exp(middle), math.exp(middle + above), tuple(problem for problem, _ in found))
 
 
 @dataclass
@@ -181,7 +168,9 @@ class Results:
             if own is not None and others:
                 best = min(others, key=lambda row: row.seconds)
                 found.append((problem, ratios(best.samples, own.samples, own.placements)))
-        return Mean.of(found) if found else None
+        if not found:
+            return None
+        return Mean(geometric_mean([ratio for _, ratio in found]), tuple(problem for problem, _ in found))
 
     def peers(self) -> list[str]:
         """The peers among the contenders."""

@@ -38,7 +38,8 @@ def show(results: Results, out: Console) -> None:
         _say(f"not shown, for lack of room: {', '.join(left_out[1:])}", out)
     for problem in results.problems if left_out else ():
         out.print(printable(problem.text), markup=False, soft_wrap=True)
-    _costs(results).show(out)
+    if results.rows:
+        _costs(results).show(out)
     for line in summary(results):
         _say(line, out)
 
@@ -173,7 +174,7 @@ def _mean(mean: Mean, results: Results) -> str:
                if not any(each is problem for each in mean.problems)]
     without = f", without {', '.join(missing[:3])}" if missing else ""
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    low, middle, high = map(significant, (mean.low, mean.middle, mean.high))
+    low, middle, high = map(significant, (mean.ratio.low, mean.ratio.middle, mean.ratio.high))
     return f"{middle}x [{low}, {high}] ({_plural(len(mean.problems), 'problem')}{without}{more})"
 
 

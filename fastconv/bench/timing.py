@@ -17,6 +17,7 @@ beside which it was slow is repeated. That says nothing about the contender, so 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -247,3 +248,11 @@ def _clustered(data: np.ndarray, placements: np.ndarray, rng: np.random.Generato
 def ratios(numerator: Sequence[float], denominator: Sequence[float], placements: Sequence[int] | None = None) -> Interval:
     """Of two entrants' samples, round by round."""
     return interval(np.asarray(numerator) / np.asarray(denominator), placements)
+
+
+def geometric_mean(found: Sequence[Interval]) -> Interval:
+    """Of ratios whose errors are independent: that of the mean of n logarithms is the root of their squares' sum, over n."""
+    lows, middles, highs = (np.log([getattr(each, end) for each in found]) for end in ("low", "middle", "high"))
+    below, above = (float(np.sqrt(((end - middles) ** 2).sum())) / len(found) for end in (lows, highs))
+    middle = float(middles.mean())
+    return Interval(math.exp(middle - below), math.exp(middle), math.exp(middle + above))

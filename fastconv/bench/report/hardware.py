@@ -157,13 +157,15 @@ def facts(record: Record) -> list[tuple[str, str]]:
     """What the machine was, for people. Nothing that names a host or a folder."""
     known = record.facts
     commit = f", commit {record.commit[:12]}" if record.commit else ""
+    names = [str(known[key]) for key in ("microarchitecture", "cpu_id") if known.get(key)]
+    numbers = f", {', '.join(dict.fromkeys(names))}" if names else ""
     caches = ", ".join(f"{level} {size}" for level, size in known.get("caches", {}).items()) or "unknown"
     packages = [f"{name} {version}" for name, version in known.get("packages", {}).items()]
     software = [f"Python {known.get('python', '?')}", f"NumPy {known.get('numpy', '?')}", str(known.get("blas", "")), *packages]
     lines = [
         ("record", f"{record.file}, {record.when:%Y-%m-%d %H:%M} UTC, {record.version}{commit}"),
-        ("processor", f"{known['cpu']} ({known.get('architecture', '?')}), {plural(int(known.get('cores') or 0), 'core')}, "
-                      f"caches {caches}"),
+        ("processor", f"{known['cpu']}{numbers} ({known.get('architecture', '?')}), "
+                      f"{plural(int(known.get('cores') or 0), 'core')}, caches {caches}"),
         ("measured", f"{len(record.problems)} of {plural(record.asked, 'layer')} ({', '.join(record.suites)}), "
                      f"{plural(record.threads, 'thread')}" + (", interrupted" if record.interrupted else "")),
         ("software", ", ".join(software)),

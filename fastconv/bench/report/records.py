@@ -252,7 +252,8 @@ def parse(data: dict[str, Any], path: Path) -> Record:
     top = _Fields(data, str(path))
     facts = _Fields(top.dict("machine_info")["fastconv"], f"{path}: machine_info.fastconv")
     facts.text("fingerprint")
-    label = _label(facts.text("cpu"), top.integer("threads"))
+    known = facts.text("microarchitecture") if facts.data.get("microarchitecture") else ""  # records of before have none
+    label = _label(facts.text("cpu"), known, top.integer("threads"))
     parsed = [_measurement(entry, f"{path}: benchmark {i + 1}") for i, entry in enumerate(top.list("benchmarks"))]
     first = {(m.problem, m.contender): m for m in reversed(parsed)}  # two suites may hold one problem: the first counts
     return Record(
@@ -312,10 +313,11 @@ def _left_out(entry: Any, where: str) -> LeftOut:
     return LeftOut(fields.problem(), fields.text("contender"), fields.text("reason"))
 
 
-def _label(cpu: str, threads: int) -> str:
-    """The CPU's name without legal decoration, and the threads."""
+def _label(cpu: str, microarchitecture: str, threads: int) -> str:
+    """The CPU's name without legal decoration, its microarchitecture, which the name may leave open, and the threads."""
     cpu = re.sub(r"\((?:R|TM|tm)\)| CPU\b| Processor\b| @ .*", "", cpu)
-    return f"{' '.join(cpu.split())}, {threads} thread" + ("" if threads == 1 else "s")
+    known = f" ({microarchitecture})" if microarchitecture else ""
+    return f"{' '.join(cpu.split())}{known}, {threads} thread" + ("" if threads == 1 else "s")
 
 
 def _labelled(records: list[Record]) -> list[Record]:
