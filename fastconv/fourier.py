@@ -148,7 +148,8 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     multiply = 5 * blocks * columns * channels * outputs
     spectra = _spectra(problem, made, lanes)
     read = spectra * (0.1 if spectra < 12e6 else 0.5)  # from L3 or memory (25 GB/s), for every tile
-    return count * (2 * problem.groups * ((channels + outputs) * _transform(made, lanes) + multiply) + read) + _one_by_one(problem)
+    tiled = 2 * problem.groups * ((channels + outputs) * _transform(made, lanes) + multiply) + read
+    return count * tiled + _one_by_one(problem)
 
 
 def _one_by_one(problem: ConvProblem) -> float:
