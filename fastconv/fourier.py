@@ -77,7 +77,7 @@ def tile(problem: ConvProblem) -> tuple[int, ...]:
     an output and of a kernel."""
     axes = _axes(problem)
     least, best = math.inf, tuple[int, ...]()
-    for few in itertools.product(*(_sizes(problem, axis)[:3 if len(axes) < 3 else 2] for axis in axes)):
+    for few in itertools.product(*(_few(problem, axis) for axis in axes)):
         chosen = tuple(n for n, _ in few)
         seconds = (2 * math.prod(count for _, count in few) + 1) * _transform(chosen, 8)
         if seconds < least:
@@ -97,14 +97,22 @@ def _whole(problem: ConvProblem, last: tuple[int, ...]) -> tuple[int, ...]:
     return (1,) * (problem.ndim - len(last)) + last
 
 
+def _few(problem: ConvProblem, axis: int) -> list[tuple[int, int]]:
+    """Two of `_sizes`, and that of a single tile, which can be better together with others than it is alone."""
+    near = _sizes(problem, axis)
+    return near[:2] + [each for each in near[2:] if each[1] == 1][:1]
+
+
 def _sizes(problem: ConvProblem, axis: int) -> list[tuple[int, int]]:
-    """(size, number of tiles) along one axis, those of least time for all outputs first."""
+    """(size, number of tiles) along one axis, those of least time for all outputs first; a single tile's is among them."""
     possible, reach, out = _possible(problem, axis), _reach(problem, axis), _outputs(problem, axis)
     first, last = bisect_right(possible, reach), bisect_left(possible, out + reach) + 1
     enough = _enough(problem, axis)
     rated = [((2 * count + 1) * _weight(n, possible is FOLDED), n, count) for n in possible[first:last]
              for count in (1 if n >= enough else -(-out // (n - reach)),)]
-    return [(n, count) for _, n, count in sorted(rated)[:_NEAR]]
+    best = [(n, count) for _, n, count in sorted(rated)[:_NEAR]]
+    single = min((n for _, n, count in rated if count == 1), default=0)
+    return best if single == 0 or (single, 1) in best else [*best[:-1], (single, 1)]
 
 
 def tiles(problem: ConvProblem, axis: int, n: int) -> int:
@@ -198,6 +206,6 @@ def _transform(chosen: tuple[int, ...], lanes: int) -> float:
     depth, rows, columns = _folded(chosen)
     along = _per_element(columns) + (_per_element(depth) + _FILL if depth > 1 else 0.0)
     along += _TURN if chosen[-1] != columns else 0.0
-    far = max(1.0, 1.0 + 0.35 * math.log2(depth * rows * columns / (1 << 18)))
+    far = max(1.0, 1.0 + 0.22 * math.log2(depth * rows * columns / (1 << 18)))
     return far * depth * (math.ceil(columns / 2 / lanes) * (rows * (_per_element(rows) + _FILL) + _CALL)
                           + _row_blocks(rows, lanes) * (columns * along + _CALL))
