@@ -275,16 +275,21 @@ def _winograd(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.
 
 def _fft(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
          tile: tuple[int, ...] | None = None) -> np.ndarray:
-    """32·u·log2(n0·n1)·√C·max|x|·‖w‖₂, w being one input channel's of an output channel, on top of the bound of direct.
+    """32·u·log2(n)·√C·max|x|·‖w‖₂ with n inputs per tile, w being one input channel's of an output channel, on top of the bound
+    of direct. What is larger than `fourier.LARGEST` is not transformed.
 
     Not proven for all data: the transforms' roundings spread over a whole tile, and add up like independent ones. The root of
     their mean square is about u·√log2(n)·‖x‖₂·‖w‖₂ / √n with ‖x‖₂ <= √n·max|x|, so 32 leaves 5 standard deviations and more.
     """
     size = math.prod(tile or fourier.tile(problem))
-    finite = np.where(np.isfinite(w), w, 0).astype(np.float64)
+    most = fourier.LARGEST[problem.dtype]
+    largest = _largest(x) if x.size else 0.0
+    if largest > most:
+        largest = float(np.max(np.abs(x), where=np.abs(x) <= most, initial=0.0))
+    finite = np.where(np.abs(w) <= most, w, 0).astype(np.float64)
     norm = math.sqrt(float((finite**2).sum(axis=tuple(range(2, w.ndim))).max(initial=0.0)))
     channels = math.sqrt(problem.in_channels // problem.groups)
-    spread = 32 * _units(problem.dtype)[0] * math.log2(size) * channels * (_largest(x) if x.size else 0.0) * norm
+    spread = 32 * _units(problem.dtype)[0] * math.log2(size) * channels * largest * norm
     return _summed(problem, magnitude, x, w) + spread + size * _flushed(problem, x, w)
 
 

@@ -25,10 +25,11 @@ _NEAR = 5  # sizes per axis that may be better than the first
 MOST_BYTES = 1 << 30  # of the spectra of all weights, unless these take a fourth of it themselves
 
 
+LARGEST = {"float32": 1e30, "float64": 1e300}  # what is transformed; the rest is added (kernels/fft_spoiled.hpp)
+
+
 def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str | None:
     """Why it (or this tile of it) does not apply, in one line."""
-    if any(problem.stride[axis] != 1 for axis in _axes(problem)):
-        return "transforms stride 1 only"
     for axis in _axes(problem):
         largest = _possible(problem, axis)[-1]
         if _reach(problem, axis) >= largest:
@@ -65,13 +66,18 @@ def _reach(problem: ConvProblem, axis: int) -> int:
     return (problem.kernel_size[axis] - 1) * problem.dilation[axis]
 
 
+def _outputs(problem: ConvProblem, axis: int) -> int:
+    """With stride 1: those between the strides are computed too."""
+    return (problem.output_size[axis] - 1) * problem.stride[axis] + 1
+
+
 @functools.lru_cache(maxsize=4096)
 def tile(problem: ConvProblem) -> tuple[int, ...]:
     """Inputs per tile along each axis, 1 along those that are not transformed; of least time for the transforms of an input, of
     an output and of a kernel."""
     axes = _axes(problem)
     least, best = math.inf, tuple[int, ...]()
-    for few in itertools.product(*(_sizes(problem, axis)[:3 if len(axes) < 3 else 2] for axis in axes)):
+    for few in itertools.product(*(_few(problem, axis) for axis in axes)):
         chosen = tuple(n for n, _ in few)
         seconds = (2 * math.prod(count for _, count in few) + 1) * _transform(chosen, 8)
         if seconds < least:
@@ -91,26 +97,34 @@ def _whole(problem: ConvProblem, last: tuple[int, ...]) -> tuple[int, ...]:
     return (1,) * (problem.ndim - len(last)) + last
 
 
+def _few(problem: ConvProblem, axis: int) -> list[tuple[int, int]]:
+    """Two of `_sizes`, and that of a single tile, which can be better together with others than it is alone."""
+    near = _sizes(problem, axis)
+    return near[:2] + [each for each in near[2:] if each[1] == 1][:1]
+
+
 def _sizes(problem: ConvProblem, axis: int) -> list[tuple[int, int]]:
-    """(size, number of tiles) along one axis, those of least time for all outputs first."""
-    possible, reach, out = _possible(problem, axis), _reach(problem, axis), problem.output_size[axis]
+    """(size, number of tiles) along one axis, those of least time for all outputs first; a single tile's is among them."""
+    possible, reach, out = _possible(problem, axis), _reach(problem, axis), _outputs(problem, axis)
     first, last = bisect_right(possible, reach), bisect_left(possible, out + reach) + 1
     enough = _enough(problem, axis)
     rated = [((2 * count + 1) * _weight(n, possible is FOLDED), n, count) for n in possible[first:last]
              for count in (1 if n >= enough else -(-out // (n - reach)),)]
-    return [(n, count) for _, n, count in sorted(rated)[:_NEAR]]
+    best = [(n, count) for _, n, count in sorted(rated)[:_NEAR]]
+    single = min((n for _, n, count in rated if count == 1), default=0)
+    return best if single == 0 or (single, 1) in best else [*best[:-1], (single, 1)]
 
 
 def tiles(problem: ConvProblem, axis: int, n: int) -> int:
     """How many tiles of n inputs an axis takes; as the kernel cuts them (kernels/fft_tile.hpp)."""
-    return 1 if n >= _enough(problem, axis) else math.ceil(problem.output_size[axis] / (n - _reach(problem, axis)))
+    return 1 if n >= _enough(problem, axis) else math.ceil(_outputs(problem, axis) / (n - _reach(problem, axis)))
 
 
 def _enough(problem: ConvProblem, axis: int) -> float:
     """The least size of a tile behind whose inputs zero padding fits."""
     if problem.padding_mode != "zeros":
         return math.inf
-    return max(problem.input_size[axis] + max(0, *problem.padding[axis]), problem.output_size[axis])
+    return max(problem.input_size[axis] + max(0, *problem.padding[axis]), _outputs(problem, axis))
 
 
 @functools.cache
@@ -142,7 +156,16 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     multiply = 5 * blocks * columns * channels * outputs
     spectra = _spectra(problem, made, lanes)
     read = spectra * (0.1 if spectra < 12e6 else 0.5)  # from L3 or memory (25 GB/s), for every tile
-    return count * (2 * problem.groups * ((channels + outputs) * _transform(made, lanes) + multiply) + read)
+    tiled = 2 * problem.groups * ((channels + outputs) * _transform(made, lanes) + multiply) + read
+    return count * tiled + _one_by_one(problem)
+
+
+def _one_by_one(problem: ConvProblem) -> float:
+    """For inputs and outputs that do not lie side by side, and outputs between which others are left out."""
+    apart = problem.channels_last and problem.in_channels + problem.out_channels > 2
+    read = problem.in_channels * math.prod(problem.input_size) if apart else 0
+    written = problem.out_channels * math.prod(problem.output_size) if apart or problem.stride[-1] > 1 else 0
+    return 4.0 * read + 8.0 * written
 
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
@@ -183,6 +206,6 @@ def _transform(chosen: tuple[int, ...], lanes: int) -> float:
     depth, rows, columns = _folded(chosen)
     along = _per_element(columns) + (_per_element(depth) + _FILL if depth > 1 else 0.0)
     along += _TURN if chosen[-1] != columns else 0.0
-    far = max(1.0, 1.0 + 0.35 * math.log2(depth * rows * columns / (1 << 18)))
+    far = max(1.0, 1.0 + 0.22 * math.log2(depth * rows * columns / (1 << 18)))
     return far * depth * (math.ceil(columns / 2 / lanes) * (rows * (_per_element(rows) + _FILL) + _CALL)
                           + _row_blocks(rows, lanes) * (columns * along + _CALL))

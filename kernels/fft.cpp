@@ -168,7 +168,7 @@ struct Fft {
         crew.tiles(p.batch * p.groups * tiles, [&](int64_t index, int64_t part) {
             const Spot spot(*this, index);
             const Board board(*this, crew.board(part));
-            board.spoiled->store(false, std::memory_order_relaxed);
+            new (board.spoiled) std::atomic<bool>(false);
             forward(spot, board, part);
             backward(spot, board, part);
         });
@@ -234,9 +234,8 @@ struct Fft {
             const T* weight = packed() + packing.spectra + channel * p.in_channels * s.size + block * s.slab;
             T* product = stored || p.in_channels > 1 || p.out_channels > 1 ? desk.product : x;
             multiply(x, weight, product);
-            transform.rows_inverse(product, block, board.area + i * s.area, [&](int64_t depth) {
-                return cut[0].output(depth) < cut[0].outputs_of(spot.tile[0]);
-            });
+            const auto wanted = [&](int64_t place) { return is_kept(spot, place); };
+            transform.rows_inverse(product, block, board.area + i * s.area, wanted);
         }
     }
 
@@ -268,73 +267,87 @@ struct Fft {
                 return s.folded || cut[2].output(j) < columns || cut[2].output(j) + L > cut[2].n;
             };
             const int64_t j = block * s.apart;
-            if (depth >= cut[0].outputs_of(spot.tile[0]) || !(wanted(j) || wanted(j + s.partner))) return;
+            if (!is_kept(spot, place) || !(wanted(j) || wanted(j + s.partner))) return;
             transform(desk).columns_inverse(board.area + i * s.area, place, block);
             finish(Put(*this, spot, first + i, depth, extra), j, desk.buffer);
         });
     }
 
+    // Whether there are outputs at a depth of the tile.
+    bool is_kept(const Spot& spot, int64_t place) const {
+        const int64_t depth = cut[0].output(place);
+        return depth < cut[0].outputs_of(spot.tile[0]) && cut[0].kept(spot.tile[0], depth) >= 0;
+    }
+
     // Both halves of the buffer, columns j .. and their partners, to the output.
-    void finish(const Put& put, int64_t j, const T* buffer) const {
+    void finish(Put put, int64_t j, const T* buffer) const {
         const int64_t count = s.columns_of(j / s.apart);
         for (int64_t r = 0; r < s.h.n; ++r) {
             const int64_t row = s.folded ? 0 : cut[1].output(r), i = s.folded ? r * s.w.n + j : j;
-            if (row >= put.rows) continue;
-            put(row, cut[2].output(i), count, buffer + r * L);
-            put(row, cut[2].output(i + s.partner), count, buffer + (s.h.n + r) * L);
+            if (row >= put.rows || !put.begin(row)) continue;
+            put(cut[2].output(i), count, buffer + r * L);
+            put(cut[2].output(i + s.partner), count, buffer + (s.h.n + r) * L);
         }
     }
 
-    // To a plane of a tile's outputs.
+    // To a plane of a tile's outputs, row by row.
     struct Put {
         const Fft& job;
+        const Spot& spot;
         Epilogue<T> epilogue;
-        const T *weight, *extra;
-        T bias, *y;
-        const T* residual;
-        int64_t group, begin[max_axes], image, rows, columns, n;
+        int64_t channel, depth, height, rows, columns;  // of the output: its channel, depth and row; of the tile
+        const T *weight, *extra, *extra_row = nullptr;
+        T bias, *y, *row_y = nullptr;
+        const T *residual, *row_residual = nullptr;
 
-        Put(const Fft& fft, const Spot& spot, int64_t channel, int64_t depth, const T* more)
-            : job(fft), epilogue(fft.p), weight(fft.weights(spot, channel)), extra(more), group(spot.group), image(spot.image),
-              rows(fft.cut[1].outputs_of(spot.tile[1])), columns(fft.cut[2].outputs_of(spot.tile[2])), n(fft.cut[2].n) {
-            const int64_t all = spot.group * fft.p.out_channels + channel;
-            bias = fft.packed()[fft.packing.bias + all];
-            for (int a = 0; a < max_axes; ++a) begin[a] = spot.tile[a] * fft.cut[a].useful;
-            begin[0] += depth;
-            if (extra) extra += depth * rows * columns;
-            y = fft.from(fft.call.output, image, all, begin);
-            residual = fft.from(fft.call.residual, image, all, begin);
+        Put(const Fft& fft, const Spot& where, int64_t out_channel, int64_t of_tile, const T* more)
+            : job(fft), spot(where), epilogue(fft.p), channel(where.group * fft.p.out_channels + out_channel),
+              depth(fft.cut[0].kept(where.tile[0], of_tile)), height(0), rows(fft.cut[1].outputs_of(where.tile[1])),
+              columns(fft.cut[2].outputs_of(where.tile[2])), weight(fft.weights(where, out_channel)),
+              extra(more ? more + of_tile * rows * columns : nullptr), bias(fft.packed()[fft.packing.bias + channel]),
+              y(at<T>(fft.call.output, where.image, channel) + depth * fft.call.output.space[0]),
+              residual(at<const T>(fft.call.residual, where.image, channel)) {
+            if (residual) residual += depth * fft.call.residual.space[0];
         }
-        // `count` values of a row from column o on, which may wrap around to column 0, or be none that is wanted.
-        FASTCONV_INLINE void operator()(int64_t row, int64_t o, int64_t count, const T* from) const {
-            const int64_t before = std::min(count, n - o);
-            if (o < columns) some(row, o, std::min(before, columns - o), from);
-            if (before < count) some(row, 0, std::min(count - before, columns), from + before);
+        // Whether there are outputs in a row of the tile.
+        bool begin(int64_t row) {
+            height = job.cut[1].kept(spot.tile[1], row);
+            if (height < 0) return false;
+            row_y = y + height * job.call.output.space[1];
+            if (residual) row_residual = residual + height * job.call.residual.space[1];
+            if (extra) extra_row = extra + row * columns;
+            return true;
+        }
+        // `count` values from column o on, which may wrap around to column 0, or be none that is wanted.
+        FASTCONV_INLINE void operator()(int64_t o, int64_t count, const T* from) const {
+            const int64_t before = std::min(count, job.cut[2].n - o);
+            if (o < columns) some(o, std::min(before, columns - o), from);
+            if (before < count) some(0, std::min(count - before, columns), from + before);
         }
 
        private:
-        FASTCONV_INLINE void some(int64_t row, int64_t o, int64_t count, const T* from) const {
-            const View &out = job.call.output, &in = job.call.residual;
+        FASTCONV_INLINE void some(int64_t o, int64_t count, const T* from) const {
+            const bool adjacent = job.call.output.space[2] == 1 && (!residual || job.call.residual.space[2] == 1);
+            const int64_t w = spot.tile[2] * job.cut[2].useful + o, keep = job.cut[2].keep;
             Vec<T> value = load(from);
-            if (out.space[2] != 1 || (residual && in.space[2] != 1) || !is_finite(value)) {
-                for (int64_t l = 0; l < count; ++l) one(row, o + l, from[l]);
+            if (!adjacent || keep != 1 || !is_finite(value)) {
+                int64_t l = round_up(w, keep) - w, to = (w + l) / keep;
+                for (; l < count; l += keep, ++to) one(o + l, to, from[l]);
                 return;
             }
             value += bias;
-            if (extra) value += load_some(extra + row * columns + o, count);
-            if (residual) value += load_some(residual + row * in.space[1] + o, count);
-            T* to = y + row * out.space[1] + o;
-            if (count == L) store(to, epilogue(value));
-            else store_first(to, epilogue(value), count);
+            if (extra) value += load_some(extra_row + o, count);
+            if (residual) value += load_some(row_residual + w, count);
+            if (count == L) store(row_y + w, epilogue(value));
+            else store_first(row_y + w, epilogue(value), count);
         }
-        FASTCONV_NOINLINE void one(int64_t row, int64_t o, T value) const {
-            const View &out = job.call.output, &in = job.call.residual;
+        FASTCONV_INLINE void one(int64_t o, int64_t w, T value) const {
             const bool finite = value * T(0) == T(0);
             value += bias;
-            if (!finite) value = one_output(job.p, job.call.input, image, group, weight, bias, begin[0], begin[1] + row, begin[2] + o);
-            else if (extra) value += extra[row * columns + o];
-            if (residual) value += residual[row * in.space[1] + o * in.space[2]];
-            y[row * out.space[1] + o * out.space[2]] = epilogue(value);
+            if (!finite) value = one_output(job.p, job.call.input, spot.image, spot.group, weight, bias, depth, height, w);
+            else if (extra) value += extra_row[o];
+            if (residual) value += row_residual[w * job.call.residual.space[2]];
+            row_y[w * job.call.output.space[2]] = epilogue(value);
         }
         static FASTCONV_INLINE bool is_finite(Vec<T> value) {
             const auto odd = value * T(0) != T(0);
@@ -344,12 +357,6 @@ struct Fft {
             return all == 0;
         }
     };
-    template <class View>
-    T* from(const View& view, int64_t image, int64_t channel, const int64_t (&begin)[max_axes]) const {
-        T* data = at<T>(view, image, channel);
-        for (int a = 0; data && a < max_axes; ++a) data += begin[a] * view.space[a];
-        return data;
-    }
 };
 
 const char* refusal(const Problem& p) {
@@ -359,7 +366,6 @@ const char* refusal(const Problem& p) {
         const int64_t n = p.tile[a];
         if (n < 1 || (n == 1 && p.kernel[a] != 1)) return "no tile was chosen";
         if (n == 1) continue;
-        if (p.stride[a] != 1) return "transforms stride 1 only";
         if (n % 2 || n > (folded ? longest_folded : longest) || !Radices::possible(n)) return "no tile was chosen";
         if ((p.kernel[a] - 1) * p.dilation[a] >= n) return "no tile was chosen";
     }

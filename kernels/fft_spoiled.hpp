@@ -2,8 +2,8 @@
 // adds to the outputs that see it.
 //
 // A NaN makes them NaN whatever the weights are, so that it is enough to know how far the next one is, axis by axis: time is
-// that of a few passes over the tile, however many there are. All else adds its product with each weight: K additions. Where both
-// factors are such, their product is added twice: it is NaN or infinite.
+// that of a few passes over the tile, however many there are. All else adds its product with each weight: K additions. Where
+// both factors are such, their product is added twice: it is NaN or infinite.
 #pragma once
 #include <limits>
 

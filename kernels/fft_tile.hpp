@@ -94,13 +94,15 @@ struct Tables {
 };
 
 // The tiles along an axis: `count` of them, each of `useful` outputs; output o of a tile is at place (o + shift) mod n.
+// With a stride the outputs between are computed too, and left out at last; not so along an axis that is not transformed, n = 1.
 struct Cut {
-    int64_t n, count, useful, shift, outputs, stride, inputs, reach, pad;
-    bool whole;  // one tile, the padding behind the input
+    int64_t n, count, useful, shift, outputs, inputs, reach, pad;
+    int64_t keep, step;  // every so many outputs are kept; inputs from one to the next
+    bool whole;          // one tile, the padding behind the input
 
     Cut(const Problem& p, int a)
-        : n(p.tile[a]), shift(0), outputs(p.output[a]), stride(p.stride[a]), inputs(p.input[a]),
-          reach((p.kernel[a] - 1) * p.dilation[a]), pad(p.pad_lo[a]) {
+        : n(p.tile[a]), shift(0), outputs(n > 1 ? (p.output[a] - 1) * p.stride[a] + 1 : p.output[a]), inputs(p.input[a]),
+          reach((p.kernel[a] - 1) * p.dilation[a]), pad(p.pad_lo[a]), keep(n > 1 ? p.stride[a] : 1), step(n > 1 ? 1 : p.stride[a]) {
         const int64_t behind = p.input[a] + std::max<int64_t>({p.pad_lo[a], p.pad_hi[a], 0});
         whole = p.padding_mode == PaddingMode::zeros && n > 1 && n >= std::max(behind, outputs);
         useful = whole ? outputs : std::max<int64_t>(n - reach, 1);
@@ -109,9 +111,14 @@ struct Cut {
     }
     int64_t outputs_of(int64_t tile) const { return std::min(useful, outputs - tile * useful); }
     int64_t span(int64_t tile) const { return outputs_of(tile) + reach; }  // padded coordinates that its outputs see
-    int64_t first(int64_t tile) const { return tile * useful * stride - pad; }
+    int64_t first(int64_t tile) const { return tile * useful * step - pad; }
     int64_t first_place(int64_t tile) const { return whole ? 0 : first(tile); }
     int64_t places(int64_t tile) const { return whole ? inputs : std::min(n, span(tile)); }
+    // Which output of the axis the o-th of a tile is, or -1 for one that is left out.
+    int64_t kept(int64_t tile, int64_t o) const {
+        const int64_t all = tile * useful + o;
+        return keep == 1 ? all : all % keep ? -1 : all / keep;
+    }
     int64_t output(int64_t place) const { return place - shift + (place < shift ? n : 0); }  // of the tile; or beyond
 };
 
