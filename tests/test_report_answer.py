@@ -18,7 +18,20 @@ import pytest
 
 from fastconv.bench import report
 from fastconv.bench.palette import DARK, LIGHT, looks
-from fastconv.bench.report import answer, contents, contests, figures, hardware, heat, page, plots, raster, records, scene
+from fastconv.bench.report import (
+    answer,
+    contents,
+    contests,
+    figures,
+    hardware,
+    heat,
+    page,
+    plots,
+    raster,
+    records,
+    scene,
+    strips,
+)
 from fastconv.bench.report.records import Record
 from fastconv.problem import ConvProblem
 
@@ -202,6 +215,15 @@ def test_each_library_has_a_row_the_closest_first(tmp_path):
     assert [text for text in texts(drawn) if text in ("torch", "ncnn", "opencv")] == ["ncnn", "torch"]
     assert any("more than 20 times as fast: opencv" in text for text in texts(drawn))
     assert figures.libraries(made(tmp_path, of(cython=1e-3, torch=4e-3)), "x") is None
+
+
+def test_no_error_bar_ends_at_the_axis_and_ticks_reach_both_ends():
+    marks = [strips.Mark(1.1, 1.05, 1.2, strips.MAIN, "ahead"), strips.Mark(2.0, 1.1, 2.9, strips.MAIN, "ahead")]
+    rows = [strips.Strip(str(i), (mark,)) for i, mark in enumerate(marks)]
+    drawn = strips.picture(rows, strips.Axis("x"), strips.Words("t"), 1000, False)
+    ends = [bar.points[-1][0] for bar in bars(drawn)]
+    ticks = [shape for shape in drawn.shapes if isinstance(shape, scene.Text) and shape.text.endswith("×")]
+    assert max(ends) < 995 and max(tick.x for tick in ticks) > 900 and min(tick.x for tick in ticks) < 100
 
 
 def test_one_layer_has_a_row_for_everyone(tmp_path):

@@ -129,7 +129,8 @@ class _Scale:
         ends += [1.0] if reference else []
         low, high = min(ends), max(ends)
         if marks and reference and not any(strip.high for strip in strips):
-            high = min(high, 1.3 * max(2.0, _quantile([mark.x for mark in marks if mark.style != TICK], 0.9)))
+            most = 1.3 * max(2.0, _quantile([mark.x for mark in marks if mark.style != TICK], 0.9))
+            high = min(high, max([most, *(mark.high for mark in marks if mark.x <= most)]))  # no bar is cut
             low = min(low, max(_FARTHEST, _quantile([mark.x for mark in marks], 0.1)))
         room = max((high / low) ** 0.04, 1.04)
         return cls(low / room, high * room)
@@ -142,7 +143,8 @@ class _Scale:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         choices = [[step * 10.0 ** power for power in powers for step in steps] for steps in _STEPS]
         choices.insert(3, [2.0 ** power for power in range(-20, 20)])
-        choices += [[i * fine for i in range(round(2 / fine))] for fine in (0.1, 0.05, 0.02)]  # where all is close to equal
+        if self.high < 5:  # where all is close to equal
+            choices += [[i * fine for i in range(math.ceil(self.high / fine))] for fine in (0.1, 0.05, 0.02)]
         found: list[float] = []
         for choice in choices:
             fine = [round(tick, 9) for tick in choice if self.low <= tick <= self.high]
