@@ -55,6 +55,7 @@ def built_isas() -> tuple[str, ...]:
     return tuple(isa for isa in settings.ISAS if _file(isa))
 
 
+@functools.cache
 def runnable_isas() -> tuple[str, ...]:
     """ISAs that were built, that this CPU runs, and whose kernels load; best last. Raises as `runtime`."""
     return tuple(isa for isa in _supported() if isa_module(isa) is not None)

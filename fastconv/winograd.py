@@ -150,25 +150,23 @@ def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
     the more the errors of the transforms, which are there once, stand out.
     """
     work = _work(problem)
-    terms = work.channels * work.depth * math.prod(axis.components.number for axis in work.along)
-    found = math.sqrt(max(1.0, 0.8 + 20 / terms))
-    for m, (axis, kernel, *_) in zip(tile[-2:], work.along):
-        if axis.taps > 1:
-            found *= ERROR[size(m, axis.taps)] * math.sqrt(3 * axis.number / kernel)
+    found = work.error
+    for m, axis in zip(tile[-2:], work.along):
+        if axis.components.taps > 1:
+            found *= ERROR[m + axis.components.taps - 1]
     return found
 
 
 class Along(NamedTuple):
-    """What the cost of a tile asks of an axis."""
+    """What cost and error of a tile ask of an axis."""
 
     components: Components
-    kernel: int
     outputs: int
     dilation: int
 
 
 class Work(NamedTuple):
-    """What the cost of a tile asks of a problem, upright."""
+    """What cost and error of a tile ask of a problem, upright."""
 
     along: tuple[Along, ...]
     before: tuple[int, ...]  # outputs along the axes where nothing is transformed
@@ -179,15 +177,20 @@ class Work(NamedTuple):
     strided: bool
     dilated: bool
     itemsize: int
+    error: float  # what of it is the same for all tiles
 
 
 @functools.lru_cache(maxsize=64)
 def _work(problem: ConvProblem) -> Work:
     p = upright(problem)
-    along = tuple(map(Along, axes(problem), p.kernel_size[-2:], p.output_size[-2:], p.dilation[-2:]))
-    return Work(
-        along, p.output_size[:-2], math.prod(p.kernel_size[:-2]), p.in_channels // p.groups, p.out_channels // p.groups,
-        p.groups, p.stride[-1] > 1, p.dilation[-1] > 1 and along[-1].components.taps > 1, 4 if p.dtype == "float32" else 8)
+    along = tuple(map(Along, axes(problem), p.output_size[-2:], p.dilation[-2:]))
+    depth, channels, outputs = math.prod(p.kernel_size[:-2]), p.in_channels // p.groups, p.out_channels // p.groups
+    error = math.sqrt(max(1.0, 0.8 + 20 / (channels * depth * math.prod(axis.components.number for axis in along))))
+    for (axis, *_), kernel in zip(along, p.kernel_size[-2:]):
+        if axis.taps > 1:
+            error *= math.sqrt(3 * axis.number / kernel)
+    return Work(along, p.output_size[:-2], depth, channels, outputs, p.groups, p.stride[-1] > 1,
+                p.dilation[-1] > 1 and along[-1].components.taps > 1, 4 if p.dtype == "float32" else 8, error)
 
 
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
@@ -199,7 +202,7 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     """
     work, last = _work(problem), tile[-2:]
     tiles, number, multiplied, products = math.prod(work.before), work.depth, work.depth, 1
-    for m, ((taps, count, full), _, length, dilation) in zip(last, work.along):
+    for m, ((taps, count, full), length, dilation) in zip(last, work.along):
         n = m + taps - 1
         tiles *= _tiles(length, dilation, m)
         number *= count
