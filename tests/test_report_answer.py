@@ -16,7 +16,7 @@ import fake_records
 import numpy as np
 import pytest
 
-from fastconv.bench import report
+from fastconv.bench import report, timing
 from fastconv.bench.palette import DARK, LIGHT, looks
 from fastconv.bench.report import (
     answer,
@@ -356,7 +356,7 @@ def test_texts_are_fitted_wrapped_and_spread():
 
 
 def test_intervals_of_means_cover_other_choices_of_layers():
-    found = contests.geometric_mean([1.0, 2.0, 4.0] * 8)
+    found = timing.geometric_mean([1.0, 2.0, 4.0] * 8)
     assert found.middle == pytest.approx(2.0) and 1.5 < found.low < 1.75
     assert math.isclose(found.low * found.high, 4, rel_tol=0.1)
-    assert contests.geometric_mean([]) is None
+    assert timing.geometric_mean([]) is None

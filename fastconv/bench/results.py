@@ -168,9 +168,10 @@ class Results:
             if own is not None and others:
                 best = min(others, key=lambda row: row.seconds)
                 found.append((problem, ratios(best.samples, own.samples, own.placements)))
-        if not found:
+        mean = geometric_mean([ratio.middle for _, ratio in found])
+        if mean is None:
             return None
-        return Mean(geometric_mean([ratio for _, ratio in found]), tuple(problem for problem, _ in found))
+        return Mean(found[0][1] if len(found) == 1 else mean, tuple(problem for problem, _ in found))
 
     def peers(self) -> list[str]:
         """The peers among the contenders."""

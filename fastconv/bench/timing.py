@@ -250,9 +250,11 @@ def ratios(numerator: Sequence[float], denominator: Sequence[float], placements:
     return interval(np.asarray(numerator) / np.asarray(denominator), placements)
 
 
-def geometric_mean(found: Sequence[Interval]) -> Interval:
-    """Of ratios whose errors are independent: that of the mean of n logarithms is the root of their squares' sum, over n."""
-    lows, middles, highs = (np.log([getattr(each, end) for each in found]) for end in ("low", "middle", "high"))
-    below, above = (float(np.sqrt(((end - middles) ** 2).sum())) / len(found) for end in (lows, highs))
-    middle = float(middles.mean())
-    return Interval(math.exp(middle - below), math.exp(middle), math.exp(middle + above))
+def geometric_mean(values: Sequence[float]) -> Interval | None:
+    """With the 95 % interval of a bootstrap over the values; None of none. One value has no interval of this kind."""
+    if not values:
+        return None
+    logs = np.log(values)
+    drawn = logs[np.random.default_rng(0).integers(0, len(logs), (_RESAMPLES, len(logs)))].mean(axis=1)
+    low, high = np.exp(np.percentile(drawn, (2.5, 97.5)))
+    return Interval(float(low), math.exp(float(logs.mean())), float(high))

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...problem import ConvProblem
-from ..timing import Interval
-from .contests import Choice, fastest, geometric_mean, leaders, per_call, prepared
+from ..timing import Interval, geometric_mean
+from .contests import Choice, fastest, leaders, per_call, prepared
 from .hardware import winner, with_ends
 from .records import Measurement, Record, title
 from .tables import BEST, NOTHING, Cell, Column, Row, Table, columns, count, milliseconds, text

@@ -7,20 +7,16 @@ both sides took turns, its interval what a bootstrap over these layers finds: wh
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from ...problem import ConvProblem
-from ..timing import Interval, ratios
+from ..timing import Interval, geometric_mean, ratios
 from .records import Measurement, Record
 
 AHEAD, TIED, BEHIND = "ahead", "tied", "behind"
 CLEAR = 2.0  # single calls have no interval: only from this factor on one is called faster
-_RESAMPLES = 4000
 
 Choice = Callable[[Measurement], bool]
 
@@ -96,16 +92,6 @@ def leaders(record: Record, problem: ConvProblem) -> tuple[Measurement, ...]:
         return ()
     return (best, *(m for m in sorted(record.of(problem), key=lambda m: m.seconds)
                     if m is not best and _verdict(best, m) != AHEAD))
-
-
-def geometric_mean(values: Sequence[float]) -> Interval | None:
-    """With the 95 % interval of a bootstrap over the values; None of none. One value has no interval of this kind."""
-    if not values:
-        return None
-    logs = np.log(values)
-    drawn = logs[np.random.default_rng(0).integers(0, len(logs), (_RESAMPLES, len(logs)))].mean(axis=1)
-    low, high = np.exp(np.percentile(drawn, (2.5, 97.5)))
-    return Interval(float(low), statistics.geometric_mean(values), float(high))
 
 
 @dataclass(frozen=True)
