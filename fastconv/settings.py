@@ -87,8 +87,11 @@ class Settings:
 
     def changed(self, **changes: Unpack[Changes]) -> Settings:
         """These settings but for the changes; no changes: a new generation."""
-        generation = self.generation if changes and "wisdom" not in changes else next(_generations)
-        return dataclasses.replace(self, generation=generation, **changes)
+        if not changes or "wisdom" in changes:
+            return dataclasses.replace(self, generation=next(_generations), **changes)
+        if all(type(value) is type(getattr(self, name)) and value == getattr(self, name) for name, value in changes.items()):
+            return self
+        return dataclasses.replace(self, **changes)
 
 
 def _threads(value: Any) -> int:
