@@ -71,7 +71,7 @@ def _outputs(problem: ConvProblem, axis: int) -> int:
     return (problem.output_size[axis] - 1) * problem.stride[axis] + 1
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def tile(problem: ConvProblem) -> tuple[int, ...]:
     """Inputs per tile along each axis, 1 along those that are not transformed; of least time for the transforms of an input, of
     an output and of a kernel."""
@@ -85,7 +85,7 @@ def tile(problem: ConvProblem) -> tuple[int, ...]:
     return _whole(problem, best)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=64)
 def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     """`tile`, and what its neighbours combine to, those of least `cost` first."""
     first, near = tile(problem), itertools.product(*(_sizes(problem, axis)[:_NEAR] for axis in _axes(problem)))
@@ -200,7 +200,7 @@ def _row_blocks(rows: int, lanes: int) -> int:
     return math.ceil((rows // 2 + 1) / lanes)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def _transform(chosen: tuple[int, ...], lanes: int) -> float:
     """Cycles of one tile's transform in one direction; a large one leaves L2, and then L3."""
     depth, rows, columns = _folded(chosen)
