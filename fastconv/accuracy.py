@@ -25,6 +25,7 @@ from . import activations, fourier, winograd
 from .backends import Candidate, naive
 from .padding import index_map
 from .problem import ConvProblem
+from .unit_axes import without_unit_axes
 
 EXACT_LIMIT = 2**24  # integers up to here are exact in float32, and so is every order of summing them
 LIPSCHITZ = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "gelu": 1.13, "gelu_tanh": 1.13, "silu": 1.1,
@@ -263,6 +264,7 @@ def _winograd(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.
     and C + 1 times among C input channels, each once for every component of the kernel. What is flushed to 0 on the way is
     amplified likewise.
     """
+    problem, _ = without_unit_axes(problem)
     along = list(zip((tile or winograd.tile(problem))[-2:], winograd.axes(problem)))
     kappa = math.prod(winograd.amplification(m, axis.taps) for m, axis in along)
     components = math.prod(problem.kernel_size[:-2]) * math.prod(axis.number for _, axis in along)
@@ -281,6 +283,7 @@ def _fft(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarr
     Not proven for all data: the transforms' roundings spread over a whole tile, and add up like independent ones. The root of
     their mean square is about u·√log2(n)·‖x‖₂·‖w‖₂ / √n with ‖x‖₂ <= √n·max|x|, so 32 leaves 5 standard deviations and more.
     """
+    problem, _ = without_unit_axes(problem)
     size = math.prod(tile or fourier.tile(problem))
     most = fourier.LARGEST[problem.dtype]
     largest = _largest(x) if x.size else 0.0

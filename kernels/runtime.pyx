@@ -269,12 +269,14 @@ cdef class Kernel:
     """One algorithm of one ISA bound to one problem; channels are per group, sizes one value per spatial axis.
 
     tile: outputs per tile along each axis, for winograd. channels_last: the order of the axes of input, output and residual.
+    unit: spatial axes of the arrays that the problem leaves out, as they are of length 1.
     """
     cdef readonly Module module
     cdef const Algorithm* algorithm
     cdef Problem problem
     cdef Problem packing_of
-    cdef int axes
+    cdef int axes  # of the arrays' space; `place` says where the problem has each: -1 where it leaves one out
+    cdef int[AXES] place
     cdef bint channels_last
     cdef readonly size_t packed_bytes
 
@@ -282,32 +284,38 @@ cdef class Kernel:
             self, Module module not None, algorithm, *, str dtype not None, batch, groups, in_channels, out_channels,
             input, output, kernel, stride, dilation, pad_lo, pad_hi, str padding_mode="zeros", activation=None,
             double activation_parameter=0.0, bint has_bias=False, bint has_residual=False, bint strict=False,
-            tile=None, bint channels_last=False):
+            tile=None, bint channels_last=False, unit=()):
         cdef Problem* p = &self.problem
         self.module = module
         self.algorithm = module.find(algorithm)
-        self.axes = len(input)
+        cdef int i, stated = len(input), next_place = AXES - len(input)
+        self.axes = stated + len(unit)
         self.channels_last = channels_last
         if not 1 <= self.axes <= AXES:
             raise ValueError(f"input must have 1 to {AXES} values, got {input!r}")
+        for i in range(self.axes):
+            self.place[i] = -1 if i in unit else next_place
+            next_place += i not in unit
+        if next_place != AXES:
+            raise ValueError(f"unit must name axes of arrays with {self.axes}, each once, got {unit!r}")
         memset(p, 0, sizeof(Problem))
         p.dtype = <Dtype> index_in(DTYPES, dtype, "dtype")
         p.padding_mode = <PaddingMode> index_in(PADDING_MODES, padding_mode, "padding_mode")
         p.activation = <Activation> index_in(ACTIVATIONS, activation, "activation")
         p.activation_parameter = activation_parameter
         p.has_bias, p.has_residual, p.strict = has_bias, has_residual, strict
-        fill_tile(p.tile, tile, self.axes)
+        fill_tile(p.tile, tile, stated)
         p.batch = checked(batch, 0, "batch")
         p.groups = checked(groups, 1, "groups")
         p.in_channels = checked(in_channels, 1, "in_channels")
         p.out_channels = checked(out_channels, 1, "out_channels")
-        fill_axes(p.input, input, self.axes, 1, 1, "input")
-        fill_axes(p.output, output, self.axes, 1, 1, "output")
-        fill_axes(p.kernel, kernel, self.axes, 1, 1, "kernel")
-        fill_axes(p.stride, stride, self.axes, 1, 1, "stride")
-        fill_axes(p.dilation, dilation, self.axes, 1, 1, "dilation")
-        fill_axes(p.pad_lo, pad_lo, self.axes, 0, 0, "pad_lo")
-        fill_axes(p.pad_hi, pad_hi, self.axes, 0, -(1 << 48), "pad_hi")
+        fill_axes(p.input, input, stated, 1, 1, "input")
+        fill_axes(p.output, output, stated, 1, 1, "output")
+        fill_axes(p.kernel, kernel, stated, 1, 1, "kernel")
+        fill_axes(p.stride, stride, stated, 1, 1, "stride")
+        fill_axes(p.dilation, dilation, stated, 1, 1, "dilation")
+        fill_axes(p.pad_lo, pad_lo, stated, 0, 0, "pad_lo")
+        fill_axes(p.pad_hi, pad_hi, stated, 0, -(1 << 48), "pad_hi")
         check_output(p)
         check_bytes(p)
 
@@ -447,20 +455,25 @@ cdef class Kernel:
         if batched and not set_stride(&view.batch, lengths[0], steps[0], first, size, writable):
             return False
         for i in range(self.axes):
-            if not set_stride(&view.space[AXES - self.axes + i], lengths[rest + i], steps[rest + i],
-                              space[AXES - self.axes + i], size, writable):
+            if self.place[i] < 0:
+                if lengths[rest + i] != 1:
+                    return False
+            elif not set_stride(&view.space[self.place[i]], lengths[rest + i], steps[rest + i], space[self.place[i]], size,
+                                writable):
                 return False
         return set_stride(&view.channel, lengths[channel], steps[channel], second, size, writable)
 
     cdef tuple shape(self, int64_t channels, const int64_t* space):
-        cdef tuple sizes = tuple([space[AXES - self.axes + i] for i in range(self.axes)])
+        cdef tuple sizes = self.sizes(space)
         channels *= self.problem.groups
         return (self.problem.batch, *sizes, channels) if self.channels_last else (self.problem.batch, channels, *sizes)
 
     cdef tuple weight_shape(self):
         cdef Problem* p = &self.problem
-        sizes = [p.kernel[AXES - self.axes + i] for i in range(self.axes)]
-        return (p.groups * p.out_channels, p.in_channels, *sizes)
+        return (p.groups * p.out_channels, p.in_channels, *self.sizes(p.kernel))
+
+    cdef tuple sizes(self, const int64_t* space):
+        return tuple([1 if self.place[i] < 0 else space[self.place[i]] for i in range(self.axes)])
 
     cdef int reject(self, const char* argument, array, tuple expected, bint writable) except -1:
         cdef str name = argument.decode(), dtype = DTYPES[<int> self.problem.dtype]

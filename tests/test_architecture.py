@@ -21,8 +21,9 @@ ROOT = PACKAGE.parent
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
     {"errors", "files", "hardware", "kept", "streams"}, {"settings"}, {"native"}, {"problem_text"}, {"problem"},
-    {"padding", "activations", "winograd", "fourier"}, {"backends"}, {"wisdom"}, {"plan"}, {"torch_arrays"}, {"arrays"},
-    {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"}, {"bench"}, {"tuning"}, {"cli"}, {"__main__"},
+    {"padding", "activations", "winograd", "fourier", "unit_axes"}, {"backends"}, {"wisdom"}, {"plan"}, {"torch_arrays"},
+    {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"}, {"bench"}, {"tuning"}, {"cli"},
+    {"__main__"},
 )
 
 

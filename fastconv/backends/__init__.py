@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
 
     algorithm: str
     isa: str | None = None
-    tile: tuple[int, ...] | None = None  # one length per axis, of an algorithm that has tiles; None: the backend's own choice
+    tile: tuple[int, ...] | None = None  # lengths along axes, of an algorithm that has tiles; None: the backend's own choice
 
     def __str__(self) -> str:
         tile = "" if self.tile is None else " " + "x".join(map(str, self.tile))

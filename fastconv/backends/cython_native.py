@@ -13,6 +13,7 @@ from .. import fourier, native, settings, winograd
 from ..errors import Unavailable
 from ..native import isa_module, runnable_isas, runtime
 from ..problem import ConvProblem
+from ..unit_axes import without_unit_axes
 from . import Candidate, refuses_direction
 
 _BUILD = "build it with a C++17 compiler (g++ 11 or clang 15 and newer): pip install --force-reinstall fastconv"
@@ -41,7 +42,8 @@ class NativeKernel:
     def __init__(self, problem: ConvProblem, candidate: Candidate) -> None:
         assert candidate.isa is not None
         self.problem = problem
-        self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **fields(problem, candidate))
+        computed, unit = without_unit_axes(problem)
+        self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **fields(computed, candidate), unit=unit)
         self.packed_bytes = self.native.packed_bytes
         self.pack_key = (candidate[:2], self.native.packing)
 
@@ -109,12 +111,13 @@ class NativeBackend:
             return f"ISA {candidate.isa} is not in use"
         if candidate.tile is not None and candidate.algorithm not in TILED:
             return "has no tiles"
-        return _refusal(problem, candidate.algorithm, candidate.tile)
+        return _refusal(without_unit_axes(problem)[0], candidate.algorithm, candidate.tile)
 
     def variants(self, problem: ConvProblem, candidate: Candidate) -> tuple[Candidate, ...]:
         tiled = TILED.get(candidate.algorithm)
         if tiled is None:
             return ()
+        problem, _ = without_unit_axes(problem)
         favourite = tiled.tile(problem)
         return tuple(candidate._replace(tile=tile) for tile in tiled.choices(problem)[:NEAR] if tile != favourite)
 
@@ -122,6 +125,7 @@ class NativeBackend:
         """A rough model, good enough to rank the algorithms of this backend: multiply-adds of whole vectors at one per
         lane, unit and cycle, plus what each algorithm spends beside them. Per image, so that batch changes nothing."""
         assert candidate.isa is not None
+        problem, _ = without_unit_axes(problem)
         lanes = isa_module(candidate.isa).lanes * 4 // np.dtype(problem.dtype).itemsize
         more = {} if candidate.tile is None else {"chosen": candidate.tile}
         packing = 0.0 if prepared else PACKING[candidate.algorithm](problem, lanes, **more)
@@ -178,7 +182,8 @@ def _slab_cycles(p: ConvProblem, shortest: int = 0) -> float:
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors along rows; loads, masks and stores beside the multiply-adds, two loads for one with stride 2, and the copy that
     splits the phases of longer strides, all of them. Far more loads but for square kernels of 3, 5, 7 and 9."""
-    tuned = p.kernel_size[-1] in (3, 5, 7, 9) and set(p.kernel_size[-2:]) == {p.kernel_size[-1]} and set(p.dilation) == {1}
+    side = p.kernel_size[-1]
+    tuned = side in (3, 5, 7, 9) and p.kernel_size[-2:] == (side, side) and set(p.dilation) == {1}
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
     copied = 0 if p.stride[-1] <= 2 else _slab_cycles(p) + p.in_channels * math.prod(p.input_size)
     loads = (1.5 if tuned else 5.0) * (3 if p.stride[-1] == 2 else 1)

@@ -1,0 +1,57 @@
+"""Axes of length 1 with one tap: the native kernels leave them out, so that a column is as good as a row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import CONV, error, problem_of
+
+import fastconv
+from fastconv.accuracy import Arrays
+from fastconv.problem import ConvProblem
+from fastconv.unit_axes import without_unit_axes
+
+SHAPES = [((50, 1), (3, 1)), ((1, 50), (1, 3)), ((1, 1), (1, 1)), ((50, 1), (1, 1)), ((7, 1, 1), (3, 1, 1)),
+          ((7, 1, 30), (3, 1, 3)), ((1, 30, 1), (1, 5, 1)), ((40, 1, 1), (1, 1, 1)), ((1, 1, 1), (1, 1, 1))]
+ALGORITHMS = (None, "gemm", "direct", "winograd", "depthwise", "fft")
+
+
+@pytest.mark.skipif(fastconv.backends()["cython"] is not None, reason="the native kernels were not built")
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(("size", "kernel"), SHAPES)
+def test_in_any_place(size, kernel, layout):
+    """Called and prepared, twice, as a repeated call goes another way; with a residual."""
+    rng = np.random.default_rng(0)
+    refused = 0
+    for groups, batch in ((1, 2), (8, 2), (1, None)):
+        x = rng.standard_normal((batch or 1, 8, *size), np.float32)
+        w, b = rng.standard_normal((8, 8 // groups, *kernel), np.float32), rng.standard_normal(8, np.float32)
+        x = np.moveaxis(x, 1, -1).copy() if layout == "channels_last" else x
+        keywords = dict(padding=tuple(k // 2 for k in kernel), groups=groups, layout=layout)
+        for residual in (None, rng.standard_normal(problem_of(x, w, **keywords).output_shape, np.float32)):
+            problem = problem_of(x, w, bias=b, residual=residual is not None, **keywords)
+            given, added = (a if a is None or batch else a[0] for a in (x, residual))
+            for algorithm in ALGORITHMS:
+                how = dict(backend="cython", algorithm=algorithm, **keywords)
+                try:
+                    operator = fastconv.prepare(w, b, **how)
+                    found = [operator(given, residual=added) for _ in range(2)]
+                    found += [CONV[len(size)](given, w, b, residual=added, **how) for _ in range(2)]
+                except fastconv.Unsupported:
+                    refused += 1
+                    continue
+                used = algorithm or fastconv.explain(problem, backend="cython").algorithm
+                for y in found:
+                    assert y.shape == (problem.output_shape if batch else problem.output_shape[1:])
+                    assert error(problem, Arrays(x, w, b, residual), y.reshape(problem.output_shape), used) <= 1
+    assert refused < 2 * 13
+
+
+def test_which_are_left_out():
+    column = ConvProblem((50, 1), (3, 1), 4, 4, stride=(2, 1), padding=((1, 1), (0, 0)), dilation=(2, 1))
+    row = ConvProblem((50,), (3,), 4, 4, stride=(2,), padding=((1, 1),), dilation=(2,))
+    assert without_unit_axes(column) == (row, (1,))
+    assert without_unit_axes(ConvProblem((1, 1, 1), (1, 1, 1), 4, 4))[1] == (1, 2)  # one stays
+    padded, wide = ConvProblem((50, 1), (3, 1), 4, 4, padding=((1, 1), (0, 1))), ConvProblem((50, 2), (3, 2), 4, 4)
+    for needed in (padded, wide, row, ConvProblem((1,), (1,), 4, 4)):
+        assert without_unit_axes(needed) == (needed, ())
