@@ -67,6 +67,10 @@ struct FftPack {
         crew.tiles(channels * p.in_channels, [&](int64_t i, int64_t part) {
             const Weights<T> source(p, weight + i * taps(p), scale);
             T *area = reinterpret_cast<T*>(crew.board(part)), *to = out + packing.spectra + i * s.size;
+            crew.items(s.d.n * s.chunks(), part, [&](int64_t item, int64_t by) {
+                const int64_t r = item % s.chunks() * s.chunk;
+                transform(out, by).load_rows(source, item / s.chunks(), r, std::min(r + s.chunk, s.h.n), area);
+            });
             crew.items(s.d.n * s.column_blocks, part, [&](int64_t item, int64_t by) {
                 transform(out, by).columns_forward(source, item / s.column_blocks, item % s.column_blocks, area);
             });
@@ -178,12 +182,17 @@ struct Fft {
         const int64_t planes = s.d.n * s.column_blocks;
         for (int64_t first = 0; first < p.in_channels; first += areas) {
             const int64_t count = std::min(areas, p.in_channels - first);
+            crew.items(count * s.d.n * s.chunks(), part, [&](int64_t item, int64_t by) {
+                const int64_t r = item % s.chunks() * s.chunk, depth = item / s.chunks() % s.d.n, c = item / s.chunks() / s.d.n;
+                const Inputs<T> source = inputs(spot, first + c, false);
+                const int64_t end = std::min(r + s.chunk, s.h.n);
+                if (!transform(desk(by)).load_rows(source, depth, r, end, board.area + c * s.area))
+                    board.spoiled->store(true, std::memory_order_relaxed);
+            });
             crew.items(count * planes, part, [&](int64_t item, int64_t by) {
-                const Transform<T> transform = this->transform(desk(by));
                 const Inputs<T> source = inputs(spot, first + item / planes, false);
                 const int64_t depth = item % planes / s.column_blocks, block = item % s.column_blocks;
-                if (!transform.columns_forward(source, depth, block, board.area + item / planes * s.area))
-                    board.spoiled->store(true, std::memory_order_relaxed);
+                transform(desk(by)).columns_forward(source, depth, block, board.area + item / planes * s.area);
             });
             if (!stored) continue;
             crew.items(count * s.row_blocks, part, [&](int64_t item, int64_t by) {
@@ -262,14 +271,22 @@ struct Fft {
         crew.items((end - begin) * planes, part, [&](int64_t item, int64_t by) {
             const Desk desk = this->desk(by);
             const int64_t i = begin + item / planes, place = item % planes / s.column_blocks, block = item % s.column_blocks;
-            const int64_t depth = cut[0].output(place), columns = cut[2].outputs_of(spot.tile[2]);
+            const int64_t columns = cut[2].outputs_of(spot.tile[2]);
             const auto wanted = [&](int64_t j) {
                 return s.folded || cut[2].output(j) < columns || cut[2].output(j) + L > cut[2].n;
             };
             const int64_t j = block * s.apart;
             if (!is_kept(spot, place) || !(wanted(j) || wanted(j + s.partner))) return;
+            T* strip = board.area + i * s.area + place * s.plane + block * s.columns;
             transform(desk).columns_inverse(board.area + i * s.area, place, block);
-            finish(Put(*this, spot, first + i, depth, extra), j, desk.buffer);
+            for (int64_t k = 0; k < 2 * s.h.n; ++k) store(strip + k * L, load(desk.buffer + k * L));
+        });
+        crew.items((end - begin) * s.d.n * s.chunks(), part, [&](int64_t item, int64_t) {
+            const int64_t r = item % s.chunks() * s.chunk, place = item / s.chunks() % s.d.n;
+            const int64_t i = begin + item / s.chunks() / s.d.n;
+            if (!is_kept(spot, place)) return;
+            finish(Put(*this, spot, first + i, cut[0].output(place), extra), board.area + i * s.area + place * s.plane, r,
+                   std::min(r + s.chunk, s.h.n));
         });
     }
 
@@ -279,14 +296,18 @@ struct Fft {
         return depth < cut[0].outputs_of(spot.tile[0]) && cut[0].kept(spot.tile[0], depth) >= 0;
     }
 
-    // Both halves of the buffer, columns j .. and their partners, to the output.
-    void finish(Put put, int64_t j, const T* buffer) const {
-        const int64_t count = s.columns_of(j / s.apart);
-        for (int64_t r = 0; r < s.h.n; ++r) {
-            const int64_t row = s.folded ? 0 : cut[1].output(r), i = s.folded ? r * s.w.n + j : j;
+    // Rows r .. end - 1 of a plane of columns, [block][halves][row][L], to the output: whole rows, as columns of large images lie
+    // 4 KB apart, in the same few sets of L1.
+    void finish(Put put, const T* plane, int64_t r, int64_t end) const {
+        for (; r < end; ++r) {
+            const int64_t row = s.folded ? 0 : cut[1].output(r);
             if (row >= put.rows || !put.begin(row)) continue;
-            put(cut[2].output(i), count, buffer + r * L);
-            put(cut[2].output(i + s.partner), count, buffer + (s.h.n + r) * L);
+            const T* strip = plane + r * L;
+            for (int64_t block = 0; block < s.column_blocks; ++block, strip += s.columns) {
+                const int64_t j = block * s.apart, i = s.folded ? r * s.w.n + j : j, count = s.columns_of(block);
+                put(cut[2].output(i), count, strip);
+                put(cut[2].output(i + s.partner), count, strip + s.h.n * L);
+            }
         }
     }
 

@@ -36,6 +36,9 @@ struct Spectra {
     // Columns of a block, which has as many partners.
     int64_t columns_of(int64_t index) const { return apart > L ? L : std::min<int64_t>(L, partner - index * L); }
     int64_t points() const { return d.n * h.n * w.n; }
+    // Rows are loaded, and finished, by so many at a time.
+    static constexpr int64_t chunk = 32;
+    int64_t chunks() const { return ceil_div(h.n, chunk); }
 
     // n = n1 n2, n2 the least power of two that is no less than n1.
     static int64_t rows_of(int64_t n) {
@@ -212,16 +215,36 @@ struct Transform {
     const T* table;
     T* buffer;
 
-    // One block of columns of one depth, from `source` to the area. Returns whether all of it counts.
+    // Rows r .. end - 1 of one depth, from `source` to the area: [block][halves][row][L]. Whole rows, as columns of large images lie
+    // 4 KB apart, in the same few sets of L1. Returns whether all of it counts.
     template <class Source>
-    bool columns_forward(const Source& source, int64_t depth, int64_t index, T* area) const {
-        const int64_t n = s.h.n, j = index * s.apart;
-        T *re = buffer, *im = buffer + n * L, *out = area + depth * s.plane + index * s.columns;
+    FASTCONV_NOINLINE bool load_rows(const Source& source, int64_t depth, int64_t r, int64_t end, T* area) const {
         typename VectorOf<T>::mask bad{};
-        if (!load_columns(source, depth, j, re, im, bad)) {
-            clear(out, s.columns);
-            return true;
+        for (; r < end; ++r) {
+            const T* line = source.line(depth, s.folded ? 0 : r);
+            T* to = area + depth * s.plane + r * L;
+            for (int64_t block = 0; block < s.column_blocks && used(source, depth, block); ++block, to += s.columns) {
+                const int64_t i = block * s.apart + (s.folded ? r * s.w.n : 0);
+                const bool any = line && i < source.count[2];
+                store(to, any ? source.clean(source.at(line, i), bad) : Vec<T>{});
+                store(to + s.h.n * L, any ? source.clean(source.at(line, i + s.partner), bad) : Vec<T>{});
+            }
         }
+        return is_zero(bad);
+    }
+    // Whether a block of columns of one depth has inputs.
+    template <class Source>
+    bool used(const Source& source, int64_t depth, int64_t index) const {
+        return depth < source.count[0] && (s.folded || index * s.apart < source.count[2]);
+    }
+
+    // One block of columns of one depth, in the area.
+    template <class Source>
+    void columns_forward(const Source& source, int64_t depth, int64_t index, T* area) const {
+        const int64_t n = s.h.n;
+        T *re = buffer, *im = buffer + n * L, *out = area + depth * s.plane + index * s.columns;
+        if (!used(source, depth, index)) return clear(out, s.columns);
+        for (int64_t k = 0; k < 2 * n; ++k) store(buffer + k * L, load(out + k * L));
         fft_forward(s.h, table + tables.twiddle_h, re, im);
         for (int64_t k = 0; k < s.rows; ++k, out += 4 * L) {  // twice the two columns' spectra
             const int64_t a = place(k), b = place(k ? n - k : 0);
@@ -230,7 +253,6 @@ struct Transform {
             store(out + 2 * L, load(im + a) - load(im + b));
             store(out + 3 * L, load(re + b) - load(re + a));
         }
-        return is_zero(bad);
     }
 
     // Back to columns: row r at vector r of the buffer's two halves, a column and its partner.
@@ -279,22 +301,6 @@ struct Transform {
         typename VectorOf<T>::Int all = 0;
         for (int l = 0; l < L; ++l) all |= bad[l];
         return all == 0;
-    }
-
-    // The columns j .. and their partners. Returns whether there is anything but zeros.
-    template <class Source>
-    FASTCONV_NOINLINE bool load_columns(const Source& source, int64_t depth, int64_t j, T* re, T* im,
-                                        typename VectorOf<T>::mask& bad) const {
-        if (!s.folded && j >= source.count[2]) return false;
-        bool any = false;
-        for (int64_t r = 0; r < s.h.n; ++r, re += L, im += L) {
-            const int64_t i = s.folded ? r * s.w.n + j : j;
-            const T* line = i < source.count[2] ? source.line(depth, s.folded ? 0 : r) : nullptr;
-            store(re, line ? source.clean(source.at(line, i), bad) : Vec<T>{});
-            store(im, line ? source.clean(source.at(line, i + s.partner), bad) : Vec<T>{});
-            any |= line != nullptr;
-        }
-        return any;
     }
 
     // from[block of columns][L rows][4 L] -> to[real, imaginary][column][L]
