@@ -189,6 +189,14 @@ def _winograd_cycles(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None 
     return winograd.cost(p, chosen or winograd.tile(p), lanes)
 
 
+def _dot_cycles(p: ConvProblem, lanes: int) -> float:
+    return 1e9
+
+
+def _not_packed(p: ConvProblem, lanes: int) -> float:
+    return 0
+
+
 def _packed_once(p: ConvProblem, lanes: int) -> float:
     """Each weight is read, transposed and written."""
     return 15 * p.out_channels * p.taps / lanes
@@ -202,9 +210,9 @@ TILED: dict[str, Any] = {"winograd": winograd, "fft": fourier}  # who chooses th
 NEAR = 6  # tiles that are worth measuring
 ESTIMATES: dict[str, Callable[..., float]] = {
     "gemm": _gemm_cycles, "direct": _direct_cycles, "winograd": _winograd_cycles, "depthwise": _depthwise_cycles,
-    "fft": fourier.cost}
+    "fft": fourier.cost, "dot": _dot_cycles}
 PACKING: dict[str, Callable[..., float]] = {
     "gemm": _packed_once, "direct": _packed_once, "winograd": _transformed_once, "depthwise": _packed_once,
-    "fft": fourier.packing_cost}
+    "fft": fourier.packing_cost, "dot": _not_packed}
 
 backend = NativeBackend()
