@@ -17,7 +17,7 @@ namespace FASTCONV_ISA {
 namespace {
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int most_rows = 6, most_pixels = 4;
+constexpr int most_rows = 4, most_pixels = 6;
 #else
 constexpr int most_rows = 4, most_pixels = 3;
 #endif
@@ -27,7 +27,7 @@ constexpr int64_t block_offsets = 32 << 10;   // where those come from: fewer pi
 constexpr int64_t chunk_rows = 256;           // output channels for which inputs are gathered once, at most
 constexpr double worth_a_thread = 256 << 10;  // bytes of weights, or multiply-adds
 
-// ---- micro-kernel: sums[pixel][row] += sum over k of x[pixel][k] * w[row][k]
+// ---- micro-kernel: sums[row][pixel] += sum over k of x[pixel][k] * w[row][k]
 
 // Lane i: the sum of all lanes of row[i]. log2(lanes) rounds that add the halves of each block, two rows to a vector.
 template <class T, int N, int H = lanes<T> / 2>
@@ -46,28 +46,27 @@ template <class T, int MR, int NP>
 struct DotTile {
     static constexpr int L = lanes<T>;
 
-    // w: rows `step` apart; x: the pixels' inputs; sums: pixels `width` apart; ahead: a row of weights that is wanted next.
-    FASTCONV_NOINLINE static void run(const T* w, int64_t step, const T* const* x, int64_t count, T* sums, int64_t width, const T* ahead) {
-        Vec<T> sum[MR][NP] = {};
+    // w: rows `step` apart; x: the pixels' inputs; sums: [row][pixel]; ahead: a row of weights that is wanted next.
+    FASTCONV_NOINLINE static void run(const T* w, int64_t step, const T* const* x, int64_t count, T* sums, const T* ahead) {
+        Vec<T> sum[MR * NP] = {};
         const T* pixel[NP];
 #pragma GCC unroll 8
         for (int i = 0; i < NP; ++i) pixel[i] = x[i];
         int64_t k = 0;
         for (; k + L <= count; k += L) {
             __builtin_prefetch(ahead + k);
-            add(sum, [&](int i) __attribute__((always_inline)) { return load(w + i * step + k); },
+            add(sum, [&](int r) __attribute__((always_inline)) { return load(w + r * step + k); },
                 [&](int i) __attribute__((always_inline)) { return load(pixel[i] + k); });
         }
         if (const int64_t rest = count - k)
-            add(sum, [&](int i) __attribute__((always_inline)) { return load_first(w + i * step + k, rest); },
+            add(sum, [&](int r) __attribute__((always_inline)) { return load_first(w + r * step + k, rest); },
                 [&](int i) __attribute__((always_inline)) { return load_first(pixel[i] + k, rest); });
-#pragma GCC unroll 8
-        for (int i = 0; i < NP; ++i) put(sum, i, sums + i * width);
+        put<0>(sum, sums);
     }
 
    private:
     template <class Row, class Pixel>
-    static FASTCONV_INLINE void add(Vec<T> (&sum)[MR][NP], Row row, Pixel pixel) {
+    static FASTCONV_INLINE void add(Vec<T> (&sum)[MR * NP], Row row, Pixel pixel) {
         Vec<T> value[NP];
 #pragma GCC unroll 8
         for (int i = 0; i < NP; ++i) value[i] = pixel(i);
@@ -75,22 +74,19 @@ struct DotTile {
         for (int r = 0; r < MR; ++r) {
             const Vec<T> weight = row(r);
 #pragma GCC unroll 8
-            for (int i = 0; i < NP; ++i) sum[r][i] += weight * value[i];
+            for (int i = 0; i < NP; ++i) sum[r * NP + i] += weight * value[i];
         }
     }
 
-    // Whole vectors: 0 is added to the sums of the rows behind.
-    static FASTCONV_INLINE void put(Vec<T> (&sum)[MR][NP], int i, T* sums) {
-        constexpr int at_once = MR < L ? MR : L;
-#pragma GCC unroll 4
-        for (int first = 0; first < MR; first += at_once) {
-            Vec<T> row[at_once];
-#pragma GCC unroll 8
-            for (int r = 0; r < at_once; ++r) row[r] = sum[first + r < MR ? first + r : MR - 1][i];
-            typedef typename VectorOf<T>::mask Bits;
-            const int n = MR - first < at_once ? MR - first : at_once;
-            const Bits bits = reinterpret_cast<Bits>(add_lanes<T>(row)) & lanes_within<T>(0, n);
-            store(sums + first, load(sums + first) + reinterpret_cast<Vec<T>>(bits));
+    template <int First>
+    static FASTCONV_INLINE void put(const Vec<T> (&sum)[MR * NP], T* sums) {
+        if constexpr (First < MR * NP) {
+            constexpr int n = MR * NP - First < L ? MR * NP - First : L;
+            Vec<T> some[n];
+#pragma GCC unroll 16
+            for (int i = 0; i < n; ++i) some[i] = sum[First + i];
+            store(sums + First, load(sums + First) + add_lanes<T>(some));
+            put<First + L>(sum, sums);
         }
     }
 };
@@ -119,6 +115,7 @@ struct Part {  // i-th of `count` parts, which are equal but for one, the larger
 template <class T>
 struct Dot {
     static constexpr int L = lanes<T>;
+    static constexpr int64_t tile_sums = (most_rows * most_pixels + L - 1) / L * L;
     Problem p;
     Call call;
     bool raw;  // the inputs of a pixel are read where they lie
@@ -140,7 +137,7 @@ struct Dot {
         const int64_t rows = raw || pixels == 1 ? chunk_rows / 4 : chunk_rows;
         chunks = std::max(ceil_div(p.out_channels, rows), std::min(ceil_div(parts, p.groups * blocks), ceil_div(p.out_channels, most_rows)));
         chunk = ceil_div(p.out_channels, chunks);
-        width = round_up(chunk + L, L);
+        width = round_up(chunk, L);
         parts = std::min(parts, items());
     }
 
@@ -159,7 +156,8 @@ struct Dot {
     struct Scratch {
         int64_t* source;  // [pixel of the block][tap]: of the first channel in the input, or nowhere
         const T** x;      // the pixels' inputs of a block of k
-        T *panel, *sums;  // [pixel][k], [pixel][output channel]
+        T *panel, *sums;  // [pixel][k]; [tile of rows][tile of pixels][row][pixel]
+        T* outputs;       // [pixel][output channel]
         Run* runs;
         int64_t count = 0, run_count = 0;  // pixels, runs of this block
         bool adjacent = false;             // each pixel is one input per channel, and these lie side by side
@@ -169,7 +167,8 @@ struct Dot {
             source = arena.take<int64_t>(j.block * j.tap_count);
             x = arena.take<const T*>(j.block);
             panel = arena.take<T>(j.raw ? 0 : j.block * j.pitch);
-            sums = arena.take<T>(j.block * j.width);
+            sums = arena.take<T>(ceil_div(j.chunk, most_rows) * ceil_div(j.block, most_pixels) * tile_sums);
+            outputs = arena.take<T>(j.block * j.width);
             runs = arena.take<Run>(j.block);
             bytes = arena.used();
         }
@@ -233,10 +232,10 @@ struct Dot {
         for (int64_t begin = first % tap_count; out < end; begin = 0, x += channel) {
             const int64_t n = std::min<int64_t>(tap_count - begin, end - out);
             const int64_t* from = source + begin;
-            if (inside)
-                for (int64_t t = 0; t < n; ++t) out[t] = x[from[t]];
-            else
-                for (int64_t t = 0; t < n; ++t) out[t] = from[t] == nowhere ? T(0) : x[from[t]];
+            for (int64_t t = 0; t < n; ++t) {
+                out[t] = inside || from[t] != nowhere ? x[from[t]] : T(0);
+                asm("");  // one by one: vectors of addresses are slower
+            }
             out += n;
         }
     }
@@ -249,36 +248,45 @@ struct Dot {
         const int64_t channel = group * p.out_channels + rows.first;
         const T* w = static_cast<const T*>(call.packed) + channel * k;
         const T* bias = call.bias ? static_cast<const T*>(call.bias) + channel : nullptr;
-        for (int64_t i = 0; i < s.count; ++i) {
-            if (bias) copy(s.sums + i * width, bias, rows.size);
-            else clear(s.sums + i * width, rows.size);
-            clear(s.sums + i * width + rows.size, width - rows.size);
-        }
+        const int64_t tiles = ceil_div(rows.size, most_rows) * ceil_div(s.count, most_pixels);
+        clear(s.sums, tiles * tile_sums);
         for (int64_t first = 0; first < k; first += k_count) {
             const int64_t count = std::min(k_count, k - first);
             gather(group, first, count, s);
             multiply(w + first, rows.size, count, s);
         }
+        settle(rows.size, bias, s);
         const Finish<T> put(p, call);
         for (int64_t i = 0; i < s.run_count; ++i) {
             const Run& run = s.runs[i];
             const T* r = call.residual.data ? at<const T>(call.residual, 0, channel) + run.residual : nullptr;
-            put(s.sums + run.first * width, width, rows.size, run.count, at<T>(call.output, 0, channel) + run.output, r);
+            put(s.outputs + run.first * width, width, rows.size, run.count, at<T>(call.output, 0, channel) + run.output, r);
         }
+    }
+
+    // body(rows, pixels, their sums) for every tile, one of rows after another
+    template <class Body>
+    void for_tiles(int64_t rows, const Scratch& s, Body body) const {
+        const int64_t row_tiles = ceil_div(rows, most_rows), pixel_tiles = ceil_div(s.count, most_pixels);
+        T* sums = s.sums;
+        for (int64_t i = 0; i < row_tiles; ++i)
+            for (int64_t j = 0; j < pixel_tiles; ++j, sums += tile_sums) body(Part(rows, row_tiles, i), Part(s.count, pixel_tiles, j), sums, j);
     }
 
     void multiply(const T* w, int64_t rows, int64_t count, const Scratch& s) const {
         constexpr auto all = std::make_integer_sequence<int, most_rows * most_pixels>{};
-        const int64_t row_tiles = ceil_div(rows, most_rows), pixel_tiles = ceil_div(s.count, most_pixels);
-        for (int64_t i = 0; i < row_tiles; ++i) {
-            const Part row(rows, row_tiles, i), next(rows, row_tiles, std::min(i + 1, row_tiles - 1));
-            for (int64_t j = 0; j < pixel_tiles; ++j) {
-                const Part pixel(s.count, pixel_tiles, j);
-                const T* ahead = w + (next.first + std::min(j, next.size - 1)) * k;
-                tile_at<T>(row.size, pixel.size, all)(w + row.first * k, k, s.x + pixel.first, count,
-                                                      s.sums + pixel.first * width + row.first, width, ahead);
-            }
-        }
+        for_tiles(rows, s, [&](Part row, Part pixel, T* sums, int64_t j) {
+            const T* ahead = w + std::min(row.first + row.size + std::min<int64_t>(j, most_rows - 1), rows - 1) * k;
+            tile_at<T>(row.size, pixel.size, all)(w + row.first * k, k, s.x + pixel.first, count, sums, ahead);
+        });
+    }
+
+    void settle(int64_t rows, const T* bias, const Scratch& s) const {
+        for_tiles(rows, s, [&](Part row, Part pixel, const T* sums, int64_t) {
+            for (int64_t r = row.first; r < row.first + row.size; ++r)
+                for (int64_t i = pixel.first; i < pixel.first + pixel.size; ++i)
+                    s.outputs[i * width + r] = *sums++ + (bias ? bias[r] : T(0));
+        });
     }
 };
 
