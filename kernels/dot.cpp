@@ -179,17 +179,18 @@ struct Dot {
         const View &y = call.output, &r = call.residual;
         const Part part(pixels, blocks, index);
         s.count = part.size, s.run_count = 0, s.adjacent = tap_count == 1;
+        int64_t image = part.first, at[max_axes];
+        for (int a = max_axes - 1; a >= 0; --a) at[a] = image % p.output[a], image /= p.output[a];
         for (int64_t i = 0; i < s.count; ++i) {
-            int64_t rest = part.first + i, at[max_axes];
-            for (int a = max_axes - 1; a >= 0; --a) at[a] = rest % p.output[a], rest /= p.output[a];
-            list_taps(rest, at, s.source + i * tap_count);
+            list_taps(image, at, s.source + i * tap_count);
             s.adjacent = s.adjacent && s.source[i] != nowhere && s.source[i] == s.source[0] + i;
-            const Run run{i, 1, offset(y, rest, at), offset(r, rest, at)};
+            const Run run{i, 1, offset(y, image, at), offset(r, image, at)};
             Run* last = s.runs + s.run_count - 1;
             const bool follows = s.run_count && last->output + last->count * y.space[2] == run.output &&
                                  (!r.data || last->residual + last->count * r.space[2] == run.residual);
             if (follows) ++last->count;
             else s.runs[s.run_count++] = run;
+            for (int a = max_axes - 1; a >= 0 && ++at[a] == p.output[a]; --a) at[a] = 0, image += a == 0;
         }
     }
 

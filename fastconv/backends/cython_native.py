@@ -193,14 +193,14 @@ def _winograd_cycles(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None 
 
 def _dot_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of products: the loads of a tile where it is small; inputs that are gathered one by one for every 256 output
-    channels, or transposed; each output's lanes. All of it hidden behind the weights, where those are read for a few pixels."""
+    channels, or transposed; what each tile takes beside. All of it hidden behind the weights, where those are read for few pixels."""
     pixels, channels, taps = math.prod(p.output_size), p.out_channels // p.groups, math.prod(p.kernel_size)
     rows, at_once = min(4, channels), min(6, pixels)
-    step = max(1.2 * rows * at_once, 2 * rows + at_once, 4) / (rows * at_once)
+    step = max(1.3 * rows * at_once, 2 * rows + at_once, 4) * math.ceil(p.taps / lanes) + 100
     raw = taps == 1 and (p.channels_last or math.prod(p.input_size) == 1)
-    gathered = 0 if raw else (1.6 if taps > 1 else 0.4) * math.ceil(channels / 256)
-    sums = channels * (step * math.ceil(p.taps / lanes) + 6) + gathered * p.taps
-    return max(p.groups * (pixels * sums + 200), _weights_read(p))
+    gathered = 0 if raw else (1.6 if taps > 1 else 0.8) * math.ceil(channels / 256)
+    per_pixel = channels * step / (rows * at_once) + gathered * p.taps + 50
+    return max(p.groups * (pixels * per_pixel + 200), _weights_read(p))
 
 
 def _weights_read(p: ConvProblem) -> float:
