@@ -6,7 +6,7 @@
 // added up at the end. Nothing is packed: where pixels are few, that takes longer than all the rest.
 // Tile: MR output channels x NP pixels of sums in registers (AVX2 4 x 3, AVX-512 6 x 4). k in blocks of up to 3 KB, so that the rows of
 // a tile stay in L1 while all pixels of a block pass by; the inputs of a block of pixels and of k are gathered to [pixel][k], padding
-// included, unless each pixel's lie side by side as they are. What an output sums, and in which order, depends on K alone.
+// included, unless they lie side by side as they are. What an output sums, and in which order, depends on K alone.
 // Bottleneck: memory, where the weights come from there for a few pixels; else FMA, with MR + NP loads for MR NP of them.
 #include "finish.hpp"
 #include "shares.hpp"
@@ -118,23 +118,25 @@ struct Dot {
     static constexpr int64_t tile_sums = (most_rows * most_pixels + L - 1) / L * L;
     Problem p;
     Call call;
-    bool raw;  // the inputs of a pixel are read where they lie
+    bool dense, raw;  // the inputs of a pixel lie side by side; and are read where they lie
     int64_t tap_count, k, k_count, pitch;  // k_count: of a block; pitch: from a pixel to the next
     int64_t pixels, block, blocks;         // of all images; of a block; how many
     int64_t chunk, chunks, width, parts;   // output channels of an item; from the sums of a pixel to those of the next
 
-    Dot(const Problem& problem, const Call& c, int threads, bool in_place)
-        : p(problem), call(c), raw(in_place), tap_count(taps(p)), k(products(p)) {
+    Dot(const Problem& problem, const Call& c, int threads, bool side_by_side)
+        : p(problem), call(c), dense(side_by_side), tap_count(taps(p)), k(products(p)) {
         constexpr int64_t most = k_bytes / int64_t(sizeof(T)), line = 64 / int64_t(sizeof(T));
         k_count = round_up(ceil_div(k, ceil_div(k, most)), L);
         pitch = (ceil_div(k_count, line) | 1) * line;
         pixels = p.batch * p.output[0] * p.output[1] * p.output[2];
         blocks = ceil_div(pixels, std::min(block_pixels, std::max<int64_t>(1, block_offsets / tap_count)));
         block = ceil_div(pixels, blocks);
+        // Of many pixels the inputs may lie in the same sets of L1, which weighs where many output channels read them.
+        raw = dense && (block <= most_pixels || p.out_channels <= chunk_rows / 4);
         const double work = double(p.groups * p.out_channels) * double(k), bytes = work * sizeof(T);
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(std::max(bytes, work * double(pixels)) / worth_a_thread)));
         // Where inputs are gathered, each chunk does it again; small ones let threads help each other.
-        const int64_t rows = raw || pixels == 1 ? chunk_rows / 4 : chunk_rows;
+        const int64_t rows = raw || block == 1 ? chunk_rows / 4 : chunk_rows;
         chunks = std::max(ceil_div(p.out_channels, rows), std::min(ceil_div(parts, p.groups * blocks), ceil_div(p.out_channels, most_rows)));
         chunk = ceil_div(p.out_channels, chunks);
         width = round_up(chunk, L);
@@ -143,8 +145,8 @@ struct Dot {
 
     int64_t items() const { return p.groups * chunks * blocks; }
 
-    // Whether all products of a pixel lie side by side in the order of the weights.
-    static bool readable(const Problem& p, const View& x) {
+    // Whether all inputs of a pixel lie side by side in the order of the weights.
+    static bool is_dense(const Problem& p, const View& x) {
         int64_t follows = 1;
         for (int a = max_axes - 1; a >= 0; --a) {
             if (p.kernel[a] != 1 && p.dilation[a] * x.space[a] != follows) return false;
@@ -221,7 +223,10 @@ struct Dot {
         if (raw) return;
         const int64_t channel = call.input.channel;
         if (s.adjacent) return fill_channels(input + s.source[0] + first * channel, channel, 1, count, s.count, s.panel, pitch);
-        for (int64_t i = 0; i < s.count; ++i) gather_pixel(input, s.source + i * tap_count, first, count, s.panel + i * pitch);
+        if (dense)
+            for (int64_t i = 0; i < s.count; ++i) copy(s.panel + i * pitch, input + s.source[i * tap_count] + first, count);
+        else
+            for (int64_t i = 0; i < s.count; ++i) gather_pixel(input, s.source + i * tap_count, first, count, s.panel + i * pitch);
     }
 
     FASTCONV_NOINLINE void gather_pixel(const T* input, const int64_t* source, int64_t first, int64_t count, T* out) const {
@@ -313,7 +318,7 @@ struct Running {
     }
 
     static void run(const Problem& p, const Call& call) {
-        Running running{Dot<T>(p, call, call.threads, Dot<T>::readable(p, call.input)), {}};
+        Running running{Dot<T>(p, call, call.threads, Dot<T>::is_dense(p, call.input)), {}};
         const Dot<T>& job = running.job;
         running.shares.deal(call, job.items(), job.parts);
         call.parallel_for(job.parts, part, &running);
@@ -321,8 +326,8 @@ struct Running {
 
     static size_t workspace(const Problem& p, int threads) {
         size_t bytes = 0;
-        for (bool raw : {false, true}) {  // depends on the strides of a call
-            const Dot<T> job(p, Call{}, threads, raw);
+        for (bool dense : {false, true}) {  // depends on the strides of a call
+            const Dot<T> job(p, Call{}, threads, dense);
             bytes = std::max(bytes, Shares::bytes(job.parts) + size_t(job.parts) * typename Dot<T>::Scratch(job, nullptr).bytes);
         }
         return bytes;

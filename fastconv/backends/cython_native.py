@@ -133,8 +133,8 @@ class NativeBackend:
 
 def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of output channels times pixels, a last odd one at 4/3; inputs go to panels at the price of 1.4 more vectors of
-    channels, and sums are read, written and transposed. A tile of one pixel takes as long as one of two, which is no longer than
-    the weights take."""
+    channels, and sums are read, written and transposed. One pixel takes as long as two, and both at least as long as reading
+    the weights."""
     pixels, vectors = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes)
     multiplied = p.groups * max(pixels, 2) * (vectors + vectors % 2 / 3 + 1.4) * p.taps
     return max(multiplied, _weights_read(p)) + p.groups * pixels * 15 * vectors + _slab_cycles(p, 3 * lanes)
@@ -193,12 +193,12 @@ def _winograd_cycles(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None 
 
 def _dot_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of products: the loads of a tile where it is small; inputs that are gathered one by one for every 256 output
-    channels, or transposed; what each tile takes beside. All of it hidden behind the weights, where those are read for few pixels."""
+    channels, or transposed; what each tile takes beside. Many weights for few pixels take as long as they take to be read."""
     pixels, channels, taps = math.prod(p.output_size), p.out_channels // p.groups, math.prod(p.kernel_size)
     rows, at_once = min(4, channels), min(6, pixels)
     step = max(1.3 * rows * at_once, 2 * rows + at_once, 4) * math.ceil(p.taps / lanes) + 100
-    raw = taps == 1 and (p.channels_last or math.prod(p.input_size) == 1)
-    gathered = 0 if raw else (1.6 if taps > 1 else 0.8) * math.ceil(channels / 256)
+    dense = taps == 1 and (p.channels_last or math.prod(p.input_size) == 1)
+    gathered = (0.3 if dense else 0.8 if taps == 1 else 1.6) * math.ceil(channels / 256)
     per_pixel = channels * step / (rows * at_once) + gathered * p.taps + 50
     return max(p.groups * (pixels * per_pixel + 200), _weights_read(p))
 
