@@ -319,8 +319,8 @@ def _tf32(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndar
 # one function per family: (problem, S, x, w) -> bound before the activation (with tiles: also of a tile that is named); the
 # last two verify peers in the benchmark only
 BOUNDS: dict[str, Callable[..., Any]] = {
-    "direct": _summed, "gemm": _summed, "im2col": _summed, "depthwise": _summed, "winograd": _winograd,
-    "fft": _fft, "unknown": _unknown, "tf32": _tf32,
+    "direct": _summed, "gemm": _summed, "im2col": _summed, "depthwise": _summed, "dot": _summed,
+    "winograd": _winograd, "fft": _fft, "unknown": _unknown, "tf32": _tf32,
 }
 
 

@@ -134,6 +134,9 @@ def _deep() -> Iterator[ConvProblem]:
     yield _case("deep 1d", (211, 3), (14,), 3, padding=1)
     yield _case("deep groups", (262, 4), (4, 3), 3, groups=2)
     yield _case("fully connected", (29, 6), (5, 5), 5)
+    yield _case("many outputs of a pixel", (35, 263), (1, 1), 1, batch=7)  # dot: two chunks, a tile of all images and one more
+    yield _case("deep, blocks of k within a channel's taps", (131, 5), (3, 2), 5, padding=2)
+    yield _case("dot blocks of pixels", (3, 7), (5, 13), (2, 1), batch=2)
 
 
 def _transformed() -> Iterator[ConvProblem]:

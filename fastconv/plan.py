@@ -18,8 +18,8 @@ from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
 from .problem import ConvProblem
 
-ALGORITHMS = ("direct", "gemm", "im2col", "depthwise", "winograd", "fft")  # fastconv's own
-SUMS_PRODUCTS = frozenset({"direct", "gemm", "im2col", "depthwise"})  # admitted by accuracy="strict"
+ALGORITHMS = ("direct", "gemm", "im2col", "depthwise", "winograd", "fft", "dot")  # fastconv's own
+SUMS_PRODUCTS = frozenset({"direct", "gemm", "im2col", "depthwise", "dot"})  # admitted by accuracy="strict"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 3;
+constexpr int abi_version = 4;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
@@ -39,6 +39,15 @@ inline Problem packing_of(const Problem& p) {
     return of;
 }
 
+// Weights as they are, C-contiguous, and how much they and the bias take.
+inline size_t weight_bytes(const Problem& p) {
+    const int64_t size = p.dtype == Dtype::float32 ? 4 : 8, taps = p.kernel[0] * p.kernel[1] * p.kernel[2];
+    return size_t(p.groups * p.out_channels * p.in_channels * taps * size);
+}
+inline size_t plain_bytes(const Problem& p) {
+    return weight_bytes(p) + (p.has_bias ? size_t(p.groups * p.out_channels) * (p.dtype == Dtype::float32 ? 4 : 8) : 0);
+}
+
 // An array [batch, channel (all groups), d, h, w] in that index order whatever its memory layout; strides in elements.
 struct View {
     void* data;
@@ -59,7 +68,8 @@ struct Interrupt {
 
 struct Call {
     View input, output, residual;  // residual.data may be null, and may equal output.data
-    const void* packed;            // what pack() wrote: weights and bias
+    const void* packed;            // what pack() wrote: weights and bias; the weights as they are, where there is no pack()
+    const void* bias;              // contiguous, or null; only where there is no pack()
     void* workspace;               // workspace_bytes(problem, threads) bytes, 64-byte aligned, uninitialised
     int32_t threads;
     ParallelFor parallel_for;
@@ -69,11 +79,12 @@ struct Call {
 struct Algorithm {
     const char* name;                                          // "gemm", "direct", ...
     const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line; the same on every ISA
-    size_t (*packed_bytes)(const Problem& packing);            // packing: packing_of(problem)
+    size_t (*packed_bytes)(const Problem& packing);            // packing: packing_of(problem); plain_bytes where there is no pack()
     size_t (*workspace_bytes)(const Problem&, int threads);
     size_t (*pack_workspace_bytes)(const Problem& packing, int threads);
     // weight: C-contiguous (out channels of all groups, in channels, *kernel); bias: contiguous, or null; workspace:
-    // pack_workspace_bytes(packing, threads) bytes, 64-byte aligned, uninitialised
+    // pack_workspace_bytes(packing, threads) bytes, 64-byte aligned, uninitialised. Null: the weights are read where they lie, the
+    // caller's or, where calls share them, those of a copy with the bias behind them; not a byte beyond them
     void (*pack)(const Problem& packing, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor);
     void (*run)(const Problem&, const Call&);
 };

@@ -162,7 +162,7 @@ bool with_workspace(size_t bytes, Body body) {
 // What became of a call. `raised`: it gave way to a signal handler that raised; Python's error is set.
 enum Outcome : int { raised = -1, no_memory = 0, done = 1 };
 
-inline Outcome run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
+inline Outcome run_ready(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
     Signals signals(problem, call.threads);
     call.interrupt = signals.interrupt();
     const bool ran = with_workspace(workspace_bytes, [&](void* memory) {
@@ -172,8 +172,19 @@ inline Outcome run_with_workspace(const Algorithm& algorithm, const Problem& pro
     return signals.raised() ? raised : ran ? done : no_memory;
 }
 
+// With call.packed as pack_with_workspace wrote it.
+inline Outcome run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
+    if (!algorithm.pack) call.bias = problem.has_bias ? static_cast<const char*>(call.packed) + weight_bytes(problem) : nullptr;
+    return run_ready(algorithm, problem, call, workspace_bytes);
+}
+
 inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packing, const void* weight, const void* bias, void* packed,
                                 int threads, ParallelFor parallel_for) {
+    if (!algorithm.pack) {
+        std::memcpy(packed, weight, weight_bytes(packing));
+        if (bias) std::memcpy(static_cast<char*>(packed) + weight_bytes(packing), bias, plain_bytes(packing) - weight_bytes(packing));
+        return true;
+    }
     return with_workspace(algorithm.pack_workspace_bytes(packing, threads), [&](void* memory) {
         algorithm.pack(packing, weight, bias, packed, memory, threads, parallel_for);
     });
@@ -182,6 +193,10 @@ inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packi
 // The same with weights that are packed for this call alone.
 inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias,
                          size_t packed_bytes, Call& call, size_t workspace_bytes) {
+    if (!algorithm.pack) {
+        call.packed = weight, call.bias = bias;
+        return run_ready(algorithm, problem, call, workspace_bytes);
+    }
     void* const packed = Blocks::take(packed_bytes);
     if (!packed) return no_memory;
     call.packed = packed;

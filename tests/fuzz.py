@@ -107,6 +107,8 @@ class Fuzz:
         isas = cython_native.chosen_isas() if name == "cython" else (None,)
         for way in ("per call", "prepared"):
             yield way, name, Candidate("", dice.choice(isas))
+        if name == "cython":
+            yield "per call", name, Candidate("dot", dice.choice(isas))  # reads the caller's weights
 
     def _one(self, way: str, backend: str, candidate: Candidate, problem: ConvProblem, arrays: Arrays,
              strides: dict[str, tuple[int, ...]], expected: Expected, dice: random.Random) -> str | None:
@@ -183,7 +185,8 @@ def _another(backend: str, candidate: Candidate, problem: ConvProblem, dice: ran
 
 def _called(way: str, backend: str, candidate: Candidate, problem: ConvProblem, arrays: Arrays, out: np.ndarray,
             dice: random.Random) -> tuple[str, str]:
-    keywords = {**arguments(problem), "backend": backend}
+    asked = candidate.algorithm or None
+    keywords = {**arguments(problem), "backend": backend, "algorithm": asked}
     once = arrays.residual is out
     if way == "prepared":
         conv = fastconv.prepare(arrays.w, arrays.b, **keywords)
@@ -192,7 +195,7 @@ def _called(way: str, backend: str, candidate: Candidate, problem: ConvProblem, 
         return conv.plan(arrays.x.shape).algorithm, ""
     for _ in range(1 if once else 3):
         assert CONV[problem.ndim](arrays.x, arrays.w, arrays.b, residual=arrays.residual, out=out, **keywords) is out
-    return fastconv.explain(problem, backend=backend).algorithm, ""
+    return asked or fastconv.explain(problem, backend=backend).algorithm, ""
 
 
 def reference(problem: ConvProblem, arrays: Arrays, integers: bool) -> Expected:

@@ -27,6 +27,7 @@ PROBLEMS = {  # packed weights of more than 128 KB, which are kept, and of less
     "direct": ("mb2_ic64ih9_oc64oh9_kh3ph1", "mb1_ic3ih20_oc5_kh3"),
     "winograd": ("mb2_ic64ih9_oc64oh9_kh3ph1", "--dt=f64 mb1_ic5ih9_oc9oh9_kh5ph2"),
     "depthwise": ("mb2_g40ic40ih9_oc40oh9_kh3ph1", "--stag=axb mb1_g7ic7ih19_oc7oh9_kh3sh2"),
+    "dot": ("mb2_ic64ih9_oc64oh9_kh3ph1", "--dt=f64 mb1_ic5ih9_oc9oh9_kh1"),
     "fft": ("mb1_ic8ih40_oc8oh40_kh11ph5", "mb1_ic1ih30_oc1_kh7"),
 }
 
@@ -53,7 +54,7 @@ def works() -> Iterator[tuple[str, Work]]:
 def public() -> Iterator[tuple[str, Work]]:
     rng = np.random.default_rng(0)
     x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 64, 9, 9), (64, 64, 3, 3), 64))
-    for algorithm in ("gemm", "winograd"):
+    for algorithm in ("gemm", "winograd", "dot"):
         keywords = dict(backend="cython", algorithm=algorithm, padding=1)
         conv = fastconv.prepare(w, b, **keywords)
         yield f"per call, {algorithm}", lambda k=keywords: fastconv.conv2d(x, w, b, **k)

@@ -137,9 +137,11 @@ class NativeBackend:
 
 def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of output channels times pixels, a last odd one at 4/3; inputs go to panels at the price of 1.4 more vectors of
-    channels, and sums are read, written and transposed."""
+    channels, and sums are read, written and transposed. One pixel takes as long as two, and both at least as long as reading
+    the weights."""
     pixels, vectors = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes)
-    return p.groups * pixels * ((vectors + vectors % 2 / 3 + 1.4) * p.taps + 15 * vectors) + _slab_cycles(p, 3 * lanes)
+    multiplied = p.groups * max(pixels, 2) * (vectors + vectors % 2 / 3 + 1.4) * p.taps
+    return max(multiplied, _weights_read(p)) + p.groups * pixels * 15 * vectors + _slab_cycles(p, 3 * lanes)
 
 
 _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # direct: beside one multiply-add, by output channels of a group
@@ -194,9 +196,37 @@ def _winograd_cycles(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None 
     return winograd.cost(p, chosen or winograd.tile(p), lanes)
 
 
+def _dot_cycles(p: ConvProblem, lanes: int) -> float:
+    """Vectors of products: the loads of a tile where it is small; inputs that are gathered one by one for every 256 output
+    channels, or transposed; what each tile takes beside. Many weights for few pixels take as long as they take to be read."""
+    pixels, channels, taps = math.prod(p.output_size), p.out_channels // p.groups, math.prod(p.kernel_size)
+    rows, at_once = min(4, channels), min(6, pixels)
+    step = max(1.3 * rows * at_once, 2 * rows + at_once, 4) * math.ceil(p.taps / lanes) + 100
+    dense = taps == 1 and (p.channels_last or math.prod(p.input_size) == 1)
+    gathered = (0.3 if dense else 0.8 if taps == 1 else 1.6) * math.ceil(channels / 256)
+    per_pixel = channels * step / (rows * at_once) + gathered * p.taps + 50
+    return max(p.groups * (pixels * per_pixel + 200), _weights_read(p))
+
+
+def _weights_read(p: ConvProblem) -> float:
+    """From the caches, or from memory."""
+    weights = p.out_channels * p.taps * np.dtype(p.dtype).itemsize
+    return (0.05 if weights < 12e6 else 0.14) * weights
+
+
+def _not_packed(p: ConvProblem, lanes: int) -> float:
+    return 0
+
+
 def _packed_once(p: ConvProblem, lanes: int) -> float:
-    """Each weight is read, transposed and written."""
-    return 15 * p.out_channels * p.taps / lanes
+    """Each weight is read, transposed and written; both beyond L2 if they are many."""
+    weights = p.out_channels * p.taps
+    return (24 if weights * np.dtype(p.dtype).itemsize > 3e6 else 9) * weights / lanes
+
+
+def _packed_in_panels(p: ConvProblem, lanes: int) -> float:
+    """The same in blocks of a few output channels."""
+    return 2 * _packed_once(p, lanes)
 
 
 def _transformed_once(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
@@ -207,9 +237,9 @@ TILED: dict[str, Any] = {"winograd": winograd, "fft": fourier}  # who chooses th
 NEAR = 6  # tiles that are worth measuring
 ESTIMATES: dict[str, Callable[..., float]] = {
     "gemm": _gemm_cycles, "direct": _direct_cycles, "winograd": _winograd_cycles, "depthwise": _depthwise_cycles,
-    "fft": fourier.cost}
+    "fft": fourier.cost, "dot": _dot_cycles}
 PACKING: dict[str, Callable[..., float]] = {
-    "gemm": _packed_once, "direct": _packed_once, "winograd": _transformed_once, "depthwise": _packed_once,
-    "fft": fourier.packing_cost}
+    "gemm": _packed_once, "direct": _packed_in_panels, "winograd": _transformed_once, "depthwise": _packed_in_panels,
+    "fft": fourier.packing_cost, "dot": _not_packed}
 
 backend = NativeBackend()
