@@ -71,7 +71,7 @@ def _outputs(problem: ConvProblem, axis: int) -> int:
     return (problem.output_size[axis] - 1) * problem.stride[axis] + 1
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def tile(problem: ConvProblem) -> tuple[int, ...]:
     """Inputs per tile along each axis, 1 along those that are not transformed; of least time for the transforms of an input, of
     an output and of a kernel."""
