@@ -40,11 +40,13 @@ struct Driver {
             for (int64_t r = 0; r < regions; ++r) {
                 Region region = cut.at(p, call, r);
                 merge_rows(region.p, region.call, merges);
-                const Job<T> job(region, threads);
-                scratch_bytes = std::max(scratch_bytes, typename Job<T>::Scratch(job, nullptr).bytes);
-                work += multiply_adds(job.p), most = job.tasks.parts;
-                if (base) new (jobs + r) Job<T>(job), first[r] = tasks;
-                tasks += job.tasks.count(job.tasks.chunks);
+                const auto add = [&](const Job<T>& job) {
+                    scratch_bytes = std::max(scratch_bytes, typename Job<T>::Scratch(job, nullptr).bytes);
+                    work += multiply_adds(job.p), most = job.tasks.parts;
+                    tasks += job.tasks.count(job.tasks.chunks);
+                };
+                if (base) first[r] = tasks, add(*new (jobs + r) Job<T>(region, threads));
+                else add(Job<T>(region, threads));
             }
             if (base) first[regions] = tasks;
             parts = regions == 1 ? most : Tasks::worthwhile(work, threads);
@@ -84,8 +86,8 @@ struct Driver {
     template <class T>
     static void run(const Problem& p, const Call& call) {
         const Regions cut(p, true);
-        const bool whole = cut.whole() || Job<T>::finite(p, call.packed);
-        Running<T> running(p, call, whole ? cut : Regions(p, false), call.threads, max_axes - 1, call.workspace);
+        const bool good = cut.whole() || Job<T>::finite(p, call.packed);
+        Running<T> running(p, call, good ? cut : Regions(p, false), call.threads, max_axes - 1, call.workspace);
         running.shares.deal(running.ranges, call.interrupt, running.first[running.regions], running.parts);
         call.parallel_for(running.parts, part<T>, &running);
     }

@@ -22,7 +22,7 @@ class AxisRegions {
     AxisRegions() = default;
     AxisRegions(const Problem& p, int a, bool skips)
         : outputs_(p.output[a]), taps_(p.kernel[a]), stride_(p.stride[a]), dilation_(p.dilation[a]), pad_(p.pad_lo[a]),
-          inputs_(p.input[a]), skips_(skips && taps_ > 1 && (p.pad_lo[a] > 0 || p.pad_hi[a] > 0)) {
+          inputs_(p.input[a]), skips_(skips && taps_ > 1 && worth_a_look(std::max(p.pad_lo[a], p.pad_hi[a]))) {
         border_[0] = 0, border_[1] = outputs_;
         if (skips_) cut(), join();
     }
@@ -41,6 +41,9 @@ class AxisRegions {
     int64_t outputs_ = 1, taps_ = 1, stride_ = 1, dilation_ = 1, pad_ = 0, inputs_ = 1;
     bool skips_ = false;
     int64_t border_[2 * taps_seen + 2] = {0, 1};
+
+    // The usual padding of small kernels is none.
+    bool worth_a_look(int64_t padding) const { return padding > overhead * stride_ || (padding > 0 && outputs_ <= overhead); }
 
     Reach reach(int64_t begin, int64_t end) const {
         if (!skips_) return {begin, end, 0, taps_};
