@@ -67,6 +67,8 @@ def _two_axes() -> Iterator[ConvProblem]:
     yield _case("stride over kernel", (6, 5), (13, 17), (1, 2), stride=(2, 3), batch=2)
     yield _case("dilation", (4, 5), (11, 13), 3, dilation=(2, 3), padding=(2, 3))
     yield _case("dilation, stride", (5, 6), (17, 12), (3, 2), dilation=(3, 5), stride=2, padding=3)
+    yield _case("dilation over input", (6, 5), (7, 9), 3, dilation=(7, 12), padding=(7, 12))
+    yield _case("dilation near input", (5, 17), (9, 11), 3, dilation=(5, 7), padding=(5, 7))
     yield _case("1xk", (5, 8), (5, 19), (1, 7), padding=(0, 3))
     yield _case("kx1", (5, 8), (19, 5), (7, 1), padding=(3, 0))
     yield _case("5x5", (3, 6), (7, 9), 5, padding=2)

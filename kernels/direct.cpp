@@ -9,6 +9,7 @@
 // Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
 #include "driver.hpp"
 #include "epilogue.hpp"
+#include "pack.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -143,18 +144,20 @@ Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<I...>) {
     return table[(rows - 1) * max_vectors + vectors - 1];
 }
 
-// ---- packed weights: bias [channel of all groups], then weights [group][panel][k][rows of the panel], panels of equal split
+// ---- packed weights: bias [channel of all groups], spoiled: whether any is not finite, then weights [group][panel][k][rows of the panel], panels of equal split
 
 template <class T>
 struct DirectPacking {
     int64_t k, channels, panels;
 
-    explicit DirectPacking(const Problem& p) : k(products(p)), channels(p.out_channels), panels(ceil_div(p.out_channels, max_rows)) {}
+    explicit DirectPacking(const Problem& p) : DirectPacking(p, taps(p)) {}
+    DirectPacking(const Problem& p, int64_t taps) : k(p.in_channels * taps), channels(p.out_channels), panels(ceil_div(p.out_channels, max_rows)) {}
     int64_t first(int64_t panel) const { return channels * panel / panels; }
-    int64_t bias_elements(const Problem& p) const { return round_up(p.groups * channels, 64 / int64_t(sizeof(T))); }
-    size_t bytes(const Problem& p) const { return size_t(bias_elements(p) + p.groups * channels * k) * sizeof(T); }
+    int64_t spoiled(const Problem& p) const { return p.groups * channels; }
+    int64_t before(const Problem& p) const { return round_up(spoiled(p) + 1, 64 / int64_t(sizeof(T))); }
+    size_t bytes(const Problem& p) const { return size_t(before(p) + p.groups * channels * k) * sizeof(T); }
     int64_t offset(const Problem& p, int64_t group, int64_t panel) const {
-        return bias_elements(p) + (group * channels + first(panel)) * k;
+        return before(p) + (group * channels + first(panel)) * k;
     }
 };
 
@@ -166,6 +169,7 @@ struct Direct {
     using Packing = DirectPacking<T>;
     Problem p, slice;  // slice: the same
     Call call;
+    Kept kept;
     bool raw;     // the input is read where it lies
     bool simple;  // whole vectors can be stored straight from the registers
     bool rounds;  // products, see rounds_products
@@ -175,10 +179,10 @@ struct Direct {
     Strides strides;
     int64_t tile_vectors;  // most in a tile
 
-    Direct(const Problem& problem, const Call& c, int threads)
-        : p(problem), slice(problem), call(c), raw(readable(problem, c.input)),
-          simple(c.output.space[2] == 1 && !c.residual.data && Epilogue<T>(problem).is_limit()), rounds(rounds_products(problem)),
-          packing(problem), blocking(p, limits(threads), sizeof(T)),
+    Direct(const Region& region, int threads)
+        : p(region.p), slice(p), call(region.call), kept(region), raw(readable(p, call.input)),
+          simple(call.output.space[2] == 1 && !call.residual.data && Epilogue<T>(p).is_limit()), rounds(rounds_products(p)),
+          packing(p, kept.taps), blocking(p, limits(threads), sizeof(T)),
           tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab),
           tile_vectors(vectors_for(int(ceil_div(packing.channels, packing.panels)))) {}
 
@@ -211,6 +215,7 @@ struct Direct {
         const Packing packing(p);
         T* out = static_cast<T*>(packed);
         for (int64_t c = 0; c < p.groups * packing.channels; ++c) out[c] = bias ? static_cast<const T*>(bias)[c] : T(0);
+        out[packing.spoiled(p)] = T(!all_finite(static_cast<const T*>(weight), p.groups * packing.channels * packing.k));
         for (int64_t g = 0; g < p.groups; ++g)
             for (int64_t panel = 0; panel < packing.panels; ++panel) {
                 const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
@@ -221,9 +226,11 @@ struct Direct {
             }
     }
 
+    static bool finite(const Problem& p, const void* packed) { return static_cast<const T*>(packed)[Packing(p).spoiled(p)] == 0; }
+
     struct Scratch {
-        T *slab, *tile;
-        int64_t* tap;
+        T *slab, *tile, *weights;
+        int64_t *tap, *kept;
         Place* places;
         Tile* tiles;
         size_t bytes;
@@ -231,7 +238,9 @@ struct Direct {
             Arena arena(base);
             slab = arena.take<T>(j.raw ? 0 : j.blocking.slab_elements + L);
             tile = arena.take<T>(max_sums * L);
-            tap = arena.take<int64_t>(j.packing.k);
+            weights = arena.take<T>(j.kept.some ? products(j.p) * max_rows : 0);
+            tap = arena.take<int64_t>(products(j.p));
+            kept = arena.take<int64_t>(j.kept.some ? products(j.p) : 0);
             const int64_t vectors = j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L) + 2;  // 2: before a line
             places = arena.take<Place>(vectors);
             tiles = arena.take<Tile>(vectors);
@@ -291,6 +300,16 @@ struct Direct {
         return std::max<int64_t>(1, pixels / (tile_vectors * L * std::min(p.stride[2], p.kernel[2])));
     }
 
+    // The weights of a panel: where they are packed, or, if some taps are left out, the others' side by side.
+    const T* weights(const Tasks::Task& t, int64_t panel, const Scratch& s) const {
+        const int64_t rows = packing.first(panel + 1) - packing.first(panel);
+        const T* w = static_cast<const T*>(call.packed) + packing.offset(p, t.group, panel);
+        if (!kept.some) return w;
+        w += kept.first * rows;
+        for (int64_t k = 0; k < products(p); ++k) std::copy_n(w + s.kept[k] * rows, rows, s.weights + k * rows);
+        return s.weights;
+    }
+
     // Tiles whose inputs fit into L1 go through all panels before the next ones: weights are read in sequence, again and again.
     void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t tiles) const {
         const T* x = at<const T>(call.input, t.image, t.group * p.in_channels);
@@ -298,7 +317,7 @@ struct Direct {
             fill_rows(p, blocking, box, x, call.input, s.slab);
             x = s.slab;
         }
-        const int64_t fit = tiles_in_l1(), begin = tasks.first_panel(t.chunk), end = tasks.first_panel(t.chunk + 1);
+        const int64_t fit = kept.some ? tiles : tiles_in_l1(), begin = tasks.first_panel(t.chunk), end = tasks.first_panel(t.chunk + 1);
         for (int64_t i = 0; i < tiles; i += fit)
             for (int64_t panel = begin; panel < end; ++panel)
                 compute_panel(t, panel, x, s.tiles + i, s.tiles + std::min(i + fit, tiles), s);
@@ -308,7 +327,7 @@ struct Direct {
         constexpr auto all = std::make_index_sequence<size_t(max_rows * max_vectors)>{};
         const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
         const int64_t channel = t.group * packing.channels + first;
-        const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = packed + packing.offset(p, t.group, panel);
+        const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = weights(t, panel, s);
         T* y = at<T>(call.output, t.image, channel);
         const T* r = at<const T>(call.residual, t.image, channel);
         const T least = Epilogue<T>(p).least();
@@ -317,12 +336,12 @@ struct Direct {
             const Place* places = s.places + tile->first;
             if (rounds) {
                 constexpr auto vectors = std::make_index_sequence<size_t(max_vectors)>{};
-                rounded_micro_at<T>(tile->count, vectors)(x, places, s.tap, packing.k, rows, w, bias, s.tile);
+                rounded_micro_at<T>(tile->count, vectors)(x, places, s.tap, products(p), rows, w, bias, s.tile);
                 finish(s.tile, places, rows, tile->count, y, r);
                 continue;
             }
             const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
-            kernel(x, places, s.tap, packing.k, w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
+            kernel(x, places, s.tap, products(p), w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }
     }

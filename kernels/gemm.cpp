@@ -64,22 +64,24 @@ struct GemmTile {
     }
 };
 
-// ---- packed weights: bias [group][padded oc], then weights [group][block][k][width of the block]
+// ---- packed weights: bias [group][padded oc], spoiled [group][block]: whether any is not finite, then weights [group][block][k][width of the block]
 
 template <class T>
 struct GemmPacking {
     static constexpr int64_t wide = 2 * lanes<T>;
     int64_t k, channels, padded, blocks;
 
-    explicit GemmPacking(const Problem& p) : k(products(p)), channels(p.out_channels) {
+    explicit GemmPacking(const Problem& p) : GemmPacking(p, taps(p)) {}
+    GemmPacking(const Problem& p, int64_t taps) : k(p.in_channels * taps), channels(p.out_channels) {
         padded = round_up(channels, lanes<T>);
         blocks = ceil_div(padded, wide);
     }
     int64_t width(int64_t block) const { return std::min(wide, padded - block * wide); }
-    int64_t bias_elements(const Problem& p) const { return round_up(p.groups * padded, 64 / int64_t(sizeof(T))); }
-    size_t bytes(const Problem& p) const { return size_t(bias_elements(p) + p.groups * padded * k) * sizeof(T); }
+    int64_t before(const Problem& p) const { return round_up(p.groups * (padded + blocks), 64 / int64_t(sizeof(T))); }
+    size_t bytes(const Problem& p) const { return size_t(before(p) + p.groups * padded * k) * sizeof(T); }
+    int64_t spoiled(const Problem& p, int64_t group, int64_t block) const { return p.groups * padded + group * blocks + block; }
     int64_t offset(const Problem& p, int64_t group, int64_t block) const {
-        return bias_elements(p) + (group * padded + block * wide) * k;
+        return before(p) + (group * padded + block * wide) * k;
     }
 };
 
@@ -99,6 +101,8 @@ struct PackJob {
             const int64_t channel = group * packing.channels + first;
             T* out = job.out + packing.offset(job.p, group, block);
             const int64_t width = packing.width(block);
+            const int64_t channels = std::min(width, packing.channels - first);
+            job.out[packing.spoiled(job.p, group, block)] = T(!all_finite(job.weight + channel * packing.k, channels * packing.k));
             pack_block(job.weight + channel * packing.k, packing.k, 1, packing.k, packing.channels - first, width,
                        [&](int64_t k, int64_t) { return out + k * width; });
             for (int64_t c = 0; c < width; ++c)
@@ -128,6 +132,7 @@ struct Gemm {
     using Packing = GemmPacking<T>;
     Problem p, slice;  // slice: of as many channels as a slab holds
     Call call;
+    Kept kept;
     bool last;  // the channels of a pixel are side by side, at least a vector of them
     bool raw;   // the input is read where it lies
     int64_t tap_count, k_most;  // k_most: of a block of k
@@ -137,9 +142,10 @@ struct Gemm {
     bool keeps;  // the panels of a task, for all of its blocks
     Strides strides;
 
-    Gemm(const Problem& problem, const Call& c, int threads)
-        : p(problem), slice(sliced(problem)), call(c), last(c.input.channel == 1 && slice.in_channels >= L),
-          raw(readable(problem, c.input)), tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)), packing(problem),
+    Gemm(const Region& region, int threads)
+        : p(region.p), slice(sliced(p)), call(region.call), kept(region), last(call.input.channel == 1 && slice.in_channels >= L),
+          raw(readable(p, call.input)), tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)),
+          packing(p, kept.taps),
           blocking(slice, limits(threads), sizeof(T)), tasks(p, blocking, packing.blocks, 0.75, threads),
           keeps(ceil_div(packing.blocks, tasks.chunks) > blocks_at_once && k_blocks() * panels() * int64_t(sizeof(T)) <= kept_bytes),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
@@ -173,6 +179,12 @@ struct Gemm {
         parallel_for(job.parts, PackJob<T>::part, &job);
     }
 
+    static bool finite(const Problem& p, const void* packed) {
+        const Packing packing(p);
+        const T* spoiled = static_cast<const T*>(packed) + packing.spoiled(p, 0, 0);
+        return std::all_of(spoiled, spoiled + p.groups * packing.blocks, [](T it) { return it == 0; });
+    }
+
     int64_t panel() const {  // from one tile's panel to the next: an odd number of lines, so that they do not share sets of L1
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         return (ceil_div(k_most * pitch<T> + L, line) | 1) * line;
@@ -181,8 +193,8 @@ struct Gemm {
     int64_t k_blocks() const { return ceil_div(p.in_channels, slice.in_channels) * ceil_div(slice.in_channels * tap_count, k_most); }
 
     struct Scratch {
-        T *slab, *panels, *sums;
-        int64_t *tap, *pixel;
+        T *slab, *panels, *sums, *weights;
+        int64_t *tap, *kept, *pixel;
         Tile* tiles;
         Piece *vector, *single;
         Run* runs;
@@ -190,11 +202,13 @@ struct Gemm {
         size_t bytes;
         Scratch(const Gemm& j, void* base) {
             Arena arena(base);
-            const int64_t pixels = j.blocking.pixels(), blocks = j.packing.k > j.k_most ? std::min(blocks_at_once, j.packing.blocks) : 1;
+            const int64_t pixels = j.blocking.pixels(), blocks = products(j.p) > j.k_most ? std::min(blocks_at_once, j.packing.blocks) : 1;
             slab = arena.take<T>(j.raw ? 0 : j.blocking.slab_elements);
             panels = arena.take<T>(j.panels() * (j.keeps ? j.k_blocks() : 1));
             sums = arena.take<T>(blocks * pixels * Packing::wide);
+            weights = arena.take<T>(j.kept.some ? j.k_most * Packing::wide : 0);
             tap = arena.take<int64_t>(j.slice.in_channels * j.tap_count);
+            kept = arena.take<int64_t>(j.kept.some ? j.slice.in_channels * j.tap_count : 0);
             pixel = arena.take<int64_t>(pixels);
             tiles = arena.take<Tile>(ceil_div(pixels, tile_rows));
             vector = arena.take<Piece>(pixels);
@@ -340,22 +354,33 @@ struct Gemm {
     void multiply(const Tasks::Task& t, int64_t first, int64_t end, int64_t k, int64_t k_count, const T* panels, int64_t pixels,
                   int64_t run_count, const Scratch& s) const {
         const T* packed = static_cast<const T*>(call.packed);
-        const int64_t step = panel();
-        const bool far = packing.k * packing.padded * int64_t(sizeof(T)) >= far_bytes;
+        const int64_t step = panel(), k_all = products(p);
+        const bool far = !kept.some && packing.k * packing.padded * int64_t(sizeof(T)) >= far_bytes;
         for (int64_t block = first; block < end; ++block) {
             const int64_t width = packing.width(block);
-            const T* w = packed + packing.offset(p, t.group, block) + k * width;
+            const T* w = weights(t, block, k, k_count, s);
             const T* bias = packed + t.group * packing.padded + block * Packing::wide;
-            T* sums = s.sums + (k_count < packing.k ? block - first : 0) * pixels * Packing::wide;
-            Ahead ahead = block + 1 < end ? following(t, block + 1, k, s) : following(t, first, (k + k_count) % packing.k, s);
+            T* sums = s.sums + (k_count < k_all ? block - first : 0) * pixels * Packing::wide;
+            Ahead ahead = block + 1 < end ? following(t, block + 1, k, s) : following(t, first, (k + k_count) % k_all, s);
             for (int64_t i = 0; i < s.tile_count; ++i) {
                 const Tile& tile = s.tiles[i];
                 T* out = sums + tile.first * width;
                 tile_of<GemmTile, T>(tile.rows, width, far)(panels + i * step, k_count, w, k ? out : bias, k ? width : 0, out, ahead);
                 ahead.from += k_count * ahead.step;
             }
-            if (k + k_count == packing.k) finish(t, block, s, sums, run_count);
+            if (k + k_count == k_all) finish(t, block, s, sums, run_count);
         }
+    }
+
+    // The weights of k .. k + k_count: where they are packed, or, if some taps are left out, the others' side by side.
+    const T* weights(const Tasks::Task& t, int64_t block, int64_t k, int64_t k_count, const Scratch& s) const {
+        const int64_t width = packing.width(block), all = slice.in_channels * tap_count;
+        const T* w = static_cast<const T*>(call.packed) + packing.offset(p, t.group, block);
+        if (!kept.some) return w + k * width;
+        w += (k / all * slice.in_channels * kept.taps + kept.first) * width;
+        for (int64_t i = 0; i < k_count; ++i)
+            for (int64_t v = 0; v < width; v += L) store(s.weights + i * width + v, load(w + s.kept[k % all + i] * width + v));
+        return s.weights;
     }
 
     // The weights that are read next: each tile asks for its share of them.

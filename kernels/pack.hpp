@@ -23,6 +23,19 @@ FASTCONV_INLINE void transpose_block(const T* w, int64_t stride, int64_t rows, i
     for (int64_t i = 0; i < std::min<int64_t>(columns, L); ++i) store(out_row[i] + v, row[i]);
 }
 
+template <class T>
+bool all_finite(const T* w, int64_t count) {
+    constexpr int L = lanes<T>;
+    Vec<T> odd[4] = {};  // NaN as soon as one is not
+    int64_t i = 0;
+    for (; i + 4 * L <= count; i += 4 * L)
+        for (int v = 0; v < 4; ++v) odd[v] += load(w + i + v * L) * T(0);
+    for (; i < count; i += L) odd[0] += load_some(w + i, std::min<int64_t>(L, count - i)) * T(0);
+    T sum[L];
+    store(sum, odd[0] + odd[1] + odd[2] + odd[3]);
+    return std::all_of(sum, sum + L, [](T it) { return it == 0; });
+}
+
 // w[oc][channel][tap] -> place(channel, tap)[width], k_count = channels x taps of each; output channels that do not exist are 0. A
 // line of each row of w at a time: all rows may share one set of L1, and a line would not survive until its second half is needed.
 template <class T, class Place>

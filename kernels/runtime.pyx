@@ -58,6 +58,11 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         int32_t algorithm_count
         const Algorithm* algorithms
 
+cdef extern from "regions.hpp" namespace "fastconv" nogil:
+    cppclass Regions:
+        @staticmethod
+        double computed(const Problem&) noexcept
+
 cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     void run_parallel "fastconv::parallel_for"(int64_t, Body, void*) noexcept
     int count_workers "fastconv::worker_count"() noexcept
@@ -497,6 +502,13 @@ def refuses(Module module not None, algorithm, **fields):
     """Why the algorithm does not compute this problem, in one line, or None. Arguments as for Kernel."""
     cdef Kernel kernel = Kernel.__new__(Kernel, module, algorithm, **fields)
     return kernel.refusal()
+
+
+def computed(Module module not None, algorithm, **fields):
+    """The share of the products that gemm and direct compute: where the padding is zero, they leave out taps that only lie in it.
+    Arguments as for Kernel."""
+    cdef Kernel kernel = Kernel.__new__(Kernel, module, algorithm, **fields)
+    return Regions.computed(kernel.problem)
 
 
 cdef class Packed:

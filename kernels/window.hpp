@@ -9,7 +9,7 @@
 #pragma once
 #include <algorithm>
 
-#include "abi.hpp"
+#include "regions.hpp"
 #include "simd.hpp"
 
 namespace fastconv {
@@ -270,15 +270,30 @@ inline void fill_taps(const Problem& p, const Strides& s, int64_t* offsets) {
                 for (int64_t kw = 0; kw < p.kernel[2]; ++kw) *offsets++ = s.tap(p, kd, kh, kw) + c * s.channel;
 }
 
-// The tasks of a call: (chunk of output-channel panels) x box x image x group, shared by as many parts as there are threads.
+// The weights of a region, channel by channel: where its taps are in the whole kernel.
+struct Kept {
+    bool some;      // but not all
+    Strides weights;
+    int64_t first;  // of a channel's weights
+    int64_t taps;   // from a channel's to the next
+
+    explicit Kept(const Region& r)
+        : some(!std::equal(r.kernel, r.kernel + max_axes, r.p.kernel)), weights{}, taps(r.kernel[0] * r.kernel[1] * r.kernel[2]) {
+        weights.channel = taps;
+        const int64_t step[max_axes] = {r.kernel[1] * r.kernel[2], r.kernel[2], 1};
+        std::copy(step, step + max_axes, weights.tap_step);
+        first = r.first[0] * step[0] + r.first[1] * step[1] + r.first[2];
+    }
+};
+
+// The tasks of a region: (chunk of output-channel panels) x box x image x group, shared by as many parts as there are threads.
 struct Tasks {
     int64_t chunks, boxes, images, groups, panels, parts;
 
     // fill: what it takes to prepare the inputs of a box, in panels; every chunk of a box does it again.
     Tasks(const Problem& p, const Blocking& blocking, int64_t panel_count, double fill, int threads)
         : chunks(1), boxes(blocking.boxes()), images(p.batch), groups(p.groups), panels(panel_count) {
-        constexpr double worth_a_thread = 2e5;  // multiply-adds: about 10 us
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
+        parts = worthwhile(multiply_adds(p), threads);
         if (parts == 1) return;
         double least = 1e300;
         for (int64_t c = 1; c <= std::min(panels, 4 * parts); ++c) {
@@ -291,6 +306,10 @@ struct Tasks {
         parts = std::min(parts, count(chunks));
     }
     int64_t count(int64_t c) const { return c * boxes * images * groups; }
+    static int64_t worthwhile(double multiply_adds, int threads) {
+        constexpr double worth_a_thread = 2e5;  // about 10 us
+        return std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds / worth_a_thread)));
+    }
 
     struct Task {
         int64_t chunk, box, image, group;

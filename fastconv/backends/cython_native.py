@@ -135,12 +135,20 @@ class NativeBackend:
         return NativeKernel(problem, candidate)
 
 
+@functools.lru_cache(maxsize=32)
+def _computed(p: ConvProblem) -> float:
+    """Products per output, without those of the taps that lie in the padding (`kernels/regions.hpp`)."""
+    if p.padding_mode != "zeros" or not any(map(any, p.padding)):
+        return p.taps
+    return p.taps * runtime().computed(isa_module(runnable_isas()[0]), "gemm", **fields(p, Candidate("gemm", None)))
+
+
 def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of output channels times pixels, a last odd one at 4/3; inputs go to panels at the price of 1.4 more vectors of
     channels, and sums are read, written and transposed. One pixel takes as long as two, and both at least as long as reading
     the weights."""
     pixels, vectors = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes)
-    multiplied = p.groups * max(pixels, 2) * (vectors + vectors % 2 / 3 + 1.4) * p.taps
+    multiplied = p.groups * max(pixels, 2) * (vectors + vectors % 2 / 3 + 1.4) * _computed(p)
     return max(multiplied, _weights_read(p)) + p.groups * pixels * 15 * vectors + _slab_cycles(p, 3 * lanes)
 
 
@@ -158,7 +166,7 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
     loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.taps if inputs > 1500 and not planes else 0)
     moved = p.in_channels * math.prod(p.input_size) + p.out_channels * math.prod(p.output_size) if p.channels_last else 0
-    return p.groups * rows * math.ceil(width / lanes) * channels * (p.taps * loads + 7) + _slab_cycles(p) + 6 * moved
+    return p.groups * rows * math.ceil(width / lanes) * channels * (_computed(p) * loads + 7) + _slab_cycles(p) + 6 * moved
 
 
 def _has_planes(p: ConvProblem) -> bool:
