@@ -302,12 +302,19 @@ struct Fft {
         for (; r < end; ++r) {
             const int64_t row = s.folded ? 0 : cut[1].output(r);
             if (row >= put.rows || !put.begin(row)) continue;
-            const T* strip = plane + r * L;
-            for (int64_t block = 0; block < s.column_blocks; ++block, strip += s.columns) {
-                const int64_t j = block * s.apart, i = s.folded ? r * s.w.n + j : j, count = s.columns_of(block);
-                put(cut[2].output(i), count, strip);
-                put(cut[2].output(i + s.partner), count, strip + s.h.n * L);
-            }
+            put_row(put, plane + r * L, s.folded ? r * s.w.n : 0);
+        }
+    }
+    // i: the place of its first column.
+    FASTCONV_NOINLINE void put_row(const Put& put, const T* strip, int64_t i) const {
+        Vec<T> zero{};
+        for (int64_t block = 0; block < s.column_blocks; ++block)
+            zero += load(strip + block * s.columns) * T(0) + load(strip + block * s.columns + s.h.n * L) * T(0);
+        const bool plain = put.plain && Put::is_finite(zero);
+        for (int64_t block = 0; block < s.column_blocks; ++block, i += s.apart, strip += s.columns) {
+            const int64_t count = s.columns_of(block);
+            put(cut[2].output(i), count, strip, plain);
+            put(cut[2].output(i + s.partner), count, strip + s.h.n * L, plain);
         }
     }
 
@@ -318,6 +325,7 @@ struct Fft {
         Epilogue<T> epilogue;
         int64_t channel, depth, height, rows, columns;  // of the output: its channel, depth and row; of the tile
         const T *weight, *extra, *extra_row = nullptr;
+        bool plain;  // one output beside the other, nothing to add but bias and residual
         T bias, *y, *row_y = nullptr;
         const T *residual, *row_residual = nullptr;
 
@@ -325,7 +333,10 @@ struct Fft {
             : job(fft), spot(where), epilogue(fft.p), channel(where.group * fft.p.out_channels + out_channel),
               depth(fft.cut[0].kept(where.tile[0], of_tile)), height(0), rows(fft.cut[1].outputs_of(where.tile[1])),
               columns(fft.cut[2].outputs_of(where.tile[2])), weight(fft.weights(where, out_channel)),
-              extra(more ? more + of_tile * rows * columns : nullptr), bias(fft.packed()[fft.packing.bias + channel]),
+              extra(more ? more + of_tile * rows * columns : nullptr),
+              plain(!extra && fft.cut[2].keep == 1 && fft.call.output.space[2] == 1 &&
+                    (!fft.call.residual.data || fft.call.residual.space[2] == 1)),
+              bias(fft.packed()[fft.packing.bias + channel]),
               y(at<T>(fft.call.output, where.image, channel) + depth * fft.call.output.space[0]),
               residual(at<const T>(fft.call.residual, where.image, channel)) {
             if (residual) residual += depth * fft.call.residual.space[0];
@@ -340,10 +351,23 @@ struct Fft {
             return true;
         }
         // `count` values from column o on, which may wrap around to column 0, or be none that is wanted.
-        FASTCONV_INLINE void operator()(int64_t o, int64_t count, const T* from) const {
+        FASTCONV_INLINE void operator()(int64_t o, int64_t count, const T* from, bool is_plain) const {
             const int64_t before = std::min(count, job.cut[2].n - o);
+            if (is_plain && count == L && o + L <= columns) {
+                const int64_t w = spot.tile[2] * job.cut[2].useful + o;
+                Vec<T> value = load(from) + bias;
+                if (residual) value += load(row_residual + w);
+                return store(row_y + w, epilogue(value));
+            }
             if (o < columns) some(o, std::min(before, columns - o), from);
             if (before < count) some(0, std::min(count - before, columns), from + before);
+        }
+        static FASTCONV_INLINE bool is_finite(Vec<T> value) {
+            const auto odd = value * T(0) != T(0);
+            int64_t words[vector_bytes / 8], all = 0;
+            std::memcpy(words, &odd, sizeof odd);
+            for (int64_t word : words) all |= word;
+            return all == 0;
         }
 
        private:
@@ -369,13 +393,6 @@ struct Fft {
             else if (extra) value += extra_row[o];
             if (residual) value += row_residual[w * job.call.residual.space[2]];
             row_y[w * job.call.output.space[2]] = epilogue(value);
-        }
-        static FASTCONV_INLINE bool is_finite(Vec<T> value) {
-            const auto odd = value * T(0) != T(0);
-            int64_t words[vector_bytes / 8], all = 0;
-            std::memcpy(words, &odd, sizeof odd);
-            for (int64_t word : words) all |= word;
-            return all == 0;
         }
     };
 };
