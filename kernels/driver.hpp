@@ -26,8 +26,8 @@ struct Driver {
         int64_t regions, parts;
         Job<T>* jobs;    // of each region
         int64_t* first;  // tasks of the regions before, at the end of all
-        char *ranges, *scratch;
-        size_t scratch_bytes, bytes;  // of a part, of all
+        char *ranges, *scratch;       // of the shares; of all parts
+        size_t scratch_bytes, bytes;  // of one part; of everything
         Shares shares;
 
         // With a null base it only adds up.
@@ -54,6 +54,9 @@ struct Driver {
             scratch = arena.take<char>(parts * int64_t(scratch_bytes));
             bytes = arena.used();
         }
+        int64_t region(int64_t task) const {
+            return regions == 1 ? 0 : std::upper_bound(first, first + regions, task) - first - 1;
+        }
     };
 
     template <class T>
@@ -62,14 +65,14 @@ struct Driver {
         const FlushDenormals flush(!running.jobs->p.strict);
         using Scratch = typename Job<T>::Scratch;
         char* memory = running.scratch + size_t(index) * running.scratch_bytes;
-        Scratch scratch(*running.jobs, nullptr);
+        Scratch scratch(*running.jobs, memory);
         int64_t now = -1, listed = -1, count = 0;
         running.shares.each(index, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
-                const int64_t r = std::upper_bound(running.first, running.first + running.regions, i) - running.first - 1;
+                const int64_t r = running.region(i);
                 const Job<T>& job = running.jobs[r];
                 if (r != now) {
-                    scratch = Scratch(job, memory);
+                    if (running.regions > 1) scratch = Scratch(job, memory);
                     fill_taps(job.slice, job.strides, scratch.tap);
                     if (job.kept.some) fill_taps(job.slice, job.kept.weights, scratch.kept);
                     now = r, listed = -1;
