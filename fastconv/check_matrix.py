@@ -115,6 +115,11 @@ def _groups() -> Iterator[ConvProblem]:
     yield _case("depthwise, strides 1, 3", (4, 4), (11, 22), 3, padding=(0, 2), stride=(1, 3), groups=4)
     yield _case("depthwise 9x2", (3, 3), (19, 17), (9, 2), padding=(4, 0), groups=3)
     yield _case("depthwise 1x3x3", (4, 4), (3, 6, 9), (1, 3, 3), padding=(1, 1, 1), groups=4)
+    yield _case("depthwise 5x6, 3 channels", (3, 3), (7, 33), (5, 6), padding=((2, 2), (0, 3)), groups=3, batch=2)
+    yield _case("depthwise 4x4 stride", (17, 17), (9, 21), 4, padding=1, stride=2, groups=17, padding_mode="reflect")
+    yield _case("depthwise 2x5 dilation 3", (16, 16), (5, 29), (2, 5), padding=(1, 2), dilation=(2, 3), groups=16)
+    yield _case("depthwise 1x4, stride, dilation 4", (18, 18), (3, 37), (1, 4), padding=2, stride=2, dilation=4, groups=18,
+                residual=True)
     yield _case("depthwise, one image row", (12, 12), (1, 31), (1, 5), padding=(0, 2), groups=12)
 
 
@@ -177,6 +182,11 @@ def _three_axes() -> Iterator[ConvProblem]:
     yield _case("3d groups, asymmetric", (4, 6), (4, 5, 6), 2, padding=((1, 0), (0, 1), (2, 1)), groups=2,
                 padding_mode="symmetric", batch=2)
     yield _case("3d depthwise", (9, 9), (4, 5, 6), 3, padding=1, groups=9)
+    yield _case("3d depthwise, strides, dilation", (17, 17), (5, 4, 19), (3, 2, 4), stride=(2, 1, 2), dilation=(1, 2, 1),
+                padding=(3, 0, 2), groups=17, padding_mode="circular")
+    yield _case("3d depthwise along depth", (5, 5), (9, 3, 18), (5, 1, 1), padding=(2, 0, 0), groups=5, residual=True)
+    yield _case("3d depthwise multiplier 2", (4, 8), (4, 6, 17), (2, 5, 3), padding=((0, 1), (2, 2), (1, 1)), groups=4,
+                activation="relu6")
     yield _case("3d pointwise", (17, 19), (2, 3, 5), 1, residual=True, activation="silu")
     yield _case("3d one voxel", (5, 7), (1, 1, 1), 1)
     yield _case("3d kernel is input", (4, 5), (3, 4, 5), (3, 4, 5), batch=2)

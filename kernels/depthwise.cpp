@@ -19,13 +19,15 @@ namespace {
 template <class T>
 using Mask = typename VectorOf<T>::mask;
 
-// ---- packed weights: bias [oc], [oc][kw][kh], and for channels that lie side by side [kh][kw][padded oc]
+// ---- packed weights: bias [padded oc], [oc][kd][kw][kh], and for channels that lie side by side [kd][kh][kw][padded oc], which
+// begin again behind the last one where vectors may run on into the next pixel
 
 template <class T>
 struct DepthwisePacking {
     int64_t channels, padded, taps_;
 
-    explicit DepthwisePacking(const Problem& p) : channels(p.groups * p.out_channels), padded(round_up(channels, lanes<T>)), taps_(taps(p)) {}
+    explicit DepthwisePacking(const Problem& p)
+        : channels(p.groups * p.out_channels), padded(round_up(channels + (runs_on<T>(channels) ? 2 * lanes<T> : 0), lanes<T>)), taps_(taps(p)) {}
     int64_t rows() const { return padded; }
     int64_t pixels() const { return padded * (1 + taps_); }
     size_t bytes(const Problem&) const { return size_t(padded * (1 + 2 * taps_)) * sizeof(T); }
@@ -35,13 +37,20 @@ template <class T>
 void pack(const Problem& p, const void* weight, const void* bias, void* packed) {
     const DepthwisePacking<T> packing(p);
     const T *from = static_cast<const T*>(weight), *b = static_cast<const T*>(bias);
-    T *to = static_cast<T*>(packed), *rows = to + packing.rows();
+    T *to = static_cast<T*>(packed), *rows = to + packing.rows(), *pixels = to + packing.pixels();
+    const int64_t kh = p.kernel[1], kw = p.kernel[2];
     pack_block(from, packing.taps_, packing.taps_, packing.taps_, packing.channels, packing.padded,
-               [&](int64_t, int64_t tap) { return to + packing.pixels() + tap * packing.padded; });
-    for (int64_t c = 0; c < packing.channels; ++c, from += packing.taps_) {
-        *to++ = b ? b[c] : T(0);
-        for (int64_t kw = 0; kw < p.kernel[2]; ++kw)
-            for (int64_t kh = 0; kh < p.kernel[1]; ++kh) *rows++ = from[kh * p.kernel[2] + kw];
+               [&](int64_t, int64_t tap) { return pixels + tap * packing.padded; });
+    for (int64_t c = 0; c < packing.channels; ++c) {
+        to[c] = b ? b[c] : T(0);
+        for (int64_t kd = 0; kd < p.kernel[0]; ++kd, from += kh * kw)
+            for (int64_t j = 0; j < kw; ++j)
+                for (int64_t i = 0; i < kh; ++i) *rows++ = from[i * kw + j];
+    }
+    if (!runs_on<T>(packing.channels)) return;
+    for (int64_t c = packing.channels; c < packing.padded; ++c) {
+        to[c] = to[c - packing.channels];
+        for (int64_t tap = 0; tap < packing.taps_; ++tap) pixels[tap * packing.padded + c] = pixels[tap * packing.padded + c - packing.channels];
     }
 }
 
@@ -49,13 +58,13 @@ void pack(const Problem& p, const void* weight, const void* bias, void* packed) 
 
 template <class T>
 struct Reading {  // one output channel of one plane
-    const T* const* row;  // of each padded input row that is read
+    const T* const* row;  // of each padded input row that is read, for each kd
     const int64_t* shift;  // of each kw, from the place of output column 0
     const Mask<T>*mask, *more;  // [vector of columns at an edge][kw]: lanes inside the row, and with stride 2 along w of the second
                                 // vector; null if they were too many to list
     int64_t masks, left_masks;  // how many there are, and at the left edge
     int64_t last, first_inside, last_inside;  // vectors of columns: from first_inside to last_inside no lane of any kw is outside the row
-    int64_t kh, kw, stride, step, dilation, width, columns,  // step: along w, 1 or 2
+    int64_t kd, kh, kw, depth, stride, step, dilation, width, columns,  // depth: rows from kd to kd; step: along w, 1 or 2
          output_row, output_step, residual_row, residual_step;
     bool rounds;   // products, see rounds_products
     bool crowded;  // rows share sets of L1: fewer of them at a time
@@ -97,7 +106,7 @@ template <class T, int K, int W, int R, int S, int X, bool Edge>
 FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t edge = 0) {
     constexpr int L = lanes<T>;
     [[maybe_unused]] constexpr auto all = std::make_index_sequence<size_t(L)>{};
-    const T* const* row = in.row + h * in.stride;
+    const T* const* const first_row = in.row + h * in.stride;
     const int64_t kw_count = W ? W : in.kw;
     const Vec<T> least = broadcast(in.least);
     for (int64_t w = last; w >= first; w -= L) {
@@ -105,11 +114,13 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
         edge -= kw_count;
+        const T* const* row = first_row;
+        const T* weights = in.weight;
         const auto inside = [&](const Mask<T>* listed, int64_t kw, int64_t at) __attribute__((always_inline)) {
             return !Edge ? Mask<T>{} : listed ? listed[edge + kw] : lanes_between<T>(-at, in.width - at);
         };
         const auto column = [&](int64_t kw) __attribute__((always_inline)) {
-            const T* weight = in.weight + kw * (K ? K : in.kh);
+            const T* weight = weights + kw * (K ? K : in.kh);
             const int64_t at = w * X + in.shift[kw];
             const Mask<T> mask = inside(in.mask, kw, at), more = X == 1 ? Mask<T>{} : inside(in.more, kw, at + L);
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
@@ -126,13 +137,26 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
                 for (int k = 0; k < K; ++k) tap[k] = broadcast(weight[k]);
 #pragma GCC unroll 24
                 for (int i = 0; i < (R - 1) * S + K; ++i) {
-                    const Vec<T> x = input(i);
+                    const Vec<T> x = rounded(input(i));  // in a register: else it is loaded for each tap
 #pragma GCC unroll 9
                     for (int k = 0; k < K; ++k)
                         if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += x * tap[k];
                 }
             } else {
-                for (int64_t k = 0; k < in.kh; ++k) {
+                int64_t k = 0;
+                if (R > 1 && in.stride == 1 && in.dilation == 1)  // three at a time, as with K = 3
+                    for (; k + 3 <= in.kh; k += 3) {
+                        const Vec<T> tap[3] = {broadcast(weight[k]), broadcast(weight[k + 1]), broadcast(weight[k + 2])};
+#pragma GCC unroll 10
+                        for (int i = 0; i < R + 2; ++i) {
+                            const Vec<T> x = rounded(input(k + i));
+#pragma GCC unroll 3
+                            for (int q = 0; q < 3; ++q)
+                                if (i >= q && i - q < R) sum[i - q] += x * tap[q];
+                        }
+                    }
+#pragma GCC unroll 1
+                for (; k < in.kh; ++k) {
                     const Vec<T> tap = broadcast(weight[k]);
 #pragma GCC unroll 8
                     for (int r = 0; r < R; ++r) sum[r] += input(r * in.stride + k * in.dilation) * tap;
@@ -141,7 +165,7 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
         };
         // K = 3 with stride 2: kw and kw + 1 are the even and the odd elements of what is loaded once
         [[maybe_unused]] const auto two_columns = [&](int64_t kw) __attribute__((always_inline)) {
-            const T* weight = in.weight + kw * K;
+            const T* weight = weights + kw * K;
             const int64_t at = w * X + in.shift[kw];
             const Mask<T> mask = inside(in.mask, kw, at), more = inside(in.more, kw, at + L);
             Vec<T> tap[2 * K + 1];  // one more: K may be 0
@@ -167,8 +191,11 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
 #pragma GCC unroll 8
             for (int kw = 0; kw < W; ++kw) column(kw);
         } else {
+            const int64_t depths = K ? 1 : in.kd;
 #pragma GCC unroll 1
-            for (int64_t kw = 0; kw < kw_count; ++kw) column(kw);
+            for (int64_t kd = 0; kd < depths; ++kd, row += in.depth, weights += in.kh * in.kw)
+#pragma GCC unroll 1
+                for (int64_t kw = 0; kw < kw_count; ++kw) column(kw);
         }
         if constexpr (X == 2)
 #pragma GCC unroll 8
@@ -218,27 +245,28 @@ template <class T, int R, int X>
 FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
     constexpr auto all = std::make_index_sequence<size_t(L)>{};
+    const int64_t rows = in.kd * in.kh;
     for (int64_t w = in.last; w >= 0; w -= L) {
-        const auto product = [&](int64_t kh, int64_t kw, int r) __attribute__((always_inline)) {
-            const int64_t at = w * X + in.shift[kw];
-            const T* from = in.row[(h + r) * in.stride + kh * in.dilation] + at;
+        const auto product = [&](int64_t k, int64_t kw, int r) __attribute__((always_inline)) {
+            const int64_t kd = in.kd == 1 ? 0 : k / in.kh, kh = k - kd * in.kh, at = w * X + in.shift[kw];
+            const T* from = in.row[kd * in.depth + (h + r) * in.stride + kh * in.dilation] + at;
             const bool inside = at >= 0 && at + X * L <= in.width;
             const auto read = [&](int64_t i) __attribute__((always_inline)) {
                 return inside ? load(from + i) : load_masked<T>(from + i, lanes_between<T>(-at - i, in.width - at - i));
             };
-            const Vec<T> tap = broadcast(in.weight[kw * in.kh + kh]);
+            const Vec<T> tap = broadcast(in.weight[(kd * in.kw + kw) * in.kh + kh]);
             if constexpr (X == 1) return rounded(read(0) * tap);
             else return rounded(every_other_unsorted<T, 0>(read(0), read(L), all) * tap);
         };
         Vec<T> sum[R];
         for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
-        for_opposites(in.kh, in.kw, [&](int64_t kh, int64_t kw) __attribute__((always_inline)) {
+        for_opposites(rows, in.kw, [&](int64_t k, int64_t kw) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) sum[r] += product(kh, kw, r) + product(in.kh - 1 - kh, in.kw - 1 - kw, r);
+            for (int r = 0; r < R; ++r) sum[r] += product(k, kw, r) + product(rows - 1 - k, in.kw - 1 - kw, r);
         });
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
-            if (in.kh * in.kw % 2) sum[r] += product(in.kh / 2, in.kw / 2, r);
+            if (rows * in.kw % 2) sum[r] += product(rows / 2, in.kw / 2, r);
             store(in.sums + r * L, X == 1 ? sum[r] : sorted<T>(sum[r], all));
         }
         finish(in, h, w, R);
@@ -254,7 +282,7 @@ void rounded_plane(const Reading<T>& in, int64_t rows) {
 
 template <class T, int K>
 bool square_plane(const Reading<T>& in, int64_t rows) {
-    if (in.dilation != 1 || in.kh != K || in.kw != K) return false;
+    if (in.dilation != 1 || in.kd != 1 || in.kh != K || in.kw != K) return false;
     constexpr int W = K < 9 ? K : 0;
     if (K == 3 && in.step == 2 && in.shift[2] != in.shift[1] + 1) return false;  // two columns at once: see tiles
     if (in.stride == 1 && in.step == 1) plane<T, K, W, 1, 1>(in, rows);
@@ -323,19 +351,19 @@ struct Depthwise {
 
     struct Scratch {
         const T** row;
-        int64_t *from, *shift;  // of each row of a band, where it is in a plane, or `nowhere`
+        int64_t *from, *shift;  // of each row of a band, for each kd: where it is in a channel, or `nowhere`
         Mask<T>*mask, *more;
         T *zeros, *slab;
         size_t bytes;
         Scratch(const Depthwise& job, void* base, bool raw) {
             Arena arena(base);
-            row = arena.take<const T*>(job.band_inputs);
-            from = arena.take<int64_t>(job.band_inputs);
+            row = arena.take<const T*>(job.p.kernel[0] * job.band_inputs);
+            from = arena.take<int64_t>(job.p.kernel[0] * job.band_inputs);
             shift = arena.take<int64_t>(job.p.kernel[2]);
             mask = arena.take<Mask<T>>(job.most_masks());
             more = arena.take<Mask<T>>(job.most_masks());
             zeros = raw ? arena.take<T>(job.p.input[2] + line) : nullptr;
-            slab = raw ? nullptr : arena.take<T>(job.band_inputs * job.pitch);
+            slab = raw ? nullptr : arena.take<T>(job.p.kernel[0] * job.band_inputs * job.pitch);
             bytes = arena.used();
         }
     };
@@ -400,7 +428,8 @@ struct Depthwise {
 
     Reading<T> reading(const Scratch& s, const Epilogue<T>* epilogue, T* sums) const {
         return {s.row, s.shift, masks() ? s.mask : nullptr, masks() ? s.more : nullptr, edges() * p.kernel[2],
-                first_inside / lanes<T> * p.kernel[2], last, first_inside, last_inside, p.kernel[1], p.kernel[2], p.stride[1], step(), p.dilation[1], width(), p.output[2],
+                first_inside / lanes<T> * p.kernel[2], last, first_inside, last_inside,
+                p.kernel[0], p.kernel[1], p.kernel[2], band_inputs, p.stride[1], step(), p.dilation[1], width(), p.output[2],
                 call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2], rounds_products(p),
                 crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch), epilogue, sums, epilogue->least(),
                 nullptr, nullptr, T(0), nullptr, nullptr};
@@ -408,17 +437,20 @@ struct Depthwise {
 
     // Where the padded input rows of a band come from.
     void list_rows(int64_t depth, int64_t first, const Scratch& s) const {
-        const int64_t from_d = source(p, 0, depth * p.stride[0] - p.pad_lo[0]);
-        for (int64_t i = 0; i < extent(p, 1, std::min(band_rows, p.output[1] - first)); ++i) {
-            const int64_t from_h = source(p, 1, first * p.stride[1] - p.pad_lo[1] + i);
-            s.from[i] = from_d < 0 || from_h < 0 ? nowhere : from_d * call.input.space[0] + from_h * call.input.space[1];
+        for (int64_t kd = 0; kd < p.kernel[0]; ++kd) {
+            const int64_t from_d = source(p, 0, depth * p.stride[0] - p.pad_lo[0] + kd * p.dilation[0]);
+            for (int64_t i = 0; i < band_inputs; ++i) {
+                const int64_t from_h = source(p, 1, first * p.stride[1] - p.pad_lo[1] + i);
+                const bool zeros = from_d < 0 || from_h < 0 || i >= extent(p, 1, std::min(band_rows, p.output[1] - first));
+                s.from[kd * band_inputs + i] = zeros ? nowhere : from_d * call.input.space[0] + from_h * call.input.space[1];
+            }
         }
     }
 
     // followed: this thread goes on with the next channel of the same image
     void compute(const Unit& unit, bool followed, Reading<T>& reading, const Scratch& s) const {
         const int64_t first = unit.band * band_rows, rows = std::min(band_rows, p.output[1] - first);
-        place_rows(at<const T>(call.input, unit.image, unit.group), extent(p, 1, rows), s);
+        place_rows(at<const T>(call.input, unit.image, unit.group), p.kernel[0] * band_inputs, s);
         const T* packed = static_cast<const T*>(call.packed);
         const DepthwisePacking<T> packing(p);
         const bool dense = call.output.space[1] == p.output[2] && call.output.space[2] == 1;
@@ -458,7 +490,6 @@ struct Depthwise {
 
 const char* refusal(const Problem& p) {
     if (p.in_channels != 1) return "computes one input channel per group only";
-    if (p.kernel[0] != 1) return "has kernels of one or two axes only";
     return nullptr;
 }
 
@@ -468,8 +499,10 @@ void run(const Problem& p, const Call& call) {
         const T* packed = static_cast<const T*>(call.packed);
         const DepthwisePacking<T> packing(p);
         DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
-        job.shares.deal(call, job.units(), job.parts);
-        return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
+        if (job.run || 2 * p.groups > lanes<T>) {
+            job.shares.deal(call, job.units(), job.parts);
+            return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
+        }
     }
     Depthwise<T> job(p, call, call.threads);
     job.shares.deal(call, job.planes * job.bands, job.parts);

@@ -1,11 +1,13 @@
 // depthwise where the channels of a pixel lie side by side: channels on the vector.
 //
-//   out[pixel][c] = bias[c] + sum over kh, kw of w[kh][kw][c] * x[pixel s + (kh, kw) d][c]
+//   out[pixel][c] = bias[c] + sum over kd, kh, kw of w[kd][kh][kw][c] * x[pixel s + (kd, kh, kw) d][c]
 //
-// Tile: up to 6 pixels of a row x 2 vectors of channels. Per tap it loads the 2 vectors of weights, and 2 of every pixel: 14 loads for 12
-// multiply-adds. All channels of the same pixels come one after another, as they lie. Pixels whose taps reach outside the image come one
-// by one, from a list of columns; rows outside are a pixel of zeros with steps of 0.
-// Bottleneck: loads, then FMA, in cache.
+// Tile: up to 6 pixels of a row x 2 vectors of channels, three taps side by side at a time: where neighbours of the tile are as far apart
+// as taps (with a dilation d every d-th pixel) or two taps, the three and all pixels share inputs: 22 or 32 loads for 36 multiply-adds, not
+// 42. All channels of the same pixels come one after another, as they lie. So few channels that most lanes would be empty run on into those
+// of the next pixels, 6 runs of pixels in place of 6 pixels: the weights of all channels go round. Pixels whose taps reach outside the image come
+// one by one, from a list of columns; rows outside are a pixel of zeros with steps of 0.
+// Bottleneck: FMA in cache.
 #pragma once
 #include "epilogue.hpp"
 #include "shares.hpp"
@@ -15,19 +17,20 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 
 template <class T>
-struct PixelRow {  // of the input, for one kh
+struct PixelRow {  // of the input, for one (kd, kh)
     const T* begin;           // its first pixel; or one of zeros
     int64_t first;            // from there to the first tap of output column 0
-    int64_t pixel, tap;       // steps from output to output, from tap to tap
+    int64_t column, tap;      // steps from output to output, from tap to tap
     bool zeros;
 };
 
 template <class T>
 struct ChannelVectors {  // of an output row
-    const PixelRow<T>* row;   // of each kh
+    const PixelRow<T>* row;   // of each (kd, kh)
     const int64_t* column;    // of each kw, for a single pixel: from the row's begin, or `nowhere`
     const T *zeros, *weight, *bias;
-    int64_t channels, kh, kw, weight_step;  // weight_step: from tap to tap
+    int64_t rows, kw, weight_step;    // weight_step: from tap to tap
+    int64_t channels, length, apart;  // of a pixel; of what lies side by side in a tile: a pixel or a run; its neighbours, in columns
     T* output;
     const T* residual;
     int64_t output_step, residual_step;
@@ -46,53 +49,102 @@ FASTCONV_INLINE void for_opposites(int64_t rows, int64_t columns, Body body) {
         for (int64_t kw = 0; kw < (kh < rows / 2 ? columns : columns / 2); ++kw) body(kh, kw);
 }
 
-// Columns w .. w + R - 1, vectors of channels from `channel` on, V at a time, up to `end`. K: kh and kw where they are known, or 0. Edge: of
-// a single column some taps may be outside. Part: n lanes of a single vector.
-template <class T, int R, int V, int K, bool Edge, bool Part>
+// Q taps side by side of R columns, V vectors of channels each; S: columns are S taps apart, or 0 for any distance.
+template <class T, int Q, int R, int V, int S, bool Part>
+FASTCONV_INLINE void add_taps(Vec<T> (&sum)[R][V], const T* x, int64_t apart, int64_t tap, const T* weight, int64_t weight_step, int64_t n) {
+    constexpr int L = lanes<T>;
+    Vec<T> taps[Q][V];
+#pragma GCC unroll 3
+    for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) taps[q][v] = load_channels<T, Part>(weight + q * weight_step + v * L, n);
+    if constexpr (S == 0) {
+#pragma GCC unroll 3
+        for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v)
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r) sum[r][v] += load_channels<T, Part>(x + q * tap + r * apart + v * L, n) * taps[q][v];
+    } else {
+#pragma GCC unroll 20
+        for (int i = 0; i < (R - 1) * S + Q; ++i, x += tap)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) {
+                const Vec<T> input = rounded(load_channels<T, Part>(x + v * L, n));  // in a register: else it is loaded for each tap
+#pragma GCC unroll 3
+                for (int q = 0; q < Q; ++q)
+                    if (i >= q && (i - q) % S == 0 && (i - q) / S < R) sum[(i - q) / S][v] += input * taps[q][v];
+            }
+    }
+}
+
+// From the sums to the output: a lower limit at most from the registers, all else from memory.
+template <class T, int R, int V, bool Part>
+FASTCONV_INLINE void put(const ChannelVectors<T>& in, const Vec<T> (&sum)[R][V], int64_t w, int64_t channel, int64_t n) {
+    constexpr int L = lanes<T>;
+    T* y = in.output + w * in.output_step + channel;
+    const T* more = in.residual ? in.residual + w * in.residual_step + channel : nullptr;
+    if (!Part && !more && in.epilogue->is_limit()) {
+        const Vec<T> least = broadcast(in.epilogue->least());
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r, y += in.apart * in.output_step)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) store(y + v * L, sum[r][v] < least ? least : sum[r][v]);
+        return;
+    }
+    Vec<T> kept[R * V];
+#pragma GCC unroll 24
+    for (int i = 0; i < R * V; ++i) kept[i] = sum[i / V][i % V];
+#pragma GCC unroll 1
+    for (int i = 0; i < R * V; ++i) {
+        const int64_t column = i / V * in.apart;
+        T* to = y + column * in.output_step + i % V * L;
+        Vec<T> value = kept[i];
+        if (more) value += load_channels<T, Part>(more + column * in.residual_step + i % V * L, n);
+        value = (*in.epilogue)(value);
+        if constexpr (Part) store_first(to, value, n);
+        else store(to, value);
+    }
+}
+
+// R columns from w on, vectors of channels from `channel` on, V at a time, up to `end`. S: see add_taps. Edge: of a single column some taps
+// may be outside. Part: n lanes of a single vector.
+template <class T, int R, int V, int S, bool Edge, bool Part>
 FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t channel, int64_t end, int64_t n) {
     static_assert((R == 1 || !Edge) && (V == 1 || !Part));
     constexpr int L = lanes<T>;
-    const int64_t kh_count = K ? K : in.kh, kw_count = K ? K : in.kw;
-    for (; channel < end; channel += V * L) {
+    const int64_t step = in.weight_step;
+    for (int64_t at = channel; channel < end; channel += V * L, at += V * L) {
+        if (at >= in.channels) at %= in.channels;
         Vec<T> sum[R][V];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
-            const Vec<T> bias = load_channels<T, Part>(in.bias + channel + v * L, n);
+            const Vec<T> bias = load_channels<T, Part>(in.bias + at + v * L, n);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r][v] = bias;
         }
-        const T* weight = in.weight + channel;
-#pragma GCC unroll 3
-        for (int64_t kh = 0; kh < kh_count; ++kh) {
-            const PixelRow<T>& row = in.row[kh];
-            const T* x = row.begin + row.first + w * row.pixel + channel;
-#pragma GCC unroll 3
-            for (int64_t kw = 0; kw < kw_count; ++kw, x += row.tap, weight += in.weight_step) {
-                const T* from = x;
-                if constexpr (Edge) {
+        const T* weight = in.weight + at;
+        for (int64_t k = 0; k < in.rows; ++k) {
+            const PixelRow<T>& row = in.row[k];
+            int64_t kw = 0;
+            if constexpr (Edge) {
+                for (; kw < in.kw; ++kw, weight += step) {
                     const int64_t column = in.column[kw];
-                    from = (row.zeros || column == nowhere ? in.zeros : row.begin + column) + channel;
+                    const T* x = (row.zeros || column == nowhere ? in.zeros : row.begin + column) + channel;
+                    add_taps<T, 1, R, V, S, Part>(sum, x, 0, 0, weight, step, n);
                 }
-#pragma GCC unroll 2
-                for (int v = 0; v < V; ++v) {
-                    const Vec<T> tap = load_channels<T, Part>(weight + v * L, n);
-#pragma GCC unroll 8
-                    for (int r = 0; r < R; ++r) sum[r][v] += load_channels<T, Part>(from + r * row.pixel + v * L, n) * tap;
+            } else {
+                const T* x = row.begin + row.first + w * row.column + channel;
+                const int64_t apart = in.apart * row.column, tap = row.tap;
+                if constexpr (S > 0) {
+                    for (; kw + 3 <= in.kw; kw += 3, x += 3 * tap, weight += 3 * step) add_taps<T, 3, R, V, S, Part>(sum, x, 0, tap, weight, step, n);
+                    if (kw + 2 == in.kw) add_taps<T, 2, R, V, S, Part>(sum, x, 0, tap, weight, step, n), kw += 2, weight += 2 * step;
                 }
+#pragma GCC unroll 1
+                for (; kw < in.kw; ++kw, x += tap, weight += step) add_taps<T, 1, R, V, 0, Part>(sum, x, apart, tap, weight, step, n);
             }
         }
-        T* y = in.output + w * in.output_step + channel;
-        const T* more = in.residual ? in.residual + w * in.residual_step + channel : nullptr;
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-            for (int v = 0; v < V; ++v) {
-                Vec<T> value = sum[r][v];
-                if (more) value += load_channels<T, Part>(more + r * in.residual_step + v * L, n);
-                value = (*in.epilogue)(value);
-                if constexpr (Part) store_first(y + r * in.output_step, value, n);
-                else store(y + r * in.output_step + v * L, value);
-            }
+        put<T, R, V, Part>(in, sum, w, channel, n);
     }
 }
 
@@ -100,17 +152,17 @@ FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t c
 template <class T, bool Part>
 FASTCONV_NOINLINE void rounded_column(const ChannelVectors<T>& in, int64_t w, int64_t channel, int64_t end, int64_t n) {
     for (; channel < end; channel += lanes<T>) {
-        const auto product = [&](int64_t kh, int64_t kw) __attribute__((always_inline)) {
-            const PixelRow<T>& row = in.row[kh];
+        const auto product = [&](int64_t k, int64_t kw) __attribute__((always_inline)) {
+            const PixelRow<T>& row = in.row[k];
             const T* from = row.zeros || in.column[kw] == nowhere ? in.zeros : row.begin + in.column[kw];
-            const Vec<T> tap = load_channels<T, Part>(in.weight + (kh * in.kw + kw) * in.weight_step + channel, n);
+            const Vec<T> tap = load_channels<T, Part>(in.weight + (k * in.kw + kw) * in.weight_step + channel, n);
             return rounded(load_channels<T, Part>(from + channel, n) * tap);
         };
         Vec<T> sum = load_channels<T, Part>(in.bias + channel, n);
-        for_opposites(in.kh, in.kw, [&](int64_t kh, int64_t kw) __attribute__((always_inline)) {
-            sum += product(kh, kw) + product(in.kh - 1 - kh, in.kw - 1 - kw);
+        for_opposites(in.rows, in.kw, [&](int64_t k, int64_t kw) __attribute__((always_inline)) {
+            sum += product(k, kw) + product(in.rows - 1 - k, in.kw - 1 - kw);
         });
-        if (in.kh * in.kw % 2) sum += product(in.kh / 2, in.kw / 2);
+        if (in.rows * in.kw % 2) sum += product(in.rows / 2, in.kw / 2);
         if (in.residual) sum += load_channels<T, Part>(in.residual + w * in.residual_step + channel, n);
         sum = (*in.epilogue)(sum);
         T* y = in.output + w * in.output_step + channel;
@@ -119,23 +171,32 @@ FASTCONV_NOINLINE void rounded_column(const ChannelVectors<T>& in, int64_t w, in
     }
 }
 
-template <class T, int R, int K, bool Edge>
+template <class T, int R, int S, bool Edge>
 void all_channels(const ChannelVectors<T>& in, int64_t w) {
     constexpr int64_t L = lanes<T>;
-    const int64_t channels = in.channels, pairs = channels / (2 * L) * (2 * L), whole = channels / L * L;
-    columns<T, R, 2, K, Edge, false>(in, w, 0, pairs, L);
-    columns<T, R, 1, K, Edge, false>(in, w, pairs, whole, L);
-    columns<T, R, 1, K, Edge, true>(in, w, whole, channels, channels - whole);
+    const int64_t n = in.length, fours = R == 1 ? n / (4 * L) * (4 * L) : 0, pairs = n / (2 * L) * (2 * L), whole = n / L * L;
+    if constexpr (R == 1) columns<T, R, 4, S, Edge, false>(in, w, 0, fours, L);
+    columns<T, R, 2, S, Edge, false>(in, w, fours, pairs, L);
+    columns<T, R, 1, S, Edge, false>(in, w, pairs, whole, L);
+    if (whole == n) return;
+    if (n > L && !in.residual) columns<T, R, 1, S, Edge, false>(in, w, n - L, n, L);  // overlaps its neighbour: the same bits again
+    else columns<T, R, 1, (vector_bytes > 16 ? S : 0), Edge, true>(in, w, whole, n, n - whole);  // without masks its code is long
 }
 
 template <class T>
 void rounded_channels(const ChannelVectors<T>& in, int64_t w) {
-    const int64_t channels = in.channels, whole = channels / lanes<T> * lanes<T>;
+    const int64_t channels = in.length, whole = channels / lanes<T> * lanes<T>;
     rounded_column<T, false>(in, w, 0, whole, lanes<T>);
     rounded_column<T, true>(in, w, whole, channels, channels - whole);
 }
 
 // ---- one call: units are (output row, group of pixels)
+
+// Whether so few channels would leave most lanes of a vector empty, so that weights go round.
+template <class T>
+bool runs_on(int64_t channels) {
+    return 2 * channels <= lanes<T>;
+}
 
 template <class T>
 struct DepthwiseLast {
@@ -143,13 +204,15 @@ struct DepthwiseLast {
     static constexpr int64_t most = 6;
     Problem p;
     Call call;
-    const T *bias, *weight;  // [kh][kw][weight_step]
+    const T *bias, *weight;  // [kd][kh][kw][weight_step]
     int64_t weight_step, inside, outside, groups, rows, parts;  // inside .. outside: columns whose taps are all inside the image, in so many groups
+    int64_t phases, shared;  // columns of a tile are `phases` apart, which is `shared` taps; 0: not 1 or 2, or not worth it
+    int64_t run;     // the most columns of a run, 0: a pixel at a time
     Shares shares;
 
     static bool applies(const Problem& p, const Call& c) {
         return p.out_channels == 1 && p.in_channels == 1 && c.input.channel == 1 && c.output.channel == 1 &&
-               (!c.residual.data || c.residual.channel == 1) && p.groups >= L;
+               (!c.residual.data || c.residual.channel == 1);
     }
 
     DepthwiseLast(const Problem& problem, const Call& c, const T* bias_, const T* weight_, int64_t weight_step_, int threads)
@@ -158,23 +221,39 @@ struct DepthwiseLast {
         inside = std::min(p.output[2], ceil_div(std::max<int64_t>(p.pad_lo[2], 0), p.stride[2]));
         const int64_t room = p.input[2] - 1 - (p.kernel[2] - 1) * p.dilation[2] + p.pad_lo[2];
         outside = room < 0 || rounds_products(p) ? inside : std::max(inside, std::min(p.output[2], room / p.stride[2] + 1));
-        groups = ceil_div(outside - inside, most);
+        const bool whole = p.dilation[2] % p.stride[2] == 0;
+        phases = whole && outside - inside >= 4 * (p.dilation[2] / p.stride[2]) ? p.dilation[2] / p.stride[2] : 1;
+        shared = phases * p.stride[2] == p.dilation[2] ? 1 : p.stride[2] == 2 * p.dilation[2] ? 2 : 0;
+        run = longest_run();
+        groups = run ? ceil_div(outside - inside, most * run) : phases * groups_of_phase();
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
         parts = std::min(parts, units());
     }
+    int64_t groups_of_phase() const { return ceil_div(ceil_div(outside - inside, phases), most); }
     int64_t in_a_row() const { return groups + p.output[2] - (outside - inside); }
     int64_t units() const { return rows * in_a_row(); }
+
+    // Runs of 16 vectors, or less in short rows, where they have half the vectors of as many pixels: they share no inputs.
+    int64_t longest_run() const {
+        const int64_t channels = p.groups, columns = std::min((outside - inside) / most, most_of_a_run(p));
+        const auto lies_dense = [&](const View& v) { return !v.data || v.space[2] == channels; };
+        if (channels == 1 || columns < 1 || !runs_on<T>(channels) || p.stride[2] != 1) return 0;
+        if (!lies_dense(call.input) || !lies_dense(call.output) || !lies_dense(call.residual)) return 0;
+        return 2 * ceil_div(columns * channels, L) <= columns ? columns : 0;
+    }
+    static int64_t most_of_a_run(const Problem& p) { return ceil_div(16 * L, p.groups); }
 
     struct Scratch {
         PixelRow<T>* row;
         int64_t* column;
         T* zeros;
+        int64_t zero_count;
         size_t bytes;
-        Scratch(const Problem& p, void* base) {
+        Scratch(const Problem& p, void* base) : zero_count(most_of_a_run(p) * p.groups + 2 * L) {
             Arena arena(base);
-            row = arena.take<PixelRow<T>>(p.kernel[1]);
+            row = arena.take<PixelRow<T>>(p.kernel[0] * p.kernel[1]);
             column = arena.take<int64_t>(p.kernel[2]);
-            zeros = arena.take<T>(p.groups + L);
+            zeros = arena.take<T>(zero_count);
             bytes = arena.used();
         }
     };
@@ -184,7 +263,7 @@ struct DepthwiseLast {
         const FlushDenormals flush(!job.p.strict);
         const Scratch s(job.p, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * Scratch(job.p, nullptr).bytes);
         const Epilogue<T> epilogue(job.p);
-        clear(s.zeros, job.p.groups + L);
+        clear(s.zeros, s.zero_count);
         job.shares.each(index, [&](int64_t i, int64_t end) {
             while (i < end) {
                 const int64_t row = i / job.in_a_row(), first = i % job.in_a_row(), last = std::min(job.in_a_row(), first + end - i);
@@ -205,12 +284,15 @@ struct DepthwiseLast {
     void list_rows(int64_t row, const Scratch& s) const {
         const View& x = call.input;
         const int64_t h = row % p.output[1], d = row / p.output[1] % p.output[0], image = row / p.output[1] / p.output[0];
-        const int64_t from_d = source(p, 0, d * p.stride[0] - p.pad_lo[0]);
-        for (int64_t k = 0; k < p.kernel[1]; ++k) {
-            const int64_t from_h = source(p, 1, h * p.stride[1] - p.pad_lo[1] + k * p.dilation[1]);
-            if (from_d < 0 || from_h < 0) s.row[k] = {s.zeros, 0, 0, 0, true};
-            else s.row[k] = {at<const T>(x, image, 0) + from_d * x.space[0] + from_h * x.space[1], -p.pad_lo[2] * x.space[2],
-                             p.stride[2] * x.space[2], p.dilation[2] * x.space[2], false};
+        PixelRow<T>* to = s.row;
+        for (int64_t kd = 0; kd < p.kernel[0]; ++kd) {
+            const int64_t from_d = source(p, 0, d * p.stride[0] - p.pad_lo[0] + kd * p.dilation[0]);
+            for (int64_t kh = 0; kh < p.kernel[1]; ++kh) {
+                const int64_t from_h = source(p, 1, h * p.stride[1] - p.pad_lo[1] + kh * p.dilation[1]);
+                if (from_d < 0 || from_h < 0) *to++ = {s.zeros, 0, 0, 0, true};
+                else *to++ = {at<const T>(x, image, 0) + from_d * x.space[0] + from_h * x.space[1], -p.pad_lo[2] * x.space[2],
+                              p.stride[2] * x.space[2], p.dilation[2] * x.space[2], false};
+            }
         }
     }
 
@@ -218,25 +300,43 @@ struct DepthwiseLast {
     void compute(int64_t row, int64_t first, int64_t last, const Scratch& s, const Epilogue<T>& epilogue) const {
         const int64_t h = row % p.output[1], d = row / p.output[1] % p.output[0], image = row / p.output[1] / p.output[0];
         const auto place = [&](const View& v) { return v.data ? at<T>(v, image, 0) + d * v.space[0] + h * v.space[1] : nullptr; };
-        constexpr auto sizes = std::make_index_sequence<size_t(most)>{};
-        const ChannelVectors<T> in{s.row, s.column, s.zeros, weight, bias, p.groups, p.kernel[1], p.kernel[2], weight_step,
-                             place(call.output), place(call.residual), call.output.space[2], call.residual.space[2], &epilogue};
+        ChannelVectors<T> in{s.row, s.column, s.zeros, weight, bias, p.kernel[0] * p.kernel[1], p.kernel[2], weight_step, p.groups, p.groups,
+                             1, place(call.output), place(call.residual), call.output.space[2], call.residual.space[2], &epilogue};
         for (int64_t i = first; i < last; ++i) {
-            const int64_t group = i - inside, width = outside - inside;
-            if (group < 0 || group >= groups) {
-                const int64_t w = group < 0 ? i : outside + group - groups;
-                list_columns(w, s);
-                (rounds_products(p) ? rounded_channels<T> : all_channels<T, 1, 0, true>)(in, w);
-            } else {
-                const int64_t w = inside + width * group / groups, n = inside + width * (group + 1) / groups - w;
-                (p.kernel[1] == 3 && p.kernel[2] == 3 ? several<3>(n, sizes) : several<0>(n, sizes))(in, w);
+            const int64_t group = i - inside;
+            if (group >= 0 && group < groups) {
+                if (run) runs(in, group);
+                else pixels(in, group);
+                continue;
             }
+            const int64_t w = group < 0 ? i : outside + group - groups;
+            list_columns(w, s);
+            (rounds_products(p) ? rounded_channels<T> : all_channels<T, 1, 0, true>)(in, w);
         }
     }
 
-    template <int K, size_t... I>
-    static auto several(int64_t columns, std::index_sequence<I...>) {
-        static constexpr void (*table[])(const ChannelVectors<T>&, int64_t) = {all_channels<T, int(I) + 1, K, false>...};
+    void pixels(ChannelVectors<T> in, int64_t group) const {
+        const int64_t each = groups_of_phase(), width = outside - inside, phase = group / each, i = group % each;
+        in.apart = phases;
+        const int64_t count = ceil_div(width - phase, in.apart), begin = count * i / each;
+        several(shared, count * (i + 1) / each - begin)(in, inside + phase + begin * in.apart);
+    }
+
+    // As many columns as make equal runs, then the few that are left.
+    void runs(ChannelVectors<T> in, int64_t group) const {
+        const int64_t width = outside - inside, w = inside + width * group / groups, n = inside + width * (group + 1) / groups - w;
+        if (n % most) several(phases == 1 ? shared : 0, n % most)(in, w);
+        in.apart = n / most, in.length = in.apart * p.groups;
+        if (in.apart) several(0, most)(in, w + n % most);
+    }
+
+    static auto several(int64_t taps, int64_t columns) {
+        constexpr auto sizes = std::make_index_sequence<size_t(most)>{};
+        return taps == 0 ? listed<0>(columns, sizes) : taps == 1 ? listed<1>(columns, sizes) : listed<2>(columns, sizes);
+    }
+    template <int S, size_t... I>
+    static auto listed(int64_t columns, std::index_sequence<I...>) {
+        static constexpr void (*table[])(const ChannelVectors<T>&, int64_t) = {all_channels<T, int(I) + 1, S, false>...};
         return table[columns - 1];
     }
 };

@@ -38,7 +38,8 @@ def verify(p: ConvProblem, algorithm: str, isa: str) -> None:
 def stays_inside(p: ConvProblem, algorithm: str, isa: str, value: float) -> None:
     """A value that is not finite, in the input's middle and corner and in a weight, reaches its outputs, and no other."""
     x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(3))
-    middle = (0, p.in_channels - 1, *(length // 2 for length in p.input_size))
+    centre = [length // 2 for length in p.input_size]
+    middle = (0, *centre, p.in_channels - 1) if p.channels_last else (0, p.in_channels - 1, *centre)
     for spoil, position in ((x, middle), (x, (0,) * x.ndim), (w, (p.out_channels // 2,) + (0,) * (w.ndim - 1))):
         kept = spoil[position]
         spoil[position] = value

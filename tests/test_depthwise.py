@@ -6,11 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits, verify
+from native_cases import problem, same_bits, stays_inside, verify
 
 import fastconv
 from fastconv import accuracy, checks
 from fastconv.backends import Candidate, cython_native
+from fastconv.problem import ConvProblem
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
@@ -75,6 +76,70 @@ def test_channels_side_by_side(channels: int, kernel: tuple[int, int], isa: str)
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (2, 2, 2), (3, 1, 1), (5, 4, 1), (2, 1, 4)], ids=str)
+def test_kernels_along_depth(kernel: tuple[int, int, int], layout: str, isa: str) -> None:
+    for channels, size in ((5, (3, 4, 7)), (17, (6, 2, 19))):
+        for more in ({"batch": 2}, {"dtype": "float64", "residual": True}, {"stride": 2, "activation": "relu6"},
+                     {"padding_mode": "circular"}, {"padding": (4, 1, (0, 5)), "dilation": (2, 1, 3)},
+                     {"stride": (3, 1, 3), "accuracy": "strict"}):
+            padding = more.get("padding", tuple(k // 2 for k in kernel))
+            verify(problem((channels, channels), size, kernel, groups=channels, layout=layout, **{**more, "padding": padding}),
+                   "depthwise", isa)
+    same_bits(problem((9, 9), (5, 6, 20), kernel, groups=9, batch=3, layout=layout), "depthwise", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("text", [
+    "--stag=axb mb4_g128_ic128id17ih9iw9_oc128od17oh9ow9_kd2kh2kw2",
+    "--stag=axb mb1_g32ic32id21ih26iw26_oc32od10oh13ow13_kd2sd2",
+    "--stag=axb mb1_g16ic16id14ih32iw32_oc16od14oh32ow32_kd3kh1kw1", "mb1_g64ic64id12ih28iw28_oc64od12oh28ow28_kd3",
+    "--stag=axb mb4_g17ic17ih81_oc17oh76_kh6", "--stag=axb mb1_g7ic7ih128_oc7oh128_kh3"])
+def test_it_is_the_one_to_take(text: str, isa: str) -> None:
+    p = ConvProblem.from_text(text)
+    taken = [c for c in cython_native.backend.candidates(p) if c.isa == isa and cython_native.backend.refuses(p, c) is None]
+    assert min(taken, key=lambda c: cython_native.backend.seconds(p, c, False)).algorithm == "depthwise"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [2, 7, 17])
+@pytest.mark.parametrize("taps, stride, dilation", [
+    (1, 1, 1), (2, 1, 1), (3, 1, 2), (4, 2, 1), (5, 2, 4), (6, 1, 3), (7, 3, 1), (8, 1, 1)])
+def test_tiles_of_pixels(taps: int, stride: int, dilation: int, channels: int, isa: str) -> None:
+    """Every remainder of taps by three and of columns by six, neighbours near and far, few channels as runs of pixels."""
+    for outputs in (1, 13, 29, 90):
+        for more in ({}, {"residual": True, "activation": "silu"}, {"dtype": "float64", "padding": (1, 2)}):
+            width = (outputs - 1) * stride + (taps - 1) * dilation + 1
+            p = problem((channels, channels), (2, width), (2, taps), groups=channels, layout="channels_last",
+                        stride=(1, stride), dilation=(1, dilation), **{"padding": (1, 0), **more})
+            verify(p, "depthwise", isa)
+    same_bits(dataclasses.replace(p, batch=3, residual=False, dtype="float32"), "depthwise", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [3, 17])
+def test_a_nan_stays_inside_its_pixel_and_channel(channels: int, isa: str) -> None:
+    for layout in ("channels_first", "channels_last"):
+        for size, kernel in (((5, 40), (3, 4)), ((4, 5, 38), (2, 3, 3))):
+            p = problem((channels, channels), size, kernel, groups=channels, layout=layout)
+            stays_inside(p, "depthwise", isa, np.nan)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [3, 5, 17])
+def test_the_output_is_its_own_residual(channels: int, isa: str) -> None:
+    """Vectors of side by side channels that overlap would add it twice."""
+    p = problem((channels, channels), (3, 70), (2, 3), groups=channels, layout="channels_last", residual=True)
+    x, w, b, residual = accuracy.random_arrays(p, np.random.default_rng(0))
+    kernel = cython_native.NativeKernel(p, Candidate("depthwise", isa))
+    expected = np.empty(p.output_shape, np.float32)
+    kernel.run(x, kernel.pack(w, b), expected, residual)
+    out = residual.copy()
+    kernel.run(x, kernel.pack(w, b), out, out)
+    assert np.array_equal(out, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_side_by_side_nothing_beside_the_output_is_written(isa: str) -> None:
     p = problem((37, 37), (5, 9), (3, 3), groups=37, batch=2, layout="channels_last")
     kernel = cython_native.NativeKernel(p, Candidate("depthwise", isa))
@@ -136,7 +201,8 @@ def test_strict_sums_in_one_order(isa: str) -> None:
     for size, kernel, keywords in (
             ((9, 37), (3, 3), {}), ((6, 40), (5, 4), dict(stride=2)), ((31,), (5,), dict(dilation=3)), ((8, 19), (1, 3), {}),
             ((10, 11), (3, 3), dict(padding=((4, 0), (1, 6)), padding_mode="reflect")),
-            ((7, 37), (7, 7), dict(stride=(1, 2)))):
+            ((7, 37), (7, 7), dict(stride=(1, 2))), ((5, 4, 9), (3, 3, 3), {}),
+            ((6, 3, 8), (2, 1, 4), dict(stride=2, padding=2))):
         for residual, activation in ((False, None), (True, "relu6"), (False, "relu")):
             first = problem((21, 21), size, kernel, groups=21, accuracy="strict", residual=residual, activation=activation,
                             **keywords)

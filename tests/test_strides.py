@@ -112,7 +112,9 @@ GEOMETRIES = (
     problem((3, 4), (4, 6, 19), (3, 3, 3)), problem((1, 1), (19, 40), (17, 9)), problem((35, 35), (9, 21), (3, 3), groups=35),
     problem((20, 20), (13, 30), (5, 5), groups=20, stride=2, padding=2), problem((18, 18), (50,), (3,), groups=18),
     problem((19, 19), (11, 12), (3, 2), groups=19, padding=4, padding_mode="reflect"),
-    problem((6, 12), (3, 7, 18), (1, 3, 3), groups=6, padding=(1, 1, 1)), problem((33, 40), (1, 50), (1, 1)))
+    problem((6, 12), (3, 7, 18), (1, 3, 3), groups=6, padding=(1, 1, 1)), problem((33, 40), (1, 50), (1, 1)),
+    problem((18, 18), (4, 5, 17), (3, 3, 2), groups=18), problem((3, 3), (5, 38), (4, 5), groups=3),
+    problem((17, 17), (4, 40), (2, 3), groups=17, dilation=2))
 
 
 @pytest.mark.parametrize("isa", ISAS)

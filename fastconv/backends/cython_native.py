@@ -191,12 +191,18 @@ def _slab_cycles(p: ConvProblem, shortest: int = 0) -> float:
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors along rows; loads, masks and stores beside the multiply-adds, two loads for one with stride 2, and the copy that
-    splits the phases of longer strides, all of them. Far more loads but for square kernels of 3, 5, 7 and 9."""
-    side = p.kernel_size[-1]
-    tuned = side in (3, 5, 7, 9) and p.kernel_size[-2:] == (side, side) and set(p.dilation) == {1}
+    splits the phases of longer strides, all of them. More loads but for square kernels of 3, 5, 7 and 9, far more where rows
+    of the tile share no input rows. Channels side by side are vectors of a pixel's, or few of them of several pixels'."""
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
-    copied = 0 if p.stride[-1] <= 2 else _slab_cycles(p) + p.in_channels * math.prod(p.input_size)
-    loads = (1.5 if tuned else 5.0) * (3 if p.stride[-1] == 2 else 1)
+    few = 2 * p.groups <= lanes
+    if p.channels_last and p.groups == p.out_channels and not (few and p.stride[-1] > 1):
+        return rows * (width * (p.groups / lanes if few else math.ceil(p.groups / lanes)) * (1.2 * p.taps + 4) + 100)
+    plane = p.kernel_size[-2:]
+    depths = p.taps // math.prod(plane)
+    tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
+    near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and plane[0] > 2
+    copied = 0 if p.stride[-1] <= 2 else depths * (_slab_cycles(p) + p.in_channels * math.prod(p.input_size))
+    loads = (1.5 if tuned else 2.5 if near else 5.0) * (3 if p.stride[-1] == 2 else 1)
     return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 80) + copied
 
 
