@@ -27,7 +27,8 @@ struct DepthwisePacking {
     int64_t channels, padded, taps_;
 
     explicit DepthwisePacking(const Problem& p)
-        : channels(p.groups * p.out_channels), padded(round_up(channels + (runs_on<T>(channels) ? 2 * lanes<T> : 0), lanes<T>)), taps_(taps(p)) {}
+        : channels(p.groups * p.out_channels),
+          padded(round_up(channels + (runs_on<T>(channels) ? 2 * lanes<T> : 0), lanes<T>)), taps_(taps(p)) {}
     int64_t rows() const { return padded; }
     int64_t pixels() const { return padded * (1 + taps_); }
     size_t bytes(const Problem&) const { return size_t(padded * (1 + 2 * taps_)) * sizeof(T); }
@@ -50,7 +51,7 @@ void pack(const Problem& p, const void* weight, const void* bias, void* packed) 
     if (!runs_on<T>(packing.channels)) return;
     for (int64_t c = packing.channels; c < packing.padded; ++c) {
         to[c] = to[c - packing.channels];
-        for (int64_t tap = 0; tap < packing.taps_; ++tap) pixels[tap * packing.padded + c] = pixels[tap * packing.padded + c - packing.channels];
+        for (T* row = pixels; row < pixels + packing.taps_ * packing.padded; row += packing.padded) row[c] = row[c - packing.channels];
     }
 }
 

@@ -137,8 +137,12 @@ FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t c
                 const T* x = row.begin + row.first + w * row.column + channel;
                 const int64_t apart = in.apart * row.column, tap = row.tap;
                 if constexpr (S > 0) {
-                    for (; kw + 3 <= in.kw; kw += 3, x += 3 * tap, weight += 3 * step) add_taps<T, 3, R, V, S, Part>(sum, x, 0, tap, weight, step, n);
-                    if (kw + 2 == in.kw) add_taps<T, 2, R, V, S, Part>(sum, x, 0, tap, weight, step, n), kw += 2, weight += 2 * step;
+                    for (; kw + 3 <= in.kw; kw += 3, x += 3 * tap, weight += 3 * step)
+                        add_taps<T, 3, R, V, S, Part>(sum, x, 0, tap, weight, step, n);
+                    if (kw + 2 == in.kw) {
+                        add_taps<T, 2, R, V, S, Part>(sum, x, 0, tap, weight, step, n);
+                        kw += 2, weight += 2 * step;
+                    }
                 }
 #pragma GCC unroll 1
                 for (; kw < in.kw; ++kw, x += tap, weight += step) add_taps<T, 1, R, V, 0, Part>(sum, x, apart, tap, weight, step, n);
