@@ -1,4 +1,4 @@
-"""Axes along which there is one input and one tap: the native kernels leave them out."""
+"""Axes along which there is one input and one tap, and no padding: the native kernels leave them out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def without_unit_axes(p: ConvProblem) -> tuple[ConvProblem, tuple[int, ...]]:
 
     Vectors lie along the last axis that is left, so that a column is as good as a row.
     """
-    unit = [axis for axis, sizes in enumerate(zip(p.input_size, p.kernel_size, p.padded_size)) if sizes == (1, 1, 1)]
+    unit = [axis for axis, of in enumerate(zip(p.input_size, p.kernel_size, p.padding)) if of == (1, 1, (0, 0))]
     unit = unit[-(p.ndim - 1):] if p.ndim > 1 else []
     if not unit:
         return p, ()

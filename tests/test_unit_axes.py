@@ -53,5 +53,7 @@ def test_which_are_left_out():
     assert without_unit_axes(column) == (row, (1,))
     assert without_unit_axes(ConvProblem((1, 1, 1), (1, 1, 1), 4, 4))[1] == (1, 2)  # one stays
     padded, wide = ConvProblem((50, 1), (3, 1), 4, 4, padding=((1, 1), (0, 1))), ConvProblem((50, 2), (3, 2), 4, 4)
-    for needed in (padded, wide, row, ConvProblem((1,), (1,), 4, 4)):
+    shifted = ConvProblem((50, 1), (3, 1), 4, 4, stride=(1, 4), padding=((1, 1), (3, 0)))  # its only column is padding
+    assert shifted.padded_size[1] == 1
+    for needed in (padded, wide, row, shifted, ConvProblem((1,), (1,), 4, 4)):
         assert without_unit_axes(needed) == (needed, ())
