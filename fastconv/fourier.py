@@ -206,6 +206,7 @@ def _transform(chosen: tuple[int, ...], lanes: int) -> float:
     depth, rows, columns = _folded(chosen)
     along = _per_element(columns) + (_per_element(depth) + _FILL if depth > 1 else 0.0)
     along += _TURN if chosen[-1] != columns else 0.0
-    far = max(1.0, 1.0 + 0.22 * math.log2(depth * rows * columns / (1 << 17)))
-    return far * depth * (math.ceil(columns / 2 / lanes) * (rows * (_per_element(rows) + _FILL) + _CALL)
+    far = max(1.0, 1.0 + 0.12 * math.log2(depth * rows * columns / (1 << 17)))
+    uneven = 1.15 if columns % 32 else 1.0  # not pairs of vectors: these straddle lines
+    return far * uneven * depth * (math.ceil(columns / 2 / lanes) * (rows * (_per_element(rows) + _FILL) + _CALL)
                           + _row_blocks(rows, lanes) * (columns * along + _CALL))

@@ -18,10 +18,9 @@ struct Crew {
     Interrupt interrupt;
     char* memory;
 
-    size_t before_desks() const { return Shares::bytes(parts) + (together ? 1 : size_t(parts)) * board_bytes; }
-    size_t bytes() const { return before_desks() + size_t(parts) * desk_bytes; }
-    char* board(int64_t part) const { return memory + Shares::bytes(parts) + (together ? 0 : size_t(part)) * board_bytes; }
-    char* desk(int64_t part) const { return memory + before_desks() + size_t(part) * desk_bytes; }
+    size_t bytes() const { return Shares::bytes(parts) + (together ? board_bytes : 0) + size_t(parts) * each(); }
+    char* board(int64_t part) const { return memory + Shares::bytes(parts) + (together ? 0 : size_t(part) * each()); }
+    char* desk(int64_t part) const { return memory + Shares::bytes(parts) + board_bytes + size_t(part) * each(); }
 
     // body(tile, part)
     template <class Body>
@@ -37,6 +36,9 @@ struct Crew {
     }
 
    private:
+    static constexpr size_t apart = 8192;  // what a core reads ahead, behind the end of its own, is being written by another
+    size_t each() const { return (together ? 0 : board_bytes) + desk_bytes + apart; }
+
     template <class Body>
     void share(int64_t count, const Body& body) const {
         struct Shared {

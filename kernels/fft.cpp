@@ -31,8 +31,8 @@ struct FftPacking {
 constexpr int64_t worth_sharing = 1 << 14;  // points and channels of a tile: about 20 us
 
 template <class T>
-int64_t buffer_of(const Spectra<T>& s) {
-    return (2 * std::max(s.d.n, s.h.n) + 1) * lanes<T>;  // a vector may be read from the middle of the last
+int64_t buffer_of(const Spectra<T>& s) {  // of columns; of a row, whose last block of columns may be short
+    return std::max(2 * std::max(s.d.n, s.h.n) * lanes<T>, round_up(s.w.n, lanes<T>) + lanes<T>);
 }
 
 // ---- packing
@@ -269,7 +269,6 @@ struct Fft {
                  int64_t part) const {
         const int64_t planes = s.d.n * s.column_blocks;
         crew.items((end - begin) * planes, part, [&](int64_t item, int64_t by) {
-            const Desk desk = this->desk(by);
             const int64_t i = begin + item / planes, place = item % planes / s.column_blocks, block = item % s.column_blocks;
             const int64_t columns = cut[2].outputs_of(spot.tile[2]);
             const auto wanted = [&](int64_t j) {
@@ -277,16 +276,14 @@ struct Fft {
             };
             const int64_t j = block * s.apart;
             if (!is_kept(spot, place) || !(wanted(j) || wanted(j + s.partner))) return;
-            T* strip = board.area + i * s.area + place * s.plane + block * s.columns;
-            transform(desk).columns_inverse(board.area + i * s.area, place, block);
-            for (int64_t k = 0; k < 2 * s.h.n; ++k) store(strip + k * L, load(desk.buffer + k * L));
+            transform(desk(by)).columns_inverse(board.area + i * s.area, place, block);
         });
-        crew.items((end - begin) * s.d.n * s.chunks(), part, [&](int64_t item, int64_t) {
+        crew.items((end - begin) * s.d.n * s.chunks(), part, [&](int64_t item, int64_t by) {
             const int64_t r = item % s.chunks() * s.chunk, place = item / s.chunks() % s.d.n;
             const int64_t i = begin + item / s.chunks() / s.d.n;
             if (!is_kept(spot, place)) return;
             finish(Put(*this, spot, first + i, cut[0].output(place), extra), board.area + i * s.area + place * s.plane, r,
-                   std::min(r + s.chunk, s.h.n));
+                   std::min(r + s.chunk, s.h.n), desk(by).buffer);
         });
     }
 
@@ -298,24 +295,24 @@ struct Fft {
 
     // Rows r .. end - 1 of a plane of columns, [block][halves][row][L], to the output: whole rows, as columns of large images lie
     // 4 KB apart, in the same few sets of L1.
-    void finish(Put put, const T* plane, int64_t r, int64_t end) const {
+    void finish(Put put, const T* plane, int64_t r, int64_t end, T* whole) const {
         for (; r < end; ++r) {
             const int64_t row = s.folded ? 0 : cut[1].output(r);
             if (row >= put.rows || !put.begin(row)) continue;
-            put_row(put, plane + r * L, s.folded ? r * s.w.n : 0);
+            const bool finite = gather(plane + r * L, whole);
+            put(cut[2].output(s.folded ? r * s.w.n : 0), whole, finite);
         }
     }
-    // i: the place of its first column.
-    FASTCONV_NOINLINE void put_row(const Put& put, const T* strip, int64_t i) const {
+    // A row of the tile, one column beside the other; returns whether it is finite. A short block of columns is overwritten by the next.
+    FASTCONV_NOINLINE bool gather(const T* strip, T* whole) const {
         Vec<T> zero{};
-        for (int64_t block = 0; block < s.column_blocks; ++block)
-            zero += load(strip + block * s.columns) * T(0) + load(strip + block * s.columns + s.h.n * L) * T(0);
-        const bool plain = put.plain && Put::is_finite(zero);
-        for (int64_t block = 0; block < s.column_blocks; ++block, i += s.apart, strip += s.columns) {
-            const int64_t count = s.columns_of(block);
-            put(cut[2].output(i), count, strip, plain);
-            put(cut[2].output(i + s.partner), count, strip + s.h.n * L, plain);
-        }
+        for (int64_t half = 0; half < 2; ++half, strip += s.h.n * L)
+            for (int64_t block = 0; block < s.column_blocks; ++block) {
+                const Vec<T> value = load(strip + block * s.columns);
+                zero += value * T(0);
+                store(whole + block * s.apart + half * s.partner, value);
+            }
+        return Put::is_finite(zero);
     }
 
     // To a plane of a tile's outputs, row by row.
@@ -325,7 +322,7 @@ struct Fft {
         Epilogue<T> epilogue;
         int64_t channel, depth, height, rows, columns;  // of the output: its channel, depth and row; of the tile
         const T *weight, *extra, *extra_row = nullptr;
-        bool plain;  // one output beside the other, nothing to add but bias and residual
+        bool adjacent;  // one output beside the other
         T bias, *y, *row_y = nullptr;
         const T *residual, *row_residual = nullptr;
 
@@ -334,8 +331,8 @@ struct Fft {
               depth(fft.cut[0].kept(where.tile[0], of_tile)), height(0), rows(fft.cut[1].outputs_of(where.tile[1])),
               columns(fft.cut[2].outputs_of(where.tile[2])), weight(fft.weights(where, out_channel)),
               extra(more ? more + of_tile * rows * columns : nullptr),
-              plain(!extra && fft.cut[2].keep == 1 && fft.call.output.space[2] == 1 &&
-                    (!fft.call.residual.data || fft.call.residual.space[2] == 1)),
+              adjacent(fft.cut[2].keep == 1 && fft.call.output.space[2] == 1 &&
+                       (!fft.call.residual.data || fft.call.residual.space[2] == 1)),
               bias(fft.packed()[fft.packing.bias + channel]),
               y(at<T>(fft.call.output, where.image, channel) + depth * fft.call.output.space[0]),
               residual(at<const T>(fft.call.residual, where.image, channel)) {
@@ -350,17 +347,11 @@ struct Fft {
             if (extra) extra_row = extra + row * columns;
             return true;
         }
-        // `count` values from column o on, which may wrap around to column 0, or be none that is wanted.
-        FASTCONV_INLINE void operator()(int64_t o, int64_t count, const T* from, bool is_plain) const {
-            const int64_t before = std::min(count, job.cut[2].n - o);
-            if (is_plain && count == L && o + L <= columns) {
-                const int64_t w = spot.tile[2] * job.cut[2].useful + o;
-                Vec<T> value = load(from) + bias;
-                if (residual) value += load(row_residual + w);
-                return store(row_y + w, epilogue(value));
-            }
-            if (o < columns) some(o, std::min(before, columns - o), from);
-            if (before < count) some(0, std::min(count - before, columns), from + before);
+        // A row of the tile, from column o on, which may wrap around to column 0, or be none that is wanted.
+        void operator()(int64_t o, const T* from, bool finite) const {
+            const int64_t count = job.s.w.n, before = std::min(count, job.cut[2].n - o);
+            if (o < columns) some(o, std::min(before, columns - o), from, finite);
+            if (before < count) some(0, std::min(count - before, columns), from + before, finite);
         }
         static FASTCONV_INLINE bool is_finite(Vec<T> value) {
             const auto odd = value * T(0) != T(0);
@@ -371,20 +362,20 @@ struct Fft {
         }
 
        private:
-        FASTCONV_INLINE void some(int64_t o, int64_t count, const T* from) const {
-            const bool adjacent = job.call.output.space[2] == 1 && (!residual || job.call.residual.space[2] == 1);
+        FASTCONV_NOINLINE void some(int64_t o, int64_t count, const T* from, bool finite) const {
             const int64_t w = spot.tile[2] * job.cut[2].useful + o, keep = job.cut[2].keep;
-            Vec<T> value = load(from);
-            if (!adjacent || keep != 1 || !is_finite(value)) {
-                int64_t l = round_up(w, keep) - w, to = (w + l) / keep;
-                for (; l < count; l += keep, ++to) one(o + l, to, from[l]);
-                return;
-            }
+            int64_t l = 0;
+            for (; adjacent && finite && l + L <= count; l += L) store(row_y + w + l, sum(load(from + l), o + l, w + l, L));
+            if (adjacent && finite && l < count)
+                return store_first(row_y + w + l, sum(load_some(from + l, count - l), o + l, w + l, count - l), count - l);
+            l += round_up(w + l, keep) - w - l;
+            for (int64_t to = (w + l) / keep; l < count; l += keep, ++to) one(o + l, to, from[l]);
+        }
+        FASTCONV_INLINE Vec<T> sum(Vec<T> value, int64_t o, int64_t w, int64_t count) const {
             value += bias;
-            if (extra) value += load_some(extra_row + o, count);
-            if (residual) value += load_some(row_residual + w, count);
-            if (count == L) store(row_y + w, epilogue(value));
-            else store_first(row_y + w, epilogue(value), count);
+            if (extra) value += count == L ? load(extra_row + o) : load_some(extra_row + o, count);
+            if (residual) value += count == L ? load(row_residual + w) : load_some(row_residual + w, count);
+            return epilogue(value);
         }
         FASTCONV_INLINE void one(int64_t o, int64_t w, T value) const {
             const bool finite = value * T(0) == T(0);

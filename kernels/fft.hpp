@@ -118,41 +118,49 @@ FASTCONV_INLINE void butterfly(Complex<T> (&a)[R]) {
     }
 }
 
+// Where elements 0, 1, ... of `lanes` sequences are, vector by vector.
+template <class T>
+struct Sequence {
+    T *re, *im;
+
+    Sequence operator+(int64_t offset) const { return {re + offset, im + offset}; }
+};
+
 template <class T, int R, int Sign, bool Twiddles>
-FASTCONV_INLINE void butterflies(T* re, T* im, int64_t n, int64_t m, const T* twiddle) {
+FASTCONV_INLINE void butterflies(Sequence<const T> from, Sequence<T> to, int64_t n, int64_t m, const T* twiddle) {
     constexpr int L = lanes<T>;
     for (int64_t at = 0; at < n * L; at += R * m * L) {
         Complex<T> a[R];
 #pragma GCC unroll 5
         for (int q = 0; q < R; ++q) {
-            a[q] = {load(re + at + q * m * L), load(im + at + q * m * L)};
+            a[q] = {load(from.re + at + q * m * L), load(from.im + at + q * m * L)};
             if (Twiddles && Sign > 0 && q) a[q] = a[q].template turned<true>(twiddle[2 * q - 2], twiddle[2 * q - 1]);
         }
         butterfly<T, R, Sign>(a);
 #pragma GCC unroll 5
         for (int q = 0; q < R; ++q) {
             if (Twiddles && Sign < 0 && q) a[q] = a[q].template turned<false>(twiddle[2 * q - 2], twiddle[2 * q - 1]);
-            store(re + at + q * m * L, a[q].re);
-            store(im + at + q * m * L, a[q].im);
+            store(to.re + at + q * m * L, a[q].re);
+            store(to.im + at + q * m * L, a[q].im);
         }
     }
 }
 
-// One stage; m: the distance of a butterfly's elements.
+// One stage, in place or from elsewhere; m: the distance of a butterfly's elements.
 template <class T, int R, int Sign>
-FASTCONV_NOINLINE void stage(T* re, T* im, int64_t n, int64_t m, const T* twiddle) {
-    butterflies<T, R, Sign, false>(re, im, n, m, twiddle);
+FASTCONV_NOINLINE void stage(Sequence<const T> from, Sequence<T> to, int64_t n, int64_t m, const T* twiddle) {
+    butterflies<T, R, Sign, false>(from, to, n, m, twiddle);
     for (int64_t j = 1; j < m; ++j)
-        butterflies<T, R, Sign, true>(re + j * lanes<T>, im + j * lanes<T>, n, m, twiddle + j * 2 * (R - 1));
+        butterflies<T, R, Sign, true>(from + j * lanes<T>, to + j * lanes<T>, n, m, twiddle + j * 2 * (R - 1));
 }
 
 template <class T, int Sign>
-FASTCONV_INLINE void any_stage(int radix, T* re, T* im, int64_t n, int64_t m, const T* twiddle) {
+FASTCONV_INLINE void any_stage(int radix, Sequence<const T> from, Sequence<T> to, int64_t n, int64_t m, const T* twiddle) {
     switch (radix) {
-        case 2: return stage<T, 2, Sign>(re, im, n, m, twiddle);
-        case 3: return stage<T, 3, Sign>(re, im, n, m, twiddle);
-        case 4: return stage<T, 4, Sign>(re, im, n, m, twiddle);
-        default: return stage<T, 5, Sign>(re, im, n, m, twiddle);
+        case 2: return stage<T, 2, Sign>(from, to, n, m, twiddle);
+        case 3: return stage<T, 3, Sign>(from, to, n, m, twiddle);
+        case 4: return stage<T, 4, Sign>(from, to, n, m, twiddle);
+        default: return stage<T, 5, Sign>(from, to, n, m, twiddle);
     }
 }
 
@@ -162,29 +170,30 @@ constexpr bool stays_in_l1(int64_t n) {
     return n * 2 * vector_bytes <= 24 << 10;
 }
 
-// The stages from `first` on, of sequences of n elements.
+// The stages from `first` on, of sequences of n elements; the first stage may take them from elsewhere.
 template <class T>
-void fft_forward(const Radices& r, const T* twiddle, T* re, T* im, int64_t n, int first = 0) {
+void fft_forward(const Radices& r, const T* twiddle, Sequence<const T> from, Sequence<T> to, int64_t n, int first = 0) {
     int64_t m = n;
     for (int s = first; s < r.count; ++s) {
         const int radix = r.of[s];
         m /= radix;
-        any_stage<T, -1>(radix, re, im, n, m, twiddle);
+        any_stage<T, -1>(radix, from, to, n, m, twiddle);
+        from = {to.re, to.im};
         if (m > 1) twiddle += 2 * m * (radix - 1);
         if (m == 1 || stays_in_l1<T>(n)) continue;
-        for (int q = 0; q < radix; ++q) fft_forward(r, twiddle, re + q * m * lanes<T>, im + q * m * lanes<T>, m, s + 1);
+        for (int q = 0; q < radix; ++q) fft_forward(r, twiddle, from + q * m * lanes<T>, to + q * m * lanes<T>, m, s + 1);
         return;
     }
 }
 
 template <class T>
 void fft_forward(const Radices& r, const T* twiddle, T* re, T* im) {
-    fft_forward(r, twiddle, re, im, r.n);
+    fft_forward<T>(r, twiddle, {re, im}, {re, im}, r.n);
 }
 
-// The same backwards; twiddle: of stage `first`.
+// The same backwards, where the last stage may leave them elsewhere; twiddle: of stage `first`.
 template <class T>
-void fft_inverse_at_once(const Radices& r, const T* twiddle, T* re, T* im, int64_t n, int first) {
+void fft_inverse_at_once(const Radices& r, const T* twiddle, Sequence<T> from, Sequence<T> to, int64_t n, int first) {
     int64_t m = n;
     for (int s = first; s < r.count; ++s) {
         m /= r.of[s];
@@ -192,25 +201,28 @@ void fft_inverse_at_once(const Radices& r, const T* twiddle, T* re, T* im, int64
     }
     for (int s = r.count - 1; s >= first; --s) {
         if (m > 1) twiddle -= 2 * m * (r.of[s] - 1);
-        any_stage<T, 1>(r.of[s], re, im, n, m, twiddle);
+        any_stage<T, 1>(r.of[s], {from.re, from.im}, s == first ? to : from, n, m, twiddle);
         m *= r.of[s];
     }
 }
 
 template <class T>
-void fft_inverse(const Radices& r, const T* twiddle, T* re, T* im, int64_t n, int first) {
+void fft_inverse(const Radices& r, const T* twiddle, Sequence<T> from, Sequence<T> to, int64_t n, int first = 0) {
     if (first == r.count) return;
     const int radix = r.of[first];
     const int64_t m = n / radix;
     const T* next = m > 1 ? twiddle + 2 * m * (radix - 1) : twiddle;
-    if (stays_in_l1<T>(n)) return fft_inverse_at_once(r, twiddle, re, im, n, first);
-    for (int q = 0; q < radix; ++q) fft_inverse(r, next, re + q * m * lanes<T>, im + q * m * lanes<T>, m, first + 1);
-    any_stage<T, 1>(radix, re, im, n, m, twiddle);
+    if (stays_in_l1<T>(n)) return fft_inverse_at_once(r, twiddle, from, to, n, first);
+    for (int q = 0; q < radix; ++q) {
+        const Sequence<T> part = from + q * m * lanes<T>;
+        fft_inverse(r, next, part, part, m, first + 1);
+    }
+    any_stage<T, 1>(radix, {from.re, from.im}, to, n, m, twiddle);
 }
 
 template <class T>
 void fft_inverse(const Radices& r, const T* twiddle, T* re, T* im) {
-    fft_inverse(r, twiddle, re, im, r.n, 0);
+    fft_inverse<T>(r, twiddle, {re, im}, {re, im}, r.n);
 }
 
 }  // namespace FASTCONV_ISA

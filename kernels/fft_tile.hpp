@@ -30,7 +30,7 @@ struct Spectra {
         const bool even = w.n % (2 * L) == 0;  // pairs of vectors; else the two halves of a row
         partner = even ? L : w.n / 2, apart = even ? 2 * L : L;
         column_blocks = even ? w.n / apart : ceil_div(partner, L);
-        columns = row_blocks * L * 4 * L, plane = column_blocks * columns, area = d.n * plane;
+        columns = row_blocks * L * 4 * L + L, plane = column_blocks * columns, area = d.n * plane;
         block = w.n * L, slab = d.n * 2 * block, size = row_blocks * slab;
     }
     // Columns of a block, which has as many partners.
@@ -138,6 +138,11 @@ FASTCONV_INLINE typename VectorOf<T>::mask counts_of(Vec<T> v) {
     return (v <= largest<T>) & (v >= -largest<T>);
 }
 
+// Which vectors of a row can be loaded as they are: those of columns first .. last, of column i from line + place + i on.
+struct Whole {
+    int64_t place, first, last;
+};
+
 // One channel of the input: from padded coordinate `first` on, `count` along each axis, zeros behind.
 template <class T>
 struct Inputs {
@@ -152,10 +157,14 @@ struct Inputs {
         const int64_t from_d = source(p, 0, first[0] + d), from_h = source(p, 1, first[1] + h);
         return from_d < 0 || from_h < 0 ? nullptr : x + from_d * view.space[0] + from_h * view.space[1];
     }
+    // Where whole vectors lie side by side, from line + place on.
+    Whole whole() const {
+        const int64_t end = view.space[2] == 1 ? std::min(count[2], p.input[2] - first[2]) : 0;
+        return {first[2], std::max<int64_t>(0, -first[2]), end - L};
+    }
     FASTCONV_INLINE Vec<T> at(const T* line, int64_t i) const {
-        const int64_t from = first[2] + i;
-        if (view.space[2] == 1 && from >= 0 && from + L <= p.input[2] && i + L <= count[2]) return load(line + from);
-        return some(line, i);
+        const Whole inside = whole();
+        return i >= inside.first && i <= inside.last ? load(line + inside.place + i) : some(line, i);
     }
     FASTCONV_NOINLINE Vec<T> some(const T* line, int64_t i) const {
         const int64_t from = first[2] + i;
@@ -192,10 +201,7 @@ struct Weights {
         if (d >= count[0] || h >= count[1] || d % p.dilation[0] || h % p.dilation[1]) return nullptr;
         return w + (d / p.dilation[0] * p.kernel[1] + h / p.dilation[1]) * p.kernel[2];
     }
-    FASTCONV_INLINE Vec<T> at(const T* line, int64_t i) const {
-        const Vec<T> v = p.dilation[2] == 1 && i + L <= count[2] ? load(line + i) : some(line, i);
-        return (counts_of<T>(v) ? v : Vec<T>{}) * scale;
-    }
+    Whole whole() const { return {0, 0, p.dilation[2] == 1 ? count[2] - L : -1}; }
     FASTCONV_NOINLINE Vec<T> some(const T* line, int64_t i) const {
         if (p.dilation[2] == 1) return load_masked(line + i, lanes_between<T>(0, count[2] - i));
         T lane[L] = {};
@@ -203,10 +209,12 @@ struct Weights {
             if ((i + l) % p.dilation[2] == 0) lane[l] = line[(i + l) / p.dilation[2]];
         return load(lane);
     }
-    static FASTCONV_INLINE Vec<T> clean(Vec<T> v, typename VectorOf<T>::mask&) { return v; }
+    FASTCONV_INLINE Vec<T> clean(Vec<T> v, typename VectorOf<T>::mask&) const {
+        return (counts_of<T>(v) ? v : Vec<T>{}) * scale;
+    }
 };
 
-// The passes, with the tables of packed weights and a buffer of one thread: 2 max(d, h) vectors.
+// The passes, with the tables of packed weights and a buffer of one thread (kernels/fft.cpp: buffer_of).
 template <class T>
 struct Transform {
     static constexpr int L = lanes<T>;
@@ -220,14 +228,22 @@ struct Transform {
     template <class Source>
     FASTCONV_NOINLINE bool load_rows(const Source& source, int64_t depth, int64_t r, int64_t end, T* area) const {
         typename VectorOf<T>::mask bad{};
+        const Whole whole = source.whole();
+        const int64_t partner = s.partner, apart = s.apart, columns = s.columns, half = s.h.n * L;
+        const int64_t blocks = depth >= source.count[0] ? 0 : s.folded ? s.column_blocks
+                                                            : std::min(s.column_blocks, ceil_div(source.count[2], apart));
         for (; r < end; ++r) {
             const T* line = source.line(depth, s.folded ? 0 : r);
             T* to = area + depth * s.plane + r * L;
-            for (int64_t block = 0; block < s.column_blocks && used(source, depth, block); ++block, to += s.columns) {
-                const int64_t i = block * s.apart + (s.folded ? r * s.w.n : 0);
-                const bool any = line && i < source.count[2];
-                store(to, any ? source.clean(source.at(line, i), bad) : Vec<T>{});
-                store(to + s.h.n * L, any ? source.clean(source.at(line, i + s.partner), bad) : Vec<T>{});
+            int64_t i = s.folded ? r * s.w.n : 0;
+            const auto take = [&](int64_t column) {
+                if (!line) return Vec<T>{};
+                const bool inside = column >= whole.first && column <= whole.last;
+                return source.clean(inside ? load(line + whole.place + column) : source.some(line, column), bad);
+            };
+            for (int64_t block = 0; block < blocks; ++block, to += columns, i += apart) {
+                store(to, take(i));
+                store(to + half, take(i + partner));
             }
         }
         return is_zero(bad);
@@ -244,8 +260,7 @@ struct Transform {
         const int64_t n = s.h.n;
         T *re = buffer, *im = buffer + n * L, *out = area + depth * s.plane + index * s.columns;
         if (!used(source, depth, index)) return clear(out, s.columns);
-        for (int64_t k = 0; k < 2 * n; ++k) store(buffer + k * L, load(out + k * L));
-        fft_forward(s.h, table + tables.twiddle_h, re, im);
+        fft_forward<T>(s.h, table + tables.twiddle_h, {out, out + n * L}, {re, im}, n);
         for (int64_t k = 0; k < s.rows; ++k, out += 4 * L) {  // twice the two columns' spectra
             const int64_t a = place(k), b = place(k ? n - k : 0);
             store(out, load(re + a) + load(re + b));
@@ -255,11 +270,11 @@ struct Transform {
         }
     }
 
-    // Back to columns: row r at vector r of the buffer's two halves, a column and its partner.
-    void columns_inverse(const T* area, int64_t depth, int64_t index) const {
+    // Back to columns: row r at vector r of two halves, a column and its partner.
+    void columns_inverse(T* area, int64_t depth, int64_t index) const {
         const int64_t n = s.h.n;
-        const T* from = area + depth * s.plane + index * s.columns;
-        T *re = buffer, *im = buffer + n * L;
+        T *to = area + depth * s.plane + index * s.columns, *re = buffer, *im = buffer + n * L;
+        const T* from = to;
         for (int64_t k = 0; k < s.rows; ++k, from += 4 * L) {
             const int64_t a = place(k), b = place(k ? n - k : 0);
             const Vec<T> xr = load(from), yr = load(from + L), xi = load(from + 2 * L), yi = load(from + 3 * L);
@@ -268,7 +283,7 @@ struct Transform {
             store(re + a, xr - yi);
             store(im + a, xi + yr);
         }
-        fft_inverse(s.h, table + tables.twiddle_h, re, im);
+        fft_inverse<T>(s.h, table + tables.twiddle_h, {re, im}, {to, to + n * L}, n);
     }
 
     // One block of rows at all depths, from the area to its part of the spectrum.
