@@ -165,7 +165,7 @@ def _one_by_one(problem: ConvProblem) -> float:
     apart = problem.channels_last and problem.in_channels + problem.out_channels > 2
     read = problem.in_channels * math.prod(problem.input_size) if apart else 0
     written = problem.out_channels * math.prod(problem.output_size) if apart or problem.stride[-1] > 1 else 0
-    return 4.0 * read + 8.0 * written
+    return 16.0 * read + 8.0 * written
 
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:

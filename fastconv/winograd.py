@@ -30,6 +30,7 @@ POINTS = {
     8: (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0),
 }  # by the number of products; the kernels' own are in kernels/toom.hpp
 ERROR = {4: 0.9, 5: 1.3, 6: 1.5, 7: 2.45, 8: 3.1}  # of 3 taps: RMS over direct's along one axis, zero-mean data, 16 channels
+SPILLED = 160e3  # bytes of a tile's transformed inputs, of which a block's (24 tiles at least) are beyond any L2
 ADMITTED = {"fast": 4.0, "loose": math.inf}  # of `error`, by accuracy
 
 
@@ -213,6 +214,8 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     per_byte = (0.03 if tiles > 9 else 0.1) if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
     per_tile = multiplied * work.channels * max(out_vectors, 1.4) + products * 8 * out_vectors
     per_tile += 6.6 * (in_vectors + out_vectors) * _columns(last, work.along)
+    if products * work.channels * number * work.itemsize > SPILLED:
+        per_tile += 60 * products * in_vectors
     rows = math.prod(last[:-1])  # outputs of a tile, and the inputs they are made of
     read = size(rows, work.along[0].components.taps) if len(last) > 1 else rows
     if work.strided:

@@ -84,25 +84,6 @@ FASTCONV_INLINE void copy_few(T* to, const T* from, int64_t n) {
     if constexpr (Piece > 1) copy_few<T, Piece / 2>(to, from, n);
 }
 
-// n elements; neither side is touched beyond them.
-template <class T>
-FASTCONV_INLINE void copy(T* to, const T* from, int64_t n) {
-    constexpr int L = lanes<T>;
-    int64_t i = 0;
-    for (; i + L <= n; i += L) store(to + i, load(from + i));
-    copy_few(to + i, from + i, n - i);
-}
-
-template <class T>
-FASTCONV_INLINE void clear(T* to, int64_t n) {
-    constexpr int L = lanes<T>;
-    const Vec<T> zero{};
-    int64_t i = 0;
-    for (; i + L <= n; i += L) store(to + i, zero);
-    T none[L] = {};
-    copy_few(to + i, none, n - i);
-}
-
 // Lanes first <= l < end are all ones, the others 0; 0 <= first, end <= lanes.
 template <class T>
 FASTCONV_INLINE typename VectorOf<T>::mask lanes_within(int64_t first, int64_t end) {
@@ -142,10 +123,17 @@ FASTCONV_INLINE Vec<T> load_masked(const T* p, typename VectorOf<T>::mask mask) 
 #endif
 }
 
+#if defined(__AVX512F__)
+FASTCONV_INLINE __mmask16 first_lanes(int64_t n) { return __mmask16((1u << n) - 1); }
+#endif
+
 // The first n < lanes lanes; the others are 0, their memory is not touched.
 template <class T>
 FASTCONV_INLINE Vec<T> load_first(const T* p, int64_t n) {
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_maskz_loadu_ps(first_lanes(n), p);
+    else return _mm512_maskz_loadu_pd(__mmask8(first_lanes(n)), p);
+#elif defined(__AVX2__)
     return load_masked(p, lanes_within<T>(0, n));
 #else
     alignas(vector_bytes) T lane[lanes<T>] = {};
@@ -161,9 +149,36 @@ FASTCONV_INLINE Vec<T> load_some(const T* p, int64_t n) {  // n <= lanes
 
 template <class T>
 FASTCONV_INLINE void store_first(T* p, Vec<T> v, int64_t n) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, first_lanes(n), v);
+    else _mm512_mask_storeu_pd(p, __mmask8(first_lanes(n)), v);
+#else
     alignas(vector_bytes) T lane[lanes<T>];
     store(lane, v);
     copy_few(p, lane, n);
+#endif
+}
+
+// n elements; neither side is touched beyond them.
+template <class T>
+FASTCONV_INLINE void copy(T* to, const T* from, int64_t n) {
+    constexpr int L = lanes<T>;
+    int64_t i = 0;
+    for (; i + L <= n; i += L) store(to + i, load(from + i));
+#if defined(__AVX512F__)
+    store_first(to + i, load_first(from + i, n - i), n - i);  // half as long as piece by piece
+#else
+    copy_few(to + i, from + i, n - i);
+#endif
+}
+
+template <class T>
+FASTCONV_INLINE void clear(T* to, int64_t n) {
+    constexpr int L = lanes<T>;
+    const Vec<T> zero{};
+    int64_t i = 0;
+    for (; i + L <= n; i += L) store(to + i, zero);
+    store_first(to + i, zero, n - i);
 }
 
 // Lane l of the result is lane index(l) of a, or, from `lanes` on, of b.

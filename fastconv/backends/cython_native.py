@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -158,15 +159,29 @@ _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # direct: beside one multiply-add, b
 def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
-    tap, whose lines are read whole. Inputs and outputs whose channels are side by side move one by one."""
+    tap, whose lines are read whole. Regions narrower than a vector are copied, tap by tap. Inputs and outputs whose channels
+    are side by side move one by one, the slower the more planes they move to."""
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)
     if planes or (p.taps * p.groups == p.in_channels and set(p.stride) == {1}):
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
     loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.taps if inputs > 1500 and not planes else 0)
-    moved = p.in_channels * math.prod(p.input_size) + p.out_channels * math.prod(p.output_size) if p.channels_last else 0
-    return p.groups * rows * math.ceil(width / lanes) * channels * (_computed(p) * loads + 7) + _slab_cycles(p) + 6 * moved
+    read = math.prod(n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True))
+    moved = 0.0
+    if p.channels_last:  # to a plane of each channel
+        moved = p.in_channels * read * (6 + 0.07 * p.in_channels) + 6 * p.out_channels * math.prod(p.output_size)
+    computed = _computed(p)
+    copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.taps and _narrowest(p) < lanes else 0
+    return p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7) + _slab_cycles(p) + copied + moved
+
+
+def _narrowest(p: ConvProblem) -> int:
+    """Columns of the narrowest region, between those where a tap enters or leaves the input."""
+    width, (pad, _), stride = p.output_size[-1], p.padding[-1], p.stride[-1]
+    borders = {-(-(edge + pad - tap * p.dilation[-1]) // stride) for tap in range(p.kernel_size[-1]) for edge in (0, p.input_size[-1])}
+    inside = sorted({0, width} | {border for border in borders if 0 < border < width})
+    return min(end - begin for begin, end in itertools.pairwise(inside))
 
 
 def _has_planes(p: ConvProblem) -> bool:
@@ -179,31 +194,36 @@ def _has_planes(p: ConvProblem) -> bool:
 
 def _slab_cycles(p: ConvProblem, shortest: int = 0) -> float:
     """The copy with the padding written out, row by row: in one pass, or, where a few taps lie far apart, each on its own.
-    Other rows are copied if they are shorter than `shortest`."""
+    Other rows are copied if they are shorter than `shortest`. Where channels lie side by side, pixel by pixel."""
     short = p.output_size[-1] < shortest and math.prod(p.kernel_size) > 1
     if p.stride[-1] == 1 and not short and not any(map(any, p.padding)):
         return 0
     read = [n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True)]
+    if p.channels_last:
+        return math.prod(read) * (10 + 0.4 * p.in_channels)
     taps, stride, width = p.kernel_size[-1], p.stride[-1], p.input_size[-1]
     row = 50 + width if stride <= 2 or taps >= min(4, stride) else 60 * taps + 3 * width * taps / stride
     return p.in_channels * math.prod(read[:-1]) * row
 
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
-    """Vectors along rows; loads, masks and stores beside the multiply-adds, two loads for one with stride 2, and the copy that
-    splits the phases of longer strides, all of them. More loads but for square kernels of 3, 5, 7 and 9, far more where rows
-    of the tile share no input rows. Channels side by side are vectors of a pixel's, or few of them of several pixels'."""
+    """Vectors along rows; loads, masks and stores beside the multiply-adds, more loads with stride 2, and the copy that splits
+    the phases of longer strides, all of them. More loads but for square kernels of 3, 5, 7 and 9, and where rows of the tile
+    share no input rows; a single row has one sum at a time, and each multiply-add waits for the one before. Channels side by
+    side are vectors of a pixel's, or few of them of several pixels'; several outputs of one are transposed."""
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
     few = 2 * p.groups <= lanes
     if p.channels_last and p.groups == p.out_channels and not (few and p.stride[-1] > 1):
-        return rows * (width * (p.groups / lanes if few else math.ceil(p.groups / lanes)) * (1.2 * p.taps + 4) + 100)
+        vectors = 1.6 * p.groups / lanes if few else math.ceil(p.groups / lanes)
+        return rows * (width * vectors * (2.2 * p.taps + 9) + 100)
     plane = p.kernel_size[-2:]
     depths = p.taps // math.prod(plane)
     tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
     near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and plane[0] > 2
     copied = 0 if p.stride[-1] <= 2 else depths * (_slab_cycles(p) + p.in_channels * math.prod(p.input_size))
-    loads = (1.5 if tuned else 2.5 if near else 5.0) * (3 if p.stride[-1] == 2 else 1)
-    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 80) + copied
+    loads = 8.0 if rows == 1 else (1.5 if tuned else 2.0 if near else 3.5) * (1.6 if p.stride[-1] == 2 else 1)
+    transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
+    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 80) + copied + transposed
 
 
 def _winograd_cycles(p: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
@@ -215,10 +235,10 @@ def _dot_cycles(p: ConvProblem, lanes: int) -> float:
     channels, or transposed; what each tile takes beside. Many weights for few pixels take as long as they take to be read."""
     pixels, channels, taps = math.prod(p.output_size), p.out_channels // p.groups, math.prod(p.kernel_size)
     rows, at_once = min(4, channels), min(6, pixels)
-    step = max(1.3 * rows * at_once, 2 * rows + at_once, 4) * math.ceil(p.taps / lanes) + 100
+    step = max(2.1 * rows * at_once, 3.2 * rows + 1.6 * at_once, 6) * math.ceil(p.taps / lanes) + 160
     dense = taps == 1 and (p.channels_last or math.prod(p.input_size) == 1)
-    gathered = (0.3 if dense else 0.8 if taps == 1 else 1.6) * math.ceil(channels / 256)
-    per_pixel = channels * step / (rows * at_once) + gathered * p.taps + 50
+    gathered = (0.5 if dense else 1.3 if taps == 1 else 2.5) * math.ceil(channels / 256)
+    per_pixel = channels * step / (rows * at_once) + gathered * p.taps + 80
     return max(p.groups * (pixels * per_pixel + 200), _weights_read(p))
 
 
