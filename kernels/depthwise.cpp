@@ -373,7 +373,8 @@ struct Depthwise {
 
     static size_t workspace(const Problem& p, int threads) {
         const Depthwise job(p, Call{}, threads);  // arrays of any strides: with and without a copy
-        const size_t pixels = size_t(threads) * typename DepthwiseLast<T>::Scratch(p, nullptr).bytes;
+        const bool widened = p.out_channels == 1 || WidenedRows<T>::suits(p);
+        const size_t pixels = widened ? size_t(threads) * typename DepthwiseLast<T>::Scratch(p, nullptr).bytes : 0;
         const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
         return Shares::bytes(threads) + std::max(pixels, size_t(job.parts) * each);
     }
@@ -502,7 +503,7 @@ void run(const Problem& p, const Call& call) {
         const T* packed = static_cast<const T*>(call.packed);
         const DepthwisePacking<T> packing(p);
         DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
-        if (job.run || 2 * p.groups > lanes<T>) {
+        if (job.run || 2 * job.channels > lanes<T>) {
             job.shares.deal(call, job.units(), job.parts);
             return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
         }

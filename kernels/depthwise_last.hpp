@@ -6,7 +6,8 @@
 // as taps (with a dilation d every d-th pixel) or two taps, the three and all pixels share inputs: 22 or 32 loads for 36 multiply-adds, not
 // 42. All channels of the same pixels come one after another, as they lie. So few channels that most lanes would be empty run on into those
 // of the next pixels, 6 runs of pixels in place of 6 pixels: the weights of all channels go round. Pixels whose taps reach outside the image come
-// one by one, from a list of columns; rows outside are a pixel of zeros with steps of 0.
+// one by one, from a list of columns; rows outside are a pixel of zeros with steps of 0. Where a channel has several outputs, each thread
+// keeps the rows that its outputs read widened: every input as often as it has outputs.
 // Bottleneck: FMA in cache.
 #pragma once
 #include "epilogue.hpp"
@@ -202,6 +203,48 @@ bool runs_on(int64_t channels) {
     return 2 * channels <= lanes<T>;
 }
 
+// Rows of the input, every channel `times` over: as many as an output row reads.
+template <class T>
+struct WidenedRows {
+    static constexpr int L = lanes<T>;
+    static constexpr int64_t most_bytes = 512 << 10;
+    int64_t count, channels, times, pixels, length;
+    const T** whose;  // the row that each is of, or null
+    bool* wanted;     // by the output row at hand
+    T* rows;
+
+    WidenedRows(const Problem& p, Arena& arena)
+        : count(p.out_channels > 1 ? p.kernel[0] * p.kernel[1] : 0), channels(p.groups), times(p.out_channels), pixels(p.input[2]),
+          length(round_up(pixels * channels * times, L) + round_up(times, L)), whose(arena.take<const T*>(count)),
+          wanted(arena.take<bool>(count)), rows(arena.take<T>(count * length)) {}
+    static bool suits(const Problem& p) {
+        return p.kernel[0] * p.kernel[1] * p.input[2] * p.groups * p.out_channels * int64_t(sizeof(T)) <= most_bytes;
+    }
+    void start() const { std::fill(whose, whose + count, nullptr); }
+
+    void keep(const PixelRow<T>* row) const {
+        for (int64_t i = 0; i < count; ++i)
+            wanted[i] = std::any_of(row, row + count, [&](const PixelRow<T>& one) { return !one.zeros && one.begin == whose[i]; });
+    }
+    const T* of(const T* row, int64_t pixel) const {
+        int64_t i = std::find(whose, whose + count, row) - whose;
+        if (i == count) {
+            i = std::find(wanted, wanted + count, false) - wanted;
+            whose[i] = row, wanted[i] = true;
+            widen(row, pixel, rows + i * length);
+        }
+        return rows + i * length;
+    }
+
+   private:
+    // Whole vectors, of which the next ones overwrite what is too much.
+    FASTCONV_NOINLINE void widen(const T* row, int64_t pixel, T* to) const {
+        for (int64_t w = 0; w < pixels; ++w, row += pixel)
+            for (int64_t c = 0; c < channels; ++c, to += times)
+                for (int64_t i = 0; i < times; i += L) store(to + i, broadcast(row[c]));
+    }
+};
+
 template <class T>
 struct DepthwiseLast {
     static constexpr int L = lanes<T>;
@@ -211,16 +254,18 @@ struct DepthwiseLast {
     const T *bias, *weight;  // [kd][kh][kw][weight_step]
     int64_t weight_step, inside, outside, groups, rows, parts;  // inside .. outside: columns whose taps are all inside the image, in so many groups
     int64_t phases, shared;  // columns of a tile are `phases` apart, which is `shared` taps; 0: not 1 or 2, or not worth it
-    int64_t run;     // the most columns of a run, 0: a pixel at a time
+    int64_t channels, pixel;  // of the output; from one pixel of the input, or of widened rows, to the next
+    int64_t run;              // the most columns of a run, 0: a pixel at a time
     Shares shares;
 
     static bool applies(const Problem& p, const Call& c) {
-        return p.out_channels == 1 && p.in_channels == 1 && c.input.channel == 1 && c.output.channel == 1 &&
-               (!c.residual.data || c.residual.channel == 1);
+        return p.in_channels == 1 && (p.out_channels == 1 || WidenedRows<T>::suits(p)) && c.input.channel == 1 &&
+               c.output.channel == 1 && (!c.residual.data || c.residual.channel == 1);
     }
 
     DepthwiseLast(const Problem& problem, const Call& c, const T* bias_, const T* weight_, int64_t weight_step_, int threads)
-        : p(problem), call(c), bias(bias_), weight(weight_), weight_step(weight_step_), rows(p.batch * p.output[0] * p.output[1]) {
+        : p(problem), call(c), bias(bias_), weight(weight_), weight_step(weight_step_), rows(p.batch * p.output[0] * p.output[1]),
+          channels(p.groups * p.out_channels), pixel(p.out_channels > 1 ? channels : c.input.space[2]) {
         constexpr double worth_a_thread = 5e4;  // multiply-adds
         inside = std::min(p.output[2], ceil_div(std::max<int64_t>(p.pad_lo[2], 0), p.stride[2]));
         const int64_t room = p.input[2] - 1 - (p.kernel[2] - 1) * p.dilation[2] + p.pad_lo[2];
@@ -239,24 +284,25 @@ struct DepthwiseLast {
 
     // Runs of 16 vectors, or less in short rows, where they have half the vectors of as many pixels: they share no inputs.
     int64_t longest_run() const {
-        const int64_t channels = p.groups, columns = std::min((outside - inside) / most, most_of_a_run(p));
+        const int64_t columns = std::min((outside - inside) / most, most_of_a_run(p));
         const auto lies_dense = [&](const View& v) { return !v.data || v.space[2] == channels; };
         if (channels == 1 || columns < 1 || !runs_on<T>(channels) || p.stride[2] != 1) return 0;
-        if (!lies_dense(call.input) || !lies_dense(call.output) || !lies_dense(call.residual)) return 0;
+        if (pixel != channels || !lies_dense(call.output) || !lies_dense(call.residual)) return 0;
         return 2 * ceil_div(columns * channels, L) <= columns ? columns : 0;
     }
-    static int64_t most_of_a_run(const Problem& p) { return ceil_div(16 * L, p.groups); }
+    static int64_t most_of_a_run(const Problem& p) { return ceil_div(16 * L, p.groups * p.out_channels); }
 
     struct Scratch {
         PixelRow<T>* row;
         int64_t* column;
         T* zeros;
         int64_t zero_count;
+        WidenedRows<T> widened;
         size_t bytes;
-        Scratch(const Problem& p, void* base) : zero_count(most_of_a_run(p) * p.groups + 2 * L) {
-            Arena arena(base);
-            row = arena.take<PixelRow<T>>(p.kernel[0] * p.kernel[1]);
-            column = arena.take<int64_t>(p.kernel[2]);
+        Scratch(const Problem& p, void* base) : Scratch(p, Arena(base)) {}
+        Scratch(const Problem& p, Arena arena)
+            : row(arena.take<PixelRow<T>>(p.kernel[0] * p.kernel[1])), column(arena.take<int64_t>(p.kernel[2])), zeros(nullptr),
+              zero_count(most_of_a_run(p) * p.groups * p.out_channels + 2 * L), widened(p, arena) {
             zeros = arena.take<T>(zero_count);
             bytes = arena.used();
         }
@@ -268,6 +314,7 @@ struct DepthwiseLast {
         const Scratch s(job.p, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * Scratch(job.p, nullptr).bytes);
         const Epilogue<T> epilogue(job.p);
         clear(s.zeros, s.zero_count);
+        s.widened.start();
         job.shares.each(index, [&](int64_t i, int64_t end) {
             while (i < end) {
                 const int64_t row = i / job.in_a_row(), first = i % job.in_a_row(), last = std::min(job.in_a_row(), first + end - i);
@@ -281,7 +328,7 @@ struct DepthwiseLast {
     void list_columns(int64_t w, const Scratch& s) const {
         for (int64_t k = 0; k < p.kernel[2]; ++k) {
             const int64_t from = source(p, 2, w * p.stride[2] - p.pad_lo[2] + k * p.dilation[2]);
-            s.column[k] = from < 0 ? nowhere : from * call.input.space[2];
+            s.column[k] = from < 0 ? nowhere : from * pixel;
         }
     }
 
@@ -294,17 +341,21 @@ struct DepthwiseLast {
             for (int64_t kh = 0; kh < p.kernel[1]; ++kh) {
                 const int64_t from_h = source(p, 1, h * p.stride[1] - p.pad_lo[1] + kh * p.dilation[1]);
                 if (from_d < 0 || from_h < 0) *to++ = {s.zeros, 0, 0, 0, true};
-                else *to++ = {at<const T>(x, image, 0) + from_d * x.space[0] + from_h * x.space[1], -p.pad_lo[2] * x.space[2],
-                              p.stride[2] * x.space[2], p.dilation[2] * x.space[2], false};
+                else *to++ = {at<const T>(x, image, 0) + from_d * x.space[0] + from_h * x.space[1], -p.pad_lo[2] * pixel,
+                              p.stride[2] * pixel, p.dilation[2] * pixel, false};
             }
         }
+        if (p.out_channels == 1) return;
+        s.widened.keep(s.row);
+        for (PixelRow<T>* one = s.row; one < to; ++one)
+            if (!one->zeros) one->begin = s.widened.of(one->begin, x.space[2]);
     }
 
     // The units first .. last of a row: single pixels, groups, single pixels.
     void compute(int64_t row, int64_t first, int64_t last, const Scratch& s, const Epilogue<T>& epilogue) const {
         const int64_t h = row % p.output[1], d = row / p.output[1] % p.output[0], image = row / p.output[1] / p.output[0];
         const auto place = [&](const View& v) { return v.data ? at<T>(v, image, 0) + d * v.space[0] + h * v.space[1] : nullptr; };
-        ChannelVectors<T> in{s.row, s.column, s.zeros, weight, bias, p.kernel[0] * p.kernel[1], p.kernel[2], weight_step, p.groups, p.groups,
+        ChannelVectors<T> in{s.row, s.column, s.zeros, weight, bias, p.kernel[0] * p.kernel[1], p.kernel[2], weight_step, channels, channels,
                              1, place(call.output), place(call.residual), call.output.space[2], call.residual.space[2], &epilogue};
         for (int64_t i = first; i < last; ++i) {
             const int64_t group = i - inside;
@@ -330,7 +381,7 @@ struct DepthwiseLast {
     void runs(ChannelVectors<T> in, int64_t group) const {
         const int64_t width = outside - inside, w = inside + width * group / groups, n = inside + width * (group + 1) / groups - w;
         if (n % most) several(phases == 1 ? shared : 0, n % most)(in, w);
-        in.apart = n / most, in.length = in.apart * p.groups;
+        in.apart = n / most, in.length = in.apart * channels;
         if (in.apart) several(0, most)(in, w + n % most);
     }
 

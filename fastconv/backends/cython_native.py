@@ -210,12 +210,15 @@ def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors along rows; loads, masks and stores beside the multiply-adds, more loads with stride 2, and the copy that splits
     the phases of longer strides, all of them. More loads but for square kernels of 3, 5, 7 and 9, and where rows of the tile
     share no input rows; a single row has one sum at a time, and each multiply-add waits for the one before. Channels side by
-    side are vectors of a pixel's, or few of them of several pixels'; several outputs of one are transposed."""
+    side are vectors of a pixel's, or few of them of several pixels'; where each has several outputs, rows are widened, or if
+    they take too much memory, outputs transposed."""
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
-    few = 2 * p.groups <= lanes
-    if p.channels_last and p.groups == p.out_channels and not (few and p.stride[-1] > 1):
-        vectors = 1.6 * p.groups / lanes if few else math.ceil(p.groups / lanes)
-        return rows * (width * vectors * (2.2 * p.taps + 9) + 100)
+    few = 2 * p.out_channels <= lanes
+    kept = math.prod(p.kernel_size[:-1]) * p.input_size[-1] * p.out_channels * np.dtype(p.dtype).itemsize  # of widened rows
+    if p.channels_last and (p.groups == p.out_channels or kept <= 512 << 10) and not (few and p.stride[-1] > 1):
+        vectors = 1.6 * p.out_channels / lanes if few else math.ceil(p.out_channels / lanes)
+        widened = 3.0 * math.prod(p.input_size) * p.groups if p.groups < p.out_channels else 0
+        return rows * (width * vectors * (2.2 * p.taps + 9) + 100) + widened
     plane = p.kernel_size[-2:]
     depths = p.taps // math.prod(plane)
     tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
