@@ -137,10 +137,10 @@ def tile(problem: ConvProblem) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=64)
 def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     """All of these, the one of least `cost` first."""
-    lengths = [[m for m in range(2, 8) if size(m, axis.taps) in POINTS] if axis.taps > 1 else [1] for axis in axes(problem)]
-    leading = (1,) * (problem.ndim - len(lengths))
+    along = _work(problem).along
+    leading = (1,) * (problem.ndim - len(along))
     limit = ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
-    admitted = [leading + last for last in itertools.product(*lengths) if error(problem, last) <= limit]
+    admitted = [leading + last for last in itertools.product(*along) if error(problem, last) <= limit]
     return tuple(sorted(admitted, key=lambda tile: cost(problem, tile, 8)))
 
 
@@ -153,26 +153,27 @@ def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
     work = _work(problem)
     found = work.error
     for m, axis in zip(tile[-2:], work.along):
-        if axis.components.taps > 1:
-            found *= ERROR[m + axis.components.taps - 1]
+        found *= axis[m].error
     return found
 
 
 class Along(NamedTuple):
-    """What cost and error of a tile ask of an axis."""
+    """What cost and error of a tile ask of an axis, by its outputs along it."""
 
-    components: Components
-    outputs: int
-    dilation: int
+    size: int  # products, and inputs
+    tiles: int
+    multiplied: int  # products of all components
+    error: float
 
 
 class Work(NamedTuple):
     """What cost and error of a tile ask of a problem, upright."""
 
-    along: tuple[Along, ...]
-    before: tuple[int, ...]  # outputs along the axes where nothing is transformed
+    along: tuple[dict[int, Along], ...]
+    before: int  # outputs along the axes where nothing is transformed
     depth: int
-    channels: int  # per group, as are outputs
+    channels: int  # per group, as are outputs; times depth and components: of the transforms
+    transformed: int
     outputs: int
     groups: int
     strided: bool
@@ -184,14 +185,25 @@ class Work(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def _work(problem: ConvProblem) -> Work:
     p = upright(problem)
-    along = tuple(map(Along, axes(problem), p.output_size[-2:], p.dilation[-2:]))
+    parts = axes(p)
+    along = tuple(map(_along, parts, p.output_size[-2:], p.dilation[-2:]))
     depth, channels, outputs = math.prod(p.kernel_size[:-2]), p.in_channels // p.groups, p.out_channels // p.groups
-    error = math.sqrt(max(1.0, 0.8 + 20 / (channels * depth * math.prod(axis.components.number for axis in along))))
-    for (axis, *_), kernel in zip(along, p.kernel_size[-2:]):
+    transformed = channels * depth * math.prod(axis.number for axis in parts)
+    error = math.sqrt(max(1.0, 0.8 + 20 / transformed))
+    for axis, kernel in zip(parts, p.kernel_size[-2:]):
         if axis.taps > 1:
             error *= math.sqrt(3 * axis.number / kernel)
-    return Work(along, p.output_size[:-2], depth, channels, outputs, p.groups, p.stride[-1] > 1,
-                p.dilation[-1] > 1 and along[-1].components.taps > 1, 4 if p.dtype == "float32" else 8, error)
+    return Work(along, math.prod(p.output_size[:-2]), depth, channels, transformed, outputs, p.groups, p.stride[-1] > 1,
+                p.dilation[-1] > 1 and parts[-1].taps > 1, 4 if p.dtype == "float32" else 8, error)
+
+
+def _along(axis: Components, outputs: int, dilation: int) -> dict[int, Along]:
+    """By the outputs of a tile that are possible."""
+    taps, number, full = axis
+    if taps == 1:
+        return {1: Along(1, outputs, full, 1.0)}
+    sizes = {m: size(m, taps) for m in range(2, 8) if size(m, taps) in POINTS}
+    return {m: Along(n, _tiles(outputs, dilation, m), n * full + (n - 1) * (number - full), ERROR[n]) for m, n in sizes.items()}
 
 
 def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
@@ -201,28 +213,24 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     a stride is taken out, 22 per input and output between which a dilation lies; then the transformed weights, which come from
     L3 or memory once for every few dozen tiles, and for which a few tiles wait.
     """
-    work, last = _work(problem), tile[-2:]
-    tiles, number, multiplied, products = math.prod(work.before), work.depth, work.depth, 1
-    for m, ((taps, count, full), length, dilation) in zip(last, work.along):
-        n = m + taps - 1
-        tiles *= _tiles(length, dilation, m)
-        number *= count
-        multiplied *= n * full + (n - 1) * (count - full)
-        products *= n
-    out_vectors, in_vectors = math.ceil(work.outputs / lanes), math.ceil(work.channels * number / lanes)
+    work = _work(problem)
+    m, n = ((1,) + tile)[-2:]  # outputs of a tile
+    w = work.along[-1][n]
+    h = work.along[0][m] if len(work.along) > 1 else Along(1, 1, 1, 1.0)
+    tiles, multiplied, products = work.before * h.tiles * w.tiles, work.depth * h.multiplied * w.multiplied, h.size * w.size
+    out_vectors, in_vectors = -(-work.outputs // lanes), -(-work.transformed // lanes)
     weights = multiplied * work.channels * work.outputs * work.itemsize
     per_byte = (0.03 if tiles > 9 else 0.1) if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
     per_tile = multiplied * work.channels * max(out_vectors, 1.4) + products * 8 * out_vectors
-    per_tile += 6.6 * (in_vectors + out_vectors) * _columns(last, work.along)
-    if products * work.channels * number * work.itemsize > SPILLED:
+    columns = n * h.size * (m > 1) + products * (n > 1) + h.size * n  # of the two passes over a tile, and its inputs or outputs
+    per_tile += 6.6 * (in_vectors + out_vectors) * columns
+    if products * work.transformed * work.itemsize > SPILLED:
         per_tile += 60 * products * in_vectors
-    rows = math.prod(last[:-1])  # outputs of a tile, and the inputs they are made of
-    read = size(rows, work.along[0].components.taps) if len(last) > 1 else rows
     if work.strided:
-        per_tile += 28 * in_vectors * last[-1] * read
+        per_tile += 28 * in_vectors * n * h.size
     elif work.dilated:
-        per_tile += 45 * last[-1] * (in_vectors * read + out_vectors * rows)
-    return work.groups * (tiles * per_tile + math.ceil(tiles / 48) * weights * per_byte)
+        per_tile += 45 * n * (in_vectors * h.size + out_vectors * m)
+    return work.groups * (tiles * per_tile + -(-tiles // 48) * weights * per_byte)
 
 
 def packing_cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
@@ -243,10 +251,3 @@ def _tiles(length: int, dilation: int, m: int) -> int:
     phases = min(dilation, length) if m > 1 else 1
     shorter, longer = divmod(length, phases)
     return longer * math.ceil((shorter + 1) / m) + (phases - longer) * math.ceil(shorter / m)
-
-
-def _columns(tile: tuple[int, ...], along: tuple[Along, ...]) -> int:
-    """Elements of the columns that the two passes over a tile transform, and of those it is read from or written to."""
-    m, n = ((1,) + tile)[-2:]
-    rows, columns = ([1] + [size(of, axis.components.taps) for of, axis in zip(tile, along)])[-2:]
-    return n * rows * (m > 1) + rows * columns * (n > 1) + rows * n

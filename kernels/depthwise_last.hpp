@@ -259,7 +259,7 @@ struct DepthwiseLast {
     Shares shares;
 
     static bool applies(const Problem& p, const Call& c) {
-        return p.in_channels == 1 && (p.out_channels == 1 || WidenedRows<T>::suits(p)) && c.input.channel == 1 &&
+        return p.in_channels == 1 && (p.out_channels == 1 || WidenedRows<T>::suits(p)) && (c.input.channel == 1 || p.groups == 1) &&
                c.output.channel == 1 && (!c.residual.data || c.residual.channel == 1);
     }
 

@@ -148,9 +148,11 @@ def _gemm_cycles(p: ConvProblem, lanes: int) -> float:
     """Vectors of output channels times pixels, a last odd one at 4/3; inputs go to panels at the price of 1.4 more vectors of
     channels, and sums are read, written and transposed. One pixel takes as long as two, and both at least as long as reading
     the weights."""
-    pixels, vectors = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes)
+    pixels, channels = math.prod(p.output_size), p.out_channels // p.groups
+    vectors = math.ceil(channels / lanes)
     multiplied = p.groups * max(pixels, 2) * (vectors + vectors % 2 / 3 + 1.4) * _computed(p)
-    return max(multiplied, _weights_read(p)) + p.groups * pixels * 15 * vectors + _slab_cycles(p, 3 * lanes)
+    finished = 15 * vectors + (30 if p.channels_last and channels % lanes else 0)
+    return max(multiplied, _weights_read(p)) + p.groups * pixels * finished + _slab_cycles(p, 3 * lanes)
 
 
 _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # direct: beside one multiply-add, by output channels of a group
@@ -170,7 +172,8 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     read = math.prod(n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True))
     moved = 0.0
     if p.channels_last:  # to a plane of each channel
-        moved = p.in_channels * read * (6 + 0.07 * p.in_channels) + 6 * p.out_channels * math.prod(p.output_size)
+        each = 3 if math.prod(p.kernel_size) == 1 else 6 + 0.07 * p.in_channels
+        moved = p.in_channels * read * each + 6 * p.out_channels * math.prod(p.output_size)
     computed = _computed(p)
     copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.taps and _narrowest(p) < lanes else 0
     return p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7) + _slab_cycles(p) + copied + moved
@@ -216,15 +219,18 @@ def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
     few = 2 * p.out_channels <= lanes
     kept = math.prod(p.kernel_size[:-1]) * p.input_size[-1] * p.out_channels * np.dtype(p.dtype).itemsize  # of widened rows
     if p.channels_last and (p.groups == p.out_channels or kept <= 512 << 10) and not (few and p.stride[-1] > 1):
-        vectors = 1.6 * p.out_channels / lanes if few else math.ceil(p.out_channels / lanes)
+        edges = min(width, (p.kernel_size[-1] - 1) * p.dilation[-1]) if few else 0  # one by one
+        vectors = 2 * edges + 1.6 * (width - edges) * p.out_channels / lanes if few else width * math.ceil(p.out_channels / lanes)
         widened = 3.0 * math.prod(p.input_size) * p.groups if p.groups < p.out_channels else 0
-        return rows * (width * vectors * (2.2 * p.taps + 9) + 100) + widened
+        return rows * (vectors * (2.2 * p.taps + 9) + 100) + widened
     plane = p.kernel_size[-2:]
     depths = p.taps // math.prod(plane)
     tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
     near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and plane[0] > 2
     copied = 0 if p.stride[-1] <= 2 else depths * (_slab_cycles(p) + p.in_channels * math.prod(p.input_size))
-    loads = 8.0 if rows == 1 else (1.5 if tuned else 2.0 if near else 3.5) * (1.6 if p.stride[-1] == 2 else 1)
+    loads = 8.0 if rows == 1 else (1.5 if tuned else 2.0 if near else 3.5)
+    if p.stride[-1] == 2:
+        loads *= 1.6 if width > lanes else 2.0  # masked at both ends
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
     return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 80) + copied + transposed
 
