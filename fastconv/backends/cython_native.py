@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -163,6 +164,7 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
     tap, whose lines are read whole. Regions narrower than a vector are copied, tap by tap. Inputs and outputs whose channels
     are side by side move one by one, the slower the more planes they move to."""
+    p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)
     if planes or (p.taps * p.groups == p.in_channels and set(p.stride) == {1}):
@@ -179,10 +181,22 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
     return p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7) + _slab_cycles(p) + copied + moved
 
 
+@functools.lru_cache(maxsize=32)
+def _merged(p: ConvProblem) -> ConvProblem:
+    """Rows that follow each other are one (kernels/window.hpp: merge_rows)."""
+    plain = [k == s == 1 and pads == (0, 0) for k, s, pads in zip(p.kernel_size, p.stride, p.padding, strict=True)]
+    if p.ndim < 3 or p.channels_last or not (plain[1] and plain[2]):
+        return p
+    inputs, (depth, *_) = math.prod(p.input_size[1:]), p.input_size
+    return dataclasses.replace(p, input_size=(depth, inputs), kernel_size=p.kernel_size[::2],
+                               stride=p.stride[::2], padding=p.padding[::2], dilation=p.dilation[::2])
+
+
 def _narrowest(p: ConvProblem) -> int:
     """Columns of the narrowest region, between those where a tap enters or leaves the input."""
     width, (pad, _), stride = p.output_size[-1], p.padding[-1], p.stride[-1]
-    borders = {-(-(edge + pad - tap * p.dilation[-1]) // stride) for tap in range(p.kernel_size[-1]) for edge in (0, p.input_size[-1])}
+    taps, edges = range(p.kernel_size[-1]), (pad, p.input_size[-1] + pad)
+    borders = {-((tap * p.dilation[-1] - edge) // stride) for tap in taps for edge in edges}
     inside = sorted({0, width} | {border for border in borders if 0 < border < width})
     return min(end - begin for begin, end in itertools.pairwise(inside))
 
@@ -220,7 +234,8 @@ def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
     kept = math.prod(p.kernel_size[:-1]) * p.input_size[-1] * p.out_channels * np.dtype(p.dtype).itemsize  # of widened rows
     if p.channels_last and (p.groups == p.out_channels or kept <= 512 << 10) and not (few and p.stride[-1] > 1):
         edges = min(width, (p.kernel_size[-1] - 1) * p.dilation[-1]) if few else 0  # one by one
-        vectors = 2 * edges + 1.6 * (width - edges) * p.out_channels / lanes if few else width * math.ceil(p.out_channels / lanes)
+        together = 1.6 * p.out_channels / lanes if few else math.ceil(p.out_channels / lanes)
+        vectors = 2 * edges + (width - edges) * together
         widened = 3.0 * math.prod(p.input_size) * p.groups if p.groups < p.out_channels else 0
         return rows * (vectors * (2.2 * p.taps + 9) + 100) + widened
     plane = p.kernel_size[-2:]
@@ -244,9 +259,9 @@ def _dot_cycles(p: ConvProblem, lanes: int) -> float:
     channels, or transposed; what each tile takes beside. Many weights for few pixels take as long as they take to be read."""
     pixels, channels, taps = math.prod(p.output_size), p.out_channels // p.groups, math.prod(p.kernel_size)
     rows, at_once = min(4, channels), min(6, pixels)
-    step = max(2.1 * rows * at_once, 3.2 * rows + 1.6 * at_once, 6) * math.ceil(p.taps / lanes) + 160
+    step = max(1.35 * rows * at_once, 2.4 * rows + 1.2 * at_once, 5) * math.ceil(p.taps / lanes) + 160
     dense = taps == 1 and (p.channels_last or math.prod(p.input_size) == 1)
-    gathered = (0.5 if dense else 1.3 if taps == 1 else 2.5) * math.ceil(channels / 256)
+    gathered = (0.5 if dense else 1.3 if taps == 1 and set(p.stride) == {1} else 2.5) * math.ceil(channels / 256)
     per_pixel = channels * step / (rows * at_once) + gathered * p.taps + 80
     return max(p.groups * (pixels * per_pixel + 200), _weights_read(p))
 
