@@ -59,9 +59,8 @@ struct FftPack {
         tables.fill(s, out);
         std::copy(weight, weight + channels * products(p), out + packing.plain);
         for (int64_t c = 0; c < channels; ++c) {
-            bool good = true;
-            for (int64_t k = 0; k < products(p); ++k) good &= counts(weight[c * products(p) + k]);
-            out[packing.bias + c] = bias ? bias[c] : T(0), out[packing.spoiled + c] = good ? T(0) : T(1);
+            out[packing.bias + c] = bias ? bias[c] : T(0);
+            out[packing.spoiled + c] = all_count(weight + c * products(p), products(p)) ? T(0) : T(1);
         }
         const T scale = T(0.25) / T(s.points());  // forward gives twice the spectrum, here and of the input
         crew.tiles(channels * p.in_channels, [&](int64_t i, int64_t part) {

@@ -138,6 +138,19 @@ FASTCONV_INLINE typename VectorOf<T>::mask counts_of(Vec<T> v) {
     return (v <= largest<T>) & (v >= -largest<T>);
 }
 
+template <class T>
+bool is_none(typename VectorOf<T>::mask mask) {
+    typename VectorOf<T>::Int all = 0;
+    for (int l = 0; l < lanes<T>; ++l) all |= mask[l];
+    return all == 0;
+}
+template <class T>
+FASTCONV_NOINLINE bool all_count(const T* values, int64_t n) {
+    typename VectorOf<T>::mask bad{};
+    for (int64_t i = 0; i < n; i += lanes<T>) bad |= ~counts_of<T>(load_some(values + i, std::min<int64_t>(lanes<T>, n - i)));
+    return is_none<T>(bad);
+}
+
 // Which vectors of a row can be loaded as they are: those of columns first .. last, of column i from line + place + i on.
 struct Whole {
     int64_t place, first, last;
@@ -246,7 +259,7 @@ struct Transform {
                 store(to + half, take(i + partner));
             }
         }
-        return is_zero(bad);
+        return is_none<T>(bad);
     }
     // Whether a block of columns of one depth has inputs.
     template <class Source>
@@ -311,11 +324,6 @@ struct Transform {
    private:
     FASTCONV_INLINE int64_t place(int64_t k) const {
         return int64_t(reinterpret_cast<const typename Tables<T>::Place*>(table + tables.places)[k]) * L;
-    }
-    static bool is_zero(typename VectorOf<T>::mask bad) {
-        typename VectorOf<T>::Int all = 0;
-        for (int l = 0; l < L; ++l) all |= bad[l];
-        return all == 0;
     }
 
     // from[block of columns][L rows][4 L] -> to[real, imaginary][column][L]
