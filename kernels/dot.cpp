@@ -229,7 +229,26 @@ struct Dot {
             for (int64_t i = 0; i < s.count; ++i) gather_pixel(input, s.source + i * tap_count, first, count, s.panel + i * pitch);
     }
 
-    FASTCONV_NOINLINE void gather_pixel(const T* input, const int64_t* source, int64_t first, int64_t count, T* out) const {
+    // Whole channels that lie side by side are transposed, lanes of them at a time, if they have no more taps; all else comes one by one.
+    void gather_pixel(const T* input, const int64_t* source, int64_t first, int64_t count, T* out) const {
+        const int64_t head = std::min(count, (tap_count - first % tap_count) % tap_count), block = lanes<T> * tap_count;
+        if (call.input.channel != 1 || tap_count > lanes<T>) return gather_one_by_one(input, source, first, count, out);
+        gather_one_by_one(input, source, first, head, out);
+        int64_t done = head;
+        for (; done + block <= count; done += block) gather_channels(input + (first + done) / tap_count, source, out + done);
+        gather_one_by_one(input, source, first + done, count - done, out + done);
+    }
+    // out[channel][tap]: whole vectors, which reach into what is written after them.
+    FASTCONV_NOINLINE void gather_channels(const T* x, const int64_t* source, T* out) const {
+        Vec<T> row[lanes<T>] = {};
+        for (int64_t t = 0; t < tap_count; ++t)
+            if (source[t] != nowhere) row[t] = load(x + source[t]);
+        transpose<T>(row);
+        for (int c = 0; c < lanes<T> - 1; ++c, out += tap_count) store(out, row[c]);
+        if (tap_count == lanes<T>) store(out, row[lanes<T> - 1]);
+        else store_first(out, row[lanes<T> - 1], tap_count);
+    }
+    FASTCONV_NOINLINE void gather_one_by_one(const T* input, const int64_t* source, int64_t first, int64_t count, T* out) const {
         const int64_t channel = call.input.channel;
         const T* const end = out + count;
         const T* x = input + first / tap_count * channel;
