@@ -57,3 +57,25 @@ def test_which_are_left_out():
     assert shifted.padded_size[1] == 1
     for needed in (padded, wide, row, shifted, ConvProblem((1,), (1,), 4, 4)):
         assert without_unit_axes(needed) == (needed, ())
+
+
+@pytest.mark.parametrize("stride", [20, 1000, 2**31, 2**40])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_a_stride_far_beyond_the_input_costs_nothing(layout, stride):
+    """One output along each axis, whoever computes it: what is as long as a stride would not fit into memory."""
+    rng, seen = np.random.default_rng(0), 0
+    for groups, channels in ((1, 8), (8, 8), (1, 1)):
+        x = rng.standard_normal((2, channels, 9, 20), np.float32)
+        x = np.moveaxis(x, 1, -1).copy() if layout == "channels_last" else x
+        w = rng.standard_normal((channels, channels // groups, 3, 3), np.float32)
+        keywords = dict(padding=1, groups=groups, layout=layout)
+        near = fastconv.conv2d(x, w, stride=(9, 20), backend="naive", **keywords)
+        for backend in fastconv.backends():
+            for algorithm in (None, "gemm", "direct", "winograd", "depthwise", "fft", "dot"):
+                try:
+                    found = fastconv.conv2d(x, w, stride=stride, backend=backend, algorithm=algorithm, **keywords)
+                except (fastconv.Unavailable, fastconv.Unsupported, ValueError):
+                    continue
+                np.testing.assert_allclose(found, near, rtol=1e-4, atol=1e-4)
+                seen += 1
+    assert seen >= 3

@@ -22,6 +22,7 @@ import numpy as np
 from .. import native, settings
 from ..kept import Kept
 from ..problem import ConvProblem
+from ..unit_axes import with_near_strides
 from . import Candidate, refuses_direction, weights_of
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
@@ -62,6 +63,7 @@ class NumbaKernel:
         from . import numba_blocking
         from .numba_compile import stage
 
+        problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
         self._blocking = numba_blocking
         self._shape = numba_blocking.Shape(problem, algorithm)
