@@ -373,8 +373,7 @@ struct Depthwise {
 
     static size_t workspace(const Problem& p, int threads) {
         const Depthwise job(p, Call{}, threads);  // arrays of any strides: with and without a copy
-        const bool widened = p.out_channels == 1 || WidenedRows<T>::suits(p);
-        const size_t pixels = widened ? size_t(threads) * typename DepthwiseLast<T>::Scratch(p, nullptr).bytes : 0;
+        const size_t pixels = WidenedRows<T>::suits(p) ? size_t(threads) * typename DepthwiseLast<T>::Scratch(p, nullptr).bytes : 0;
         const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
         return Shares::bytes(threads) + std::max(pixels, size_t(job.parts) * each);
     }

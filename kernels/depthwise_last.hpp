@@ -217,8 +217,8 @@ struct WidenedRows {
         : count(p.out_channels > 1 ? p.kernel[0] * p.kernel[1] : 0), channels(p.groups), times(p.out_channels), pixels(p.input[2]),
           length(round_up(pixels * channels * times, L) + round_up(times, L)), whose(arena.take<const T*>(count)),
           wanted(arena.take<bool>(count)), rows(arena.take<T>(count * length)) {}
-    static bool suits(const Problem& p) {
-        return p.kernel[0] * p.kernel[1] * p.input[2] * p.groups * p.out_channels * int64_t(sizeof(T)) <= most_bytes;
+    static bool suits(const Problem& p) {  // or none are needed
+        return p.out_channels == 1 || p.kernel[0] * p.kernel[1] * p.input[2] * p.groups * p.out_channels * int64_t(sizeof(T)) <= most_bytes;
     }
     void start() const { std::fill(whose, whose + count, nullptr); }
 
@@ -259,7 +259,7 @@ struct DepthwiseLast {
     Shares shares;
 
     static bool applies(const Problem& p, const Call& c) {
-        return p.in_channels == 1 && (p.out_channels == 1 || WidenedRows<T>::suits(p)) && (c.input.channel == 1 || p.groups == 1) &&
+        return p.in_channels == 1 && WidenedRows<T>::suits(p) && (c.input.channel == 1 || p.groups == 1) &&
                c.output.channel == 1 && (!c.residual.data || c.residual.channel == 1);
     }
 

@@ -171,11 +171,10 @@ def _direct_cycles(p: ConvProblem, lanes: int) -> float:
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
     loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.taps if inputs > 1500 and not planes else 0)
-    read = math.prod(n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True))
     moved = 0.0
     if p.channels_last:  # to a plane of each channel
         each = 3 if math.prod(p.kernel_size) == 1 else 6 + 0.07 * p.in_channels
-        moved = p.in_channels * read * each + 6 * p.out_channels * math.prod(p.output_size)
+        moved = p.in_channels * math.prod(_read(p)) * each + 6 * p.out_channels * math.prod(p.output_size)
     computed = _computed(p)
     copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.taps and _narrowest(p) < lanes else 0
     return p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7) + _slab_cycles(p) + copied + moved
@@ -215,12 +214,17 @@ def _slab_cycles(p: ConvProblem, shortest: int = 0) -> float:
     short = p.output_size[-1] < shortest and math.prod(p.kernel_size) > 1
     if p.stride[-1] == 1 and not short and not any(map(any, p.padding)):
         return 0
-    read = [n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True)]
+    read = _read(p)
     if p.channels_last:
         return math.prod(read) * (10 + 0.4 * p.in_channels)
     taps, stride, width = p.kernel_size[-1], p.stride[-1], p.input_size[-1]
     row = 50 + width if stride <= 2 or taps >= min(4, stride) else 60 * taps + 3 * width * taps / stride
     return p.in_channels * math.prod(read[:-1]) * row
+
+
+def _read(p: ConvProblem) -> list[float]:
+    """Inputs along each axis that windows reach."""
+    return [n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True)]
 
 
 def _depthwise_cycles(p: ConvProblem, lanes: int) -> float:
