@@ -244,9 +244,11 @@ struct Dot {
         for (int64_t t = 0; t < tap_count; ++t)
             if (source[t] != nowhere) row[t] = load(x + source[t]);
         transpose<T>(row);
-        for (int c = 0; c < lanes<T> - 1; ++c, out += tap_count) store(out, row[c]);
-        if (tap_count == lanes<T>) store(out, row[lanes<T> - 1]);
-        else store_first(out, row[lanes<T> - 1], tap_count);
+        const T* const end = out + lanes<T> * tap_count;  // the last rows reach beyond it
+        for (int c = 0; c < lanes<T>; ++c, out += tap_count) {
+            if (out + lanes<T> <= end) store(out, row[c]);
+            else store_first(out, row[c], end - out);
+        }
     }
     FASTCONV_NOINLINE void gather_one_by_one(const T* input, const int64_t* source, int64_t first, int64_t count, T* out) const {
         const int64_t channel = call.input.channel;
