@@ -53,7 +53,7 @@ sanitize-%: $(VENV)/.installed
 	export PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/sanitized-$*:$(CURDIR)/tests OPENBLAS_NUM_THREADS=1 \
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 TSAN_OPTIONS=allocator_may_return_null=1:suppressions=$(CURDIR)/tests/thread_sanitizer.txt \
 		LD_PRELOAD=$$($(CXX) -print-file-name=$(LIBRARY_$*)) && \
-	setarch -R $(BIN)/python tests/fuzz.py --count 500 --backends cython && \
+	setarch -R $(BIN)/python tests/fuzz.py --count 1000 --backends cython && \
 	setarch -R $(BIN)/python -m pytest -p no:cacheprovider tests/test_runtime.py \
 		-k "not memory and not sanitizers and not fork and not no_thread"
 

@@ -11,6 +11,7 @@
 #include <new>
 #include <utility>
 
+#include "fences.hpp"
 #include "interrupt.hpp"
 #include "pool.hpp"
 #if defined(__linux__)
@@ -84,6 +85,7 @@ inline void* allocate(size_t bytes, size_t huge_from) {
 #if defined(__linux__)
     if (large) madvise(memory, size, MADV_HUGEPAGE);
 #endif
+    forbid(static_cast<char*>(memory) + bytes, size - bytes);
     return memory;
 }
 
@@ -128,12 +130,15 @@ private:
 class Workspace {
 public:
     explicit Workspace(size_t bytes) : mine_(std::exchange(kept(), Block{})) {
-        if (bytes <= mine_.bytes) return;
-        mine_.memory.reset();
-        mine_.memory.reset(allocate(bytes, huge_page / 16));
-        mine_.bytes = mine_.memory ? bytes : 0;
+        if (bytes > mine_.bytes) {
+            mine_.memory.reset();
+            mine_.memory.reset(allocate(bytes, huge_page / 16));
+            mine_.bytes = mine_.memory ? bytes : 0;
+        }
+        if (mine_.memory) forbid(static_cast<char*>(get()) + bytes, mine_.bytes - bytes);
     }
     ~Workspace() {
+        allow(get(), mine_.bytes);
         if (mine_.bytes <= kept_bytes) kept() = std::move(mine_);
     }
     void* get() const { return mine_.memory.get(); }

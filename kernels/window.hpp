@@ -9,6 +9,7 @@
 #pragma once
 #include <algorithm>
 
+#include "fences.hpp"
 #include "regions.hpp"
 #include "simd.hpp"
 
@@ -325,14 +326,16 @@ struct Tasks {
     int64_t first_panel(int64_t chunk) const { return panels * chunk / chunks; }
 };
 
-// Hands out aligned pieces of a buffer; with a null base it only adds up.
+// Hands out aligned pieces of a buffer, with fences between them; with a null base it only adds up.
 class Arena {
    public:
     explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
     template <class T>
     T* take(int64_t n) {
+        const int64_t bytes = n * int64_t(sizeof(T)), reserved = round_up(bytes, 64) + int64_t(fence_bytes);
         char* p = base_ + used_;
-        used_ += round_up(n * int64_t(sizeof(T)), 64);
+        if (base_) allow(p, size_t(bytes)), forbid(p + bytes, size_t(reserved - bytes));
+        used_ += reserved;
         return reinterpret_cast<T*>(p);
     }
     size_t used() const { return size_t(used_); }

@@ -33,6 +33,12 @@ CASES = [
     *(problem((8, 9), (9, 8), (3, 2), dilation=2, padding=2, padding_mode=mode)
       for mode in ("reflect", "symmetric", "replicate", "circular")),
     problem((1, 2), (40,), (9000,), stride=150, padding=5000),  # so many taps that a block has few pixels
+    # transposed: three blocks of k that end with a whole channel, the last pixel's before the sums of those gone by
+    *(problem((channels, 9), (3,) * len(kernel), kernel, layout="channels_last", dtype=dtype)
+      for dtype, times in (("float32", 2), ("float64", 1))
+      for channels, kernel in ((264 * times, (3,)), (168 * times, (5,)), (120 * times, (3, 3)))),
+    problem((515, 9), (3,), (3,), stride=3, padding_mode="reflect", padding=1,
+            layout="channels_last", batch=3, dtype="float64"),
 ]
 
 

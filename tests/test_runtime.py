@@ -270,26 +270,55 @@ int main() {
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
-def test_the_pool_under_sanitizers(tmp_path, sanitizer):
+def run_sanitized(folder, sanitizer, text, *sources):
+    """A program built with a sanitizer, and what became of it."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if not compiler or not POOL.exists():
         pytest.skip("needs a compiler and the sources")
-    (tmp_path / "stress.cpp").write_text(STRESS)
-    command = [compiler, "-std=c++17", "-O1", "-g", f"-fsanitize={sanitizer}", "-pthread", f"-I{POOL.parent}"]
-    built = subprocess.run(
-        [*command, str(tmp_path / "stress.cpp"), str(POOL), "-o", str(tmp_path / "stress")],
-        capture_output=True,
-        text=True,
-    )
+    (folder / "main.cpp").write_text(text)
+    flags = ["-std=c++17", "-O1", "-g", f"-fsanitize={sanitizer}", "-pthread", f"-I{POOL.parent}", "-DFASTCONV_ISA=baseline"]
+    built = subprocess.run([compiler, *flags, str(folder / "main.cpp"), *map(str, sources), "-o", str(folder / "main")],
+                           capture_output=True, text=True)
     if "cannot find" in built.stderr:
         pytest.skip("no sanitizer library")
     assert built.returncode == 0, built.stderr
-    done = subprocess.run([str(tmp_path / "stress")], capture_output=True, text=True)
+    done = subprocess.run([str(folder / "main")], capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("the sanitizer does not run on this system")
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
+def test_the_pool_under_sanitizers(tmp_path, sanitizer):
+    done = run_sanitized(tmp_path, sanitizer, STRESS, POOL)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+PIECES = """
+#include "window.hpp"
+#include <stdlib.h>
+using namespace fastconv;
+
+int main() {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, 1024)) return 2;
+    for (int64_t n : {20, 100}) {  // what was a fence for one is a piece of the next
+        baseline::Arena arena(memory);
+        volatile char *a = arena.take<char>(n), *b = arena.take<char>(50);
+        for (int64_t i = 0; i < n; ++i) a[i] = b[i % 50] = 0;
+        if (n == 100) WRITE;
+    }
+    free(memory);
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", ["(void)0", "a[100] = 0", "b[-1] = 0", "b[50] = 0"])
+def test_pieces_of_a_workspace_are_fenced_under_asan(tmp_path, write):
+    done = run_sanitized(tmp_path, "address", PIECES.replace("WRITE", write))
+    assert (done.returncode != 0) == ("use-after-poison" in done.stderr) == (write != "(void)0"), done.stderr
 
 
 # --------------------------------------------------------------------------------------------------- machine and ISAs
