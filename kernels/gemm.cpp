@@ -26,6 +26,7 @@ constexpr int64_t blocks_at_once = 16;                        // blocks of outpu
 
 template <class T>
 constexpr int64_t pitch = (tile_rows + lanes<T> - 1) / lanes<T> * lanes<T>;  // of a panel: from k to k + 1, whole vectors
+constexpr int64_t most_k = tile_rows > 8 ? 4 * k_block : k_block;  // high tiles read weights so seldom that they may come from L2
 constexpr int64_t tiles_at_once = 8;                          // whose panels are filled together: few streams of stores, and few TLB misses
 
 struct Ahead {  // weights to ask for meanwhile: where they begin, and how many bytes with each k
@@ -143,16 +144,20 @@ struct Gemm {
     Strides strides;
 
     Gemm(const Region& region, int threads)
-        : p(region.p), slice(sliced(p)), call(region.call), kept(region), last(call.input.channel == 1 && slice.in_channels >= L),
-          raw(readable(p, call.input)), tap_count(taps(p)), k_most(std::min(k_block, slice.in_channels * tap_count)),
+        : p(region.p), slice(sliced(p, region.call)), call(region.call), kept(region),
+          last(call.input.channel == 1 && slice.in_channels >= L), raw(readable(p, call.input)), tap_count(taps(p)),
+          k_most(last ? slice.in_channels * tap_count : std::min(k_block, slice.in_channels * tap_count)),
           packing(p, kept.taps),
           blocking(slice, limits(threads), sizeof(T)), tasks(p, blocking, packing.blocks, 0.75, threads),
           keeps(ceil_div(packing.blocks, tasks.chunks) > blocks_at_once && k_blocks() * panels() * int64_t(sizeof(T)) <= kept_bytes),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
-    static Problem sliced(Problem p) {
+    // As many channels as fit into a block of k. Those side by side are transposed by vectors: one at least, if most are whole.
+    static Problem sliced(Problem p, const Call& call) {
         const int64_t fits = std::max<int64_t>(1, k_block / taps(p));
-        p.in_channels = std::min(p.in_channels, fits < L ? fits : fits / L * L);
+        const bool whole = p.in_channels % L == 0 || p.in_channels > 4 * L;
+        const bool vector = call.input.channel == 1 && whole && L * taps(p) <= most_k;
+        p.in_channels = std::min(p.in_channels, fits >= L ? fits / L * L : vector ? L : fits);
         return p;
     }
 
