@@ -8,7 +8,7 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 4;
+constexpr int abi_version = 5;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
@@ -76,16 +76,25 @@ struct Call {
     Interrupt interrupt;
 };
 
+struct PackCall {
+    const void *weight, *bias;  // C-contiguous (out channels of all groups, in channels, *kernel); contiguous, or null
+    void* packed;               // packed_bytes(packing) bytes, 64-byte aligned
+    void* workspace;            // pack_workspace_bytes(packing, threads) bytes, 64-byte aligned, uninitialised
+    int32_t threads;
+    ParallelFor parallel_for;
+    bool shared;                // several threads are going to read all of it: it is best written past the caches
+};
+
 struct Algorithm {
     const char* name;                                          // "gemm", "direct", ...
     const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line; the same on every ISA
     size_t (*packed_bytes)(const Problem& packing);            // packing: packing_of(problem); plain_bytes where there is no pack()
     size_t (*workspace_bytes)(const Problem&, int threads);
     size_t (*pack_workspace_bytes)(const Problem& packing, int threads);
-    // weight: C-contiguous (out channels of all groups, in channels, *kernel); bias: contiguous, or null; workspace:
-    // pack_workspace_bytes(packing, threads) bytes, 64-byte aligned, uninitialised. Null: the weights are read where they lie, the
-    // caller's or, where calls share them, those of a copy with the bias behind them; not a byte beyond them
-    void (*pack)(const Problem& packing, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor);
+    // Null: the weights are read where they lie, the caller's or, where calls share them, those of a copy with the bias behind them;
+    // not a byte beyond them
+    void (*pack)(const Problem& packing, const PackCall&);
+    bool (*shares_packed)(const Problem&, int threads);  // whether several threads read all packed weights; null: they do not
     void (*run)(const Problem&, const Call&);
 };
 

@@ -35,10 +35,10 @@ struct DepthwisePacking {
 };
 
 template <class T>
-void pack(const Problem& p, const void* weight, const void* bias, void* packed) {
+void pack(const Problem& p, const PackCall& call) {
     const DepthwisePacking<T> packing(p);
-    const T *from = static_cast<const T*>(weight), *b = static_cast<const T*>(bias);
-    T *to = static_cast<T*>(packed), *rows = to + packing.rows(), *pixels = to + packing.pixels();
+    const T *from = static_cast<const T*>(call.weight), *b = static_cast<const T*>(call.bias);
+    T *to = static_cast<T*>(call.packed), *rows = to + packing.rows(), *pixels = to + packing.pixels();
     pack_block(from, packing.taps_, packing.taps_, packing.taps_, packing.channels, packing.padded,
                [&](int64_t, int64_t tap) { return pixels + tap * packing.padded; });
     for (int64_t c = 0; c < packing.channels; ++c) to[c] = b ? b[c] : T(0);
@@ -523,9 +523,8 @@ const Algorithm& depthwise_algorithm() {
             return (p.dtype == Dtype::float32 ? Depthwise<float>::workspace : Depthwise<double>::workspace)(p, threads);
         },
         [](const Problem&, int) { return size_t(0); },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int, ParallelFor) {
-            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, weight, bias, packed);
-        },
+        [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, call); },
+        nullptr,
         [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
     };
     return algorithm;

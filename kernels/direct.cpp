@@ -211,15 +211,16 @@ struct Direct {
         return v.channel % line == 0 && v.batch % line == 0;
     }
 
-    static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int, ParallelFor) {
+    static void pack(const Problem& p, const PackCall& call) {
         const Packing packing(p);
-        T* out = static_cast<T*>(packed);
-        for (int64_t c = 0; c < p.groups * packing.channels; ++c) out[c] = bias ? static_cast<const T*>(bias)[c] : T(0);
-        out[packing.spoiled(p)] = T(!all_finite(static_cast<const T*>(weight), p.groups * packing.channels * packing.k));
+        const T *weight = static_cast<const T*>(call.weight), *bias = static_cast<const T*>(call.bias);
+        T* out = static_cast<T*>(call.packed);
+        for (int64_t c = 0; c < p.groups * packing.channels; ++c) out[c] = bias ? bias[c] : T(0);
+        out[packing.spoiled(p)] = T(!all_finite(weight, p.groups * packing.channels * packing.k));
         for (int64_t g = 0; g < p.groups; ++g)
             for (int64_t panel = 0; panel < packing.panels; ++panel) {
                 const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
-                const T* from = static_cast<const T*>(weight) + (g * packing.channels + first) * packing.k;
+                const T* from = weight + (g * packing.channels + first) * packing.k;
                 T* to = out + packing.offset(p, g, panel);
                 for (int64_t m = 0; m < rows; ++m)
                     for (int64_t k = 0; k < packing.k; ++k) to[k * rows + m] = from[m * packing.k + k];

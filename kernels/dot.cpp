@@ -369,6 +369,7 @@ const Algorithm& dot_algorithm() {
         },
         [](const Problem&, int) { return size_t(0); },
         nullptr,
+        nullptr,
         [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? Running<float>::run : Running<double>::run)(p, call); },
     };
     return algorithm;

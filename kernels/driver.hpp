@@ -114,6 +114,13 @@ struct Driver {
         return bytes;
     }
 
+    // Whether two tasks of different threads have the same weights.
+    template <class T>
+    static bool shares_packed(const Problem& p, int threads) {
+        const Tasks tasks = Job<T>(Regions(p, false).at(p, Call{}, 0), threads).tasks;
+        return tasks.parts > 1 && tasks.boxes * tasks.images > 1;
+    }
+
     static Algorithm algorithm(const char* name) {
         return {
             name,
@@ -125,8 +132,9 @@ struct Driver {
                 return p.dtype == Dtype::float32 ? workspace<float>(p, threads) : workspace<double>(p, threads);
             },
             [](const Problem&, int) { return size_t(0); },
-            [](const Problem& p, const void* weight, const void* bias, void* packed, void*, int threads, ParallelFor parallel_for) {
-                (p.dtype == Dtype::float32 ? Job<float>::pack : Job<double>::pack)(p, weight, bias, packed, threads, parallel_for);
+            [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? Job<float>::pack : Job<double>::pack)(p, call); },
+            [](const Problem& p, int threads) {
+                return p.dtype == Dtype::float32 ? shares_packed<float>(p, threads) : shares_packed<double>(p, threads);
             },
             [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
         };

@@ -53,9 +53,11 @@ struct FftPack {
         crew.desk_bytes = size_t(buffer_of(s)) * sizeof(T);
     }
 
-    void run(const T* weight, const T* bias, T* out, void* workspace, ParallelFor parallel_for) {
+    void run(const PackCall& call) {
+        const T *weight = static_cast<const T*>(call.weight), *bias = static_cast<const T*>(call.bias);
+        T* out = static_cast<T*>(call.packed);
         const int64_t channels = p.groups * p.out_channels;
-        crew.memory = static_cast<char*>(workspace), crew.parallel_for = parallel_for;
+        crew.memory = static_cast<char*>(call.workspace), crew.parallel_for = call.parallel_for;
         tables.fill(s, out);
         std::copy(weight, weight + channels * products(p), out + packing.plain);
         for (int64_t c = 0; c < channels; ++c) {
@@ -408,10 +410,8 @@ void run(const Problem& p, const Call& call) {
 }
 
 template <class T>
-void pack(const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads,
-          ParallelFor parallel_for) {
-    FftPack<T> job(p, threads);
-    job.run(static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed), workspace, parallel_for);
+void pack(const Problem& p, const PackCall& call) {
+    FftPack<T>(p, call.threads).run(call);
 }
 
 template <template <class> class Job>
@@ -433,10 +433,8 @@ const Algorithm& fft_algorithm() {
         [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(p); },
         workspace<Fft>,
         workspace<FftPack>,
-        [](const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads,
-           ParallelFor parallel_for) {
-            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, weight, bias, packed, workspace, threads, parallel_for);
-        },
+        [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, call); },
+        nullptr,
         [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
     };
     return algorithm;

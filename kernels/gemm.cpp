@@ -91,6 +91,7 @@ struct PackJob {
     const Problem& p;
     const T *weight, *bias;
     T* out;
+    bool past;
     int64_t parts;
 
     static void part(void* context, int64_t index) {
@@ -105,10 +106,11 @@ struct PackJob {
             const int64_t channels = std::min(width, packing.channels - first);
             job.out[packing.spoiled(job.p, group, block)] = T(!all_finite(job.weight + channel * packing.k, channels * packing.k));
             pack_block(job.weight + channel * packing.k, packing.k, 1, packing.k, packing.channels - first, width,
-                       [&](int64_t k, int64_t) { return out + k * width; });
+                       [&](int64_t k, int64_t) { return out + k * width; }, job.past);
             for (int64_t c = 0; c < width; ++c)
                 job.out[group * packing.padded + first + c] = job.bias && first + c < packing.channels ? job.bias[channel + c] : T(0);
         }
+        stored_past();
     }
 };
 
@@ -177,11 +179,11 @@ struct Gemm {
         return v.data && !is_padded(p) && (last || rows);
     }
 
-    static void pack(const Problem& p, const void* weight, const void* bias, void* packed, int threads, ParallelFor parallel_for) {
-        PackJob<T> job{p, static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed), 1};
+    static void pack(const Problem& p, const PackCall& call) {
+        PackJob<T> job{p, static_cast<const T*>(call.weight), static_cast<const T*>(call.bias), static_cast<T*>(call.packed), call.shared, 1};
         const double worth_a_thread = 65536;
-        job.parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(double(p.groups * p.out_channels * products(p)) / worth_a_thread)));
-        parallel_for(job.parts, PackJob<T>::part, &job);
+        job.parts = std::max<int64_t>(1, std::min<int64_t>(call.threads, int64_t(double(p.groups * p.out_channels * products(p)) / worth_a_thread)));
+        call.parallel_for(job.parts, PackJob<T>::part, &job);
     }
 
     static bool finite(const Problem& p, const void* packed) {

@@ -183,17 +183,23 @@ inline Outcome run_with_workspace(const Algorithm& algorithm, const Problem& pro
     return run_ready(algorithm, problem, call, workspace_bytes);
 }
 
-inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packing, const void* weight, const void* bias, void* packed,
-                                int threads, ParallelFor parallel_for) {
+// `call` but for the workspace; false if there is none.
+inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packing, PackCall call) {
     if (!algorithm.pack) {
-        std::memcpy(packed, weight, weight_bytes(packing));
-        if (bias) std::memcpy(static_cast<char*>(packed) + weight_bytes(packing), bias, plain_bytes(packing) - weight_bytes(packing));
+        std::memcpy(call.packed, call.weight, weight_bytes(packing));
+        char* behind = static_cast<char*>(call.packed) + weight_bytes(packing);
+        if (call.bias) std::memcpy(behind, call.bias, plain_bytes(packing) - weight_bytes(packing));
         return true;
     }
-    return with_workspace(algorithm.pack_workspace_bytes(packing, threads), [&](void* memory) {
-        algorithm.pack(packing, weight, bias, packed, memory, threads, parallel_for);
+    return with_workspace(algorithm.pack_workspace_bytes(packing, call.threads), [&](void* memory) {
+        call.workspace = memory;
+        algorithm.pack(packing, call);
     });
 }
+
+// Memory that two cores have in their caches is slow to write (measured: 15 GB/s, 2.4 between chiplets, 40 past the caches), and the
+// same block holds the packed weights of one call after another. A few bytes are better read from there.
+constexpr size_t shared_from = size_t(32) << 10;
 
 // The same with weights that are packed for this call alone.
 inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias,
@@ -205,7 +211,10 @@ inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, 
     void* const packed = Blocks::take(packed_bytes);
     if (!packed) return no_memory;
     call.packed = packed;
-    const bool ready = pack_with_workspace(algorithm, packing_of(problem), weight, bias, packed, call.threads, call.parallel_for);
+    const bool shared = packed_bytes >= shared_from && call.threads > 1 && algorithm.shares_packed &&
+                        algorithm.shares_packed(problem, call.threads);
+    const PackCall pack{weight, bias, packed, nullptr, call.threads, call.parallel_for, shared};
+    const bool ready = pack_with_workspace(algorithm, packing_of(problem), pack);
     const Outcome outcome = ready ? run_with_workspace(algorithm, problem, call, workspace_bytes) : no_memory;
     Blocks::release(packed, packed_bytes);
     return outcome;

@@ -46,6 +46,12 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
     ctypedef const char* (*Refuses)(const Problem&) noexcept nogil
     ctypedef size_t (*PackedBytes)(const Problem&) noexcept nogil
     ctypedef size_t (*WorkspaceBytes)(const Problem&, int) noexcept nogil
+    cdef struct PackCall:
+        const void* weight
+        const void* bias
+        void* packed
+        int32_t threads
+        ParallelFor parallel_for
     cdef struct Algorithm:
         const char* name
         Refuses refuses
@@ -78,7 +84,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     cdef enum Outcome "fastconv::Outcome":
         raised, no_memory, done
     Outcome run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
-    bint pack_with_workspace(const Algorithm&, const Problem&, const void*, const void*, void*, int, ParallelFor) noexcept
+    bint pack_with_workspace(const Algorithm&, const Problem&, PackCall) noexcept
     Outcome pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
@@ -358,9 +364,9 @@ cdef class Kernel:
         cdef Packed packed = Packed.__new__(Packed)
         cdef View view
         cdef cnp.ndarray values
-        cdef const void* weight_data
-        cdef const void* bias_data = NULL
+        cdef PackCall call
         cdef bint done
+        memset(&call, 0, sizeof(PackCall))
         check_threads(threads)
         if (bias is not None) != (p.has_bias != 0):
             raise ValueError("bias must be given" if p.has_bias else "bias must be None")
@@ -370,9 +376,9 @@ cdef class Kernel:
             values = bias
             if not self.sees_bias(values):
                 self.reject(b"bias", values, (p.groups * p.out_channels,), False)
-            bias_data = cnp.PyArray_DATA(values)
+            call.bias = cnp.PyArray_DATA(values)
         weight = cnp.PyArray_GETCONTIGUOUS(weight)
-        weight_data = cnp.PyArray_DATA(weight)
+        call.weight = cnp.PyArray_DATA(weight)
         packed.data = Blocks.take(self.packed_bytes)
         if packed.data == NULL:
             raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
@@ -380,8 +386,8 @@ cdef class Kernel:
         packed.algorithm = self.algorithm
         packed.packing_of = self.packing_of
         with nogil:
-            done = pack_with_workspace(self.algorithm[0], self.packing_of, weight_data, bias_data, packed.data, threads,
-                                       <ParallelFor> &run_parallel)
+            call.packed, call.threads, call.parallel_for = packed.data, threads, <ParallelFor> &run_parallel
+            done = pack_with_workspace(self.algorithm[0], self.packing_of, call)
         if not done:
             needed = self.algorithm.pack_workspace_bytes(self.packing_of, threads)
             raise MemoryError(f"cannot allocate {needed:,} bytes of workspace")

@@ -56,6 +56,24 @@ FASTCONV_INLINE void store(T* p, Vec<T> v) {
     *reinterpret_cast<typename VectorOf<T>::unaligned*>(p) = v;
 }
 
+// Past the caches if `past`, where a vector is a whole line: p is a multiple of it. Nobody sees it before `stored_past`.
+template <class T>
+FASTCONV_INLINE void store_past(T* p, Vec<T> v, bool past) {
+#if defined(__AVX512F__)
+    if (past) {
+        if constexpr (sizeof(T) == 4) _mm512_stream_ps(p, v);
+        else _mm512_stream_pd(p, v);
+        return;
+    }
+#endif
+    store(p, v);
+}
+inline void stored_past() {
+#if defined(__AVX512F__)
+    _mm_sfence();
+#endif
+}
+
 template <class T>
 FASTCONV_INLINE Vec<T> broadcast(T x) {
     return x - Vec<T>{};  // x - 0 is x for every x, -0 and NaN included; compiles to a broadcast

@@ -216,10 +216,10 @@ FASTCONV_NOINLINE bool finished_columns(const T* from, int64_t from_stride, int6
     return all_zeros<T>(zero);
 }
 
-// to[k][i] = (G from[:][i])[k]
+// to[k][i] = (G from[:][i])[k], past the caches if `past`
 template <class T, int N, int R>
 FASTCONV_NOINLINE void columns_of_weights(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride,
-                                          int64_t to_step, int64_t count) {
+                                          int64_t to_step, int64_t count, bool past) {
     for (int64_t i = 0; i < count; ++i, from += from_step, to += to_step) {
         Vec<T> g[R], u[N];
 #pragma GCC unroll 5
@@ -227,7 +227,7 @@ FASTCONV_NOINLINE void columns_of_weights(const T* from, int64_t from_stride, in
         if constexpr (N == 1) u[0] = g[0];
         else toom_weights<T, N, R>(g, u);
 #pragma GCC unroll 8
-        for (int k = 0; k < N; ++k) store(to + k * to_stride, u[k]);
+        for (int k = 0; k < N; ++k) store_past(to + k * to_stride, u[k], past);
     }
 }
 
@@ -238,8 +238,11 @@ struct Axis {
                              int64_t count);
     using Finish = bool (*)(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride, int64_t to_step,
                             int64_t count, const T* start);
+    using Weights = void (*)(const T* from, int64_t from_stride, int64_t from_step, T* to, int64_t to_stride, int64_t to_step,
+                             int64_t count, bool past);
     int64_t m, taps, size;
-    Columns input, weights, output;
+    Columns input, output;
+    Weights weights;
     Finish finish;
 
     Axis(int64_t m_, int64_t taps_) : m(m_), taps(taps_), size(m + taps - 1) {

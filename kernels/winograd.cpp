@@ -375,20 +375,28 @@ const char* refusal(const Problem& p) {
 }
 
 template <class T>
-void pack(const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor parallel_for) {
-    WinogradPack<T> job(p, static_cast<const T*>(weight), static_cast<const T*>(bias), static_cast<T*>(packed), workspace, threads);
-    parallel_for(job.parts, WinogradPack<T>::part, &job);
+void pack(const Problem& p, const PackCall& call) {
+    WinogradPack<T> job(p, call);
+    call.parallel_for(job.parts, WinogradPack<T>::part, &job);
 }
 
 template <class T>
 size_t pack_workspace(const Problem& p, int threads) {
-    const WinogradPack<T> job(p, nullptr, nullptr, nullptr, nullptr, threads);
+    PackCall call{};
+    call.threads = threads;
+    const WinogradPack<T> job(p, call);
     return typename WinogradPack<T>::Scratch(job, job.parts - 1).bytes;
 }
 
 template <class T>
 void run(const Problem& p, const Call& call) {
     Winograd<T>(p, call, call.threads).run();
+}
+
+template <class T>
+bool shares_packed(const Problem& p, int threads) {
+    const Winograd<T> job(p, Call{}, threads);
+    return job.parts > 1 && !job.together && p.groups == 1;
 }
 
 template <class T>
@@ -413,8 +421,9 @@ const Algorithm& winograd_algorithm() {
         [](const Problem& p, int threads) {
             return (p.dtype == Dtype::float32 ? pack_workspace<float> : pack_workspace<double>)(upright(p), threads);
         },
-        [](const Problem& p, const void* weight, const void* bias, void* packed, void* workspace, int threads, ParallelFor parallel_for) {
-            (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), weight, bias, packed, workspace, threads, parallel_for);
+        [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), call); },
+        [](const Problem& p, int threads) {
+            return (p.dtype == Dtype::float32 ? shares_packed<float> : shares_packed<double>)(upright(p), threads);
         },
         [](const Problem& p, const Call& call) {
             (p.dtype == Dtype::float32 ? run<float> : run<double>)(upright(p), upright(p, call));

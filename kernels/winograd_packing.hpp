@@ -52,14 +52,14 @@ struct WinogradPack {
     using Packing = WinogradPacking<T>;
     static constexpr int64_t slice = 16;  // input channels at a time
     const Problem& p;
+    const PackCall& call;
     const T *weight, *bias;
     T* out;
-    void* workspace;
     int64_t parts;
 
-    WinogradPack(const Problem& problem, const T* weight_, const T* bias_, T* out_, void* workspace_, int threads)
-        : p(problem), weight(weight_), bias(bias_), out(out_), workspace(workspace_),
-          parts(std::min<int64_t>(threads, p.groups * Packing(p).blocks)) {}
+    WinogradPack(const Problem& problem, const PackCall& c)
+        : p(problem), call(c), weight(static_cast<const T*>(c.weight)), bias(static_cast<const T*>(c.bias)),
+          out(static_cast<T*>(c.packed)), parts(std::min<int64_t>(c.threads, p.groups * Packing(p).blocks)) {}
 
     // Of one part, at `index`.
     struct Scratch {
@@ -69,7 +69,7 @@ struct WinogradPack {
         Scratch(const WinogradPack& job, int64_t index) {
             const Tiles<T> tiles(job.p);
             const int64_t channels = job.at_once() * Packing::wide;
-            Arena arena(job.workspace);
+            Arena arena(job.call.workspace);
             for (int64_t i = 0; i <= index; ++i) {
                 dealt = arena.take<T>(tiles.split.taps() * channels);
                 half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
@@ -87,6 +87,7 @@ struct WinogradPack {
         const int64_t count = job.p.groups * packing.blocks;
         for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
             job.block(packing, i / packing.blocks, i % packing.blocks, s);
+        stored_past();
     }
 
     // A block of two vectors of output channels of a group. Its taps first: dealt[tap][channel][width], every axis as long as its
@@ -121,7 +122,7 @@ struct WinogradPack {
     // The taps of n channels: to[channel][tap][lanes]
     void keep_plain(T* to, const T* dealt, const int64_t* place, int64_t width, int64_t n) const {
         for (int64_t channel = 0; channel < n; ++channel, dealt += width)
-            for (int64_t tap = 0; tap < taps(p); ++tap, to += lanes<T>) store(to, load(dealt + place[tap]));
+            for (int64_t tap = 0; tap < taps(p); ++tap, to += lanes<T>) store_past(to, load(dealt + place[tap]), call.shared);
     }
 
     // n channels of a component, k of U on, whose taps are row_step and column_step apart before the stride.
@@ -133,9 +134,10 @@ struct WinogradPack {
         const int64_t plane = packing.inner * packing.width(chunk), tap = n * width, vectors = tap / lanes<T>;  // plane: of a product
         T* to = out + packing.transformed(p, group, chunk) + (first - packing.first(chunk)) * packing.inner + k * width;
         for (int64_t j = 0; j < w.taps; ++j)
-            h.weights(from + j * p.stride[2] * column_step, p.stride[1] * row_step, lanes<T>, half + j * tap, w.taps * tap, lanes<T>, vectors);
+            h.weights(from + j * p.stride[2] * column_step, p.stride[1] * row_step, lanes<T>, half + j * tap, w.taps * tap, lanes<T>, vectors,
+                      false);
         for (int64_t i = 0; i < h.size; ++i)
-            w.weights(half + i * w.taps * tap, tap, lanes<T>, to + i * w.size * plane, plane, lanes<T>, vectors);
+            w.weights(half + i * w.taps * tap, tap, lanes<T>, to + i * w.size * plane, plane, lanes<T>, vectors, call.shared);
     }
 };
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from fastconv import config, conv2d
 from fastconv.backends import Candidate, Kernel, cython_native, registry
 from fastconv.backends.cython_native import TILED
 from fastconv.problem import ConvProblem
@@ -69,6 +70,26 @@ def test_equal_keys_mean_equal_packings(backend):
                 shared += 1
                 assert np.array_equal(result(kernel, first), result(kernel, own)), f"{candidate}: {problem.text}"
     assert shared >= len(SAME_WEIGHTS)
+
+
+@pytest.mark.parametrize("isa", cython_native.runnable_isas())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("channels", [(64, 48), (37, 70), (130, 5), (3, 200)])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 2)])
+def test_packed_for_one_call_or_for_many_the_bits_are_the_same(kernel, channels, dtype, isa):
+    """One call's weights may be written past the caches, where several threads read them."""
+    problem = of(channels, (33, 34), kernel, padding=1, dtype=dtype)
+    weight, bias = weights(problem)
+    x = np.random.default_rng(2).standard_normal(problem.input_shape).astype(dtype)
+    with config(isa=isa, num_threads=2):
+        for candidate in cython_native.backend.candidates(problem):
+            if cython_native.backend.refuses(problem, candidate) is None and candidate.algorithm != "fft":
+                prepared = cython_native.backend.bind(problem, candidate)
+                expected = np.empty(problem.output_shape, dtype)
+                prepared.run(x, prepared.pack(weight, bias), expected)
+                for _ in range(3):
+                    got = conv2d(x, weight, bias, padding=1, backend="cython", algorithm=candidate.algorithm)
+                    assert np.array_equal(got, expected), candidate
 
 
 def test_what_leaves_the_weights_alone_shares_them(backend):
