@@ -197,8 +197,8 @@ inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packi
     });
 }
 
-// Memory that two cores have in their caches is slow to write (measured: 15 GB/s, 2.4 between chiplets, 40 past the caches), and the
-// same block holds the packed weights of one call after another. A few bytes are better read from there.
+// Memory that two cores have in their caches is slow to write (measured: 2.4 to 15 GB/s, by the hour, in a virtual machine; 40 past the
+// caches), and the same block holds the packed weights of one call after another. A few bytes are better read from there.
 constexpr size_t shared_from = size_t(32) << 10;
 
 // The same with weights that are packed for this call alone.
