@@ -17,15 +17,16 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from . import activations, fourier, winograd
+from . import activations, algorithms
+from .algorithms._bounds import flushed, summed
 from .backends import Candidate, naive
+from .dtypes import TABLE
 from .padding import index_map
 from .problem import ConvProblem
-from .unit_axes import without_unit_axes
 
 EXACT_LIMIT = 2**24  # integers up to here are exact in float32, and so is every order of summing them
 LIPSCHITZ = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "gelu": 1.13, "gelu_tanh": 1.13, "silu": 1.1,
@@ -218,6 +219,11 @@ def _exact_sum(windows: np.ndarray, weights: np.ndarray, extra: np.ndarray) -> n
 # ---- bounds
 
 
+def has_bound(algorithm: str) -> bool:
+    """Whether `bound` knows it."""
+    return algorithm in PEERS or algorithm in algorithms.named()
+
+
 def bound(problem: ConvProblem, algorithm: str, expected: np.ndarray, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
           exact: bool = False, tile: tuple[int, ...] | None = None) -> np.ndarray:
     """How far a result of `algorithm` may be from `expected`, per output; `magnitude` is S.
@@ -229,71 +235,15 @@ def bound(problem: ConvProblem, algorithm: str, expected: np.ndarray, magnitude:
     Raises:
         ValueError: no bound is known for this algorithm.
     """
-    if algorithm not in BOUNDS:
-        raise ValueError(f"no error bound is known for algorithm {algorithm!r}; known: {', '.join(BOUNDS)}")
+    if not has_bound(algorithm):
+        known = ", ".join([*algorithms.named(), *PEERS])
+        raise ValueError(f"no error bound is known for algorithm {algorithm!r}; known: {known}")
     before = np.zeros(np.shape(expected))
     if not exact:
-        tiled = {} if tile is None else {"tile": tile}
-        before = BOUNDS[algorithm](problem, magnitude, x, w, **tiled) + _flushed(problem, x, w)
+        before_flushing = PEERS[algorithm] if algorithm in PEERS else algorithms.named()[algorithm].bound
+        before = before_flushing(problem, magnitude, x, w, *(() if tile is None else (tile,))) + flushed(problem, x, w)
     # where S is infinite, so is the value before the activation, without error
     return _through_activation(problem, np.abs(expected), np.where(np.isfinite(magnitude), before, 0.0))
-
-
-def gamma(n: int, dtype: str) -> float:
-    """γ_n = n·u / (1 - n·u): the relative error of n roundings in a row."""
-    u = _units(dtype)[0]
-    return n * u / (1 - n * u)
-
-
-def _units(dtype: str) -> tuple[float, float, float]:
-    """(unit roundoff, smallest denormal, smallest normal number)."""
-    return (2.0**-24, 2.0**-149, 2.0**-126) if dtype == "float32" else (2.0**-53, 2.0**-1074, 2.0**-1022)
-
-
-def _summed(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """The algorithms that sum the products themselves."""
-    return gamma(problem.taps + 3, problem.dtype) * magnitude + (problem.taps + 2) * _units(problem.dtype)[1]
-
-
-def _winograd(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
-              tile: tuple[int, ...] | None = None) -> np.ndarray:
-    """γ_n·κ·max|x|·Σ|w|, and the bound of direct for what is computed again or added.
-
-    κ is the product of the axes' amplifications (`winograd.amplification`). On its way a value is rounded at most a + 3 times
-    by each of the two transforms along an axis with a products, r + 1 times by that of r weights (their constants included),
-    and C + 1 times among C input channels, each once for every component of the kernel. What is flushed to 0 on the way is
-    amplified likewise.
-    """
-    problem, _ = without_unit_axes(problem)
-    along = list(zip((tile or winograd.tile(problem))[-2:], winograd.axes(problem)))
-    kappa = math.prod(winograd.amplification(m, axis.taps) for m, axis in along)
-    components = math.prod(problem.kernel_size[:-2]) * math.prod(axis.number for _, axis in along)
-    roundings = problem.in_channels // problem.groups * components + 1
-    roundings += sum(2 * (winograd.size(m, axis.taps) + 3) + axis.taps + 1 for m, axis in along if axis.taps > 1)
-    weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max(initial=0.0)
-    transformed = gamma(roundings, problem.dtype) * kappa * (_largest(x) if x.size else 0.0) * float(weights)
-    return _summed(problem, magnitude, x, w) + transformed + kappa * _flushed(problem, x, w)
-
-
-def _fft(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
-         tile: tuple[int, ...] | None = None) -> np.ndarray:
-    """32·u·log2(n)·√C·max|x|·‖w‖₂ with n inputs per tile, w being one input channel's of an output channel, on top of the bound
-    of direct. What is larger than `fourier.LARGEST` is not transformed.
-
-    Not proven for all data: the transforms' roundings spread over a whole tile, and add up like independent ones. The root of
-    their mean square is about u·√log2(n)·‖x‖₂·‖w‖₂ / √n with ‖x‖₂ <= √n·max|x|, so 32 leaves 5 standard deviations and more.
-    """
-    problem, _ = without_unit_axes(problem)
-    size = math.prod(tile or fourier.tile(problem))
-    most = fourier.LARGEST[problem.dtype]
-    largest = _largest(x) if x.size else 0.0
-    if largest > most:
-        largest = float(np.max(np.abs(x), where=np.abs(x) <= most, initial=0.0))
-    finite = np.where(np.abs(w) <= most, w, 0).astype(np.float64)
-    norm = math.sqrt(float((finite**2).sum(axis=tuple(range(2, w.ndim))).max(initial=0.0)))
-    channels = math.sqrt(problem.in_channels // problem.groups)
-    spread = 32 * _units(problem.dtype)[0] * math.log2(size) * channels * largest * norm
-    return _summed(problem, magnitude, x, w) + spread + size * _flushed(problem, x, w)
 
 
 def _unknown(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -303,7 +253,7 @@ def _unknown(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.n
     algorithm spreads its error over neighbours, so S is at least its mean over the outputs at hand.
     """
     around = np.maximum(magnitude, np.mean(magnitude))
-    return 32 * math.sqrt(max(problem.taps, 64)) * _units(problem.dtype)[0] * around + _summed(problem, magnitude, x, w)
+    return 32 * math.sqrt(max(problem.taps, 64)) * TABLE[problem.dtype].roundoff * around + summed(problem, magnitude, x, w)
 
 
 def _tf32(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -316,31 +266,7 @@ def _tf32(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndar
     return 16 * 2.0**-11 / math.sqrt(problem.taps) * around + _unknown(problem, magnitude, x, w)
 
 
-# one function per family: (problem, S, x, w) -> bound before the activation (with tiles: also of a tile that is named); the
-# last two verify peers in the benchmark only
-BOUNDS: dict[str, Callable[..., Any]] = {
-    "direct": _summed, "gemm": _summed, "im2col": _summed, "depthwise": _summed, "dot": _summed,
-    "winograd": _winograd, "fft": _fft, "unknown": _unknown, "tf32": _tf32,
-}
-
-
-def _flushed(problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> float:
-    """What flushing denormals may add: every denormal input, product, partial sum and epilogue term taken for 0.
-
-    2**-126·(Σ|x| + Σ|w| + 2K + 4), with K·max|x| and the largest Σ|w| in place of each output's own.
-    """
-    if problem.accuracy == "strict" or x.size == 0:
-        return 0.0
-    weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max()
-    return _units(problem.dtype)[2] * (problem.taps * _largest(x) + float(weights) + 2 * problem.taps + 4)
-
-
-def _largest(x: np.ndarray) -> float:
-    """max |x| of the finite values, without a copy of `x` where all are."""
-    low, high = float(np.min(x)), float(np.max(x))
-    if math.isfinite(low) and math.isfinite(high):
-        return max(-low, high)
-    return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))
+PEERS: dict[str, Callable[..., np.ndarray]] = {"unknown": _unknown, "tf32": _tf32}  # of the benchmark: what they may be
 
 
 def _through_activation(problem: ConvProblem, expected: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -351,7 +277,7 @@ def _through_activation(problem: ConvProblem, expected: np.ndarray, before: np.n
     after = steep * before
     if name in ("relu", "relu6"):  # no rounding of their own
         return after
-    u, denormal, normal = _units(problem.dtype)
+    _, _, u, denormal, normal = TABLE[problem.dtype]
     ulps = 2 * ULPS if problem.dtype == "float64" else ULPS  # the reference's activation is float64 as well
     own = ulps * (2 * u * (np.where(np.isfinite(expected), expected, 0.0) + after) + denormal)
     return after + own + (0.0 if problem.accuracy == "strict" else normal)

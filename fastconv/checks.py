@@ -21,6 +21,7 @@ import numpy as np
 
 from . import accuracy, plan, settings
 from .accuracy import Arrays
+from .algorithms import sums_products
 from .backends import Backend, Candidate, Kernel, get, registry
 from .check_matrix import matrix
 from .errors import Unavailable, shown
@@ -198,7 +199,7 @@ def verify(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Tria
             return float("inf"), "memory beside the output was written"
     else:
         out = run(kernel, problem, arrays)
-    exact = trial.integers and candidate.algorithm in plan.SUMS_PRODUCTS
+    exact = trial.integers and sums_products(candidate.algorithm)
     allowed = accuracy.bound(problem, candidate.algorithm, trial.expected, trial.magnitude, arrays.x, arrays.w, exact,
                              candidate.tile)
     worst = accuracy.compare(out, trial.expected, allowed)

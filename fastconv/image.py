@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from . import arrays, ops, torch_arrays
+from .dtypes import DTYPES
 from .errors import shown
 from .padding import NUMPY_MODES
-from .problem import DTYPES
 
 MODES = ("same", "valid", "full")
 BOUNDARIES = {"zeros": "zeros", "constant": "zeros", "reflect": "reflect", "symmetric": "symmetric", "edge": "replicate",

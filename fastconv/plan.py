@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import settings, wisdom
+from .algorithms import named, sums_products
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
 from .problem import ConvProblem
-
-ALGORITHMS = ("direct", "gemm", "im2col", "depthwise", "winograd", "fft", "dot")  # fastconv's own
-SUMS_PRODUCTS = frozenset({"direct", "gemm", "im2col", "depthwise", "dot"})  # admitted by accuracy="strict"
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = 
             seconds = who.seconds(problem, candidate, prepared)
             accepted.append(((seconds is None, seconds or 0.0, len(accepted)), Ranked(who.name, candidate, seconds)))
     if not accepted:
-        known = {*ALGORITHMS, *algorithms(problem)}
+        known = {*named(), *algorithms(problem)}
         if algorithm is not None and algorithm not in known:
             raise ValueError(f"algorithm must be one of {clipped(', '.join(sorted(known)), 300)}, got {shown(algorithm)}")
         raise Unsupported(_nobody(problem, backend, algorithm, rejected))
@@ -236,7 +234,7 @@ def _asked(backend: str, device: str) -> Iterator[Backend]:
 def _refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm: str | None) -> str | None:
     if algorithm is not None and candidate.algorithm != algorithm:
         return f"algorithm {algorithm!r} was asked for"
-    if problem.accuracy == "strict" and candidate.algorithm not in SUMS_PRODUCTS:
+    if problem.accuracy == "strict" and not sums_products(candidate.algorithm):
         return "accuracy='strict' admits only algorithms that sum the products themselves"
     return who.refuses(problem, candidate)
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from . import problem_text
+from .dtypes import DTYPES, TABLE
 from .errors import shown
 from .settings import ACCURACIES
 
-DTYPES = ("float32", "float64")
 PADDING_MODES = ("zeros", "reflect", "symmetric", "replicate", "circular")
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
 ACTIVATIONS = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
@@ -122,7 +122,7 @@ class ConvProblem:
         return self.sizes_hash
 
     def _check_bytes(self) -> None:
-        item = 4 if self.dtype == "float32" else 8
+        item = TABLE[self.dtype].itemsize
         sizes = {"output": math.prod(self.output_shape), "weight": math.prod(self.weight_shape),
                  "padded input": max(1, self.batch) * self.in_channels * math.prod(self.padded_size)}
         for what, elements in sizes.items():
@@ -171,7 +171,7 @@ class ConvProblem:
     @property
     def bytes(self) -> int:
         """Bytes that must move at least once: input, weight, bias, residual, output."""
-        item = 4 if self.dtype == "float32" else 8
+        item = TABLE[self.dtype].itemsize
         output = math.prod(self.output_shape)
         elements = (math.prod(self.input_shape) + math.prod(self.weight_shape) + output * (1 + self.residual)
                     + self.out_channels * self.bias)

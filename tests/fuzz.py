@@ -33,8 +33,9 @@ from odd_problems import odd_problem
 from planted_kernels import planted
 
 import fastconv
-from fastconv import accuracy, plan, settings
+from fastconv import accuracy, settings
 from fastconv.accuracy import Arrays
+from fastconv.algorithms import sums_products
 from fastconv.backends import Candidate, cython_native, get, register
 from fastconv.problem import ConvProblem
 
@@ -97,7 +98,7 @@ class Fuzz:
         for name in self.backends:
             who = get(name)
             for candidate in who.candidates(problem):
-                admitted = problem.accuracy != "strict" or candidate.algorithm in plan.SUMS_PRODUCTS
+                admitted = problem.accuracy != "strict" or sums_products(candidate.algorithm)
                 if admitted and who.refuses(problem, candidate) is None:
                     yield "kernel", name, candidate
 
@@ -131,7 +132,7 @@ class Fuzz:
         run = _bound if way == "kernel" else _called
         with settings.config(isa=candidate.isa):
             algorithm, remark = run(way, backend, candidate, problem, flush, out.array, dice)
-        exact = expected.integers and algorithm in plan.SUMS_PRODUCTS
+        exact = expected.integers and sums_products(algorithm)
         allowed = accuracy.bound(problem, algorithm, expected.value, expected.magnitude, arrays.x, arrays.w, exact,
                                  candidate.tile)
         worst = accuracy.compare(out.array, expected.value, allowed)

@@ -13,7 +13,7 @@ import numpy as np
 import fastconv
 from fastconv import accuracy
 from fastconv.accuracy import Arrays
-from fastconv.plan import SUMS_PRODUCTS
+from fastconv.algorithms import sums_products
 from fastconv.problem import ConvProblem
 
 CONV = {1: fastconv.conv1d, 2: fastconv.conv2d, 3: fastconv.conv3d}
@@ -41,7 +41,7 @@ def call(problem: ConvProblem, arrays: Arrays, **keywords: Any) -> np.ndarray:
 def error(problem: ConvProblem, arrays: Arrays, actual: np.ndarray, algorithm: str = "direct", exact: bool = False) -> float:
     """The worst error as a multiple of its bound: right is <= 1."""
     expected, magnitude = accuracy.oracle(problem, *arrays)
-    exact = exact and algorithm in SUMS_PRODUCTS
+    exact = exact and sums_products(algorithm)
     allowed = accuracy.bound(problem, algorithm, expected, magnitude, arrays.x, arrays.w, exact)
     return accuracy.compare(actual, expected, allowed)
 

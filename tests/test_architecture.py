@@ -20,10 +20,10 @@ ROOT = PACKAGE.parent
 
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
-    {"errors", "files", "hardware", "kept", "streams"}, {"settings"}, {"native"}, {"problem_text"}, {"problem"},
-    {"padding", "activations", "winograd", "fourier", "unit_axes"}, {"backends"}, {"wisdom"}, {"plan"}, {"torch_arrays"},
-    {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"}, {"bench"}, {"tuning"}, {"cli"},
-    {"__main__"},
+    {"errors", "files", "hardware", "kept", "streams"}, {"settings"}, {"native"}, {"problem_text", "dtypes"}, {"problem"},
+    {"padding", "activations", "unit_axes", "native_problem"}, {"algorithms"}, {"backends"}, {"wisdom"}, {"plan"},
+    {"torch_arrays"}, {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"}, {"bench"},
+    {"tuning"}, {"cli"}, {"__main__"},
 )
 
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from fastconv import config, conv2d
+from fastconv import algorithms, config, conv2d
 from fastconv.backends import Candidate, Kernel, cython_native, registry
-from fastconv.backends.cython_native import TILED
 from fastconv.problem import ConvProblem
 
 
@@ -38,7 +37,8 @@ def taken(backend: str, problem: ConvProblem) -> Iterator[Candidate]:
     who = registry()[backend]
     for candidate in who.candidates(problem):
         if who.refuses(problem, candidate) is None:
-            tiles = TILED[candidate.algorithm].choices(problem) if candidate.algorithm in TILED else (None,)
+            tiled = algorithms.tiled(candidate.algorithm)
+            tiles = tiled.choices(problem) if tiled else (None,)
             yield from (candidate._replace(tile=tile) for tile in tiles)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from native_cases import problem, same_bits, stays_inside, verify
 
-from fastconv import accuracy, checks
+from fastconv import accuracy, checks, native_problem
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
 
@@ -101,4 +101,4 @@ def test_finite_weights_or_not_give_the_same_bits(algorithm: str, isa: str) -> N
 ], ids=str)
 def test_share_that_is_computed(keywords: dict, share: float) -> None:
     p = problem((16, 16), kernel=(3, 3), **keywords)
-    assert cython_native._computed(p) == pytest.approx(share * p.taps)
+    assert native_problem.products(p) == pytest.approx(share * p.taps)

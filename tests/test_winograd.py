@@ -11,7 +11,8 @@ import pytest
 from native_cases import problem, same_bits, stays_inside, verify
 
 import fastconv
-from fastconv import accuracy, checks, winograd
+from fastconv import accuracy, checks
+from fastconv.algorithms import winograd
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
 
@@ -204,7 +205,7 @@ UPRIGHT = [  # kernels along depth alone
 def test_a_kernel_along_depth_is_one_along_height(p: ConvProblem, isa: str) -> None:
     assert winograd.refuses(p) is None and winograd.tile(p)[::2] == (1, 1)
     for made in winograd.choices(p):
-        assert winograd.cost(p, made, 8) == winograd.cost(winograd.upright(p), made, 8) > 0
+        assert winograd.cost(p, 8, made) == winograd.cost(winograd.upright(p), 8, made) > 0
     verify(p, "winograd", isa)
     same_bits(p, "winograd", isa)
 

@@ -37,7 +37,7 @@ class Entry:
     seconds: float | None  # the plan's estimate, if it has one
     call: Callable[[], Any]
     result: Callable[[], np.ndarray]  # of the latest call
-    bound: str  # the algorithm whose error bound applies (see `accuracy.BOUNDS`)
+    bound: str  # the algorithm whose error bound applies (see `accuracy.bound`)
     tile: tuple[int, ...] | None = None  # likewise, where wisdom has chosen one
 
 

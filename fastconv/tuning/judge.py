@@ -51,5 +51,5 @@ class Judge:
         return worst
 
     def _bound(self, candidate: Candidate, expected: np.ndarray, magnitude: np.ndarray, x: np.ndarray) -> np.ndarray:
-        algorithm = candidate.algorithm if candidate.algorithm in accuracy.BOUNDS else "unknown"
+        algorithm = candidate.algorithm if accuracy.has_bound(candidate.algorithm) else "unknown"
         return accuracy.bound(self._problem, algorithm, expected, magnitude, x, self._arrays.w, tile=candidate.tile)

@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering F(m, r): its matrices, how much they amplify rounding errors, and the tile of a problem.
+"""winograd: minimal filtering F(m, r) (`kernels/winograd.cpp`). Its matrices, their rounding errors, the tile of a problem.
 
 y = A^T [(G g) · (B^T d)]: m outputs of r taps g on n = m + r - 1 inputs d, with n products instead of rm; in two dimensions
 once along each axis. Constructed after Toom and Cook from n - 1 points and infinity (Lavin & Gray 2015, arXiv:1509.09308;
@@ -19,8 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .problem import ConvProblem
+from ..dtypes import TABLE
+from ..problem import ConvProblem
+from ..unit_axes import without_unit_axes
+from ._bounds import flushed, largest, summed
 
+SUMS_PRODUCTS = False
 MOST_TAPS = 5
 POINTS = {
     4: (0.0, 1.0, -1.0),
@@ -141,7 +145,7 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     leading = (1,) * (problem.ndim - len(along))
     limit = ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
     admitted = [leading + last for last in itertools.product(*along) if error(problem, last) <= limit]
-    return tuple(sorted(admitted, key=lambda tile: cost(problem, tile, 8)))
+    return tuple(sorted(admitted, key=lambda chosen: cost(problem, 8, chosen)))
 
 
 def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
@@ -194,7 +198,7 @@ def _work(problem: ConvProblem) -> Work:
         if axis.taps > 1:
             error *= math.sqrt(3 * axis.number / kernel)
     return Work(along, math.prod(p.output_size[:-2]), depth, channels, transformed, outputs, p.groups, p.stride[-1] > 1,
-                p.dilation[-1] > 1 and parts[-1].taps > 1, 4 if p.dtype == "float32" else 8, error)
+                p.dilation[-1] > 1 and parts[-1].taps > 1, TABLE[p.dtype].itemsize, error)
 
 
 def _along(axis: Components, outputs: int, dilation: int) -> dict[int, Along]:
@@ -206,7 +210,7 @@ def _along(axis: Components, outputs: int, dilation: int) -> dict[int, Along]:
     return {m: Along(n, _tiles(outputs, dilation, m), n * full + (n - 1) * (number - full), ERROR[n]) for m, n in sizes.items()}
 
 
-def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
+def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
     Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, 14 per input where
@@ -214,7 +218,7 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     L3 or memory once for every few dozen tiles, and for which a few tiles wait.
     """
     work = _work(problem)
-    m, n = ((1,) + tile)[-2:]  # outputs of a tile
+    m, n = ((1,) + (chosen or tile(problem)))[-2:]  # outputs of a tile
     w = work.along[-1][n]
     h = work.along[0][m] if len(work.along) > 1 else Along(1, 1, 1, 1.0)
     tiles, multiplied, products = work.before * h.tiles * w.tiles, work.depth * h.multiplied * w.multiplied, h.size * w.size
@@ -233,16 +237,17 @@ def cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
     return work.groups * (tiles * per_tile + -(-tiles // 48) * weights * per_byte)
 
 
-def packing_cost(problem: ConvProblem, tile: tuple[int, ...], lanes: int) -> float:
+def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """The same of transforming the weights: taps of all components are dealt out and transformed, twice as long where that is
     more than a cache holds; few input channels are handled as one would be."""
+    made = chosen or tile(problem)
     problem = upright(problem)
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
     dealt = depth * math.prod(axis.number * axis.taps for axis in along)
-    written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(tile[-2:], along))
+    written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(made[-2:], along))
     channels = problem.in_channels // problem.groups
     pairs = problem.out_channels * (channels + 2)
-    in_memory = written * np.dtype(problem.dtype).itemsize * pairs > 9e6
+    in_memory = written * TABLE[problem.dtype].itemsize * pairs > 9e6
     return pairs / lanes * (dealt + written) * (20 if in_memory else 10)
 
 
@@ -251,3 +256,23 @@ def _tiles(length: int, dilation: int, m: int) -> int:
     phases = min(dilation, length) if m > 1 else 1
     shorter, longer = divmod(length, phases)
     return longer * math.ceil((shorter + 1) / m) + (phases - longer) * math.ceil(shorter / m)
+
+
+def bound(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
+              chosen: tuple[int, ...] | None = None) -> np.ndarray:
+    """γ_n·κ·max|x|·Σ|w|, and the bound of direct for what is computed again or added.
+
+    κ is the product of the axes' amplifications (`amplification`). On its way a value is rounded at most a + 3 times
+    by each of the two transforms along an axis with a products, r + 1 times by that of r weights (their constants included),
+    and C + 1 times among C input channels, each once for every component of the kernel. What is flushed to 0 on the way is
+    amplified likewise.
+    """
+    problem, _ = without_unit_axes(problem)
+    along = list(zip((chosen or tile(problem))[-2:], axes(problem)))
+    kappa = math.prod(amplification(m, axis.taps) for m, axis in along)
+    components = math.prod(problem.kernel_size[:-2]) * math.prod(axis.number for _, axis in along)
+    roundings = problem.in_channels // problem.groups * components + 1
+    roundings += sum(2 * (size(m, axis.taps) + 3) + axis.taps + 1 for m, axis in along if axis.taps > 1)
+    weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max(initial=0.0)
+    transformed = TABLE[problem.dtype].gamma(roundings) * kappa * largest(x) * float(weights)
+    return summed(problem, magnitude, x, w) + transformed + kappa * flushed(problem, x, w)

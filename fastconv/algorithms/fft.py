@@ -1,4 +1,4 @@
-"""Convolution by Fourier transforms of tiles: which tile, and what it costs.
+"""fft: convolution by Fourier transforms of tiles (`kernels/fft.cpp`). Which tile, and what it costs.
 
 A tile of n inputs along an axis gives n - (k - 1)·dilation outputs (overlap-save); where zero padding fits behind the whole
 input, one tile of n >= input + padding is enough, as the wrap-around then reads zeros. Images and volumes have tiles of two or
@@ -14,7 +14,12 @@ from bisect import bisect_left, bisect_right
 
 import numpy as np
 
-from .problem import ConvProblem
+from ..dtypes import TABLE
+from ..problem import ConvProblem
+from ..unit_axes import without_unit_axes
+from ._bounds import flushed, largest, summed
+
+SUMS_PRODUCTS = False
 
 _SMOOTH = sorted(2**a * 3**b * 5**c for a, b, c in itertools.product(range(1, 16), range(5), range(4)))
 SIZES = [n for n in _SMOOTH if 16 <= n <= 1 << 15 and (n <= 512 or n % 32 == 0)]  # large ones are whole vectors, for all ISAs
@@ -36,7 +41,7 @@ def refuses(problem: ConvProblem, chosen: tuple[int, ...] | None = None) -> str 
             return f"has tiles of at most {largest} inputs along this axis, and a kernel reaches {_reach(problem, axis) + 1}"
     if chosen is not None and not _fits(problem, chosen):
         return "has no such tile for this problem"
-    channels, size = problem.in_channels // problem.groups, np.dtype(problem.dtype).itemsize
+    channels, size = problem.in_channels // problem.groups, TABLE[problem.dtype].itemsize
     most = max(MOST_BYTES, 4 * size * math.prod(problem.weight_shape))
     if channels * problem.out_channels * size * math.prod(chosen or tile(problem)) > most:
         return f"would take more than {most >> 20} MB for the spectra of all weights"
@@ -181,7 +186,7 @@ def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | Non
 def _spectra(problem: ConvProblem, chosen: tuple[int, ...], lanes: int) -> int:
     """Bytes of all weights' spectra."""
     depth, rows, columns = _folded(chosen)
-    size = depth * _row_blocks(rows, lanes) * columns * lanes * 2 * np.dtype(problem.dtype).itemsize
+    size = depth * _row_blocks(rows, lanes) * columns * lanes * 2 * TABLE[problem.dtype].itemsize
     return problem.out_channels * (problem.in_channels // problem.groups) * size
 
 
@@ -210,3 +215,24 @@ def _transform(chosen: tuple[int, ...], lanes: int) -> float:
     uneven = 1.15 if columns % 32 else 1.0  # not pairs of vectors: these straddle lines
     return far * uneven * depth * (math.ceil(columns / 2 / lanes) * (rows * (_per_element(rows) + _FILL) + _CALL)
                           + _row_blocks(rows, lanes) * (columns * along + _CALL))
+
+
+def bound(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray,
+          chosen: tuple[int, ...] | None = None) -> np.ndarray:
+    """32·u·log2(n)·√C·max|x|·‖w‖₂ with n inputs per tile, w being one input channel's of an output channel, on top of the bound
+    of direct. What is larger than `LARGEST` is not transformed.
+
+    Not proven for all data: the transforms' roundings spread over a whole tile, and add up like independent ones. The root of
+    their mean square is about u·√log2(n)·‖x‖₂·‖w‖₂ / √n with ‖x‖₂ <= √n·max|x|, so 32 leaves 5 standard deviations and more.
+    """
+    problem, _ = without_unit_axes(problem)
+    size = math.prod(chosen or tile(problem))
+    most = LARGEST[problem.dtype]
+    most_input = largest(x)
+    if most_input > most:
+        most_input = float(np.max(np.abs(x), where=np.abs(x) <= most, initial=0.0))
+    finite = np.where(np.abs(w) <= most, w, 0).astype(np.float64)
+    norm = math.sqrt(float((finite**2).sum(axis=tuple(range(2, w.ndim))).max(initial=0.0)))
+    channels = math.sqrt(problem.in_channels // problem.groups)
+    spread = 32 * TABLE[problem.dtype].roundoff * math.log2(size) * channels * most_input * norm
+    return summed(problem, magnitude, x, w) + spread + size * flushed(problem, x, w)

@@ -1,0 +1,47 @@
+"""What several algorithms spend time on, in the unit of `Algorithm.cost`."""
+
+from __future__ import annotations
+
+import math
+
+from ..dtypes import TABLE
+from ..problem import ConvProblem
+
+
+def reached(p: ConvProblem) -> list[float]:
+    """Inputs along each axis that windows reach."""
+    return [n * min(1, k / s) for n, k, s in zip(p.input_size, p.kernel_size, p.stride, strict=True)]
+
+
+def slab(p: ConvProblem, shortest: int = 0) -> float:
+    """The copy with the padding written out, row by row: in one pass, or, where a few taps lie far apart, each on its own.
+    Other rows are copied if they are shorter than `shortest`. Where channels lie side by side, pixel by pixel."""
+    short = p.output_size[-1] < shortest and math.prod(p.kernel_size) > 1
+    if p.stride[-1] == 1 and not short and not any(map(any, p.padding)):
+        return 0
+    read = reached(p)
+    if p.channels_last:
+        return math.prod(read) * (10 + 0.4 * p.in_channels)
+    taps, stride, width = p.kernel_size[-1], p.stride[-1], p.input_size[-1]
+    row = 50 + width if stride <= 2 or taps >= min(4, stride) else 60 * taps + 3 * width * taps / stride
+    return p.in_channels * math.prod(read[:-1]) * row
+
+
+def weight_bytes(p: ConvProblem) -> int:
+    return p.out_channels * p.taps * TABLE[p.dtype].itemsize
+
+
+def weights_read(p: ConvProblem) -> float:
+    """From the caches, or from memory."""
+    weights = weight_bytes(p)
+    return (0.05 if weights < 12e6 else 0.14) * weights
+
+
+def packed_once(p: ConvProblem, lanes: int) -> float:
+    """Each weight is read, transposed and written; both beyond L2 if they are many."""
+    return (24 if weight_bytes(p) > 3e6 else 9) * p.out_channels * p.taps / lanes
+
+
+def packed_in_panels(p: ConvProblem, lanes: int) -> float:
+    """The same in blocks of a few output channels."""
+    return 2 * packed_once(p, lanes)

@@ -1,0 +1,42 @@
+"""depthwise: each output channel reads one input channel (`kernels/depthwise.cpp`)."""
+
+from __future__ import annotations
+
+import math
+
+from ..dtypes import TABLE
+from ..problem import ConvProblem
+from ._bounds import summed as bound
+from ._costs import packed_in_panels as packing_cost
+from ._costs import slab
+
+__all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+
+SUMS_PRODUCTS = True
+
+
+def cost(p: ConvProblem, lanes: int) -> float:
+    """Vectors along rows; loads, masks and stores beside the multiply-adds, more loads with stride 2, and the copy that splits
+    the phases of longer strides, all of them. More loads but for square kernels of 3, 5, 7 and 9, and where rows of the tile
+    share no input rows; a single row has one sum at a time, and each multiply-add waits for the one before. Channels side by
+    side are vectors of a pixel's, or few of them of several pixels'; where each has several outputs, rows are widened, or if
+    they take too much memory, outputs transposed."""
+    rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
+    few = 2 * p.out_channels <= lanes
+    kept = math.prod(p.kernel_size[:-1]) * p.input_size[-1] * p.out_channels * TABLE[p.dtype].itemsize  # of widened rows
+    if p.channels_last and (p.groups == p.out_channels or kept <= 512 << 10) and not (few and p.stride[-1] > 1):
+        edges = min(width, (p.kernel_size[-1] - 1) * p.dilation[-1]) if few else 0  # one by one
+        together = 1.6 * p.out_channels / lanes if few else math.ceil(p.out_channels / lanes)
+        vectors = 2 * edges + (width - edges) * together
+        widened = 3.0 * math.prod(p.input_size) * p.groups if p.groups < p.out_channels else 0
+        return rows * (vectors * (2.2 * p.taps + 9) + 100) + widened
+    plane = p.kernel_size[-2:]
+    depths = p.taps // math.prod(plane)
+    tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
+    near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and plane[0] > 2
+    copied = 0 if p.stride[-1] <= 2 else depths * (slab(p) + p.in_channels * math.prod(p.input_size))
+    loads = 8.0 if rows == 1 else (1.5 if tuned else 2.0 if near else 3.5)
+    if p.stride[-1] == 2:
+        loads *= 1.6 if width > lanes else 2.0  # masked at both ends
+    transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
+    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 80) + copied + transposed

@@ -1,0 +1,69 @@
+"""direct: pixels on the vector (`kernels/direct.cpp`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+
+from ..native_problem import products
+from ..problem import ConvProblem
+from ._bounds import summed as bound
+from ._costs import packed_in_panels as packing_cost
+from ._costs import reached, slab
+
+__all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+
+SUMS_PRODUCTS = True
+
+_LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output channels of a group
+
+
+def cost(p: ConvProblem, lanes: int) -> float:
+    """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
+    inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
+    tap, whose lines are read whole. Regions narrower than a vector are copied, tap by tap. Inputs and outputs whose channels
+    are side by side move one by one, the slower the more planes they move to."""
+    p = _merged(p)
+    rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
+    planes = _has_planes(p)
+    if planes or (p.taps * p.groups == p.in_channels and set(p.stride) == {1}):
+        rows, width = 1, rows * width
+    inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
+    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.taps if inputs > 1500 and not planes else 0)
+    moved = 0.0
+    if p.channels_last:  # to a plane of each channel
+        each = 3 if math.prod(p.kernel_size) == 1 else 6 + 0.07 * p.in_channels
+        moved = p.in_channels * math.prod(reached(p)) * each + 6 * p.out_channels * math.prod(p.output_size)
+    computed = products(p)
+    copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.taps and _narrowest(p) < lanes else 0
+    return p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7) + slab(p) + copied + moved
+
+
+@functools.lru_cache(maxsize=32)
+def _merged(p: ConvProblem) -> ConvProblem:
+    """Rows that follow each other are one (kernels/window.hpp: merge_rows)."""
+    plain = [k == s == 1 and pads == (0, 0) for k, s, pads in zip(p.kernel_size, p.stride, p.padding, strict=True)]
+    if p.ndim < 3 or p.channels_last or not (plain[1] and plain[2]):
+        return p
+    inputs, (depth, *_) = math.prod(p.input_size[1:]), p.input_size
+    return dataclasses.replace(p, input_size=(depth, inputs), kernel_size=p.kernel_size[::2],
+                               stride=p.stride[::2], padding=p.padding[::2], dilation=p.dilation[::2])
+
+
+def _narrowest(p: ConvProblem) -> int:
+    """Columns of the narrowest region, between those where a tap enters or leaves the input."""
+    width, (pad, _), stride = p.output_size[-1], p.padding[-1], p.stride[-1]
+    taps, edges = range(p.kernel_size[-1]), (pad, p.input_size[-1] + pad)
+    borders = {-((tap * p.dilation[-1] - edge) // stride) for tap in taps for edge in edges}
+    inside = sorted({0, width} | {border for border in borders if 0 < border < width})
+    return min(end - begin for begin, end in itertools.pairwise(inside))
+
+
+def _has_planes(p: ConvProblem) -> bool:
+    """Whether the input is copied to planes of the outputs, or to rows of whole vectors, which are as good: no input is read
+    twice, and there are not too many products."""
+    once = all(n * k <= (n - 1) * s + (k - 1) * d + 1
+               for n, k, s, d in zip(p.output_size, p.kernel_size, p.stride, p.dilation, strict=True))
+    return once and p.taps <= 640 and (p.stride[-1] > 1 or any(map(any, p.padding)))
