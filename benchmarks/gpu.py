@@ -31,9 +31,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import fastconv  # noqa: E402
-from fastconv import accuracy, files, plan  # noqa: E402
+from fastconv import files  # noqa: E402
 from fastconv.backends import Candidate, get  # noqa: E402
+from fastconv.candidates import bind  # noqa: E402
 from fastconv.problem import ConvProblem  # noqa: E402
+from fastconv.verify import bounds, reference  # noqa: E402
+from fastconv.verify.data import Arrays, random_arrays  # noqa: E402
+from fastconv.verify.judge import Judge  # noqa: E402
 
 RUNS, LEAST_RUNS, BUDGET = 30, 5, 0.6  # runs of one contender on one problem, or as many as fit these seconds
 FLUSHED = 128 << 20  # bytes written before every run: more than any L2
@@ -199,7 +203,7 @@ class Clock:
 
 def measure(problem: ConvProblem, clock: Clock) -> list[dict[str, Any]]:
     """One row per contender; an error is recorded in its row."""
-    data = accuracy.random_arrays(problem, np.random.default_rng(0))
+    data = random_arrays(problem, np.random.default_rng(0))
     candidates = [c for c in get("cuda").candidates(problem) if get("cuda").refuses(problem, c) is None]
     contenders: list[tuple[str, str, Callable[[], dict[str, Any]]]] = [
         (name, candidate.algorithm, lambda c=candidate: own(problem, c, data, clock))  # type: ignore[misc]
@@ -226,26 +230,26 @@ def _stats(samples: list[float], verified: int, **more: Any) -> dict[str, Any]:
             "verified": verified, **more}
 
 
-def _verify(problem: ConvProblem, algorithm: str, data: accuracy.Arrays, out: np.ndarray, looser: float = 1.0) -> int:
+def _verify(problem: ConvProblem, algorithm: str, data: Arrays, out: np.ndarray, looser: float = 1.0) -> int:
     """The number of outputs compared.
 
     Raises:
         ArithmeticError: one is wrong; nothing is timed then.
     """
-    points = accuracy.sample_points(problem, max(16, min(200, (1 << 23) // problem.taps)), np.random.default_rng(1))
-    expected, bound = accuracy.sample(problem, *data, points, algorithm)
-    worst = accuracy.compare(accuracy.at(problem, out, points), expected, bound * looser)
+    points = reference.sample_points(problem, max(16, min(200, (1 << 23) // problem.taps)), np.random.default_rng(1))
+    judge = Judge(problem, data, points)
+    worst = bounds.compare(reference.at(problem, out, points), judge.expected, judge.allowed(algorithm) * looser)
     if not (worst <= 1 and np.isfinite(out).all()):
         raise ArithmeticError(f"wrong result: the error reaches {worst:.3g} times its bound")
     return len(points)
 
 
-def own(problem: ConvProblem, candidate: Candidate, data: accuracy.Arrays, clock: Clock) -> dict[str, Any]:
+def own(problem: ConvProblem, candidate: Candidate, data: Arrays, clock: Clock) -> dict[str, Any]:
     from numba import cuda
 
     from fastconv.backends.numba_cuda import device_view
 
-    kernel: Any = plan.bind(problem, "cuda", candidate)
+    kernel: Any = bind(problem, "cuda", candidate)
     start = time.perf_counter()
     packed = kernel.pack(data.w, data.b)
     x, y = cuda.to_device(data.x), cuda.to_device(np.full(problem.output_shape, np.nan, problem.dtype))
@@ -260,9 +264,9 @@ def own(problem: ConvProblem, candidate: Candidate, data: accuracy.Arrays, clock
                   parts=getattr(kernel, "parts", 1))
 
 
-def with_copies(problem: ConvProblem, candidate: Candidate, data: accuracy.Arrays) -> dict[str, Any]:
+def with_copies(problem: ConvProblem, candidate: Candidate, data: Arrays) -> dict[str, Any]:
     """From NumPy to NumPy, by the clock on the wall; weights packed beforehand."""
-    kernel: Any = plan.bind(problem, "cuda", candidate)
+    kernel: Any = bind(problem, "cuda", candidate)
     packed, out = kernel.pack(data.w, data.b), np.full(problem.output_shape, np.nan, problem.dtype)
     kernel.run(data.x, packed, out)
     verified, samples = _verify(problem, candidate.algorithm, data, out), []
@@ -273,7 +277,7 @@ def with_copies(problem: ConvProblem, candidate: Candidate, data: accuracy.Array
     return _stats(samples, verified)
 
 
-def cudnn(problem: ConvProblem, data: accuracy.Arrays, clock: Clock, tf32: bool) -> dict[str, Any]:
+def cudnn(problem: ConvProblem, data: Arrays, clock: Clock, tf32: bool) -> dict[str, Any]:
     """torch's conv2d: the better of NCHW and channels_last memory, after cuDNN's own search."""
     import torch
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from fastconv.bench import verify
 from fastconv.bench.admission import Admission
 from fastconv.bench.contenders import Contender
 from fastconv.bench.local import Local
-from fastconv.bench.timing import WallClock
 from fastconv.problem import ConvProblem
+from fastconv.timing.paired import WallClock
+from fastconv.verify.data import same_arrays
+from fastconv.verify.judge import Judge, some_points
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark: pip install 'fastconv[bench]'")
 
@@ -34,14 +35,16 @@ def test_convolution(benchmark: Any, problem: ConvProblem, local: Local, threads
         (pytest.skip if admission.reason.startswith("refuses") else pytest.fail)(admission.reason)
     if admission.calls == 0:
         pytest.skip(f"too slow: a call takes {'about ' if admission.estimate else ''}{admission.seconds:.1f} s")
-    arrays = verify.arrays_for(problem)
+    arrays = same_arrays(problem)
     entry = contender.enter(problem, arrays)
     WallClock().settle()  # thread pools of whoever came before may still be spinning
     benchmark.group = problem.name or problem.text
     benchmark(entry.call)
-    verified, reason = verify.wrong(problem, entry.bound, arrays, entry.result(), entry.tile)  # what was timed computed this
+    judge = Judge(problem, arrays, some_points(problem))
+    reason = judge.wrong(entry.result(), entry.bound, entry.tile)  # what was timed computed this
     assert reason is None, reason
-    benchmark.extra_info.update(_extra_info(problem, contender, admission), library=library, threads=threads, verified=verified)
+    benchmark.extra_info.update(_extra_info(problem, contender, admission), library=library, threads=threads,
+                                verified=judge.count)
     if benchmark.stats is not None:  # None with --benchmark-disable
         benchmark.extra_info["gflops"] = problem.flops / benchmark.stats.stats.median / 1e9
 

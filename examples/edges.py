@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv import accuracy
+from fastconv.verify import bounds
 
 CROP = 128  # pixels each way; naive would take several seconds for all
 REPEATS = 5
@@ -108,8 +108,8 @@ def error(problem: fastconv.ConvProblem, algorithm: str, image: np.ndarray, weig
                                backend="im2col")
 
     expected, magnitude = exact(image, weight), exact(np.abs(image), np.abs(weight))
-    allowed = accuracy.bound(problem, algorithm, expected, magnitude, image, weight)
-    return accuracy.compare(maps[None], expected, allowed)
+    allowed = bounds.bound(problem, algorithm, expected, magnitude, image, weight)
+    return bounds.compare(maps[None], expected, allowed)
 
 
 def draw(grey: np.ndarray, maps: np.ndarray, path: str) -> None:

@@ -15,7 +15,7 @@ from .problem import ConvProblem
 from .settings import config, get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from .checks import Report
+    from .verify.check import Report
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ def backends() -> dict[str, str | None]:
 
 def check(problems: Iterable[ConvProblem | str] | None = None, backends: Iterable[str] | None = None, quick: bool = False,
           repeats: int = 0) -> Report:
-    """Compare every available backend with the oracle: see `fastconv.checks.check`."""
-    from .checks import check as run
+    """Compare every available backend with the oracle: see `fastconv.verify.check.check`."""
+    from .verify.check import check as run
 
     return run(problems, backends, quick, repeats)

@@ -1,43 +1,21 @@
 """The plan: the one place that chooses who computes a problem, and how.
 
-Every candidate of every backend is listed, asked, and ranked: those with a time estimate by the estimate, then the others in
-the registry's order. Where wisdom is in use (see `wisdom`) and knows the problem, it has the first word. A call needs the
-kernel of the choice, which is remembered; a `Plan` has each reason besides, and prints itself.
+It takes the first of the candidates (see `candidates`), but where wisdom is in use (see `wisdom`) and knows the problem, it has
+the first word. A call needs the kernel of the choice, which is remembered; a `Plan` has each reason besides, and prints itself.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import settings, wisdom
-from .algorithms import named, sums_products
-from .backends import Backend, Candidate, Kernel, Varied, get, registry
-from .errors import Unavailable, Unsupported, clipped, shown
+from .backends import Candidate, Kernel, Varied, get, registry
+from .candidates import Ranked, Rejected, bind, ranked, refusal
+from .errors import shown
 from .problem import ConvProblem
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A candidate (None: the whole backend) that was not chosen, and why."""
-
-    backend: str
-    candidate: Candidate | None
-    reason: str
-
-
-class Ranked(NamedTuple):
-    """A candidate that computes the problem."""
-
-    backend: str
-    candidate: Candidate
-    seconds: float | None  # estimated; None: the backend gives no estimate
-
-    def __str__(self) -> str:
-        return f"{self.backend} {self.candidate}"
 
 
 @dataclass(frozen=True)
@@ -98,16 +76,6 @@ def _label(rejected: Rejected) -> str:
     return rejected.backend if rejected.candidate is None else f"{rejected.backend} {rejected.candidate}"
 
 
-def bind(problem: ConvProblem, backend: str, candidate: Candidate) -> Kernel:
-    """The kernel of a candidate for a problem, cached."""
-    return _bind(problem, get(backend), candidate)
-
-
-@functools.lru_cache(maxsize=512)
-def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
-    return who.bind(problem, candidate)  # keyed by the object: another backend may take its name (`register`)
-
-
 def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
          prepared: bool = False) -> Plan:
     """Choose for `problem` among the backends of `device` ("cpu" or "cuda"), or within the one that is named.
@@ -157,56 +125,12 @@ def _meant(backend: str, algorithm: str | None, device: str) -> str:
     return settings.current().backend if backend == "auto" and device == "cpu" else backend
 
 
-def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
-           prepared: bool = False) -> tuple[list[Ranked], list[Rejected]]:
-    """(all that compute the problem, the model's choice first; all that do not). Arguments and errors as for `plan`."""
-    accepted: list[tuple[tuple[bool, float, int], Ranked]] = []
-    rejected: list[Rejected] = []
-    for who in _asked(backend, device):
-        if device == "cuda" and who.device != "cuda":
-            raise Unsupported(f"backend {who.name!r} computes on the CPU, and does not take CUDA arrays")
-        reason = who.unavailable()
-        if reason is not None:
-            if backend != "auto":
-                raise Unavailable(f"backend {who.name!r} is not available: {reason}")
-            rejected.append(Rejected(who.name, None, f"unavailable: {reason}"))
-            continue
-        for candidate in who.candidates(problem):
-            reason = _refusal(who, problem, candidate, algorithm)
-            if reason is not None:
-                rejected.append(Rejected(who.name, candidate, f"refuses: {reason}"))
-                continue
-            seconds = who.seconds(problem, candidate, prepared)
-            accepted.append(((seconds is None, seconds or 0.0, len(accepted)), Ranked(who.name, candidate, seconds)))
-    if not accepted:
-        known = {*named(), *algorithms(problem)}
-        if algorithm is not None and algorithm not in known:
-            raise ValueError(f"algorithm must be one of {clipped(', '.join(sorted(known)), 300)}, got {shown(algorithm)}")
-        raise Unsupported(_nobody(problem, backend, algorithm, rejected))
-    return [each for _, each in sorted(accepted)], rejected
-
-
-def algorithms(problem: ConvProblem, backend: str = "auto") -> list[str]:
-    """The algorithms of a backend, or of all those that can run here."""
-    asked = registry().values() if backend == "auto" else [get(backend)]
-    able = [who for who in asked if who.unavailable() is None]
-    return list(dict.fromkeys(candidate.algorithm for who in able for candidate in who.candidates(problem)))
-
-
-def variants(problem: ConvProblem, of: Ranked, prepared: bool) -> list[Ranked]:
-    """Those that compute the problem in the same way with other tiles, best first."""
-    who = get(of.backend)
-    found = who.variants(problem, of.candidate) if isinstance(who, Varied) else ()
-    return [Ranked(who.name, each, who.seconds(problem, each, prepared)) for each in found
-            if _refusal(who, problem, each, None) is None]
-
-
 def _from_wisdom(problem: ConvProblem, backend: str, algorithm: str | None, prepared: bool) -> Ranked | None:
     """What wisdom says, where it is in use, fits what was asked for, and can be had now."""
     usable = (each for each in wisdom.lookup(problem, prepared) if _usable(problem, each, backend, algorithm))
     entry = next(usable, None)
     if entry is None and settings.current().autotune and backend == "auto" and algorithm is None:
-        from .tuning import automatic  # above this module, and used where a user turned it on
+        from .tuning import automatic  # only now: few turn it on
 
         entry = automatic.measured(problem, prepared)
     return None if entry is None else Ranked(entry.backend, entry.candidate, entry.seconds)
@@ -219,24 +143,7 @@ def _usable(problem: ConvProblem, entry: wisdom.Entry, backend: str, algorithm: 
     if entry.candidate._replace(tile=None) not in who.candidates(problem):
         return False
     tiled = entry.candidate.tile is not None
-    return (not tiled or isinstance(who, Varied)) and _refusal(who, problem, entry.candidate, algorithm) is None
-
-
-def _asked(backend: str, device: str) -> Iterator[Backend]:
-    if backend != "auto":
-        yield get(backend)
-        return
-    for who in registry().values():
-        if who.device == device:
-            yield who
-
-
-def _refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm: str | None) -> str | None:
-    if algorithm is not None and candidate.algorithm != algorithm:
-        return f"algorithm {algorithm!r} was asked for"
-    if problem.accuracy == "strict" and not sums_products(candidate.algorithm):
-        return "accuracy='strict' admits only algorithms that sum the products themselves"
-    return who.refuses(problem, candidate)
+    return (not tiled or isinstance(who, Varied)) and refusal(who, problem, entry.candidate, algorithm) is None
 
 
 def _why_lost(other: Ranked, best: Ranked, from_wisdom: bool) -> str:
@@ -246,17 +153,3 @@ def _why_lost(other: Ranked, best: Ranked, from_wisdom: bool) -> str:
     if other.seconds is not None:
         return estimate + "slower"
     return "lower in the order" if best.seconds is None else "gives no estimate"
-
-
-def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> str:
-    """One line, in which each reason stands once, and those of other algorithms than the one asked for do not."""
-    asked = "no backend" if backend == "auto" else f"backend {backend!r}"
-    which = "" if algorithm is None else f" with algorithm {algorithm!r}"
-    negation = "computes" if backend == "auto" else "does not compute"
-    reasons: dict[str, dict[str, None]] = {}
-    for r in rejected:
-        if r.candidate is None or algorithm in (None, r.candidate.algorithm):
-            label = r.backend if r.candidate is None else f"{r.backend} {r.candidate.algorithm}"
-            reasons.setdefault(r.reason, {})[label] = None
-    told = "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items()) or "it has no such candidate"
-    return clipped(f"{asked}{which} {negation} {clipped(problem.text, 160)}: {told}", 480)

@@ -14,12 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from .errors import shown
-
-if TYPE_CHECKING:
-    from .problem import ConvProblem
 
 _DIRECTIONS = {"FWD_B": ("forward", True), "FWD_D": ("forward", False), "FWD_I": ("forward", False),
                "BWD_D": ("backward_input", False), "BWD_W": ("backward_weight", False), "BWD_WB": ("backward_weight", True)}
@@ -177,8 +174,8 @@ def _post_ops(value: str) -> dict[str, Any]:
     return arguments
 
 
-def render(problem: ConvProblem) -> str:
-    """One line, every size printed, knobs only where they differ from the default."""
+def render(problem: Any) -> str:
+    """The line of a ConvProblem: every size printed, knobs only where they differ from the default."""
     direction = next(key for key, value in _DIRECTIONS.items() if value == (problem.direction, problem.bias)) \
         if problem.direction != "backward_input" else "BWD_D"
     ops = (["sum"] if problem.residual else []) + ([_post_op(*problem.activation)] if problem.activation else [])

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv import accuracy, plan
 from fastconv.backends import Candidate, numba_cuda
+from fastconv.candidates import bind
 from fastconv.problem import ACTIVATIONS, ConvProblem
+from fastconv.verify import bounds, reference
+from fastconv.verify.data import integer_arrays, random_arrays
 
 
 def _case(name: str, channels: tuple[int, int], size: tuple[int, ...], kernel: Any, *, batch: int = 1, groups: int = 1,
@@ -60,15 +62,15 @@ ALGORITHMS = ("gemm", "direct")
 def check_problem(name: str, algorithm: str) -> None:
     """Random data within the hard bound, integers to the bit; outputs full of NaN before; split sums twice the same."""
     problem = PROBLEMS[name]
-    kernel = plan.bind(problem, "cuda", Candidate(algorithm))
+    kernel = bind(problem, "cuda", Candidate(algorithm))
     rng = np.random.default_rng(5)
-    for exact, data in ((False, accuracy.random_arrays(problem, rng)), (True, accuracy.integer_arrays(problem, rng))):
-        expected, magnitude = accuracy.oracle(problem, *data)
-        allowed = accuracy.bound(problem, algorithm, expected, magnitude, data.x, data.w, exact)
+    for exact, data in ((False, random_arrays(problem, rng)), (True, integer_arrays(problem, rng))):
+        expected, magnitude = reference.oracle(problem, *data)
+        allowed = bounds.bound(problem, algorithm, expected, magnitude, data.x, data.w, exact)
         packed = kernel.pack(data.w, data.b)
         out = np.full(problem.output_shape, np.nan, problem.dtype)
         kernel.run(data.x, packed, out, data.residual)
-        worst = accuracy.compare(out, expected, allowed)
+        worst = bounds.compare(out, expected, allowed)
         assert worst <= 1, f"error {worst:.3g} times its bound, integers: {exact}"
     if "split" not in name:
         return
@@ -164,7 +166,7 @@ def device_arrays() -> None:
     from numba import cuda
 
     problem = ConvProblem.from_text("mb1_ic2ih4iw4_oc2oh4ow4_kh3kw3ph1pw1")
-    kernel = plan.bind(problem, "cuda", Candidate("direct"))
+    kernel = bind(problem, "cuda", Candidate("direct"))
     x, w = _integers((1, 2, 4, 4), "int32"), _integers((2, 2, 3, 3), seed=2)
     expected = _expected(x.astype(np.float32)[:, ::-1], w, padding=1)
     packed = kernel.pack(numba_cuda.device_view(cuda.to_device(w)), None)

@@ -33,11 +33,12 @@ from odd_problems import odd_problem
 from planted_kernels import planted
 
 import fastconv
-from fastconv import accuracy, settings
-from fastconv.accuracy import Arrays
+from fastconv import settings
 from fastconv.algorithms import sums_products
 from fastconv.backends import Candidate, cython_native, get, register
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, reference
+from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
 _ROOM = 1 << 22  # bytes of an arena
 _SPECIAL = (np.nan, np.inf, -np.inf, 1e30, 1e-40)
@@ -68,7 +69,7 @@ class Fuzz:
         problem = odd_problem(dice)
         rng = np.random.default_rng(number)
         integers = dice.random() < 0.3 and problem.taps < 2**14
-        arrays = (accuracy.integer_arrays if integers else accuracy.random_arrays)(problem, rng)
+        arrays = (integer_arrays if integers else random_arrays)(problem, rng)
         if not integers and dice.random() < 0.1:
             spoiled = arrays.x if dice.random() < 0.7 else arrays.w
             spoiled[tuple(dice.randrange(n) for n in spoiled.shape)] = dice.choice(_SPECIAL)
@@ -78,7 +79,7 @@ class Fuzz:
         if far:
             strides["x"] = odd_strides(arrays.x.shape, dice, True, True)
         arrays = Arrays(*(None if a is None else repeated(a, strides[name]) for name, a in arrays._asdict().items()))
-        expected = reference(problem, arrays, integers)
+        expected = exact_enough(problem, arrays, integers)
         todo = [*self._kernels(problem, dice), *self._public(dice)]
         for way, backend, candidate in todo:
             label = f"problem {number}: {way} {backend} {candidate} {problem.text} accuracy={problem.accuracy}"
@@ -133,9 +134,9 @@ class Fuzz:
         with settings.config(isa=candidate.isa):
             algorithm, remark = run(way, backend, candidate, problem, flush, out.array, dice)
         exact = expected.integers and sums_products(algorithm)
-        allowed = accuracy.bound(problem, algorithm, expected.value, expected.magnitude, arrays.x, arrays.w, exact,
+        allowed = bounds.bound(problem, algorithm, expected.value, expected.magnitude, arrays.x, arrays.w, exact,
                                  candidate.tile)
-        worst = accuracy.compare(out.array, expected.value, allowed)
+        worst = bounds.compare(out.array, expected.value, allowed)
         if not worst <= 1:
             off = ~(np.abs(out.array - expected.value) <= allowed) & ~(np.isnan(out.array) & np.isnan(expected.value))
             return f"{off.sum()} of {off.size} outputs wrong, by {worst:.3g} x the bound; out strides {out_strides} {remark}"
@@ -199,21 +200,21 @@ def _called(way: str, backend: str, candidate: Candidate, problem: ConvProblem, 
     return asked or fastconv.explain(problem, backend=backend).algorithm, ""
 
 
-def reference(problem: ConvProblem, arrays: Arrays, integers: bool) -> Expected:
-    """As `accuracy.evaluate` everywhere, but in extended precision instead of exactly rounded: 2**-64·K·S is nothing here."""
-    points = np.array(list(np.ndindex(accuracy._channels_first(problem))), np.int64)
+def exact_enough(problem: ConvProblem, arrays: Arrays, integers: bool) -> Expected:
+    """As `reference.evaluate` everywhere, but in extended precision instead of exactly rounded: 2**-64·K·S is nothing here."""
+    points = np.array(list(np.ndindex(reference.spread(problem))), np.int64)
     value, magnitude = np.empty(len(points), np.longdouble), np.empty(len(points))
     with np.errstate(all="ignore"):
-        for part, windows, weights in accuracy._windows(problem, arrays, points):
+        for part, windows, weights in reference.windows_at(problem, arrays, points):
             products = windows.astype(np.longdouble) * weights
             value[part], magnitude[part] = products.sum(axis=1), np.abs(products).sum(axis=1)
         extras = [] if arrays.b is None else [arrays.b[points[:, 1]]]
-        extras += [] if arrays.residual is None else [accuracy.at(problem, arrays.residual, points)]
+        extras += [] if arrays.residual is None else [reference.at(problem, arrays.residual, points)]
         for extra in extras:
             value += extra
             magnitude += np.abs(extra)
-    shaped = accuracy._as_output(problem, value.astype(np.float64))
-    return Expected(accuracy._activated(problem, shaped), accuracy._as_output(problem, magnitude), integers)
+    shaped = reference.as_output(problem, value.astype(np.float64))
+    return Expected(reference.activated(problem, shaped), reference.as_output(problem, magnitude), integers)
 
 
 # ---- processes

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv import accuracy
-from fastconv.accuracy import Arrays
 from fastconv.algorithms import sums_products
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, reference
+from fastconv.verify.data import Arrays
 
 CONV = {1: fastconv.conv1d, 2: fastconv.conv2d, 3: fastconv.conv3d}
 
@@ -40,10 +40,10 @@ def call(problem: ConvProblem, arrays: Arrays, **keywords: Any) -> np.ndarray:
 
 def error(problem: ConvProblem, arrays: Arrays, actual: np.ndarray, algorithm: str = "direct", exact: bool = False) -> float:
     """The worst error as a multiple of its bound: right is <= 1."""
-    expected, magnitude = accuracy.oracle(problem, *arrays)
+    expected, magnitude = reference.oracle(problem, *arrays)
     exact = exact and sums_products(algorithm)
-    allowed = accuracy.bound(problem, algorithm, expected, magnitude, arrays.x, arrays.w, exact)
-    return accuracy.compare(actual, expected, allowed)
+    allowed = bounds.bound(problem, algorithm, expected, magnitude, arrays.x, arrays.w, exact)
+    return bounds.compare(actual, expected, allowed)
 
 
 def check_call(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, backend: str, residual: np.ndarray | None = None,

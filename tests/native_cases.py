@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv import accuracy, checks
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, check, reference
+from fastconv.verify.data import Arrays, random_arrays
 
 
 def problem(channels: tuple[int, int], size: tuple[int, ...], kernel: tuple[int, ...], batch: int = 1,
@@ -24,39 +25,39 @@ def problem(channels: tuple[int, int], size: tuple[int, ...], kernel: tuple[int,
 
 def verify(p: ConvProblem, algorithm: str, isa: str) -> None:
     """Random data, integers, strided arrays; whatever tile is chosen now."""
-    for trial in checks.trials(p):
-        kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))  # not plan.bind, which remembers an earlier tile
+    for trial in check.trials(p):
+        kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))  # not `bind`, which remembers an earlier tile
         spoiled = False
         if trial.strided:
-            out, spoiled = checks.run_strided(kernel, p, trial)
+            out, spoiled = check.run_strided(kernel, p, trial)
         else:
-            out = checks.run(kernel, p, trial.arrays)
-        allowed = accuracy.bound(p, algorithm, trial.expected, trial.magnitude, trial.arrays.x, trial.arrays.w)
-        assert not spoiled and accuracy.compare(out, trial.expected, allowed) <= 1, trial.name
+            out = check.run(kernel, p, trial.judge.arrays)
+        assert not spoiled, trial.name
+        assert trial.judge.wrong(out, algorithm) is None, trial.name
 
 
 def stays_inside(p: ConvProblem, algorithm: str, isa: str, value: float) -> None:
     """A value that is not finite, in the input's middle and corner and in a weight, reaches its outputs, and no other."""
-    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(3))
+    x, w, b, _ = random_arrays(p, np.random.default_rng(3))
     centre = [length // 2 for length in p.input_size]
     middle = (0, *centre, p.in_channels - 1) if p.channels_last else (0, p.in_channels - 1, *centre)
     for spoil, position in ((x, middle), (x, (0,) * x.ndim), (w, (p.out_channels // 2,) + (0,) * (w.ndim - 1))):
         kept = spoil[position]
         spoil[position] = value
-        out = checks.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, accuracy.Arrays(x, w, b, None))
-        expected, magnitude = accuracy.oracle(p, x, w, b)
+        out = check.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, Arrays(x, w, b, None))
+        expected, magnitude = reference.oracle(p, x, w, b)
         assert not np.isfinite(expected).all() and np.isfinite(expected).any()
-        assert accuracy.compare(out, expected, accuracy.bound(p, algorithm, expected, magnitude, x, w)) <= 1
+        assert bounds.compare(out, expected, bounds.bound(p, algorithm, expected, magnitude, x, w)) <= 1
         spoil[position] = kept
 
 
 def same_bits(p: ConvProblem, algorithm: str, isa: str) -> None:
     """Whatever batch an image is part of, and however many threads."""
-    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(5))
+    x, w, b, _ = random_arrays(p, np.random.default_rng(5))
 
     def run(problem: ConvProblem, x: np.ndarray) -> np.ndarray:
         kernel = cython_native.NativeKernel(problem, Candidate(algorithm, isa))
-        return checks.run(kernel, problem, accuracy.Arrays(x, w, b, None))
+        return check.run(kernel, problem, Arrays(x, w, b, None))
 
     with fastconv.config(num_threads=1):
         whole = run(p, x)

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import accuracy, activations, checks, plan
-from fastconv.accuracy import Arrays
+from fastconv import activations
 from fastconv.backends import Candidate, registry
+from fastconv.candidates import bind
 from fastconv.problem import ACTIVATIONS, ConvProblem
+from fastconv.verify import bounds, check, reference
+from fastconv.verify.data import Arrays, random_arrays
 
 mp = pytest.importorskip("mpmath")
 
@@ -162,7 +164,7 @@ def _check_specials(problem: ConvProblem, backend: str, candidate: Candidate) ->
     bias = np.zeros(problem.out_channels, dtype) if problem.bias else None
     x, residual = np.zeros(problem.input_shape, dtype), np.resize(values, problem.output_shape)
     expected, allowed = np.resize(images, residual.shape), np.resize(allowed, residual.shape)
-    out = checks.run(plan.bind(problem, backend, candidate), problem, Arrays(x, w, bias, residual))
+    out = check.run(bind(problem, backend, candidate), problem, Arrays(x, w, bias, residual))
     if problem.accuracy != "strict":  # denormals may be taken for 0, and given as 0
         allowed = allowed + np.finfo(dtype).tiny
         small = np.abs(residual) < np.finfo(dtype).tiny
@@ -200,21 +202,21 @@ def test_infinities_in_the_sum(name, backend):
     """Infinite data, biases and residuals, which may cancel to NaN, in tiles where all else is finite."""
     for shape in SHAPES:
         problem = _problem(shape, name, np.float32, residual=True, bias=True)
-        x, w, b, residual = accuracy.random_arrays(problem, np.random.default_rng(8))
+        x, w, b, residual = random_arrays(problem, np.random.default_rng(8))
         x.flat[[11, 300, 301]] = np.inf, -np.inf, np.nan
         residual.flat[7::60], residual.flat[37::60] = np.inf, -np.inf
         b[0] = -np.inf
-        expected, magnitude = accuracy.oracle(problem, x, w, b, residual)
+        expected, magnitude = reference.oracle(problem, x, w, b, residual)
         assert np.isnan(expected).any() and np.isfinite(expected).any()
         for candidate in _candidates(problem, backend):
-            out = checks.run(plan.bind(problem, backend, candidate), problem, Arrays(x, w, b, residual))
-            allowed = accuracy.bound(problem, candidate.algorithm, expected, magnitude, x, w, tile=candidate.tile)
-            assert accuracy.compare(out, expected, allowed) <= 1, f"{backend} {candidate}, {problem.text}"
+            out = check.run(bind(problem, backend, candidate), problem, Arrays(x, w, b, residual))
+            allowed = bounds.bound(problem, candidate.algorithm, expected, magnitude, x, w, tile=candidate.tile)
+            assert bounds.compare(out, expected, allowed) <= 1, f"{backend} {candidate}, {problem.text}"
 
 
 def test_lipschitz_constants_hold():
     """What a sum's error becomes behind the activation: at most its slope."""
-    from fastconv.accuracy import LIPSCHITZ
+    from fastconv.verify.bounds import LIPSCHITZ
 
     x = np.linspace(-12, 12, 200_001)
     assert set(LIPSCHITZ) == set(ACTIVATIONS) - {"leaky_relu"}

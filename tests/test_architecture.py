@@ -21,9 +21,9 @@ ROOT = PACKAGE.parent
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
     {"errors", "files", "hardware", "kept", "streams"}, {"settings"}, {"native"}, {"problem_text", "dtypes"}, {"problem"},
-    {"padding", "activations", "unit_axes", "native_problem"}, {"algorithms"}, {"backends"}, {"wisdom"}, {"plan"},
-    {"torch_arrays"}, {"arrays"}, {"ops"}, {"prepared", "image"}, {"accuracy"}, {"check_matrix"}, {"checks"}, {"bench"},
-    {"tuning"}, {"cli"}, {"__main__"},
+    {"padding", "activations", "unit_axes", "native_problem"}, {"algorithms"}, {"backends"}, {"wisdom", "candidates"},
+    {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"},
+    {"prepared", "image"}, {"bench"}, {"cli"}, {"__main__"},
 )
 
 
@@ -34,13 +34,9 @@ def _level(module: str) -> int:
 
 
 def _imports(path: Path):
-    """(top-level fastconv module, line, whether it is imported when the module is) that a file imports."""
-    tree = ast.parse(path.read_text())
+    """(top-level fastconv module, line) that a file imports, wherever and whenever."""
     depth = len(path.relative_to(PACKAGE).parts) - 1
-    nested = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
-    nested |= {id(n) for f in ast.walk(tree) if isinstance(f, ast.If) and "TYPE_CHECKING" in ast.dump(f.test)
-               for n in ast.walk(f)}
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             up = node.level - 1 - depth
             if node.level and up == 0:
@@ -49,7 +45,7 @@ def _imports(path: Path):
                 names = [node.module.partition(".")[2].partition(".")[0]]
             else:
                 continue
-            yield from ((name, node.lineno, id(node) not in nested) for name in names if name)
+            yield from ((name, node.lineno) for name in names if name)
 
 
 def _sources():
@@ -65,13 +61,41 @@ def test_nothing_imports_upward(path):
     module = _module(path)
     if module == "__init__":
         return
-    for imported, line, at_once in _imports(path):
+    for imported, line in _imports(path):
         if imported.startswith("_") or imported == module:
             continue  # native modules; siblings in a folder
         if not (PACKAGE / f"{imported}.py").exists() and not (PACKAGE / imported).is_dir():
             continue  # a name of the package itself
-        if at_once:
-            assert _level(imported) < _level(module), f"{path.name}:{line} imports {imported}, which stands above {module}"
+        assert _level(imported) < _level(module), f"{path.name}:{line} imports {imported}, which stands above {module}"
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _import_graph() -> dict[str, set[str]]:
+    """The modules that each module's file imports, wherever and whenever; folders stand for their __init__.py."""
+    files = {_dotted(path): path for path in _sources()}
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        found = graph.setdefault(name, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                base = package.rsplit(".", node.level - 1)[0] + "." if node.level else ""
+                target = (base + (node.module or "")).rstrip(".")
+                named = {f"{target}.{alias.name}" for alias in node.names}
+                found |= named & set(files) or {target} & set(files)
+        found -= {name, "fastconv"}
+    return graph
+
+
+def test_no_imports_go_in_circles():
+    with_nothing_left, graph = set(), _import_graph()
+    while free := {name for name, needs in graph.items() if name not in with_nothing_left and needs <= with_nothing_left}:
+        with_nothing_left |= free
+    circle = sorted(set(graph) - with_nothing_left)
+    assert not circle, f"in a circle, or above one: {circle}"
 
 
 def test_the_layers_name_every_file():

@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 from test_bench_timing import FakeClock
 
-from fastconv.bench import machine, probes, record, runner, timing, verify
+from fastconv.bench import machine, probes, record, runner
 from fastconv.bench.contenders import BackendContender, Entry
 from fastconv.bench.local import Local
 from fastconv.bench.results import LeftOut, Results, Row
 from fastconv.errors import Unsupported
 from fastconv.problem import ConvProblem
+from fastconv.timing import paired
+from fastconv.verify.data import same_arrays
+from fastconv.verify.judge import Judge, some_points
 
 SMALL = ConvProblem.from_text('mb1_ic4ih9iw9_oc6oh9ow9_kh3kw3sh1sw1ph1pw1_n"small"')
 OTHER = ConvProblem.from_text('mb2_ic3ih8iw8_oc5oh6ow6_kh3kw3sh1sw1ph0pw0_n"other*3"')
@@ -88,11 +91,11 @@ def run(problems, contenders, clock, **options) -> Results:
 
 
 def test_noise_is_flagged_only_where_calls_are_long_enough() -> None:
-    wide = timing.Interval(0.8, 1.0, 1.2)
+    wide = paired.Interval(0.8, 1.0, 1.2)
     row = Row(SMALL, "a", "backend", "a", "direct", None, 10, (1e-3,) * 5, of_peak=wide)
     assert row.noisy
     assert not dataclasses.replace(row, samples=(1e-4,) * 5).noisy
-    assert not dataclasses.replace(row, of_peak=timing.Interval(0.99, 1.0, 1.01)).noisy
+    assert not dataclasses.replace(row, of_peak=paired.Interval(0.99, 1.0, 1.01)).noisy
     assert not dataclasses.replace(row, of_peak=None, speedup=wide).noisy, "the reference's noise is not the contender's"
 
 
@@ -216,16 +219,16 @@ def test_wrong_results_get_no_number(clock: FakeClock) -> None:
     ConvProblem.from_text("mb2_g2_ic4iw31_oc6ow11_kw5sw3pw1"), ConvProblem.from_text("mb1_ic2id5ih6iw7_oc3_kd3kh3kw3pd1ph1pw1"),
 ])
 def test_a_single_wrong_output_among_few_is_found(problem: ConvProblem) -> None:
-    arrays = verify.arrays_for(problem)
+    arrays = same_arrays(problem)
     entry = BackendContender("im2col").enter(problem, arrays)
     entry.call()
     out = entry.result()
-    checked, reason = verify.wrong(problem, entry.bound, arrays, out)
-    assert reason is None and checked > 20
+    judge = Judge(problem, arrays, some_points(problem))
+    assert judge.wrong(out, entry.bound) is None and judge.count > 20
     out[(-1,) * out.ndim] += 0.01
-    assert "times its bound" in (verify.wrong(problem, entry.bound, arrays, out)[1] or "")
-    assert "float16" in (verify.wrong(problem, entry.bound, arrays, out.astype(np.float16))[1] or "")
-    assert "instead of" in (verify.wrong(problem, entry.bound, arrays, out[:, :1])[1] or "")
+    assert "times its bound" in (judge.wrong(out, entry.bound) or "")
+    assert "float16" in (judge.wrong(out.astype(np.float16), entry.bound) or "")
+    assert "instead of" in (judge.wrong(out[:, :1], entry.bound) or "")
 
 
 def test_refusals_and_failures_do_not_cost_the_others(clock: FakeClock) -> None:

@@ -21,8 +21,8 @@ from fastconv.backends import registry
 from fastconv.bench import contenders, memory, probes, remote, runner
 from fastconv.bench.admission import Limits
 from fastconv.bench.remote import Remote
-from fastconv.bench.timing import Lost
 from fastconv.problem import ConvProblem
+from fastconv.timing.paired import Lost
 
 RUDE = '''
 """Computes with im2col, and misbehaves according to the number of output channels."""

@@ -15,11 +15,13 @@ import pytest
 
 from fastconv import ops
 from fastconv.backends import registry
-from fastconv.bench import estimate, machine, record, suites, verify
+from fastconv.bench import machine, record, suites
 from fastconv.bench.contenders import BackendContender, chosen
 from fastconv.bench.results import Results, Row
 from fastconv.errors import Unavailable
 from fastconv.problem import ConvProblem
+from fastconv.timing import reduced
+from fastconv.verify.data import same_arrays
 
 ROOT = Path(__file__).parents[1]
 SMALL = ConvProblem.from_text('mb1_ic4ih9iw9_oc6oh9ow9_kh3kw3sh1sw1ph1pw1_n"small"')
@@ -245,7 +247,7 @@ def test_pytest_benchmarks_refuse_unknown_suites() -> None:
 
 @pytest.mark.parametrize("problem", suites.load(["layers", "quick"]), ids=lambda p: p.name)
 def test_reduced_problems_are_smaller_and_of_the_same_kind(problem: ConvProblem) -> None:
-    small = estimate.reduced(problem, 1e6)
+    small = reduced.reduced(problem, 1e6)
     assert small.flops < problem.flops or small is problem
     floor = 2 * small.taps * int(np.prod(small.output_size[1:]))
     assert small.flops <= max(1e6, floor)
@@ -274,7 +276,7 @@ def test_unavailable_contenders_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_contenders_call_the_public_api_with_everything() -> None:
     problem = dataclasses.replace(SMALL, stride=(2, 2), residual=True, activation=("relu", 0.0), accuracy="strict")
-    arrays = verify.arrays_for(problem)
+    arrays = same_arrays(problem)
     entry = BackendContender("naive").enter(problem, arrays)
     assert np.isnan(entry.result()).all(), "what is not overwritten must show"
     entry.call()

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from strategies import problems
 
 import fastconv
-from fastconv import accuracy, checks, plan, settings
-from fastconv.accuracy import Arrays
+from fastconv import settings
 from fastconv.algorithms import sums_products
 from fastconv.backends import Candidate, registry
-from fastconv.check_matrix import matrix
+from fastconv.candidates import bind
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, check, reference
+from fastconv.verify.data import Arrays, integer_arrays, random_arrays
+from fastconv.verify.judge import Judge
+from fastconv.verify.matrix import matrix
 
 
 def candidates(backend: str, problem: ConvProblem) -> list[Candidate]:
@@ -28,9 +31,9 @@ def candidates(backend: str, problem: ConvProblem) -> list[Candidate]:
     return [c for c in who.candidates(problem) if who.refuses(problem, c) is None]
 
 
-def data(problem: ConvProblem, integers: bool = False) -> Arrays:
+def arrays_of(problem: ConvProblem, integers: bool = False) -> Arrays:
     rng = np.random.default_rng(zlib.crc32(problem.text.encode()))
-    return accuracy.integer_arrays(problem, rng) if integers else accuracy.random_arrays(problem, rng)
+    return integer_arrays(problem, rng) if integers else random_arrays(problem, rng)
 
 
 def test_the_matrix(backend):
@@ -51,7 +54,7 @@ def test_random_problems(backend, problem):
 @given(problem=problems(largest=10_000))
 def test_the_public_call_agrees(backend, problem):
     """From arguments to result: what `check` goes past."""
-    arrays = data(problem)
+    arrays = arrays_of(problem)
     chosen = fastconv.explain(problem, backend=backend)
     y = call(problem, arrays, backend=backend)
     assert error(problem, arrays, y, chosen.algorithm) <= 1
@@ -73,12 +76,12 @@ def test_any_number_of_threads_gives_the_same_bits(backend):
     for problem in (*STEADY, *LARGER):
         for candidate in candidates(backend, problem):
             integers = candidate.algorithm == "im2col"  # BLAS promises it on integers only
-            arrays = data(problem, integers)
-            kernel = plan.bind(problem, backend, candidate)
+            arrays = arrays_of(problem, integers)
+            kernel = bind(problem, backend, candidate)
             outputs = []
             for threads in (1, 2, 8, 3):
                 with settings.config(num_threads=threads):
-                    outputs.append(checks.run(kernel, problem, arrays).tobytes())
+                    outputs.append(check.run(kernel, problem, arrays).tobytes())
             assert len(set(outputs)) == 1, f"{backend} {candidate}: {problem.text}"
 
 
@@ -86,14 +89,14 @@ def test_an_image_alone_or_in_a_batch_gives_the_same_bits(backend):
     for problem in STEADY if backend == "naive" else (*STEADY, *LARGER):
         five = dataclasses.replace(problem, batch=5)
         for candidate in candidates(backend, five):
-            arrays = data(five, integers=candidate.algorithm == "im2col")
-            whole = checks.run(plan.bind(five, backend, candidate), five, arrays)
+            arrays = arrays_of(five, integers=candidate.algorithm == "im2col")
+            whole = check.run(bind(five, backend, candidate), five, arrays)
             for first, last in ((0, 1), (4, 5), (1, 4)):
                 some = dataclasses.replace(problem, batch=last - first)
                 part = Arrays(arrays.x[first:last], arrays.w, arrays.b,
                               None if arrays.residual is None else arrays.residual[first:last])
                 assert candidate in candidates(backend, some)
-                alone = checks.run(plan.bind(some, backend, candidate), some, part)
+                alone = check.run(bind(some, backend, candidate), some, part)
                 assert np.array_equal(alone, whole[first:last]), f"{backend} {candidate}: {problem.text}"
 
 
@@ -114,10 +117,10 @@ def test_nothing_beyond_the_arrays_is_touched(backend, guarded):
     """Inputs read-only, every array flush against forbidden memory: one element too far ends the process."""
     for problem in matrix():
         for candidate in candidates(backend, problem):
-            arrays = data(problem, integers=True)
+            arrays = arrays_of(problem, integers=True)
             flush = Arrays(*(None if a is None else guarded.copy(a) for a in arrays))
             out = guarded.copy(np.full(problem.output_shape, np.nan, problem.dtype), read_only=False)
-            kernel = plan.bind(problem, backend, candidate)
+            kernel = bind(problem, backend, candidate)
             kernel.run(flush.x, kernel.pack(flush.w, flush.b), out, flush.residual)
             assert not np.isnan(out).any(), f"{backend} {candidate}: {problem.text}"
         guarded.maps.clear()
@@ -163,14 +166,14 @@ def test_a_forced_isa_really_runs():
     problem = STEADY[0]
     isas = sorted({candidate.isa for candidate in native.candidates(problem)})
     assert "baseline" in isas
-    arrays = data(problem)
+    arrays = arrays_of(problem)
     for isa in isas:
         with settings.config(isa=isa):
             made = fastconv.explain(problem, backend="cython")
             assert made.isa == isa and {c.isa for c in native.candidates(problem)} == {isa}
             assert f"/{isa}" in str(made)
             y = call(problem, arrays, backend="cython")
-        assert np.array_equal(y, checks.run(plan.bind(problem, "cython", made.candidate), problem, arrays))
+        assert np.array_equal(y, check.run(bind(problem, "cython", made.candidate), problem, arrays))
 
 
 def test_an_isa_that_cannot_run_here_is_unavailable():
@@ -217,33 +220,34 @@ def test_identities_on_integers(backend, rng):
 def test_sampled_and_full_references_agree(seed, problem):
     """`sample` (windows gathered by index) and `oracle` (the naive loops) were written apart."""
     rng = np.random.default_rng(seed)
-    arrays = accuracy.random_arrays(problem, rng)
-    expected, magnitude = accuracy.oracle(problem, *arrays)
-    points = accuracy.sample_points(problem, 30, rng)
-    some, allowed = accuracy.sample(problem, *arrays, points)
-    whole = accuracy.bound(problem, "direct", expected, magnitude, arrays.x, arrays.w)
-    np.testing.assert_allclose(some, accuracy.at(problem, expected, points), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(allowed, accuracy.at(problem, whole, points), rtol=1e-9)
+    arrays = random_arrays(problem, rng)
+    expected, magnitude = reference.oracle(problem, *arrays)
+    points = reference.sample_points(problem, 30, rng)
+    judge = Judge(problem, arrays, points)
+    some, allowed = judge.expected, judge.allowed("direct")
+    whole = bounds.bound(problem, "direct", expected, magnitude, arrays.x, arrays.w)
+    np.testing.assert_allclose(some, reference.at(problem, expected, points), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(allowed, reference.at(problem, whole, points), rtol=1e-9)
 
 
 def test_an_unknown_algorithm_has_no_bound():
     problem = STEADY[0]
-    arrays = data(problem)
-    expected, magnitude = accuracy.oracle(problem, *arrays)
+    arrays = arrays_of(problem)
+    expected, magnitude = reference.oracle(problem, *arrays)
     with pytest.raises(ValueError, match="'guess'"):
-        accuracy.bound(problem, "guess", expected, magnitude, arrays.x, arrays.w)
+        bounds.bound(problem, "guess", expected, magnitude, arrays.x, arrays.w)
 
 
 def test_compare_lets_no_nan_pass():
     one = np.ones(3)
-    assert accuracy.compare(one, one, 0 * one) == 0
-    assert accuracy.compare(one + 0.5, one, one) == 0.5
-    assert accuracy.compare(np.array([1, np.nan, 1]), one, one) == np.inf
-    assert accuracy.compare(np.array([1, np.inf, 1]), one, one) == np.inf
-    assert accuracy.compare(one, np.array([1, np.nan, 1]), one) == np.inf
-    assert accuracy.compare(np.array([1, -np.inf, 1]), np.array([1, np.inf, 1]), one) == np.inf
-    assert accuracy.compare(np.array([1, np.inf, np.nan]), np.array([1, np.inf, np.nan]), one) == 0
-    assert accuracy.compare(one + 1e-9, one, 0 * one) == np.inf
+    assert bounds.compare(one, one, 0 * one) == 0
+    assert bounds.compare(one + 0.5, one, one) == 0.5
+    assert bounds.compare(np.array([1, np.nan, 1]), one, one) == np.inf
+    assert bounds.compare(np.array([1, np.inf, 1]), one, one) == np.inf
+    assert bounds.compare(one, np.array([1, np.nan, 1]), one) == np.inf
+    assert bounds.compare(np.array([1, -np.inf, 1]), np.array([1, np.inf, 1]), one) == np.inf
+    assert bounds.compare(np.array([1, np.inf, np.nan]), np.array([1, np.inf, np.nan]), one) == 0
+    assert bounds.compare(one + 1e-9, one, 0 * one) == np.inf
 
 
 def test_every_backend_is_tested(request):

@@ -9,9 +9,10 @@ import pytest
 from native_cases import problem, same_bits, stays_inside, verify
 
 import fastconv
-from fastconv import accuracy, checks
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, check, reference
+from fastconv.verify.data import Arrays, random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
@@ -26,8 +27,8 @@ SIZES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (2, 3), (3, 3), (7, 7), (4, 9),
 def test_nothing_beside_the_output_is_written(size: tuple[int, int], multiplier: int, isa: str) -> None:
     p = problem((37, 37 * multiplier), size, (3, 3), groups=37, batch=2)
     kernel = cython_native.NativeKernel(p, Candidate("depthwise", isa))
-    arrays = accuracy.random_arrays(p, np.random.default_rng(0))
-    expected, magnitude = accuracy.oracle(p, *arrays)
+    arrays = random_arrays(p, np.random.default_rng(0))
+    expected, magnitude = reference.oracle(p, *arrays)
     count, guard = expected.size, 64
     for threads in (1, 2, 5):
         memory = np.full(count + 2 * guard, -7.0, np.float32)
@@ -35,7 +36,7 @@ def test_nothing_beside_the_output_is_written(size: tuple[int, int], multiplier:
         with fastconv.config(num_threads=threads):
             kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out)
         assert (memory[:guard] == -7).all() and (memory[-guard:] == -7).all()
-        assert accuracy.compare(out, expected, accuracy.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1
+        assert bounds.compare(out, expected, bounds.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -130,7 +131,7 @@ def test_a_nan_stays_inside_its_pixel_and_channel(channels: int, isa: str) -> No
 def test_the_output_is_its_own_residual(channels: int, isa: str) -> None:
     """Vectors of side by side channels that overlap would add it twice."""
     p = problem((channels, channels), (3, 70), (2, 3), groups=channels, layout="channels_last", residual=True)
-    x, w, b, residual = accuracy.random_arrays(p, np.random.default_rng(0))
+    x, w, b, residual = random_arrays(p, np.random.default_rng(0))
     kernel = cython_native.NativeKernel(p, Candidate("depthwise", isa))
     expected = np.empty(p.output_shape, np.float32)
     kernel.run(x, kernel.pack(w, b), expected, residual)
@@ -143,15 +144,15 @@ def test_the_output_is_its_own_residual(channels: int, isa: str) -> None:
 def test_side_by_side_nothing_beside_the_output_is_written(isa: str) -> None:
     p = problem((37, 37), (5, 9), (3, 3), groups=37, batch=2, layout="channels_last")
     kernel = cython_native.NativeKernel(p, Candidate("depthwise", isa))
-    arrays = accuracy.random_arrays(p, np.random.default_rng(0))
-    expected, magnitude = accuracy.oracle(p, *arrays)
+    arrays = random_arrays(p, np.random.default_rng(0))
+    expected, magnitude = reference.oracle(p, *arrays)
     memory = np.full(expected.size + 128, -7.0, np.float32)
     out = memory[64:-64].reshape(p.output_shape)
     for threads in (1, 2, 5):
         with fastconv.config(num_threads=threads):
             kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out)
         assert (memory[:64] == -7).all() and (memory[-64:] == -7).all()
-        assert accuracy.compare(out, expected, accuracy.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1
+        assert bounds.compare(out, expected, bounds.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1
 
 
 # ---- "strict" rounds each product before it is summed
@@ -182,7 +183,7 @@ def test_a_derivative_of_flat_data_is_exactly_zero(name: str, dtype: str, isa: s
                 for candidate in (Candidate("depthwise", isa), Candidate("direct", isa)):
                     if cython_native.backend.refuses(p, candidate) is None:
                         kernel = cython_native.NativeKernel(p, candidate)
-                        assert not checks.run(kernel, p, accuracy.Arrays(x, w, None, None)).any(), f"{candidate} {p.text}"
+                        assert not check.run(kernel, p, Arrays(x, w, None, None)).any(), f"{candidate} {p.text}"
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -206,14 +207,14 @@ def test_strict_sums_in_one_order(isa: str) -> None:
         for residual, activation in ((False, None), (True, "relu6"), (False, "relu")):
             first = problem((21, 21), size, kernel, groups=21, accuracy="strict", residual=residual, activation=activation,
                             **keywords)
-            x, w, b, r = accuracy.random_arrays(first, np.random.default_rng(0))
-            expected, magnitude = accuracy.oracle(first, x, w, b, r)
+            x, w, b, r = random_arrays(first, np.random.default_rng(0))
+            expected, magnitude = reference.oracle(first, x, w, b, r)
             found = []
             for p in (first, dataclasses.replace(first, layout="channels_last")):
                 seen = [a if a is None or p is first else np.moveaxis(a, 1, -1).copy() for a in (x, r)]
                 for algorithm in ("depthwise", "direct"):
                     bound = cython_native.NativeKernel(p, Candidate(algorithm, isa))
-                    out = checks.run(bound, p, accuracy.Arrays(seen[0], w, b, seen[1]))
+                    out = check.run(bound, p, Arrays(seen[0], w, b, seen[1]))
                     found.append(out if p is first else np.moveaxis(out, -1, 1))
-            assert accuracy.compare(found[0], expected, accuracy.bound(first, "direct", expected, magnitude, x, w)) <= 1
+            assert bounds.compare(found[0], expected, bounds.bound(first, "direct", expected, magnitude, x, w)) <= 1
             assert all(np.array_equal(out, found[0]) for out in found), first.text

@@ -9,9 +9,11 @@ import pytest
 from native_cases import problem, same_bits, stays_inside, verify
 
 import fastconv
-from fastconv import accuracy, plan
+from fastconv import plan
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, reference
+from fastconv.verify.data import random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
@@ -64,13 +66,13 @@ def test_nothing_beyond_the_weights_is_read(size: int, kernel: int, dtype: str, 
     """By calls that pack nothing: the first goes the long way, the second takes the shortcut."""
     for channels, outputs in ((1, 1), (3, 5), (7, 4), (16, 9), (31, 2), (515, 6)):
         p = ConvProblem((size, size), (kernel, kernel), channels, outputs, bias=bias, dtype=dtype)
-        arrays = accuracy.random_arrays(p, np.random.default_rng(0))
+        arrays = random_arrays(p, np.random.default_rng(0))
         x, w, b = (None if a is None else guarded.copy(a) for a in arrays[:3])
-        expected, magnitude = accuracy.oracle(p, *arrays[:3])
+        expected, magnitude = reference.oracle(p, *arrays[:3])
         with fastconv.config(isa=isa):
             for _ in range(2):
                 out = fastconv.conv2d(x, w, b, algorithm="dot", backend="cython")
-                assert accuracy.compare(out, expected, accuracy.bound(p, "dot", expected, magnitude, x, w)) <= 1
+                assert bounds.compare(out, expected, bounds.bound(p, "dot", expected, magnitude, x, w)) <= 1
 
 
 def test_calls_follow_the_weights_and_operators_keep_a_copy() -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from native_cases import problem, same_bits, verify
 
-from fastconv import accuracy
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, reference
+from fastconv.verify.data import random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
@@ -20,7 +21,7 @@ if cython_native.backend.unavailable():
 @pytest.mark.parametrize("lies", ["forwards", "backwards", "broadcast"])
 def test_nothing_beyond_an_array_is_read(lies: str, kernel: int, channels: int, isa: str, guarded) -> None:
     p = ConvProblem((9, 17), (kernel, kernel), channels, 5, layout="channels_last", bias=True)
-    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(0))
+    x, w, b, _ = random_arrays(p, np.random.default_rng(0))
     if lies == "broadcast":
         seen = np.broadcast_to(guarded.copy(x[:, :, :1]), x.shape)
     else:
@@ -28,8 +29,8 @@ def test_nothing_beyond_an_array_is_read(lies: str, kernel: int, channels: int, 
     gemm = cython_native.NativeKernel(p, Candidate("gemm", isa))
     out = np.full(p.output_shape, np.nan, np.float32)
     gemm.run(seen, gemm.pack(w, b), out)
-    expected, magnitude = accuracy.oracle(p, seen, w, b)
-    assert accuracy.compare(out, expected, accuracy.bound(p, "gemm", expected, magnitude, seen, w)) <= 1
+    expected, magnitude = reference.oracle(p, seen, w, b)
+    assert bounds.compare(out, expected, bounds.bound(p, "gemm", expected, magnitude, seen, w)) <= 1
 
 
 WIDE = [  # more output channels than one pass computes, with 16 bytes to 128 bytes of them side by side

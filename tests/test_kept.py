@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import ops, plan
+from fastconv import candidates, ops, plan
 from fastconv.backends import get, numba_jit
 from fastconv.kept import Kept
 
@@ -70,7 +70,7 @@ def test_other_threads_find_what_was_planned_and_bound(name, monkeypatch):
     monkeypatch.setattr(backend, "seconds", lambda *given: asked.append("seconds") or seconds(*given), raising=False)
     x, w = np.ones((1, 2, 17, 19), np.float32), np.ones((3, 2, 3, 3), np.float32)
     plan._choose.cache_clear()
-    plan._bind.cache_clear()
+    candidates._bind.cache_clear()
     ops._memo.clear()
     ops._shortcuts.clear()
     operator = fastconv.prepare(w, backend=name)

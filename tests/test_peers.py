@@ -23,12 +23,12 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import accuracy
-from fastconv.accuracy import Arrays
-from fastconv.bench import peers, verify
+from fastconv.bench import peers
 from fastconv.bench.peers import common, cudnn, ncnn_net, opencv_filter
-from fastconv.check_matrix import matrix
 from fastconv.problem import ACTIVATIONS, ConvProblem
+from fastconv.verify.data import Arrays, random_arrays, same_arrays
+from fastconv.verify.judge import Judge, some_points
+from fastconv.verify.matrix import matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "onnxruntime", "onnx", "openvino", "ncnn", "cv2", "scipy")
@@ -49,6 +49,8 @@ def conv(size: tuple[int, ...], kernel: tuple[int, ...], channels: tuple[int, in
 _IMPORTS = f"""
 import sys
 from fastconv.bench import peers
+from fastconv.verify.data import Arrays, random_arrays, same_arrays
+from fastconv.verify.judge import Judge, some_points
 for peer in peers.registry().values():
     assert peer.unavailable() is None or isinstance(peer.unavailable(), str)
 print([name for name in {LIBRARIES} if name in sys.modules])
@@ -189,8 +191,8 @@ def test_opencv_is_given_planes_anchors_and_borders(monkeypatch, rng):
     asked = [each for each in PROBLEMS() if peer.refuses(each) is None]
     assert len(asked) >= LEAST["opencv"] and {each.padding_mode for each in asked} == {*opencv_filter._BORDERS}
     for each in asked:
-        arrays = accuracy.random_arrays(each, rng)
-        assert Judge(each, arrays).call(peer.bind(each, arrays)) is None, each.text
+        arrays = random_arrays(each, rng)
+        assert Watched(each, arrays).call(peer.bind(each, arrays)) is None, each.text
 
 
 # ---- verification: what does not pass
@@ -230,11 +232,11 @@ def _faults(asked: ConvProblem, arrays: Arrays) -> Iterator[tuple[str, np.ndarra
 @pytest.mark.parametrize("text", LAYERS)
 def test_a_fault_in_a_peer_is_found(text, algorithm):
     asked = problem(text, bias=True)
-    arrays = verify.arrays_for(asked)
-    reference = verify.Reference(asked, algorithm, arrays)
-    assert reference.wrong(_computed(asked, arrays)) is None
+    arrays = same_arrays(asked)
+    judge = Judge(asked, arrays, some_points(asked))
+    assert judge.wrong(_computed(asked, arrays), algorithm) is None
     for fault, result in _faults(asked, arrays):
-        assert reference.wrong(result) is not None, fault
+        assert judge.wrong(result, algorithm) is not None, fault
 
 
 def _cut(array: np.ndarray, bits: int) -> np.ndarray:
@@ -246,13 +248,13 @@ def _cut(array: np.ndarray, bits: int) -> np.ndarray:
 @pytest.mark.parametrize("text", LAYERS[:6])
 def test_tf32_passes_as_tf32_only_and_bfloat16_as_nothing(text):
     asked = problem(text, bias=False)
-    arrays = verify.arrays_for(asked)
+    arrays = same_arrays(asked)
     tf32, bfloat16 = (_computed(asked, arrays._replace(x=_cut(arrays.x, bits), w=_cut(arrays.w, bits))) for bits in (10, 7))
-    reference = verify.Reference(asked, "tf32", arrays)
-    assert reference.wrong(tf32) is None
+    judge = Judge(asked, arrays, some_points(asked))
+    assert judge.wrong(tf32, "tf32") is None
     if asked.taps < 200:  # with more products the figure for sums in float32 grows beyond the error of rounded factors
-        assert reference.wrong(bfloat16) is not None
-        assert verify.Reference(asked, "unknown", arrays).wrong(tf32) is not None
+        assert judge.wrong(bfloat16, "tf32") is not None
+        assert judge.wrong(tf32, "unknown") is not None
 
 
 # ---- every installed library, on many small problems
@@ -302,19 +304,16 @@ def _batches() -> Iterator[ConvProblem]:
     yield conv((6, 7, 8), (3, 3, 3), (8, 8), groups=8, padding=((1, 1),) * 3, stride=(2, 1, 2), dilation=(1, 2, 1))
 
 
-class Judge(verify.Reference):
+class Watched(Judge):
     """Looks at every output of a small problem, and at samples of a larger one."""
 
     def __init__(self, asked: ConvProblem, arrays: Arrays) -> None:
-        super().__init__(asked, "unknown", arrays)
-        if asked.flops < 2e5:
-            self.points = np.array(list(np.ndindex(asked.batch, asked.out_channels, *asked.output_size)))
-            self.expected, self.bound = accuracy.sample(asked, *arrays, self.points, "unknown")
+        super().__init__(asked, arrays, None if asked.flops < 2e5 else some_points(asked))
 
     def call(self, bound: peers.Bound) -> str | None:
         """What is wrong after one more call."""
         bound.call()
-        return self.wrong(bound.result())
+        return self.wrong(bound.result(), "unknown")
 
 
 def _mapped(arrays: Arrays) -> Arrays:
@@ -335,12 +334,12 @@ def _examine(peer: peers.Peer, asked: ConvProblem) -> dict[str, Any]:
     reason = peer.refuses(asked)
     if reason is not None:
         return {"refuses": reason}
-    one, other = (accuracy.random_arrays(asked, np.random.default_rng(seed)) for seed in (1, 2))
-    judge, first = Judge(asked, one), peer.bind(asked, _mapped(one))
+    one, other = (random_arrays(asked, np.random.default_rng(seed)) for seed in (1, 2))
+    judge, first = Watched(asked, one), peer.bind(asked, _mapped(one))
     wrong = judge.call(first)
     second = peer.bind(asked, _mapped(other))
-    wrong = wrong or Judge(asked, other).call(second)
-    wrong = wrong or judge.wrong(first.result()) or judge.call(first)  # whatever the other binding has done since
+    wrong = wrong or Watched(asked, other).call(second)
+    wrong = wrong or judge.wrong(first.result(), "unknown") or judge.call(first)  # whatever the other binding has done since
     return {"wrong": wrong, "algorithm": second.algorithm}
 
 

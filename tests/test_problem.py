@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import problems
 
-from fastconv.check_matrix import matrix
 from fastconv.problem import ACTIVATIONS, PADDING_MODES, ConvProblem
+from fastconv.verify.matrix import matrix
 
 
 @given(problems())

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from native_cases import problem, same_bits, stays_inside, verify
 
-from fastconv import accuracy, checks, native_problem
+from fastconv import native_problem
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, check, reference
+from fastconv.verify.data import Arrays, random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
@@ -49,12 +51,12 @@ def test_cases(p: ConvProblem, algorithm: str, isa: str) -> None:
 def test_all_dilations(layout: str, algorithm: str) -> None:
     for dilation in range(1, 41):
         p = problem((17, 3), (5, 26), (2, 3), dilation=dilation, padding=dilation, layout=layout)
-        x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(dilation))
-        expected, magnitude = accuracy.oracle(p, x, w, b)
+        x, w, b, _ = random_arrays(p, np.random.default_rng(dilation))
+        expected, magnitude = reference.oracle(p, x, w, b)
         for isa in ISAS:
-            out = checks.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, accuracy.Arrays(x, w, b, None))
-            allowed = accuracy.bound(p, algorithm, expected, magnitude, x, w)
-            assert accuracy.compare(out, expected, allowed) <= 1, (dilation, isa)
+            out = check.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, Arrays(x, w, b, None))
+            allowed = bounds.bound(p, algorithm, expected, magnitude, x, w)
+            assert bounds.compare(out, expected, allowed) <= 1, (dilation, isa)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -62,11 +64,11 @@ def test_all_dilations(layout: str, algorithm: str) -> None:
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_weights_that_are_not_finite_meet_the_padding(value: float, algorithm: str, isa: str) -> None:
     p = problem((5, 39), (10, 12), (3, 3), dilation=16, padding=16)
-    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(0))
+    x, w, b, _ = random_arrays(p, np.random.default_rng(0))
     for channel, tap in ((0, (0, 0)), (38, (0, 1))):
         spoiled = w.copy()
         spoiled[(channel, 4, *tap)] = value
-        out = checks.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, accuracy.Arrays(x, spoiled, b, None))
+        out = check.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, Arrays(x, spoiled, b, None))
         assert np.isnan(out[:, channel]).all() and np.isfinite(np.delete(out, channel, axis=1)).all()
 
 
@@ -82,11 +84,11 @@ def test_what_is_not_finite_stays_inside(value: float, algorithm: str, isa: str)
 def test_finite_weights_or_not_give_the_same_bits(algorithm: str, isa: str) -> None:
     """Zeros that are left out change no sum: channels beside one with a NaN, which leaves nothing out, are the same."""
     p = problem((150, 20), (13, 11), (3, 3), dilation=7, padding=7)
-    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(1))
+    x, w, b, _ = random_arrays(p, np.random.default_rng(1))
     spoiled = w.copy()
     spoiled[7] = np.nan
     kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))
-    out, other = (checks.run(kernel, p, accuracy.Arrays(x, these, b, None)) for these in (w, spoiled))
+    out, other = (check.run(kernel, p, Arrays(x, these, b, None)) for these in (w, spoiled))
     assert np.array_equal(np.delete(out, 7, axis=1), np.delete(other, 7, axis=1)) and np.isnan(other[:, 7]).all()
 
 

@@ -16,7 +16,7 @@ import fake_records
 import numpy as np
 import pytest
 
-from fastconv.bench import report, timing
+from fastconv.bench import report
 from fastconv.bench.palette import DARK, LIGHT, looks
 from fastconv.bench.report import (
     answer,
@@ -34,6 +34,7 @@ from fastconv.bench.report import (
 )
 from fastconv.bench.report.records import Record
 from fastconv.problem import ConvProblem
+from fastconv.timing import paired
 
 LAYERS = fake_records.layers()
 EVIL = '<img src=x onerror="alert(1)">&\'$x^2$\x1b\u202e'
@@ -356,7 +357,7 @@ def test_texts_are_fitted_wrapped_and_spread():
 
 
 def test_intervals_of_means_cover_other_choices_of_layers():
-    found = timing.geometric_mean([1.0, 2.0, 4.0] * 8)
+    found = paired.geometric_mean([1.0, 2.0, 4.0] * 8)
     assert found.middle == pytest.approx(2.0) and 1.5 < found.low < 1.75
     assert math.isclose(found.low * found.high, 4, rel_tol=0.1)
-    assert timing.geometric_mean([]) is None
+    assert paired.geometric_mean([]) is None

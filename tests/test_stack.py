@@ -31,10 +31,10 @@ def test_no_function_has_a_large_frame():
 IN_A_SMALL_THREAD = """
 import threading
 import numpy as np
-from fastconv.accuracy import random_arrays
 from fastconv.backends import cython_native, Candidate
-from fastconv.checks import run
+from fastconv.verify.check import run
 from fastconv.problem import ConvProblem
+from fastconv.verify.data import random_arrays
 
 TEXTS = ("mb1_ic40ih17_oc40oh17_kh3ph1", "mb1_ic20ih15_oc70oh15_kh5ph2", "mb1_ic3ih40_oc33oh20_kh7sh2ph3",
          "mb1_g40ic40ih17_oc40oh17_kh3ph1", "--dt=f64 mb1_ic18ih15_oc20oh15_kh3ph1", "mb1_ic20ih15_oc20oh15_kh1ph0")

@@ -9,9 +9,10 @@ import pytest
 from native_cases import problem, same_bits, stays_inside, verify
 
 import fastconv
-from fastconv import accuracy, checks
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, check, reference
+from fastconv.verify.data import random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
@@ -71,15 +72,15 @@ def test_patches(kernel: tuple[int, int], stride: tuple[int, int], size: tuple[i
 def test_nothing_beyond_an_array_is_read(taps: int, stride: int, step: int, algorithm: str, isa: str, guarded) -> None:
     for outputs in (1, 3, 9, 18):
         p = row(taps, stride, outputs)
-        x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(0))
+        x, w, b, _ = random_arrays(p, np.random.default_rng(0))
         spread = np.zeros((*x.shape[:-1], (x.shape[-1] - 1) * abs(step) + 1), x.dtype)
         spread[..., ::abs(step)] = x
         seen = guarded.copy(spread)[..., ::step]
         kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))
         out = np.full(p.output_shape, np.nan, np.float32)
         kernel.run(seen, kernel.pack(w, b), out)
-        expected, magnitude = accuracy.oracle(p, seen, w, b)
-        assert accuracy.compare(out, expected, accuracy.bound(p, algorithm, expected, magnitude, seen, w)) <= 1
+        expected, magnitude = reference.oracle(p, seen, w, b)
+        assert bounds.compare(out, expected, bounds.bound(p, algorithm, expected, magnitude, seen, w)) <= 1
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -128,17 +129,17 @@ def test_every_axis_backwards(algorithm: str, layout: str, isa: str) -> None:
         if cython_native.backend.refuses(p, Candidate(algorithm, isa)) is not None:
             continue
         taken += 1
-        x, w, b, residual = accuracy.random_arrays(p, np.random.default_rng(0))
-        expected, magnitude = accuracy.oracle(p, x, w, b, residual)
-        allowed = accuracy.bound(p, algorithm, expected, magnitude, x, w)
+        x, w, b, residual = random_arrays(p, np.random.default_rng(0))
+        expected, magnitude = reference.oracle(p, x, w, b, residual)
+        allowed = bounds.bound(p, algorithm, expected, magnitude, x, w)
         kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))
         every = tuple(range(p.ndim + 2))
         turned = [((axis,),) * 4 for axis in every] + [tuple(every if i == j else () for j in range(4)) for i in range(4)]
         for of_x, of_w, of_residual, of_out in turned:
-            out = checks.backwards(np.full(p.output_shape, np.nan, p.dtype), of_out)
-            packed = kernel.pack(checks.backwards(w, of_w), b)
-            kernel.run(checks.backwards(x, of_x), packed, out, checks.backwards(residual, of_residual))
-            assert accuracy.compare(out, expected, allowed) <= 1, f"{p.text}: {of_x} {of_w} {of_residual} {of_out}"
+            out = check.backwards(np.full(p.output_shape, np.nan, p.dtype), of_out)
+            packed = kernel.pack(check.backwards(w, of_w), b)
+            kernel.run(check.backwards(x, of_x), packed, out, check.backwards(residual, of_residual))
+            assert bounds.compare(out, expected, allowed) <= 1, f"{p.text}: {of_x} {of_w} {of_residual} {of_out}"
     assert taken >= 3
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import fake_records
 import pytest
 
-from fastconv.bench import timing
 from fastconv.bench.grid import packed
 from fastconv.bench.results import LeftOut, Results, Row
 from fastconv.problem import ConvProblem
+from fastconv.timing import paired
 
 rich_console = pytest.importorskip("rich.console")
 table = pytest.importorskip("fastconv.bench.table")
@@ -25,7 +25,7 @@ PLAIN = ConvProblem.from_text("mb1_ic8ih16_oc16oh16_kh3ph1")
 def row(problem: ConvProblem, name: str, seconds: float, wobble: float = 0.0, **more) -> Row:
     samples = tuple(seconds * (1 + wobble * (-1) ** i) for i in range(12))
     return Row(problem, name, "backend", name, "winograd", "avx512", 99, samples, (0,) * 6 + (1,) * 6,
-               speedup=timing.Interval(1.9, 2.0, 2.1), of_peak=timing.Interval(0.415, 0.42, 0.425), **more)
+               speedup=paired.Interval(1.9, 2.0, 2.1), of_peak=paired.Interval(0.415, 0.42, 0.425), **more)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_parts_are_never_split() -> None:
 def test_what_tune_prints_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("filelock")
     from fastconv import cli
-    from fastconv.tuning import command
+    from fastconv.cli import tune as command
 
     monkeypatch.setattr(command, "width_of", lambda stream: 60)
     where = ["--wisdom", str(tmp_path / "w.json")]

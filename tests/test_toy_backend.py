@@ -14,7 +14,7 @@ from conftest import backends_under_test
 import fastconv
 from fastconv import settings
 from fastconv.backends import ORDER, enable_backend, register, registry
-from fastconv.check_matrix import matrix
+from fastconv.verify.matrix import matrix
 
 package = importlib.import_module("fastconv.backends")  # `fastconv.backends` is the function
 X, W = np.ones((1, 2, 6, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)

@@ -15,12 +15,14 @@ from test_cli import TINY, fails
 from tuning_cases import IM2COL, NEWER, P, native, planned, untuned
 
 import fastconv
-from fastconv import accuracy, cli, wisdom
+from fastconv import cli, wisdom
 from fastconv.backends import Candidate, im2col, register
-from fastconv.plan import plan, ranked, variants
+from fastconv.candidates import bind, ranked, variants
+from fastconv.plan import plan
 from fastconv.problem import ConvProblem
 from fastconv.tuning import automatic, measure, store
-from fastconv.tuning.judge import Judge
+from fastconv.verify.data import random_arrays
+from fastconv.verify.judge import Comparison
 from fastconv.wisdom import Entry
 
 
@@ -46,15 +48,15 @@ def test_variants_are_other_tiles_that_compute_right() -> None:
         of = next(each for each in order if each.candidate.algorithm == algorithm)
         found = variants(problem, of, prepared=True)
         assert 2 <= len(found) <= 6 and len({each.candidate for each in found} | {of.candidate}) == len(found) + 1
-        arrays = accuracy.random_arrays(problem, np.random.default_rng(0))
-        judge = Judge(problem, arrays)
+        arrays = random_arrays(problem, np.random.default_rng(0))
+        results = Comparison(problem, arrays)
         for each in found:
             assert each.candidate.tile is not None and each.candidate[:2] == of.candidate[:2] and (each.seconds or 0) > 0
             out = np.full(problem.output_shape, np.nan, problem.dtype)
-            kernel = fastconv.plan.bind(problem, each.backend, each.candidate)
+            kernel = bind(problem, each.backend, each.candidate)
             kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out)
-            assert judge.wrong(each.candidate, out) is None
-        assert len({fastconv.plan.bind(problem, each.backend, each.candidate).packed_bytes for each in [of, *found]}) > 1
+            assert results.wrong(out, each.candidate) is None
+        assert len({bind(problem, each.backend, each.candidate).packed_bytes for each in [of, *found]}) > 1
     gemm = next(each for each in order if each.candidate.algorithm == "gemm")
     assert variants(problem, gemm, prepared=True) == []
 
@@ -204,13 +206,14 @@ def test_seconds_are_of_one_image_and_enough_is_enough(race, monkeypatch: pytest
 
 def test_an_error_between_the_samples_is_seen() -> None:
     problem = dataclasses.replace(P, batch=3, input_size=(60, 60), activation="relu")
-    arrays = accuracy.random_arrays(problem, np.random.default_rng(0))
+    arrays = random_arrays(problem, np.random.default_rng(0))
     right = fastconv.conv2d(*arrays[:3], padding=1, activation="relu", backend="im2col")
-    judge = Judge(problem, arrays)
-    hidden = next(index for index in np.ndindex(right.shape) if index[0] == 2 and list(index) not in judge._points.tolist())
-    assert judge.wrong(Candidate("im2col"), right) is None and judge.wrong(Candidate("third party"), right) is None
+    results = Comparison(problem, arrays)
+    points = results.judge.points.tolist()
+    hidden = next(index for index in np.ndindex(right.shape) if index[0] == 2 and list(index) not in points)
+    assert results.wrong(right, Candidate("im2col")) is None and results.wrong(right, Candidate("third party")) is None
     right[hidden] += 1
-    assert "differs from im2col by" in (judge.wrong(Candidate("gemm"), right) or "")
+    assert "differs from im2col by" in (results.wrong(right, Candidate("gemm")) or "")
 
 
 # ---- the command
@@ -275,7 +278,7 @@ def test_wrong_results_end_with_1(path: Path, toy_registry, capsys: pytest.Captu
 
 
 def test_ctrl_c_keeps_what_was_found(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from fastconv.tuning import command
+    from fastconv.cli import tune as command
 
     real = measure.measure
 
@@ -313,7 +316,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ConvProblem, bool]]:
 
 
 def test_autotuning_measures_once(measured: list[Any], path: Path) -> None:
-    x, w, b, _ = accuracy.random_arrays(dataclasses.replace(P, batch=2), np.random.default_rng(0))
+    x, w, b, _ = random_arrays(dataclasses.replace(P, batch=2), np.random.default_rng(0))
     for threads in (1, 2):
         with fastconv.config(autotune=True, num_threads=threads):
             for batch in (1, 2):
@@ -391,7 +394,7 @@ def test_autotuning_never_raises(tmp_path: Path, measured: list[Any], monkeypatc
 
 def test_autotuning_in_earnest(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(automatic, "SECONDS", 0.01)
-    x, w, b, _ = accuracy.random_arrays(P, np.random.default_rng(0))
+    x, w, b, _ = random_arrays(P, np.random.default_rng(0))
     expected = fastconv.conv2d(x, w, b, padding=1, backend="naive")
     with fastconv.config(autotune=True, wisdom=str(path)):
         assert np.allclose(fastconv.conv2d(x, w, b, padding=1), expected, atol=1e-3)

@@ -7,9 +7,9 @@ import pytest
 from helpers import CONV, error, problem_of
 
 import fastconv
-from fastconv.accuracy import Arrays
 from fastconv.problem import ConvProblem
 from fastconv.unit_axes import without_unit_axes
+from fastconv.verify.data import Arrays
 
 SHAPES = [((50, 1), (3, 1)), ((1, 50), (1, 3)), ((1, 1), (1, 1)), ((50, 1), (1, 1)), ((7, 1, 1), (3, 1, 1)),
           ((7, 1, 30), (3, 1, 3)), ((1, 30, 1), (1, 5, 1)), ((40, 1, 1), (1, 1, 1)), ((1, 1, 1), (1, 1, 1))]

@@ -11,10 +11,11 @@ import pytest
 from native_cases import problem, same_bits, stays_inside, verify
 
 import fastconv
-from fastconv import accuracy, checks
 from fastconv.algorithms import winograd
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
+from fastconv.verify import bounds, check, reference
+from fastconv.verify.data import Arrays, random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
@@ -103,7 +104,7 @@ def test_every_kind_of_problem(p: ConvProblem, isa: str) -> None:
 def relative_error(p: ConvProblem, candidate: Candidate, trial: tuple) -> float:
     made = cython_native.NativeKernel(p, candidate)
     arrays, expected, points = trial
-    error = accuracy.at(p, checks.run(made, p, arrays), points) - expected
+    error = reference.at(p, check.run(made, p, arrays), points) - expected
     return float(np.sqrt((error**2).mean() / (expected**2).mean()))
 
 
@@ -116,9 +117,9 @@ def test_the_error_of_the_tiles_that_fast_admits(channels: int, kernel: tuple[in
     """RMS on zero-mean data, relative to direct's: at most 4 for "fast" with an eighth to spare, since other compilers order
     sums in other ways; and hardly more than what is estimated for every tile."""
     p = problem((channels, 16), (26 * stride, 27 * stride), kernel, stride=stride)
-    arrays = accuracy.random_arrays(p, np.random.default_rng(0))
-    points = accuracy.sample_points(p, 3000, np.random.default_rng(1))
-    trial = arrays, accuracy.sample(p, *arrays, points)[0], points
+    arrays = random_arrays(p, np.random.default_rng(0))
+    points = reference.sample_points(p, 3000, np.random.default_rng(1))
+    trial = arrays, reference.evaluate(p, *arrays, points)[0], points
     direct = relative_error(p, Candidate("direct", isa), trial)
     for made in winograd.choices(dataclasses.replace(p, accuracy="loose")):
         tile(made)
@@ -146,12 +147,12 @@ def test_what_is_not_finite_stays_in_its_windows(value: float, isa: str) -> None
 @pytest.mark.parametrize("isa", ISAS)
 def test_an_overflow_of_the_transform_alone_is_repaired(isa: str) -> None:
     p = problem((4, 8), (9, 9), (3, 3))
-    x, w, b, _ = accuracy.random_arrays(p, np.random.default_rng(4))
+    x, w, b, _ = random_arrays(p, np.random.default_rng(4))
     x, w = (np.clip(x, -2, 2) * np.float32(1.6e38)).astype(np.float32), w * np.float32(1e-3)
-    out = checks.run(cython_native.NativeKernel(p, Candidate("winograd", isa)), p, accuracy.Arrays(x, w, b, None))
-    expected, magnitude = accuracy.oracle(p, x, w, b)
+    out = check.run(cython_native.NativeKernel(p, Candidate("winograd", isa)), p, Arrays(x, w, b, None))
+    expected, magnitude = reference.oracle(p, x, w, b)
     assert np.isfinite(out).all()
-    assert accuracy.compare(out, expected, accuracy.bound(p, "winograd", expected, magnitude, x, w)) <= 1
+    assert bounds.compare(out, expected, bounds.bound(p, "winograd", expected, magnitude, x, w)) <= 1
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -238,7 +239,7 @@ def test_any_number_of_nans_and_infinities_stay_inside(name: str, isa: str) -> N
     kernel = cython_native.NativeKernel(p, Candidate("winograd", isa))
     for seed, share in enumerate((0.002, 0.01, 0.1, 0.5)):
         rng = np.random.default_rng(seed)
-        x, w, b, residual = accuracy.random_arrays(p, rng)
+        x, w, b, residual = random_arrays(p, rng)
         if share == 0.5:
             x[:, :, : p.input_size[0] // 2] = np.nan
         else:
@@ -246,25 +247,25 @@ def test_any_number_of_nans_and_infinities_stay_inside(name: str, isa: str) -> N
                 x[rng.random(x.shape) < share / 3] = value
         if seed == 1:
             w[p.out_channels // 2].flat[0] = np.inf
-        out = checks.run(kernel, p, accuracy.Arrays(x, w, b, residual))
-        expected, magnitude = accuracy.oracle(p, x, w, b, residual)
-        allowed = accuracy.bound(p, "winograd", expected, magnitude, x, w)
+        out = check.run(kernel, p, Arrays(x, w, b, residual))
+        expected, magnitude = reference.oracle(p, x, w, b, residual)
+        allowed = bounds.bound(p, "winograd", expected, magnitude, x, w)
         assert not np.isfinite(expected).all()
-        assert accuracy.compare(out, expected, allowed) <= 1, share
+        assert bounds.compare(out, expected, allowed) <= 1, share
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_the_same_bits_beside_a_nan(isa: str) -> None:
     """Whoever computes the spoilt tiles, and wherever their strips end."""
     p = problem((40, 70), (30, 33), (3, 3), batch=3)
-    arrays = accuracy.random_arrays(p, np.random.default_rng(0))
+    arrays = random_arrays(p, np.random.default_rng(0))
     arrays.x[np.random.default_rng(1).random(arrays.x.shape) < 0.001] = np.nan
     kernel = cython_native.NativeKernel(p, Candidate("winograd", isa))
     outputs = []
     for threads in (1, 2, 3, 8):
         with fastconv.config(num_threads=threads):
-            outputs.append(checks.run(kernel, p, arrays))
+            outputs.append(check.run(kernel, p, arrays))
     one = dataclasses.replace(p, batch=1)
-    alone = checks.run(cython_native.NativeKernel(one, Candidate("winograd", isa)), one, arrays._replace(x=arrays.x[1:2]))
+    alone = check.run(cython_native.NativeKernel(one, Candidate("winograd", isa)), one, arrays._replace(x=arrays.x[1:2]))
     assert all(np.array_equal(out, outputs[0], equal_nan=True) for out in outputs)
     assert np.array_equal(alone, outputs[0][1:2], equal_nan=True)

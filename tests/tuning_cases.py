@@ -12,9 +12,9 @@ import pytest
 import fastconv
 from fastconv import wisdom
 from fastconv.backends import Candidate, cython_native
-from fastconv.bench import timing
 from fastconv.plan import plan
 from fastconv.problem import ConvProblem
+from fastconv.timing import paired
 from fastconv.wisdom import Entry
 
 P = ConvProblem.from_text("mb1_ic8ih14_oc8oh14_kh3ph1")
@@ -28,8 +28,8 @@ def untuned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No memory of other tests, no settings of the user, short blocks."""
     monkeypatch.setattr(wisdom, "_warned", set())
     monkeypatch.setattr(wisdom, "_remembered", {})
-    monkeypatch.setattr(timing, "BLOCK", 5e-4)
-    monkeypatch.setattr(timing, "WARM", 1e-4)
+    monkeypatch.setattr(paired, "BLOCK", 5e-4)
+    monkeypatch.setattr(paired, "WARM", 1e-4)
     monkeypatch.delenv("FASTCONV_ISA", raising=False)  # of the processes that tests start
     with fastconv.config(wisdom=None, autotune=False, backend="auto", isa=None):
         yield

@@ -15,11 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import __version__, ops, prepared
-from ..accuracy import Arrays
 from ..backends import get, registry
+from ..candidates import algorithms
 from ..errors import Unavailable, Unsupported, shown
-from ..plan import algorithms, plan
+from ..plan import plan
 from ..problem import ConvProblem
+from ..verify.data import Arrays
 from . import peers
 from .peers.common import pads
 
@@ -37,7 +38,7 @@ class Entry:
     seconds: float | None  # the plan's estimate, if it has one
     call: Callable[[], Any]
     result: Callable[[], np.ndarray]  # of the latest call
-    bound: str  # the algorithm whose error bound applies (see `accuracy.bound`)
+    bound: str  # the algorithm whose error bound applies (see `verify.bounds`)
     tile: tuple[int, ...] | None = None  # likewise, where wisdom has chosen one
 
 

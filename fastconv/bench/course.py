@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..problem import ConvProblem
+from ..timing.paired import Entrant, ratios
 from .results import LeftOut, Peak, Row
-from .timing import Entrant, ratios
 
 Probe = tuple[Callable[[], float], str]  # a rate, and how it is measured
 

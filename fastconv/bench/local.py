@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from typing import Any
 
-from ..accuracy import Arrays
 from ..errors import Unavailable, Unsupported
 from ..problem import ConvProblem
-from . import memory, timing, verify
+from ..timing import paired
+from ..timing.paired import Clock, Lost, WallClock
+from ..timing.reduced import by_less
+from ..verify.data import Arrays, same_arrays
+from ..verify.judge import Judge, some_points
+from . import memory
 from .admission import Admission, Limits
 from .contenders import Contender, Entry
-from .estimate import estimate
-from .timing import Clock, Lost, WallClock
 
 DOUBT = 5  # how much slower than on any problem so far a contender may be on the next one
 
@@ -50,29 +54,50 @@ class Local:
         return admission
 
     def _admit(self, problem: ConvProblem) -> Admission:
-        self._arrays = verify.arrays_for(problem)
+        self._arrays = same_arrays(problem)
         memory.reset_peak()
         start = self._clock.now()
         entry = self._entry = self.contender.enter(problem, self._arrays)
         prepare_seconds = self._clock.now() - start
         limit = self._limits.estimate
         if limit is not None and self._may_be_slow(problem, entry, limit):
-            slow = estimate(self.contender, problem, limit, self._clock)
+            slow = self._estimated(problem, limit)
             if slow is not None:
                 return slow
         first = self._time(entry)
         peak_bytes = memory.rise()
-        self._reference = verify.Reference(problem, entry.bound, self._arrays, entry.tile)
-        reason = self._reference.wrong(entry.result())
+        self._judge = Judge(problem, self._arrays, some_points(problem))
+        reason = _wrong(self._judge, entry)
         if reason is not None:
             return Admission(reason)
         seconds = self._time(entry) if first > self._limits.call else first  # the first call may have compiled
         self._calls = 0
         if seconds <= self._limits.call:
-            self._calls = timing.calls_per_block(entry.call, self._clock)
+            self._calls = paired.calls_per_block(entry.call, self._clock)
             seconds = self._time(entry)
-        return Admission(None, entry.algorithm, entry.isa, len(self._reference.points), seconds, self._calls,
+        return Admission(None, entry.algorithm, entry.isa, self._judge.count, seconds, self._calls,
                          False, prepare_seconds, first, peak_bytes)
+
+    def _estimated(self, problem: ConvProblem, limit: float) -> Admission | None:
+        """How long a call would take, or what was wrong with that of a smaller problem; None if it takes less than about
+        `limit`, or nobody can tell."""
+        def make(small: ConvProblem) -> tuple[tuple[Entry, Arrays], Callable[[], Any]]:
+            arrays = same_arrays(small)
+            entry = self.contender.enter(small, arrays)
+            return (entry, arrays), entry.call
+
+        try:
+            less = by_less(problem, make, limit, self._clock)
+        except Unsupported:  # of a smaller problem it may not even be the same kind
+            return None
+        if less is None:
+            return None
+        entry, arrays = less.made
+        judge = Judge(less.problem, arrays, some_points(less.problem))
+        reason = _wrong(judge, entry)
+        if reason is not None:
+            return Admission(reason)
+        return Admission(None, entry.algorithm, entry.isa, judge.count, less.seconds, estimate=True)
 
     def _may_be_slow(self, problem: ConvProblem, entry: Entry, limit: float) -> bool:
         """Whether an estimate is worth its time: a backend that compiles for each shape compiles for the estimate too."""
@@ -93,20 +118,20 @@ class Local:
         """
         old = self._entry  # kept until the new one is there: its memory is not used again
         arrays = Arrays._make(None if array is None else memory.fresh(array) for array in self._arrays)
-        self._entry = self.contender.enter(self._reference.problem, arrays)
+        self._entry = self.contender.enter(self._judge.problem, arrays)
         del old
-        timing.block(self._entry.call, max(1, self._calls), self._clock)  # the first pass over new memory is not what counts
-        reason = self._reference.wrong(self._entry.result())
+        paired.block(self._entry.call, max(1, self._calls), self._clock)  # the first pass over new memory is not what counts
+        reason = _wrong(self._judge, self._entry)
         if reason is not None:
             raise Lost(reason)
 
     def block(self) -> float:
         """Seconds per call."""
-        return timing.block(self._entry.call, max(1, self._calls), self._clock)
+        return paired.block(self._entry.call, max(1, self._calls), self._clock)
 
     def leave(self) -> None:
         """Forget the problem and its memory."""
-        self._entry = self._reference = self._arrays = None  # type: ignore[assignment]
+        self._entry = self._judge = self._arrays = None  # type: ignore[assignment]
 
     def close(self) -> None:
         """Nothing to end."""
@@ -115,3 +140,8 @@ class Local:
 def _last_part(error: Exception) -> str:
     """The reason alone, of a message that names backend, algorithm and problem before it."""
     return str(error).rsplit(": ", 1)[-1]
+
+
+def _wrong(judge: Judge, entry: Entry) -> str | None:
+    reason = judge.wrong(entry.result(), entry.bound, entry.tile)
+    return None if reason is None else f"wrong result: {reason}"

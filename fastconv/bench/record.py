@@ -47,8 +47,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, files
+from ..timing.paired import Interval
 from .results import Results, Row
-from .timing import Interval
 
 FORMAT = 2
 

@@ -20,9 +20,9 @@ from typing import IO, Any
 
 from .. import settings
 from ..problem import ConvProblem
+from ..timing.paired import Lost
 from .admission import Admission, Limits
 from .contenders import Contender
-from .timing import Lost
 from .worker import BOOTSTRAP, CAN_STOP
 
 LIVES = 3  # a contender whose process ended so often is not started again

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..problem import ConvProblem
+from ..timing.paired import NOISY, Interval, geometric_mean, ratios
 from .admission import Admission
 from .contenders import Contender
-from .timing import NOISY, Interval, geometric_mean, ratios
 
 NOISY_FROM = 2e-4  # seconds: calls below this vary by more than 5 % on any desktop system, and nobody can help it
 

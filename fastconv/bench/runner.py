@@ -13,13 +13,13 @@ from typing import Protocol
 
 from .. import settings
 from ..problem import ConvProblem
+from ..timing.paired import Clock, Entrant, Lost, WallClock, Watch, rotate
 from . import probes
 from .admission import Admission, Limits
 from .contenders import Contender
 from .course import Course, Timed
 from .remote import Remote
 from .results import LeftOut, Results, Row
-from .timing import Clock, Entrant, Lost, WallClock, Watch, rotate
 
 REFERENCE = "im2col"
 PASSES = 2  # over all problems, each with new processes

@@ -17,10 +17,10 @@ from typing import Any, TextIO
 
 from .. import settings
 from ..problem import ConvProblem
+from ..timing.paired import Lost, WallClock
 from .admission import Limits
 from .contenders import named
 from .local import Local
-from .timing import Lost, WallClock
 
 BOOTSTRAP = """
 import signal

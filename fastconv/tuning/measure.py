@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .. import plan, settings
-from ..accuracy import Arrays
+from .. import settings
 from ..backends import Kernel
-from ..bench import timing, verify
-from ..bench.estimate import reduced
-from ..bench.timing import Clock, Entrant, Lost, WallClock
-from ..plan import Ranked, Rejected
+from ..candidates import Ranked, Rejected, bind, ranked, variants
 from ..problem import ConvProblem
+from ..timing import paired
+from ..timing.paired import Clock, Entrant, Lost, WallClock
+from ..timing.reduced import by_less
+from ..verify.data import Arrays, same_arrays
+from ..verify.judge import Comparison
 from ..wisdom import Entry
-from .judge import Judge
 
 BETTER = 0.03  # share of the time that a challenger must save to replace the model's choice
 FAR = 5.0  # times the best estimate: not worth a run
@@ -71,13 +71,13 @@ def measure(problem: ConvProblem, prepared: bool, seconds: float, clock: Clock |
         Unsupported: nobody computes it.
     """
     few = _fewer_images(problem)
-    order, _ = plan.ranked(few, prepared=prepared)
+    order, _ = ranked(few, prepared=prepared)
     race = _Race(few, Tuned(problem, prepared, order[0]), clock or WallClock())
     for each in order:
         race.admit(each)
     near = [entrant.ranked for entrant in race.entrants if entrant.look <= VARIED * race.best]
     for each in near:
-        for variant in plan.variants(few, each, prepared):
+        for variant in variants(few, each, prepared):
             race.admit(variant)
     race.run(seconds)
     return race.found
@@ -106,9 +106,9 @@ class _Race:
 
     def __init__(self, problem: ConvProblem, found: Tuned, clock: Clock) -> None:
         self.problem, self.found, self.clock = problem, found, clock
-        self.arrays = verify.arrays_for(problem)
+        self.arrays = same_arrays(problem)
         self.out = np.empty(problem.output_shape, problem.dtype)
-        self.judge = Judge(problem, self.arrays)
+        self.results = Comparison(problem, self.arrays)
         self.entrants: list[_Runner] = []
 
     @property
@@ -136,19 +136,24 @@ class _Race:
             return f"estimated {each.seconds / model.seconds:.1f} times the best estimate"
         if each.seconds is None and self.entrants:
             try:
-                about = _by_less(self.problem, each, self.found.prepared, SLOW * self.best, self.clock)
+                less = by_less(self.problem, lambda small: (None, self._small(small, each)), SLOW * self.best, self.clock)
             except Exception:  # of a smaller problem it may not even be the same kind
                 return None
-            return None if about is None else f"would take about {about / self.best:.0f} times the best run"
+            return None if less is None else f"would take about {less.seconds / self.best:.0f} times the best run"
         return None
 
+    def _small(self, problem: ConvProblem, each: Ranked) -> Callable[[], None]:
+        """A call of a smaller problem."""
+        out = np.empty(problem.output_shape, problem.dtype)
+        return _call(bind(problem, each.backend, each.candidate), same_arrays(problem), out, self.found.prepared)
+
     def _look(self, each: Ranked) -> str | None:
-        kernel = plan.bind(self.problem, each.backend, each.candidate)
+        kernel = bind(self.problem, each.backend, each.candidate)
         call = _call(kernel, self.arrays, self.out, self.found.prepared)
         self.out.fill(np.nan)  # what is not written shows
         limit = SLOW * self.best
         look = _timed(call, self.clock)
-        reason = self.judge.wrong(each.candidate, self.out)
+        reason = self.results.wrong(self.out, each.candidate)
         if reason is not None:
             self.found.wrong.append(Rejected(each.backend, each.candidate, reason))
             return None
@@ -166,11 +171,11 @@ class _Race:
         going = [runner for runner in self.entrants if runner.look <= SLOW * self.best or runner.ranked == found.model]
         found.measured = len(going)
         for runner in going:
-            runner.calls = timing.calls_per_block(runner.call, self.clock)
+            runner.calls = paired.calls_per_block(runner.call, self.clock)
         self._restart(going)
         rounds = 0
         while len(going) > 1:
-            rounds += timing.rotate([runner.entrant for runner in going], 1, 0.0, self.clock, rounds)
+            rounds += paired.rotate([runner.entrant for runner in going], 1, 0.0, self.clock, rounds)
             going = [runner for runner in going if runner.entrant.lost is None]
             best = min((_best(runner) for runner in going), default=math.inf)
             going = [runner for runner in going if runner.ranked == found.model or _best(runner) <= BEHIND * best]
@@ -184,7 +189,7 @@ class _Race:
         others = sorted((runner for runner in going if runner is not model), key=_best)
         duel = [runner for runner in (model, *others[:1]) if runner is not None]
         self._restart(duel)
-        timing.rotate([runner.entrant for runner in duel], 2, end, self.clock)
+        paired.rotate([runner.entrant for runner in duel], 2, end, self.clock)
         duel = [runner for runner in duel if runner.entrant.lost is None]
         if not duel:
             return
@@ -208,7 +213,7 @@ def _best(runner: _Runner) -> float:
 def _block(runner: _Runner, clock: Clock) -> Callable[[], float]:
     def block() -> float:
         try:
-            return timing.block(runner.call, runner.calls, clock)
+            return paired.block(runner.call, runner.calls, clock)
         except Exception as error:
             raise Lost(f"failed: {type(error).__name__}: {error}") from error
 
@@ -227,21 +232,3 @@ def _timed(call: Callable[[], None], clock: Clock) -> float:
     start = clock.now()
     call()
     return clock.now() - start
-
-
-def _by_less(problem: ConvProblem, each: Ranked, prepared: bool, limit: float, clock: Clock) -> float | None:
-    """How long a call would take, from smaller problems of the same kind, if that is longer than `limit`: `naive` needs hours
-    where others need milliseconds."""
-    flops = 1e6
-    while (small := reduced(problem, flops)).flops * 2 <= problem.flops:
-        kernel = plan.bind(small, each.backend, each.candidate)
-        arrays, out = verify.arrays_for(small), np.empty(small.output_shape, small.dtype)
-        call = _call(kernel, arrays, out, prepared)
-        took = min(_timed(call, clock) for _ in range(2))
-        about = took * problem.flops / small.flops
-        if about <= limit:
-            return None
-        if took >= PATIENCE:
-            return about
-        flops = max(flops, small.flops) * 4  # fixed costs weigh too much in a small problem
-    return None

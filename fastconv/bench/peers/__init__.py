@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ...accuracy import Arrays
 from ...problem import ConvProblem
+from ...verify.data import Arrays
 
 ORDER = ("torch_eager", "onnx_runtime", "open_vino", "ncnn_net", "opencv_filter", "scipy_signal", "cudnn")
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...accuracy import Arrays
 from ...problem import ConvProblem
+from ...verify.data import Arrays
 from . import Bound, torch_eager
 from .common import folder_of, library, missing
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...accuracy import Arrays
 from ...problem import ConvProblem
+from ...verify.data import Arrays
 from . import Bound
 from .common import library, missing, pads, refuses_all_but_plain
 

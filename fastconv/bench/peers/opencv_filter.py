@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...accuracy import Arrays
 from ...problem import ConvProblem
+from ...verify.data import Arrays
 from . import Bound
 from .common import border, library, missing, refuses_extras
 

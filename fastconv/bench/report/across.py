@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...problem import ConvProblem
-from ..timing import Interval, geometric_mean
+from ...timing.paired import Interval, geometric_mean
 from .contests import Choice, fastest, leaders, per_call, prepared
 from .hardware import winner, with_ends
 from .records import Measurement, Record, title

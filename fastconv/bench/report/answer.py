@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..timing import Interval
+from ...timing.paired import Interval
 from . import findings
 from .across import newest
 from .changes import Comparison

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ...problem import ConvProblem
-from ..timing import Interval, geometric_mean, ratios
+from ...timing.paired import Interval, geometric_mean, ratios
 from .records import Measurement, Record
 
 AHEAD, TIED, BEHIND = "ahead", "tied", "behind"

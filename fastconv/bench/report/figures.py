@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...problem import ConvProblem
-from ..timing import Interval, interval
+from ...timing.paired import Interval, interval
 from .answer import Answer, of_record
 from .changes import Comparison
 from .contests import (

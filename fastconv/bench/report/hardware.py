@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from ...problem import ConvProblem
-from ..timing import Interval
+from ...timing.paired import Interval
 from .contests import AHEAD, BEHIND, TIED, Choice, by, contest, fastest, leaders, peer, per_call, prepared, speedup
 from .records import Measurement, Record, title
 from .tables import (

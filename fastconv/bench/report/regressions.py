@@ -146,7 +146,7 @@ def middle(values: Sequence[float] | np.ndarray) -> float:
 def level(log_seconds: np.ndarray, placements: Sequence[int] | None = None) -> tuple[float, float]:
     """The median of one run's rounds, and its standard error.
 
-    A closed form and not the bootstrap of `timing.py`: a thousand rows are judged at once, and the spread between runs, which
+    A closed form and not the bootstrap of `paired`: a thousand rows are judged at once, and the spread between runs, which
     only the rows together show, is the larger part. For independent rounds it is 1.2533 sigma / sqrt(n), sigma being robust.
     Rounds of one memory placement share its luck, so it is at least that of the placements' medians.
     """

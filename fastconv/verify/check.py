@@ -2,7 +2,7 @@
 
 Each candidate is bound by itself, past the plan, so what is checked is what ran. It computes into outputs full of NaN:
 
-* random data, against the float64 reference and the hard bound of its algorithm (`accuracy.bound`);
+* random data, against the float64 reference and the hard bound of its algorithm (`bounds.bound`);
 * integers, bit for bit where the algorithm sums the products themselves (every order of summing them is exact);
 * integers through interleaved and Fortran-ordered arrays, and through arrays of which some axes lie backwards, where nothing
   beside the output may be touched.
@@ -11,6 +11,7 @@ Each candidate is bound by itself, past the plan, so what is checked is what ran
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -19,23 +20,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import accuracy, plan, settings
-from .accuracy import Arrays
-from .algorithms import sums_products
-from .backends import Backend, Candidate, Kernel, get, registry
-from .check_matrix import matrix
-from .errors import Unavailable, shown
-from .problem import ConvProblem, flag, integer
+from .. import settings
+from ..backends import Backend, Candidate, Kernel, get, registry
+from ..candidates import bind
+from ..errors import Unavailable, shown
+from ..problem import ConvProblem, flag, integer
+from .data import Arrays, integer_arrays, random_arrays
+from .judge import Judge
+from .matrix import matrix
 
 
 class Trial(NamedTuple):
     """One set of data for a problem, with what it must give."""
 
     name: str
-    arrays: Arrays
-    expected: np.ndarray
-    magnitude: np.ndarray  # S
-    integers: bool
+    judge: Judge
     strided: str = ""  # how the arrays lie in memory: a key of `_LAYOUTS`, or contiguous
 
 
@@ -104,7 +103,7 @@ def check(problems: Iterable[ConvProblem | str] | None = None, backends: Iterabl
     """Compare every available backend with the oracle.
 
     Args:
-        problems: problems or problem texts, small ones; by default the matrix of `fastconv.check_matrix`.
+        problems: problems or problem texts, small ones; by default the matrix of `fastconv.verify.matrix`.
         backends: their names; by default all that take part.
         quick: a fifth of the matrix.
         repeats: also run every candidate that often with 2 and with 8 threads, and compare the bits.
@@ -161,14 +160,13 @@ def _asked(names: Iterable[str] | None, report: Report) -> list[Backend]:
 def trials(problem: ConvProblem) -> list[Trial]:
     """The data sets of a problem, the same ones every time; read-only."""
     rng = np.random.default_rng(zlib.crc32(problem.text.encode()))
-    normal, integers = accuracy.random_arrays(problem, rng), accuracy.integer_arrays(problem, rng)
-    exact = accuracy.oracle(problem, *integers)
+    normal, integers = random_arrays(problem, rng), integer_arrays(problem, rng)
     for array in (*normal, *integers):
         if array is not None:
             array.flags.writeable = False
-    return [Trial("random data", normal, *accuracy.oracle(problem, *normal), integers=False),
-            Trial("integers", integers, *exact, integers=True),
-            *(Trial(f"integers, {how} arrays", integers, *exact, integers=True, strided=how) for how in _LAYOUTS)]
+    exact = Judge(problem, integers, integers=True)
+    return [Trial("random data", Judge(problem, normal)), Trial("integers", exact),
+            *(Trial(f"integers, {how} arrays", exact, strided=how) for how in _LAYOUTS)]
 
 
 def _check_one(problem: ConvProblem, who: Backend, row: Row, prepared: list[Trial], repeats: int,
@@ -182,7 +180,7 @@ def _check_one(problem: ConvProblem, who: Backend, row: Row, prepared: list[Tria
             if what is None and repeats and not trial.strided:
                 what = unstable(problem, who, row.candidate, trial, repeats)
         except Exception as error:
-            worst, what = float("inf"), f"{type(error).__name__}: {error}"
+            worst, what = math.inf, f"{type(error).__name__}: {error}"
         row.worst = max(row.worst, worst)
         if what is not None:
             failures.append(Failure(who.name, row.candidate, trial.name, problem, what))
@@ -191,24 +189,15 @@ def _check_one(problem: ConvProblem, who: Backend, row: Row, prepared: list[Tria
 
 def verify(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Trial) -> tuple[float, str | None]:
     """(worst error as a multiple of its bound, what is wrong or None)."""
-    kernel = plan.bind(problem, who.name, candidate)
-    arrays = trial.arrays
+    kernel = bind(problem, who.name, candidate)
     if trial.strided:
         out, spoiled = run_strided(kernel, problem, trial)
         if spoiled:
-            return float("inf"), "memory beside the output was written"
+            return math.inf, "memory beside the output was written"
     else:
-        out = run(kernel, problem, arrays)
-    exact = trial.integers and sums_products(candidate.algorithm)
-    allowed = accuracy.bound(problem, candidate.algorithm, trial.expected, trial.magnitude, arrays.x, arrays.w, exact,
-                             candidate.tile)
-    worst = accuracy.compare(out, trial.expected, allowed)
-    if worst <= 1:
-        return worst, None
-    wrong = np.argwhere(~(np.abs(out - trial.expected) <= allowed))
-    first = tuple(map(int, wrong[0])) if len(wrong) else ()
-    return worst, (f"{len(wrong)} of {out.size} outputs wrong, the worst by {worst:.3g} x the bound; "
-                   f"at {first} {float(out[first])!r} instead of {float(trial.expected[first])!r}")
+        out = run(kernel, problem, trial.judge.arrays)
+    worst = trial.judge.worst(out, candidate.algorithm, candidate.tile)
+    return worst, trial.judge.wrong(out, candidate.algorithm, candidate.tile)
 
 
 def run(kernel: Kernel, problem: ConvProblem, arrays: Arrays) -> np.ndarray:
@@ -220,7 +209,7 @@ def run(kernel: Kernel, problem: ConvProblem, arrays: Arrays) -> np.ndarray:
 
 def run_strided(kernel: Kernel, problem: ConvProblem, trial: Trial) -> tuple[np.ndarray, bool]:
     """(output, whether anything else was written), from awkward arrays; the residual, if any, is the output itself."""
-    arrays = trial.arrays
+    arrays = trial.judge.arrays
     x, w, out, beside = _LAYOUTS[trial.strided](problem, arrays)
     residual = None
     if arrays.residual is not None:
@@ -263,14 +252,14 @@ def unstable(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Tr
 
     BLAS promises this on integers only, so random data is left out for `im2col`.
     """
-    if candidate.algorithm == "im2col" and not trial.integers:
+    if candidate.algorithm == "im2col" and not trial.judge.integers:
         return None
-    kernel = plan.bind(problem, who.name, candidate)
+    kernel = bind(problem, who.name, candidate)
     with settings.config(num_threads=1):
-        first = run(kernel, problem, trial.arrays).tobytes()
+        first = run(kernel, problem, trial.judge.arrays).tobytes()
     for count in threads:
         with settings.config(num_threads=count):
             for repeat in range(repeats):
-                if run(kernel, problem, trial.arrays).tobytes() != first:
+                if run(kernel, problem, trial.judge.arrays).tobytes() != first:
                     return f"run {repeat + 1} with {count} threads gives other bits than one thread"
     return None

@@ -1,16 +1,14 @@
-"""How long a call would take, from smaller problems of the same kind: `naive` needs hours where others need milliseconds."""
+"""Smaller problems of the same kind, and what they tell of the whole one."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from ..errors import Unsupported
 from ..problem import ConvProblem
-from . import verify
-from .admission import Admission
-from .contenders import Contender, Entry
-from .timing import Clock
+from .paired import Clock
 
 FIRST = 1e6  # flops of the first try
 GROWTH = 4  # a fast backend's fixed costs weigh too much in a small problem, so a bad estimate is made again
@@ -46,40 +44,47 @@ def _fewer_channels(problem: ConvProblem, share: float) -> ConvProblem:
                                out_channels=problem.out_channels // problem.groups * groups)
 
 
-def estimate(contender: Contender, problem: ConvProblem, limit: float, clock: Clock) -> Admission | None:
-    """None if a call takes less than about `limit` seconds, or nobody can tell; else how long it would take, or what was wrong.
+class Less(NamedTuple):
+    """What a smaller problem told."""
 
-    The result of the small problem is checked like any other.
+    problem: ConvProblem
+    made: Any  # what was made of it
+    seconds: float  # that a call of the whole problem would take
+
+
+def by_less(problem: ConvProblem, make: Callable[[ConvProblem], tuple[Any, Callable[[], object]]], limit: float,
+            clock: Clock) -> Less | None:
+    """How long a call would take, from smaller problems of the same kind: `naive` needs hours where others need milliseconds.
+
+    Args:
+        make: what is made of a problem, and a call of it. (A smaller problem may not even be of the same kind: what it raises
+            passes through.)
+        limit: seconds.
+
+    Returns:
+        None if a call takes less than about `limit`, or nobody can tell.
     """
     flops = FIRST
     while True:
         small = reduced(problem, flops)
         if small.flops * 2 > problem.flops:
             return None  # too little to gain from an estimate
-        arrays = verify.arrays_for(small)
-        try:
-            entry = contender.enter(small, arrays)
-        except Unsupported:  # of a smaller problem it may not even be the same kind
-            return None
-        elapsed = _quickest(entry, clock)
+        made, call = make(small)
+        elapsed = _quickest(call, clock)
         seconds = elapsed * problem.flops / small.flops
         if seconds <= limit:
             return None
         if elapsed >= PATIENCE:
-            break
+            return Less(small, made, seconds)
         flops = max(flops, small.flops) * GROWTH
-    checked, reason = verify.wrong(small, entry.bound, arrays, entry.result(), entry.tile)
-    if reason is not None:
-        return Admission(reason)
-    return Admission(None, entry.algorithm, entry.isa, checked, seconds, estimate=True)
 
 
-def _quickest(entry: Entry, clock: Clock) -> float:
+def _quickest(call: Callable[[], object], clock: Clock) -> float:
     """Seconds of a call that neither compiled nor was disturbed: two that agree, or the best of three."""
     times: list[float] = []
     while len(times) < 2 or len(times) < 3 and max(times) > 2 * min(times):
         clock.settle()
         start = clock.now()
-        entry.call()
+        call()
         times.append(clock.now() - start)
     return min(times)

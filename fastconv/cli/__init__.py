@@ -14,14 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from . import __version__, settings, streams
-from .errors import Unavailable, Unsupported, clipped, printable, shown
+from .. import __version__, settings, streams
+from ..errors import Unavailable, Unsupported, clipped, printable, shown
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-    from .bench.results import Results
-    from .bench.runner import Work
+    from ..bench.results import Results
+    from ..bench.runner import Work
 
 _DAY = 86400
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -153,7 +153,7 @@ def _seconds(text: str) -> float:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from .bench import machine
+    from ..bench import machine
 
     facts = machine.describe()
     print(json.dumps(facts, indent=1) if arguments.json else machine.as_text(facts))
@@ -161,7 +161,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .checks import check
+    from ..verify.check import check
 
     report = check(backends=arguments.backend, quick=arguments.quick)
     print(report)
@@ -169,28 +169,28 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from .ops import explain
+    from ..ops import explain
 
     print(explain(arguments.problem, backend=arguments.backend, algorithm=arguments.algorithm))
     return 0
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    from .tuning import command
+    from . import tune
 
-    return command.main(arguments)
+    return tune.main(arguments)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from .bench import contenders, machine, runner
-    from .bench.output import Output
+    from ..bench import contenders, machine, runner
+    from ..bench.output import Output
 
     work = _work(arguments)
     chosen = contenders.chosen(arguments.backend, arguments.peers)
     threads = settings.get_num_threads() if arguments.threads is None else arguments.threads
     options = runner.Options(threads, arguments.seconds, arguments.all, arguments.timeout)
     try:
-        from .bench import table
+        from ..bench import table
     except ImportError:
         raise Unavailable("fastconv bench needs rich: pip install 'fastconv[bench]'") from None
     output = Output(arguments.json, arguments.chart, machine.describe())
@@ -217,8 +217,8 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> Work:
-    from .bench import generate, suites
-    from .bench.runner import Work
+    from ..bench import generate, suites
+    from ..bench.runner import Work
 
     asked = arguments.what or ([suites.DEFAULT] if arguments.generate is None else [])
     problems = suites.load(asked)
@@ -232,7 +232,7 @@ def _work(arguments: argparse.Namespace) -> Work:
 
 def _compare(arguments: argparse.Namespace) -> int:
     try:
-        from .bench import report
+        from ..bench import report
     except ImportError:
         raise Unavailable("fastconv compare needs rich and matplotlib: pip install 'fastconv[bench]'") from None
     return report.main(arguments.records, arguments.html, arguments.fail_on_regression)

@@ -13,8 +13,8 @@ from ..bench import suites
 from ..bench.grid import packed, width_of
 from ..errors import Unsupported
 from ..problem import ConvProblem
-from . import store
-from .measure import Tuned, measure
+from ..tuning import store
+from ..tuning.measure import Tuned, measure
 
 _INTERRUPTED = 130
 

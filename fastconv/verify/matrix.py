@@ -13,7 +13,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from .problem import ACTIVATIONS, PADDING_MODES, ConvProblem
+from ..problem import ACTIVATIONS, PADDING_MODES, ConvProblem
 
 
 def matrix(quick: bool = False) -> tuple[ConvProblem, ...]:
