@@ -69,9 +69,9 @@ def compiled(kernel: Any, arguments: int, architecture: tuple[int, int]) -> dict
 
 def kernels() -> Iterator[tuple[str, Any, int, dict[str, int]]]:
     """(name, kernel, arguments, least counts) of each kind: every tile and input loader, and the costly epilogues."""
-    from fastconv.backends import cuda_kernels
-    from fastconv.backends.cuda_gemm import GemmSpec, gemm_kernel
-    from fastconv.backends.cuda_tiles import TILES
+    from fastconv.backends.numba_cuda import kernels
+    from fastconv.backends.numba_cuda.gemm import GemmSpec, gemm_kernel
+    from fastconv.backends.numba_cuda.tiles import TILES
 
     for dtype, tiles in TILES.items():
         width = 4 if dtype == "float32" else 2
@@ -88,12 +88,12 @@ def kernels() -> Iterator[tuple[str, Any, int, dict[str, int]]]:
                 title = f"gemm {dtype} {tile.bm}x{tile.bn}x{tile.bk}, {name}"
                 yield title, gemm_kernel(GemmSpec(dtype, tile, width, **options)), 5, least
     for dtype, rows, slide, last in (("float32", 8, True, False), ("float32", 4, True, True), ("float64", 8, False, False)):
-        spec = cuda_kernels.DirectSpec(dtype, rows, slide, last)
+        spec = kernels.DirectSpec(dtype, rows, slide, last)
         name = f"direct {dtype}, {rows} rows{', sliding' * slide}{', channels last' * last}"
-        yield name, cuda_kernels.direct_kernel(spec), 5, {"fma": rows}
-    yield "reduce float32, residual, silu", cuda_kernels.reduce_kernel("float32", True, ("silu", 0.0)), 5, {}
-    yield "gather float32", cuda_kernels.gather_kernel("float32", "float32"), 3, {}
-    yield "pack float32", cuda_kernels.pack_kernel("float32"), 4, {}
+        yield name, kernels.direct_kernel(spec), 5, {"fma": rows}
+    yield "reduce float32, residual, silu", kernels.reduce_kernel("float32", True, ("silu", 0.0)), 5, {}
+    yield "gather float32", kernels.gather_kernel("float32", "float32"), 3, {}
+    yield "pack float32", kernels.pack_kernel("float32"), 4, {}
 
 
 def rows(architectures: tuple[tuple[int, int], ...] = ((9, 0), (8, 0))) -> Iterator[dict[str, Any]]:

@@ -247,7 +247,7 @@ def _verify(problem: ConvProblem, algorithm: str, data: Arrays, out: np.ndarray,
 def own(problem: ConvProblem, candidate: Candidate, data: Arrays, clock: Clock) -> dict[str, Any]:
     from numba import cuda
 
-    from fastconv.backends.numba_cuda import device_view
+    from fastconv.cuda_arrays import device_view
 
     kernel: Any = bind(problem, "cuda", candidate)
     start = time.perf_counter()

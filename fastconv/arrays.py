@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from . import torch_arrays
+from . import cuda_arrays, torch_arrays
 from .errors import clipped, printable
 
 
@@ -60,14 +60,10 @@ class CudaKind:
         self.name, self.device, self._example = name, device, example
 
     def view(self, name: str, array: Any) -> Any:
-        from .backends import numba_cuda
-
-        return numba_cuda.device_view(array)
+        return cuda_arrays.device_view(array)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        from .backends import numba_cuda
-
-        return numba_cuda.empty_like(self._example, shape, dtype)
+        return cuda_arrays.empty_like(self._example, shape, dtype)
 
 
 def _type(array: Any) -> str:
@@ -91,10 +87,8 @@ def kind_of(array: Any) -> Kind:
         if hasattr(type(array), "__torch_function__") and not isinstance(array, np.ndarray):
             raise TypeError(f"array arguments must be arrays, got {type(array).__name__}, which only stands for a tensor")
     if hasattr(array, "__cuda_array_interface__"):
-        from .backends import numba_cuda
-
         index = getattr(getattr(array, "device", None), "id", 0)
-        return CudaKind(numba_cuda.library_of(array), f"cuda:{index}", array)
+        return CudaKind(cuda_arrays.library_of(array), f"cuda:{index}", array)
     return NUMPY
 
 

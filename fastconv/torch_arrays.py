@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from . import cuda_arrays
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _DTYPES = frozenset("float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split())  # that NumPy has
 _CHANNELS_FIRST = ("channels_first", "NCHW", "NCDHW")
@@ -87,9 +89,7 @@ class TorchKind:
             array = array.detach()
             if self.device == "cpu":
                 return array.numpy()
-        from .backends import numba_cuda
-
-        return numba_cuda.device_view(array)
+        return cuda_arrays.device_view(array)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         torch = library()

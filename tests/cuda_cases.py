@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 import fastconv
-from fastconv.backends import Candidate, numba_cuda
+from fastconv import cuda_arrays
+from fastconv.backends import Candidate
 from fastconv.candidates import bind
 from fastconv.problem import ACTIVATIONS, ConvProblem
 from fastconv.verify import bounds, reference
@@ -169,14 +170,14 @@ def device_arrays() -> None:
     kernel = bind(problem, "cuda", Candidate("direct"))
     x, w = _integers((1, 2, 4, 4), "int32"), _integers((2, 2, 3, 3), seed=2)
     expected = _expected(x.astype(np.float32)[:, ::-1], w, padding=1)
-    packed = kernel.pack(numba_cuda.device_view(cuda.to_device(w)), None)
-    view, y = numba_cuda.device_view(cuda.to_device(x)), cuda.to_device(np.full(x.shape, np.nan, np.float32))
+    packed = kernel.pack(cuda_arrays.device_view(cuda.to_device(w)), None)
+    view, y = cuda_arrays.device_view(cuda.to_device(x)), cuda.to_device(np.full(x.shape, np.nan, np.float32))
     _, channel, row, column = view.strides
     flipped = dataclasses.replace(view, address=view.address + 4 * channel, strides=(0, -channel, row, column))
-    kernel.run(flipped, packed, numba_cuda.device_view(y))
+    kernel.run(flipped, packed, cuda_arrays.device_view(y))
     assert np.array_equal(y.copy_to_host(), expected)
     inout = cuda.to_device(x[:, ::-1].astype(np.float32))
-    kernel.run(numba_cuda.device_view(inout), packed, numba_cuda.device_view(inout))
+    kernel.run(cuda_arrays.device_view(inout), packed, cuda_arrays.device_view(inout))
     assert np.array_equal(inout.copy_to_host(), expected)
 
 

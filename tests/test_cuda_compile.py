@@ -79,7 +79,7 @@ def test_tiles_fit_their_threads() -> None:
     """Every thread has whole vectors and rows to load; strict sums are split alike for every batch."""
     done = _python("""
 import dataclasses
-from fastconv.backends.cuda_tiles import TILES, choose
+from fastconv.backends.numba_cuda.tiles import TILES, choose
 from fastconv.problem import ConvProblem
 for dtype, tiles in TILES.items():
     for tile in tiles:

@@ -251,7 +251,7 @@ def test_scratch_leaks_nothing():
 
 def test_the_compiled_code_ran(monkeypatch):
     from fastconv.backends import numba_jit
-    from fastconv.backends.numba_compile import stage
+    from fastconv.backends.numba_jit.compile import stage
 
     performed = []
     perform = numba_jit.perform
@@ -329,13 +329,13 @@ def test_cache_that_cannot_be_written(tmp_path):
 
 def packing_stages(folder):
     """The packing stages of both dtypes, from the cache in a folder or into it, and how many of them were compiled."""
-    from fastconv.backends import numba_compile
+    from fastconv.backends.numba_jit import compile
 
     compiled = []
-    compile_uncached = numba_compile.CFunc._compile_uncached
+    compile_uncached = compile.CFunc._compile_uncached
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_compile.CFunc, "_compile_uncached", lambda self: compiled.append(self) or compile_uncached(self))
-        return [numba_compile._compile("pack", dtype, str(folder)) for dtype in ("float32", "float64")], len(compiled)
+        patch.setattr(compile.CFunc, "_compile_uncached", lambda self: compiled.append(self) or compile_uncached(self))
+        return [compile._compile("pack", dtype, str(folder)) for dtype in ("float32", "float64")], len(compiled)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ import pytest
 from helpers import CONV
 
 import fastconv
-from fastconv import arrays, torch_arrays
-from fastconv.backends import numba_cuda
+from fastconv import arrays, cuda_arrays, torch_arrays
 
 
 @pytest.fixture(params=["torch", "stand-in"])
@@ -411,5 +410,5 @@ def test_subclasses_are_of_their_bases_kind():
 def test_the_library_of_a_device_array():
     base = type("ndarray", (), {"__module__": "cupy", "__cuda_array_interface__": {}})
     mine = type("Mine", (base,), {"__module__": "mine"})
-    assert numba_cuda.library_of(mine()) == "cupy" and arrays.kind_of(mine()).name == "cupy"
-    assert numba_cuda.library_of(type("Theirs", (), {"__module__": "theirs.arrays"})()) == "theirs"
+    assert cuda_arrays.library_of(mine()) == "cupy" and arrays.kind_of(mine()).name == "cupy"
+    assert cuda_arrays.library_of(type("Theirs", (), {"__module__": "theirs.arrays"})()) == "theirs"

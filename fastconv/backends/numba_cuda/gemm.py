@@ -18,12 +18,46 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from . import cuda_intrinsics as device
-from .cuda_epilogue import activation_function
-from .cuda_intrinsics import SIMULATOR, cuda, divide, tap, within
-from .cuda_table import (BIAS, GROUPS, IN_D, IN_H, IN_W, M, MP, N, OUT_D, OUT_H, OUT_W, PAD_D, PAD_H, PAD_W, R_C, R_D, R_H, R_N,
-                         R_W, STEPS, STRIDE_D, STRIDE_H, STRIDE_W, TAPS_AT, TOTAL_STEPS, X_D, X_G, X_H, X_N, X_W, Y_C, Y_D, Y_H,
-                         Y_N, Y_W)
+from . import intrinsics as device
+from .epilogue import activation_function
+from .intrinsics import SIMULATOR, cuda, divide, tap, within
+from .table import (
+    BIAS,
+    GROUPS,
+    IN_D,
+    IN_H,
+    IN_W,
+    MP,
+    OUT_D,
+    OUT_H,
+    OUT_W,
+    PAD_D,
+    PAD_H,
+    PAD_W,
+    R_C,
+    R_D,
+    R_H,
+    R_N,
+    R_W,
+    STEPS,
+    STRIDE_D,
+    STRIDE_H,
+    STRIDE_W,
+    TAPS_AT,
+    TOTAL_STEPS,
+    X_D,
+    X_G,
+    X_H,
+    X_N,
+    X_W,
+    Y_C,
+    Y_D,
+    Y_H,
+    Y_N,
+    Y_W,
+    M,
+    N,
+)
 
 _table = device.memory("int64").load_constant
 _fresh = device.memory("int64").load  # read anew at each use: what is hoisted out of a loop costs the sums registers

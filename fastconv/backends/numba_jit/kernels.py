@@ -27,8 +27,8 @@ import numba
 import numpy as np
 from numba.extending import register_jitable
 
-from .. import activations
-from .numba_vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, invoke, load, pixels_tiles, store, transpose
+from ... import activations
+from .vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, invoke, load, pixels_tiles, store, transpose
 
 MAX_SPAN = max(SPAN)
 GEMM, DIRECT = 0, 1

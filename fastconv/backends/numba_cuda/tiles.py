@@ -12,9 +12,9 @@ import itertools
 import math
 from typing import NamedTuple
 
-from ..problem import ConvProblem
-from .cuda_gemm import Tile
-from .cuda_intrinsics import SIMULATOR, VECTOR_BYTES
+from ...problem import ConvProblem
+from .gemm import Tile
+from .intrinsics import SIMULATOR, VECTOR_BYTES
 
 PROCESSORS = 132
 PARTIAL_SUMS_PER_CYCLE = 225  # 3 TB/s at 1.7 GHz, written and read, 4 bytes each

@@ -7,13 +7,52 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import cuda_intrinsics as device
-from .cuda_epilogue import activation_function
-from .cuda_gemm import locate
-from .cuda_intrinsics import cuda, divide, within
-from .cuda_table import (BIAS, CHANNELS, DILATION_D, DILATION_H, DILATION_W, IN_D, IN_H, IN_W, KERNEL_D, KERNEL_H, KERNEL_W,
-                         M, N, OUT_D, OUT_H, OUT_W, PAD_D, PAD_H, PAD_W, PARTS, R_C, R_D, R_H, R_N, R_W, ROW_BLOCKS, STRIDE_D,
-                         STRIDE_H, STRIDE_W, X_C, X_D, X_G, X_H, X_N, X_W, Y_C, Y_D, Y_H, Y_N, Y_W)
+from . import intrinsics as device
+from .epilogue import activation_function
+from .gemm import locate
+from .intrinsics import cuda, divide, within
+from .table import (
+    BIAS,
+    CHANNELS,
+    DILATION_D,
+    DILATION_H,
+    DILATION_W,
+    IN_D,
+    IN_H,
+    IN_W,
+    KERNEL_D,
+    KERNEL_H,
+    KERNEL_W,
+    OUT_D,
+    OUT_H,
+    OUT_W,
+    PAD_D,
+    PAD_H,
+    PAD_W,
+    PARTS,
+    R_C,
+    R_D,
+    R_H,
+    R_N,
+    R_W,
+    ROW_BLOCKS,
+    STRIDE_D,
+    STRIDE_H,
+    STRIDE_W,
+    X_C,
+    X_D,
+    X_G,
+    X_H,
+    X_N,
+    X_W,
+    Y_C,
+    Y_D,
+    Y_H,
+    Y_N,
+    Y_W,
+    M,
+    N,
+)
 
 THREADS = 32 if device.SIMULATOR else 256
 _table = device.memory("int64").load_constant

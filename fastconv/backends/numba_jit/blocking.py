@@ -9,11 +9,11 @@ import math
 
 import numpy as np
 
-from ..padding import index_map
-from ..problem import ConvProblem
-from .numba_compile import stage
-from .numba_kernels import CONTEXT, DIRECT, GEMM, MAX_SPAN
-from .numba_vectors import SPAN, VECTOR_BYTES
+from ...padding import index_map
+from ...problem import ConvProblem
+from .compile import stage
+from .kernels import CONTEXT, DIRECT, GEMM, MAX_SPAN
+from .vectors import SPAN, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels: in L1 and L2

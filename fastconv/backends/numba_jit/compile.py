@@ -24,18 +24,18 @@ from numba.core import serialize
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
 
-from .. import activations, settings
-from . import numba_kernels, numba_vectors
-from .numba_kernels import CONTEXT
+from ... import activations, settings
+from . import kernels, vectors
+from .kernels import CONTEXT
 
 # name: the function and how many int64 it takes besides the context
 STAGES = {
-    "fill": (numba_kernels.fill_stage, 7),
-    "gemm": (numba_kernels.gemm_stage, 5),
-    "direct": (numba_kernels.direct_stage, 5),
-    "finish": (numba_kernels.finish_stage, 7),
-    "convolve": (numba_kernels.convolve_stage, 1),
-    "pack": (numba_kernels.pack_stage, 1),
+    "fill": (kernels.fill_stage, 7),
+    "gemm": (kernels.gemm_stage, 5),
+    "direct": (kernels.direct_stage, 5),
+    "finish": (kernels.finish_stage, 7),
+    "convolve": (kernels.convolve_stage, 1),
+    "pack": (kernels.pack_stage, 1),
 }
 
 _config: Any = numba.config
@@ -61,7 +61,7 @@ def stage(name: str, dtype: str) -> Any:
 
 
 def _compile(name: str, dtype: str, directory: str | None) -> Any:
-    function, arguments = STAGES.get(name) or (numba_kernels.activation_stage(name), 2)
+    function, arguments = STAGES.get(name) or (kernels.activation_stage(name), 2)
     entry = _entry(function, arguments, dtype, f"{stamp()} {name}")
     before = _config.CACHE_DIR
     try:
@@ -126,9 +126,9 @@ def _has_a_place() -> bool:
 @functools.cache
 def stamp() -> str:
     """Differs between versions of what a stage is made of, and between vector widths."""
-    modules = (numba_kernels, numba_vectors, activations)
+    modules = (kernels, vectors, activations)
     texts = [Path(module.__file__ or "").read_bytes() for module in modules]
-    return hashlib.sha256(b"".join(texts) + repr(numba_vectors.TARGET).encode()).hexdigest()
+    return hashlib.sha256(b"".join(texts) + repr(vectors.TARGET).encode()).hexdigest()
 
 
 def _entry(function: Any, arguments: int, dtype: str, key: str) -> Any:
@@ -138,7 +138,7 @@ def _entry(function: Any, arguments: int, dtype: str, key: str) -> Any:
     what would pickle differently in every process, the compiled body, is a global.
     """
     kind = np.dtype(dtype)
-    names = {"__name__": __name__, "body": numba_kernels.jit(function), "carray": numba.carray, "like": kind.type(0),
+    names = {"__name__": __name__, "body": kernels.jit(function), "carray": numba.carray, "like": kind.type(0),
              "size": kind.itemsize}
     template = _TEMPLATES[arguments](f"{key} {dtype}")
     return FunctionType(template.__code__, names, template.__name__, None, template.__closure__)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations
-from .cuda_intrinsics import SIMULATOR, cuda, device_function, memory
+from ... import activations
+from .intrinsics import SIMULATOR, cuda, device_function, memory
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """numba: the CPU kernels that Numba compiles here, for this CPU, when first used; then cached on disk.
 
-Two algorithms over the same frame (`numba_kernels`: padded slabs in L2, tables of offsets, one chain of multiply-adds per
-output), around register tiles written as LLVM vector code (`numba_vectors`):
+Two algorithms over the same frame (`kernels`: padded slabs in L2, tables of offsets, one chain of multiply-adds per
+output), around register tiles written as LLVM vector code (`vectors`):
 
     gemm    output channels on the vector, pixels broadcast: any geometry, at its best with many output channels
     direct  neighbouring pixels on the vector, weights broadcast: depthwise, few channels, images
@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import native, settings
-from ..kept import Kept
-from ..problem import ConvProblem
-from ..unit_axes import with_near_strides
-from . import Candidate, refuses_direction, weights_of
+from ... import native, settings
+from ...kept import Kept
+from ...problem import ConvProblem
+from ...unit_axes import with_near_strides
+from .. import Candidate, refuses_direction, weights_of
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
@@ -60,14 +60,14 @@ class Packed:
 
 class NumbaKernel:
     def __init__(self, problem: ConvProblem, algorithm: str) -> None:
-        from . import numba_blocking
-        from .numba_compile import stage
+        from . import blocking
+        from .compile import stage
 
         problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
-        self._blocking = numba_blocking
-        self._shape = numba_blocking.Shape(problem, algorithm)
-        self._pack, self._pack_template = stage("pack", problem.dtype), numba_blocking.words(self._shape.common())
+        self._blocking = blocking
+        self._shape = blocking.Shape(problem, algorithm)
+        self._pack, self._pack_template = stage("pack", problem.dtype), blocking.words(self._shape.common())
         self._flops = problem.flops
         self.packed_bytes = self._shape.packed_bytes
         self.pack_key = ("numba", algorithm, *weights_of(problem))

@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..padding import index_map
-from ..problem import ConvProblem
-from . import cuda_intrinsics as device
-from . import cuda_kernels, cuda_table, weights_of
-from .cuda_gemm import GemmSpec, gemm_kernel
-from .cuda_kernels import THREADS, DirectSpec
-from .cuda_tiles import choose
-from .numba_cuda import CudaView, contiguous_strides, device_view, empty_like
+from ...cuda_arrays import CudaView, contiguous_strides, device_view, empty_like
+from ...padding import index_map
+from ...problem import ConvProblem
+from .. import weights_of
+from . import intrinsics as device
+from . import kernels
+from .gemm import GemmSpec, gemm_kernel
+from .kernels import THREADS, DirectSpec
+from .table import build, steps_of, tap_order, three
+from .tiles import choose
 
 _LARGEST_GRID = 65535
 _LARGEST_LAUNCH = 2**31 - 1  # pixels: what 32-bit division takes
@@ -83,7 +85,7 @@ class _Kernel:
                        w.strides[0], 0 if b is None else b.strides[0]]
             table = self._table(("pack", tuple(numbers), w.strides, w.device), lambda: np.concatenate([numbers, offsets]))
             grid = -(-self.pitch // THREADS), min(self.groups * self.rows, _LARGEST_GRID)
-            kernel = cuda_kernels.pack_kernel(self.problem.dtype)
+            kernel = kernels.pack_kernel(self.problem.dtype)
             device.launch(kernel, grid, THREADS, w.stream, w.address, b.address if b else 0, table, target)
             if host:  # usable from any stream
                 _synchronize()
@@ -152,13 +154,13 @@ class _Kernel:
     def _problem_table(self, problem: ConvProblem, x: CudaView, y: CudaView, r: CudaView | None, rows: int,
                        **numbers: int) -> int:
         key = (problem.batch, x.strides, y.strides, None if r is None else r.strides, x.device)
-        return self._table(key, lambda: cuda_table.build(problem, self.order, rows, x.strides, y.strides,
+        return self._table(key, lambda: build(problem, self.order, rows, x.strides, y.strides,
                                                          None if r is None else r.strides,
                                                          BIAS=self.groups * self.rows * self.pitch, **numbers))
 
 
 class GemmKernel(_Kernel):
-    """Implicit GEMM; see `cuda_gemm`."""
+    """Implicit GEMM; see `gemm`."""
 
     def __init__(self, problem: ConvProblem) -> None:
         self.choice = choose(problem)
@@ -175,7 +177,7 @@ class GemmKernel(_Kernel):
     def _packing(self) -> tuple[int, int, int, np.ndarray]:
         p, tile = self.problem, self.choice.tile
         rows, outputs = -(-p.taps // tile.bk) * tile.bk, p.out_channels // p.groups
-        return p.groups, rows, -(-outputs // tile.bm) * tile.bm, cuda_table.tap_order(p, self._channels_inner())
+        return p.groups, rows, -(-outputs // tile.bm) * tile.bm, tap_order(p, self._channels_inner())
 
     def _channels_inner(self) -> bool:
         return self.problem.channels_last and self.problem.in_channels // self.problem.groups % self.choice.width == 0
@@ -201,14 +203,14 @@ class GemmKernel(_Kernel):
         partial = _empty(x, (self.parts, p.out_channels, pixels), p.dtype) if split else y
         device.launch(gemm_kernel(spec), grid, tile.threads, y.stream, x.address, packed.address, table, partial.address, extra)
         if split:
-            kernel = cuda_kernels.reduce_kernel(p.dtype, r is not None, p.activation)
+            kernel = kernels.reduce_kernel(p.dtype, r is not None, p.activation)
             blocks = -(-pixels // THREADS), min(p.out_channels, _LARGEST_GRID)
             device.launch(kernel, blocks, THREADS, y.stream, partial.address, packed.address, table, y.address, extra)
 
     def _loader(self, x: CudaView) -> str:
         """How the input can be read: in vectors, where they are aligned and lie in one tap."""
         p, width = self.problem, self.choice.width
-        image, channel, space = cuda_table.steps_of(p, x.strides)
+        image, channel, space = steps_of(p, x.strides)
         aligned = x.address % (width * self.item) == 0
         if self._channels_inner() and channel == 1 and aligned and not any(step % width for step in (image, *space)):
             return "channels"
@@ -222,27 +224,27 @@ class GemmKernel(_Kernel):
 
 
 class DirectKernel(_Kernel):
-    """One thread per column of outputs; see `cuda_kernels`."""
+    """One thread per column of outputs; see `kernels`."""
 
     def __init__(self, problem: ConvProblem) -> None:
         super().__init__(problem)
-        height = cuda_table.three(problem.output_size, 1)[1]
-        stride, dilation = cuda_table.three(problem.stride, 1)[1], cuda_table.three(problem.dilation, 1)[1]
+        height = three(problem.output_size, 1)[1]
+        stride, dilation = three(problem.stride, 1)[1], three(problem.dilation, 1)[1]
         self.per_thread = 1 if height == 1 else 4 if height <= 8 else 8
         self.slide = stride == dilation and self.per_thread > 1
         self.blocks = -(-height // self.per_thread)
 
     def _packing(self) -> tuple[int, int, int, np.ndarray]:
-        return 1, self.problem.taps, self.problem.out_channels, cuda_table.tap_order(self.problem, False)
+        return 1, self.problem.taps, self.problem.out_channels, tap_order(self.problem, False)
 
     def _launch(self, x: CudaView, packed: Packed, y: CudaView, residual: CudaView | None) -> None:
         p = self.problem
         table = self._problem_table(p, x, y, residual, 0, CHANNELS=p.out_channels, ROW_BLOCKS=self.blocks,
                                     M=p.in_channels // p.groups, PARTS=p.out_channels // p.groups)
         spec = DirectSpec(p.dtype, self.per_thread, self.slide, p.channels_last, residual is not None, p.activation)
-        depth, _, width = cuda_table.three(p.output_size, 1)
+        depth, _, width = three(p.output_size, 1)
         grid = -(-depth * self.blocks * width * p.out_channels // THREADS), 1, p.batch
-        device.launch(cuda_kernels.direct_kernel(spec), grid, THREADS, y.stream, x.address, packed.address, table, y.address,
+        device.launch(kernels.direct_kernel(spec), grid, THREADS, y.stream, x.address, packed.address, table, y.address,
                       residual.address if residual else 0)
 
 
@@ -258,7 +260,7 @@ def _gather(kernel: _Kernel, source: CudaView, target: CudaView, maps: list[np.n
 
     def numbers() -> np.ndarray:
         each = [np.arange(1)] * absent + (maps or [np.arange(size) for size in target.shape])
-        starts = itertools.accumulate([cuda_kernels.MAPS_AT, *map(len, each[:-1])])
+        starts = itertools.accumulate([kernels.MAPS_AT, *map(len, each[:-1])])
         lead = [0] * absent
         return np.concatenate([[1] * absent, target.shape, lead, source.strides, lead, target.strides, [*starts], *each])
 
@@ -266,7 +268,7 @@ def _gather(kernel: _Kernel, source: CudaView, target: CudaView, maps: list[np.n
     table = kernel._table(key, numbers)
     shape = (1,) * absent + target.shape
     grid = -(-shape[3] * shape[4] // THREADS), min(math.prod(shape[:3]), _LARGEST_GRID)
-    copy = cuda_kernels.gather_kernel(source.dtype.name, target.dtype.name)
+    copy = kernels.gather_kernel(source.dtype.name, target.dtype.name)
     device.launch(copy, grid, THREADS, target.stream, source.address, table, target.address)
 
 

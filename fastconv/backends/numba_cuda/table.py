@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..problem import ConvProblem
+from ...problem import ConvProblem
 
 (N, M, GROUPS, STEPS, TOTAL_STEPS, MP, BIAS, TAPS, OUT_D, OUT_H, OUT_W, IN_D, IN_H, IN_W, STRIDE_D, STRIDE_H, STRIDE_W, PAD_D,
  PAD_H, PAD_W, KERNEL_D, KERNEL_H, KERNEL_W, DILATION_D, DILATION_H, DILATION_W, X_N, X_G, X_C, X_D, X_H, X_W, Y_N, Y_C, Y_D,
