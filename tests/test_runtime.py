@@ -316,7 +316,7 @@ int main() {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", ["(void)0", "a[100] = 0", "b[-1] = 0", "b[50] = 0"])
-def test_pieces_of_a_workspace_are_fenced_under_asan(tmp_path, write):
+def test_pieces_of_a_workspace_are_fenced_under_sanitizers(tmp_path, write):
     done = run_sanitized(tmp_path, "address", PIECES.replace("WRITE", write))
     assert (done.returncode != 0) == ("use-after-poison" in done.stderr) == (write != "(void)0"), done.stderr
 
