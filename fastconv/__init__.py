@@ -6,6 +6,20 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .backends import enable_backend, registry
+from .directions import (
+    conv1d_backward,
+    conv1d_input,
+    conv1d_weight,
+    conv2d_backward,
+    conv2d_input,
+    conv2d_weight,
+    conv3d_backward,
+    conv3d_input,
+    conv3d_weight,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from .errors import Unavailable, Unsupported
 from .image import convolve, correlate
 from .ops import conv1d, conv2d, conv3d, explain
@@ -20,8 +34,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ConvProblem", "Plan", "PreparedConv", "Unavailable", "Unsupported", "backends", "check", "config", "conv1d", "conv2d",
-    "conv3d", "convolve", "correlate", "enable_backend", "explain", "get_num_threads", "prepare", "set_num_threads",
+    "ConvProblem", "Plan", "PreparedConv", "Unavailable", "Unsupported", "backends", "check", "config", "conv1d",
+    "conv1d_backward", "conv1d_input", "conv1d_weight", "conv2d", "conv2d_backward", "conv2d_input", "conv2d_weight",
+    "conv3d", "conv3d_backward", "conv3d_input", "conv3d_weight", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "convolve", "correlate", "enable_backend", "explain", "get_num_threads", "prepare", "set_num_threads",
 ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from . import lowering
 from .algorithms import named, sums_products
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
@@ -43,7 +44,51 @@ def bind(problem: ConvProblem, backend: str, candidate: Candidate) -> Kernel:
 
 @functools.lru_cache(maxsize=512)
 def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
-    return who.bind(problem, candidate)  # keyed by the object: another backend may take its name (`register`)
+    """Keyed by the object: another backend may take its name (`register`)."""
+    parts = _parts(who, problem)
+    if parts is None:
+        return who.bind(problem, candidate)
+    return lowering.LoweredKernel(problem, parts, [part.problem and _bind(part.problem, who, candidate) for part in parts])
+
+
+def _parts(who: Backend, problem: ConvProblem) -> tuple[lowering.Part, ...] | None:
+    """The forward problems of another direction that a CPU backend computes through them; None: itself, or not at all."""
+    if problem.direction in getattr(who, "directions", ("forward",)) or who.device != "cpu":
+        return None
+    return lowering.parts(problem)
+
+
+def listed(who: Backend, problem: ConvProblem) -> tuple[Candidate, ...]:
+    """The candidates of a backend that can run here."""
+    parts = _parts(who, problem) or ()
+    return who.candidates(next((part.problem for part in parts if part.problem is not None), problem))
+
+
+def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm: str | None = None) -> str | None:
+    """Why a candidate does not compute a problem, or is not wanted: by its backend, or as no `algorithm` that was asked for."""
+    if algorithm is not None and candidate.algorithm != algorithm:
+        return f"algorithm {algorithm!r} was asked for"
+    if problem.accuracy == "strict" and not sums_products(candidate.algorithm):
+        return "accuracy='strict' admits only algorithms that sum the products themselves"
+    parts = _parts(who, problem)
+    if parts is None:
+        return who.refuses(problem, candidate)
+    reasons = (who.refuses(part.problem, candidate) for part in parts if part.problem is not None)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
+    """Estimated time of one image; of a gradient of the weight, of all images, which it sums."""
+    parts = _parts(who, problem)
+    if parts is None:
+        return who.seconds(problem, candidate, prepared)
+    total = 0.0
+    for part in parts:
+        one = 0.0 if part.problem is None else who.seconds(part.problem, candidate, prepared)
+        if one is None:
+            return None
+        total += one * (part.problem.batch if part.problem and problem.direction == "backward_weight" else 1)
+    return total
 
 
 def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
@@ -60,13 +105,13 @@ def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = 
                 raise Unavailable(f"backend {who.name!r} is not available: {reason}")
             rejected.append(Rejected(who.name, None, f"unavailable: {reason}"))
             continue
-        for candidate in who.candidates(problem):
+        for candidate in listed(who, problem):
             reason = refusal(who, problem, candidate, algorithm)
             if reason is not None:
                 rejected.append(Rejected(who.name, candidate, f"refuses: {reason}"))
                 continue
-            seconds = who.seconds(problem, candidate, prepared)
-            accepted.append(((seconds is None, seconds or 0.0, len(accepted)), Ranked(who.name, candidate, seconds)))
+            estimate = seconds(who, problem, candidate, prepared)
+            accepted.append(((estimate is None, estimate or 0.0, len(accepted)), Ranked(who.name, candidate, estimate)))
     if not accepted:
         known = {*named(), *algorithms(problem)}
         if algorithm is not None and algorithm not in known:
@@ -79,14 +124,14 @@ def algorithms(problem: ConvProblem, backend: str = "auto") -> list[str]:
     """The algorithms of a backend, or of all those that can run here."""
     asked = registry().values() if backend == "auto" else [get(backend)]
     able = [who for who in asked if who.unavailable() is None]
-    return list(dict.fromkeys(candidate.algorithm for who in able for candidate in who.candidates(problem)))
+    return list(dict.fromkeys(candidate.algorithm for who in able for candidate in listed(who, problem)))
 
 
 def variants(problem: ConvProblem, of: Ranked, prepared: bool) -> list[Ranked]:
     """Those that compute the problem in the same way with other tiles, best first."""
     who = get(of.backend)
-    found = who.variants(problem, of.candidate) if isinstance(who, Varied) else ()
-    return [Ranked(who.name, each, who.seconds(problem, each, prepared)) for each in found
+    found = who.variants(problem, of.candidate) if isinstance(who, Varied) and _parts(who, problem) is None else ()
+    return [Ranked(who.name, each, seconds(who, problem, each, prepared)) for each in found
             if refusal(who, problem, each) is None]
 
 
@@ -97,15 +142,6 @@ def _asked(backend: str, device: str) -> Iterator[Backend]:
     for who in registry().values():
         if who.device == device:
             yield who
-
-
-def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm: str | None = None) -> str | None:
-    """Why a candidate does not compute a problem, or is not wanted: by its backend, or as no `algorithm` that was asked for."""
-    if algorithm is not None and candidate.algorithm != algorithm:
-        return f"algorithm {algorithm!r} was asked for"
-    if problem.accuracy == "strict" and not sums_products(candidate.algorithm):
-        return "accuracy='strict' admits only algorithms that sum the products themselves"
-    return who.refuses(problem, candidate)
 
 
 def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> str:

@@ -119,7 +119,7 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
     key: tuple[Any, ...] | None
     try:
         key = (ndim, x.shape, w.shape, x.dtype, w.dtype, None if b is None else b.shape, r is None, kind.device,
-               current.planning, *map(_typed, arguments))
+               current.planning, *map(typed, arguments))
         bound = _memo.get(key)
     except Exception:  # an argument that cannot be hashed: the validation names it
         bound = key = None
@@ -179,15 +179,15 @@ def _unchangeable(value: Any) -> bool:
     return type(value) in (type(None), int, str, float) or type(value) is tuple and all(map(_unchangeable, value))
 
 
-def _typed(value: Any) -> Any:
+def typed(value: Any) -> Any:
     """`value` such that equal keys mean equal meaning: 1, 1.0 and True hash alike, but only one is a stride. Not hashable where
     the same object may have another meaning later, as a tensor for an integer."""
     if value is None or type(value) is int or type(value) is str:
         return value
     if type(value) is tuple:
-        return tuple(map(_typed, value))
+        return tuple(map(typed, value))
     if isinstance(value, (list, tuple)):
-        return type(value), tuple(map(_typed, value))
+        return type(value), tuple(map(typed, value))
     return (type(value), value) if isinstance(value, (float, int, str, np.generic)) else [value]  # a list: what may change
 
 
@@ -218,6 +218,8 @@ def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any,
     if residual is not None:
         _check_like("residual", residual, bound, " (residual never broadcasts)")
     if bound.problem.batch == 0:
+        if bound.problem.direction == "backward_weight":
+            y[...] = 0
         return result
     if kind.device == "cpu":
         _run_on_cpu(bound, x, packed, y, residual, None if out is None else (x, *weights))

@@ -13,9 +13,11 @@ from typing import Any
 
 from . import settings, wisdom
 from .backends import Candidate, Kernel, Varied, get, registry
-from .candidates import Ranked, Rejected, bind, ranked, refusal
+from .candidates import Ranked, Rejected, bind, listed, ranked, refusal
 from .errors import shown
 from .problem import ConvProblem
+
+_RESULTS = {"forward": "output", "backward_input": "gradient of the input", "backward_weight": "gradient of the weight"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Plan:
         estimate = "" if self.seconds is None else f", {how} {self.seconds * 1e3:.3g} ms"
         lines = [
             f"problem    {p.text}",
-            f"           {p.flops / 1e6:.6g} MFLOP, {p.bytes / 1e6:.6g} MB, output {p.output_shape}",
+            f"           {p.flops / 1e6:.6g} MFLOP, {p.bytes / 1e6:.6g} MB, {_RESULTS[p.direction]} {p.result_shape}",
             f"plan       {self.backend} {self.candidate}{estimate}",
             f"memory     workspace {self.workspace_bytes} bytes, packed weights {self.packed_bytes} bytes",
         ]
@@ -140,7 +142,7 @@ def _usable(problem: ConvProblem, entry: wisdom.Entry, backend: str, algorithm: 
     who = registry().get(entry.backend)
     if who is None or backend not in ("auto", who.name) or who.device != "cpu" or who.unavailable() is not None:
         return False
-    if entry.candidate._replace(tile=None) not in who.candidates(problem):
+    if entry.candidate._replace(tile=None) not in listed(who, problem):
         return False
     tiled = entry.candidate.tile is not None
     return (not tiled or isinstance(who, Varied)) and refusal(who, problem, entry.candidate, algorithm) is None

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, ops, settings, torch_arrays
+from . import arrays, directions, ops, settings, torch_arrays
 from .backends import Shortcut
 from .errors import shown
 from .plan import Plan, plan
+from .problem import flag
 from .problem import shape as shape_of
 
 _SHAPES_KEPT = 8  # plans (and packings) kept per prepared operator
@@ -77,8 +78,9 @@ class PreparedConv:
         if found is None:
             with self._lock:
                 example = SimpleNamespace(shape=shape, dtype=self._weight.dtype)
-                bound = ops.bind(self._ndim, example, self._weight, self._bias, True if residual else None, device,
-                                 prepared=True, **arguments)
+                bind = directions.bind_transposed if "output_padding" in arguments else ops.bind
+                bound = bind(self._ndim, example, self._weight, self._bias, True if residual else None, device,
+                             prepared=True, **arguments)
                 packed = self._pack(bound)
                 found = bound, None if moved else ops.shortcut_of(bound, current, (), packed)  # a shape would mean two things
                 self._bounds[key] = found
@@ -128,13 +130,23 @@ class PreparedConv:
 def prepare(
     weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, backend: str = "auto",
-    algorithm: str | None = None, accuracy: str | None = None, input_shape: Any = None,
+    algorithm: str | None = None, accuracy: str | None = None, input_shape: Any = None, transposed: bool = False,
+    output_padding: Any = 0,
 ) -> PreparedConv:
-    """An operator ``conv(x, *, residual=None, out=None)`` with these weights; arguments as for `conv2d`.
+    """An operator ``conv(x, *, residual=None, out=None)`` with these weights; arguments as for `conv2d`, or, if it is
+    `transposed`, for `conv_transpose2d`.
 
     Weights and bias are copied: later changes of the arrays have no effect. The kernel's axes say whether it is 1-D, 2-D or
     3-D. With `input_shape`, planning and packing happen now; otherwise on the first call with each shape.
     """
-    arguments = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, padding_mode=padding_mode, layout=layout,
-                     activation=activation, backend=backend, algorithm=algorithm, accuracy=accuracy)
+    arguments = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout, activation=activation,
+                     backend=backend, algorithm=algorithm, accuracy=accuracy)
+    if flag("transposed", transposed):
+        if padding_mode != "zeros":
+            raise ValueError(f"padding_mode of a transposed convolution must be zeros, got {shown(padding_mode)}")
+        arguments["output_padding"] = output_padding
+    else:
+        if not isinstance(output_padding, int) or output_padding:
+            raise ValueError(f"output_padding belongs to transposed=True, got {shown(output_padding)}")
+        arguments["padding_mode"] = padding_mode
     return PreparedConv(weight, bias, arguments, input_shape)

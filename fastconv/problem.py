@@ -42,11 +42,12 @@ class ConvProblem:
         batch: images; may be 0.
         stride, dilation: one entry per axis.
         padding: ((low, high), ...). `high` is the effective far padding: what the last window reaches, so it can be
-            negative (but greater than -stride) where trailing input is never read.
+            negative (but greater than -stride, except where the input is the result) where trailing input is never read.
         padding_mode: how the border is continued, as `numpy.pad` does it.
         dtype: "float32" or "float64".   layout: "channels_first" or "channels_last".
-        direction: "forward", "backward_input" or "backward_weight".
-        bias, residual: whether the epilogue ``act(conv + bias + residual)`` adds them.
+        direction: what of ``y = conv(x, w)`` is computed: "forward", y; "backward_input", the gradient ∂x for a given ∂y, which
+            is transposed convolution as well; "backward_weight", the gradient ∂w. All sizes are those of the forward direction.
+        bias, residual: whether the epilogue ``act(conv + bias + residual)`` adds them to the result.
         activation: None or (name, parameter).
         accuracy: which algorithms are admitted: "strict", "fast" or "loose".
         name, count: a label and how often a network contains the layer; not part of equality.
@@ -101,15 +102,16 @@ class ConvProblem:
         _one_of("accuracy", self.accuracy, ACCURACIES)
         for name in ("bias", "residual"):
             put(self, name, flag(name, getattr(self, name)))
-        if self.direction == "backward_input" and self.bias:
-            raise ValueError("the gradient of the input has no bias, got bias=True")
+        if self.direction == "backward_weight" and (self.residual or self.activation):
+            raise ValueError("the gradient of the weight has neither residual nor activation")
         if not isinstance(self.name, str):
             raise TypeError(f"name must be a string, got {shown(self.name)}")
         if '"' in self.name or not self.name.isprintable():
             raise ValueError(f"name must be printable, without a quotation mark, got {shown(self.name)}")
         padding = _given(self.padding, ((0, 0),) * ndim)
-        put(self, "padding", tuple(map(_effective_padding, self.input_size, self.kernel_size, self.stride, self.dilation,
-                                       _low_and_high(padding, ndim))))
+        unread = self.direction == "backward_input"
+        put(self, "padding", tuple(_effective_padding(*axis, unread) for axis in zip(
+            self.input_size, self.kernel_size, self.stride, self.dilation, _low_and_high(padding, ndim))))
         padded = tuple(size + low + high for size, (low, high) in zip(self.input_size, self.padding))
         put(self, "padded_size", padded)
         put(self, "output_size", tuple((p - d * (k - 1) - 1) // s + 1 for p, k, s, d in
@@ -159,8 +161,35 @@ class ConvProblem:
         return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
     @property
+    def first_shape(self) -> tuple[int, ...]:
+        """Shape of the first array that the direction reads: input, or the gradient of the output."""
+        return self.output_shape if self.direction == "backward_input" else self.input_shape
+
+    @property
+    def second_shape(self) -> tuple[int, ...]:
+        """Shape of the second, which is packed: weight, or the gradient of the output."""
+        return self.output_shape if self.direction == "backward_weight" else self.weight_shape
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of what the direction computes: output, or the gradient of the input, or of the weight."""
+        return {"forward": self.output_shape, "backward_input": self.input_shape}.get(self.direction, self.weight_shape)
+
+    @property
+    def result_channels(self) -> int:
+        """Channels of the result, each of which has a bias."""
+        return self.in_channels if self.direction == "backward_input" else self.out_channels
+
+    @property
+    def products(self) -> int:
+        """At most so many products are summed per element of the result; `taps` in the forward direction."""
+        if self.direction == "backward_input":
+            return self.out_channels // self.groups * math.prod(self.kernel_size)
+        return self.taps if self.direction == "forward" else self.batch * math.prod(self.output_size)
+
+    @property
     def taps(self) -> int:
-        """Products summed per output element: K = (in_channels / groups) · kernel."""
+        """Products summed per output element of the forward direction: K = (in_channels / groups) · kernel."""
         return math.prod(self.weight_shape[1:])
 
     @property
@@ -172,10 +201,8 @@ class ConvProblem:
     def bytes(self) -> int:
         """Bytes that must move at least once: input, weight, bias, residual, output."""
         item = TABLE[self.dtype].itemsize
-        output = math.prod(self.output_shape)
-        elements = (math.prod(self.input_shape) + math.prod(self.weight_shape) + output * (1 + self.residual)
-                    + self.out_channels * self.bias)
-        return elements * item
+        arrays = sum(map(math.prod, (self.input_shape, self.weight_shape, self.output_shape)))
+        return (arrays + math.prod(self.result_shape) * self.residual + self.result_channels * self.bias) * item
 
     # ---- construction from arrays and text
 
@@ -184,30 +211,32 @@ class ConvProblem:
         cls, input_shape: Sequence[int], weight_shape: Sequence[int], *, ndim: int, bias_shape: Sequence[int] | None = None,
         stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1, padding_mode: str = "zeros",
         layout: str = "channels_first", activation: Any = None, residual: bool = False, dtype: str = "float32",
-        accuracy: str = "fast",
+        accuracy: str = "fast", direction: str = "forward", names: tuple[str, str] = ("input", "weight"),
     ) -> ConvProblem:
-        """The problem that ``convNd(input, weight, ...)`` states; an input of rank ndim + 1 counts as a batch of 1."""
+        """The problem that ``convNd(input, weight, ...)`` states; an input of rank ndim + 1 counts as a batch of 1. `names`:
+        what the user calls the two."""
         layout = normalize_layout(layout, ndim)
-        input_shape, weight_shape = shape("input", input_shape), shape("weight", weight_shape)
-        _check_ranks(input_shape, weight_shape, ndim, layout)
+        input_shape, weight_shape = shape(names[0], input_shape), shape(names[1], weight_shape)
+        _check_ranks(input_shape, weight_shape, ndim, layout, names)
         batch = input_shape[0] if len(input_shape) == ndim + 2 else 1
         last = layout == "channels_last"
         in_channels = input_shape[-1] if last else input_shape[-ndim - 1]
         size = tuple(input_shape[-ndim - 1:-1] if last else input_shape[-ndim:])
         out_channels, kernel = weight_shape[0], tuple(weight_shape[2:])
         groups = integer("groups", groups, 1)
-        _check_weight(in_channels, weight_shape, groups)
+        _check_weight(in_channels, weight_shape, groups, names)
         if bias_shape is not None and shape("bias", bias_shape) != (out_channels,):
             raise ValueError(f"bias must have shape ({out_channels},), one value per output channel, got {shown(bias_shape)}")
         size = _positive_tuple("input size", size, ndim)
         kernel = _positive_tuple("kernel size", kernel, ndim)
-        stride = _positive_tuple("stride", stride, ndim, one_for_all=True)
-        dilation = _positive_tuple("dilation", dilation, ndim, one_for_all=True)
+        stride = axes_of("stride", stride, ndim)
+        dilation = axes_of("dilation", dilation, ndim)
         return cls(
             input_size=size, kernel_size=kernel, in_channels=in_channels, out_channels=out_channels, batch=batch,
             groups=groups, stride=stride, dilation=dilation,
             padding=normalize_padding(padding, size, kernel, stride, dilation), padding_mode=padding_mode, dtype=dtype,
-            layout=layout, bias=bias_shape is not None, residual=residual, activation=activation, accuracy=accuracy)
+            layout=layout, bias=bias_shape is not None, residual=residual, activation=activation, accuracy=accuracy,
+            direction=direction)
 
     @classmethod
     def from_text(cls, text: str) -> ConvProblem:
@@ -226,7 +255,7 @@ class ConvProblem:
 # ---- rules, one function each
 
 
-def result_dtype(input_dtype: Any, weight_dtype: Any) -> str:
+def result_dtype(input_dtype: Any, weight_dtype: Any, names: tuple[str, str] = ("input", "weight")) -> str:
     """The dtype a convolution of these two computes in: ``np.result_type``, if that is float32 or float64.
 
     Raises:
@@ -237,9 +266,19 @@ def result_dtype(input_dtype: Any, weight_dtype: Any) -> str:
     except TypeError:  # times and numbers, records and numbers
         promoted = "nothing"
     if promoted not in DTYPES:
-        raise TypeError(f"input and weight must promote to float32 or float64, got {np.dtype(input_dtype).name} and "
+        raise TypeError(f"{names[0]} and {names[1]} must promote to float32 or float64, got {np.dtype(input_dtype).name} and "
                         f"{np.dtype(weight_dtype).name}, which give {promoted}; convert one of them")
     return promoted
+
+
+def axes_of(name: str, value: Any, ndim: int, least: int = 1) -> tuple[int, ...]:
+    """One integer per axis, of one for all or that many; as PyTorch takes it, also of a single one in a sequence."""
+    entries = _entries(value)
+    if entries is None:
+        return (integer(name, value, least),) * ndim
+    if len(entries) not in (1, ndim):
+        raise ValueError(f"{name} must be an integer or {ndim} of them, one per spatial axis, got {shown(value)}")
+    return tuple(integer(name, entry, least, whole=value) for entry in entries) * (ndim // len(entries))
 
 
 def flag(name: str, value: Any) -> bool:
@@ -334,9 +373,11 @@ def _low_and_high(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
                  for low, high in padding)
 
 
-def _effective_padding(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int]) -> tuple[int, int]:
+def _effective_padding(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int],
+                       unread: bool = False) -> tuple[int, int]:
+    """`unread`: windows may leave more than a stride of the input unread."""
     low, high = padding
-    if low < 0 or high <= -stride:
+    if low < 0 or high <= -stride and not unread:
         raise ValueError(f"padding must not be negative, got {shown(padding)}")
     extent = dilation * (kernel - 1) + 1
     padded = size + low + high
@@ -346,16 +387,18 @@ def _effective_padding(size: int, kernel: int, stride: int, dilation: int, paddi
     return low, (padded - extent) // stride * stride + extent - size - low
 
 
-def _check_ranks(input_shape: Sequence[int], weight_shape: Sequence[int], ndim: int, layout: str) -> None:
+def _check_ranks(input_shape: Sequence[int], weight_shape: Sequence[int], ndim: int, layout: str,
+                 names: tuple[str, str]) -> None:
     space = "WHD"[:ndim][::-1]
     expected = f"(N, {', '.join(space)}, C)" if layout == "channels_last" else f"(N, C, {', '.join(space)})"
     if len(input_shape) not in (ndim + 1, ndim + 2):
-        raise ValueError(f"input of conv{ndim}d must have shape {expected}, or the same without N, got {shown(input_shape)}")
+        raise ValueError(f"{names[0]} of conv{ndim}d must have shape {expected}, or the same without N, got "
+                         f"{shown(input_shape)}")
     if len(weight_shape) != ndim + 2:
-        raise ValueError(f"weight of conv{ndim}d must have shape (out_channels, in_channels / groups, "
+        raise ValueError(f"{names[1]} of conv{ndim}d must have shape (out_channels, in_channels / groups, "
                          f"{', '.join('k' + axis for axis in space)}), got {shown(weight_shape)}")
     if 0 in weight_shape:
-        raise ValueError(f"weight must not be empty, got shape {shown(weight_shape)}")
+        raise ValueError(f"{names[1]} must not be empty, got shape {shown(weight_shape)}")
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
@@ -364,13 +407,13 @@ def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
             raise ValueError(f"groups must divide the {what} channels, got groups={groups} and {channels} {what} channels")
 
 
-def _check_weight(in_channels: int, weight_shape: Sequence[int], groups: int) -> None:
+def _check_weight(in_channels: int, weight_shape: Sequence[int], groups: int, names: tuple[str, str]) -> None:
     if in_channels == 0:
-        raise ValueError("input must have at least one channel, got 0")
+        raise ValueError(f"{names[0]} must have at least one channel, got 0")
     _check_channels(in_channels, weight_shape[0], groups)
     if weight_shape[1] * groups != in_channels:
-        raise ValueError(f"weight of shape {shown(weight_shape)} with groups={groups} expects {weight_shape[1] * groups} input "
-                         f"channels ({weight_shape[1]} x {groups}), got {in_channels}")
+        raise ValueError(f"{names[1]} of shape {shown(weight_shape)} with groups={groups} expects {weight_shape[1] * groups} "
+                         f"input channels ({weight_shape[1]} x {groups}), got {in_channels}")
 
 
 def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
@@ -397,14 +440,12 @@ def integer(name: str, value: Any, least: int | None, whole: Any = None) -> int:
     return number
 
 
-def _positive_tuple(name: str, value: Any, ndim: int, one_for_all: bool = False) -> tuple[int, ...]:
-    """One entry per axis, of an integer or that many; `one_for_all`: or of a single one in a sequence, as PyTorch takes it."""
+def _positive_tuple(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """One entry per axis, of an integer or that many."""
     entries = _entries(value)
-    if entries is None:
-        return (integer(name, value, 1),) * ndim
-    if len(entries) != ndim and not (one_for_all and len(entries) == 1):
+    if entries is not None and len(entries) != ndim:
         raise ValueError(f"{name} must be an integer or {ndim} of them, one per spatial axis, got {shown(value)}")
-    return tuple(integer(name, entry, 1, whole=value) for entry in entries) * (ndim // len(entries))
+    return axes_of(name, value, ndim)
 
 
 def _given(value: Any, otherwise: Any) -> Any:

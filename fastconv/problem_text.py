@@ -4,9 +4,9 @@
 
 Letters as there: g groups, mb batch (2 when omitted), ic / oc channels, i / o / k / s / p / d with d, h, w for input, output,
 kernel, stride, low padding and dilation (0 is none) along depth, height, width. A size given for the highest axis only holds
-for all. The far padding derives from the output size. The direction is FWD_B (with bias) when omitted. Two knobs are
-fastconv's own: ``--padding-mode=reflect`` and ``--accuracy=strict``. A name may end in ``*N``, the layer's count in its
-network.
+for all. The far padding derives from the output size. The direction is FWD_B (with bias) when omitted. fastconv's own are the
+direction BWD_DB (transposed convolution with a bias) and the knobs ``--padding-mode=reflect`` and ``--accuracy=strict``. A name
+may end in ``*N``, the layer's count in its network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from .errors import shown
 
 _DIRECTIONS = {"FWD_B": ("forward", True), "FWD_D": ("forward", False), "FWD_I": ("forward", False),
-               "BWD_D": ("backward_input", False), "BWD_W": ("backward_weight", False), "BWD_WB": ("backward_weight", True)}
+               "BWD_D": ("backward_input", False), "BWD_DB": ("backward_input", True), "BWD_W": ("backward_weight", False),
+               "BWD_WB": ("backward_weight", True)}
 _DTYPES = {"f32": "float32", "f64": "float64"}
 _CHANNELS_LAST = ("axb", "nwc", "nhwc", "ndhwc", "acb", "acdb", "acdeb")
 _CHANNELS_FIRST = ("abx", "any", "ncw", "nchw", "ncdhw", "abc", "abcd", "abcde")
@@ -44,7 +45,7 @@ def parse(text: str) -> dict[str, Any]:
         text = text.encode("utf-8", "surrogateescape").decode()
     knobs, descriptor = _split(text)
     values, name = _tokens(descriptor)
-    arguments = _geometry(values, descriptor)
+    arguments = _geometry(values, descriptor, unread=any(key == "dir" and value in ("BWD_D", "BWD_DB") for key, value in knobs))
     for key, value in knobs:
         arguments.update(_knob(key, value))
     arguments.setdefault("bias", True)
@@ -99,7 +100,7 @@ def _axes(values: dict[str, int], kind: str, ndim: int, default: _Default) -> li
     return [values.get(key, default) for key in keys]
 
 
-def _geometry(values: dict[str, int], descriptor: str) -> dict[str, Any]:
+def _geometry(values: dict[str, int], descriptor: str, unread: bool) -> dict[str, Any]:
     def need(condition: bool, what: str) -> None:
         if not condition:
             raise ValueError(f"malformed problem {shown(descriptor)}: {what}")
@@ -117,15 +118,15 @@ def _geometry(values: dict[str, int], descriptor: str) -> dict[str, Any]:
     need(min(stride) > 0, "strides must be positive")
     need(min(dilation) >= 0, "dilations must be at least 0 (0 is none)")
     padding = [
-        _padding(need, *axis) for axis in
+        _padding(need, unread, *axis) for axis in
         zip(size, kernel, stride, dilation, _axes(values, "o", ndim, None), _axes(values, "p", ndim, None))]
     return dict(input_size=tuple(size), kernel_size=tuple(kernel), stride=tuple(stride),
                 dilation=tuple(d + 1 for d in dilation), padding=tuple(padding),
                 in_channels=values["ic"], out_channels=values["oc"], batch=values.get("mb", 2), groups=values.get("g", 1))
 
 
-def _padding(need: Callable[[bool, str], None], size: int, kernel: int, stride: int, dilation: int, output: int | None,
-             low: int | None) -> tuple[int, int]:
+def _padding(need: Callable[[bool, str], None], unread: bool, size: int, kernel: int, stride: int, dilation: int,
+             output: int | None, low: int | None) -> tuple[int, int]:
     """(low, high) along one axis; the far padding is what makes `output` windows fit."""
     extent = (dilation + 1) * (kernel - 1) + 1
     if output is None:
@@ -134,8 +135,8 @@ def _padding(need: Callable[[bool, str], None], size: int, kernel: int, stride: 
     if low is None:
         low = max(0, total // 2)
     need(output > 0, "output sizes must be positive")
-    need(total - low > -stride, f"an output of {output} leaves input unread: {size} + {low} holds more windows of {extent} "
-                                f"at stride {stride}")
+    need(unread or total - low > -stride, f"an output of {output} leaves input unread: {size} + {low} holds more windows of "
+                                          f"{extent} at stride {stride}")
     return low, total - low
 
 
@@ -176,8 +177,7 @@ def _post_ops(value: str) -> dict[str, Any]:
 
 def render(problem: Any) -> str:
     """The line of a ConvProblem: every size printed, knobs only where they differ from the default."""
-    direction = next(key for key, value in _DIRECTIONS.items() if value == (problem.direction, problem.bias)) \
-        if problem.direction != "backward_input" else "BWD_D"
+    direction = next(key for key, value in _DIRECTIONS.items() if value == (problem.direction, problem.bias))
     ops = (["sum"] if problem.residual else []) + ([_post_op(*problem.activation)] if problem.activation else [])
     knobs = [
         f"--dir={direction}" if direction != "FWD_B" else "",

@@ -67,8 +67,9 @@ class Entry(NamedTuple):
 
 
 def key(problem: ConvProblem) -> str:
-    """The text of a problem, the same for any batch."""
-    return dataclasses.replace(problem, batch=1, name="", count=1).text
+    """The text of a problem, the same for any batch; but the gradient of the weight sums over it."""
+    batch = problem.batch if problem.direction == "backward_weight" else 1
+    return dataclasses.replace(problem, batch=batch, name="", count=1).text
 
 
 def mode(prepared: bool) -> str:

@@ -120,7 +120,10 @@ def test_a_contender_in_its_own_process() -> None:
     times.append(seat.block())
     assert all(seconds > 0 for seconds in times)
     seat.leave()
-    assert "refuses" in (seat.admit(ConvProblem.from_text("--dir=BWD_D mb1_ic3ih8_oc2oh6_kh3")).reason or "")
+    for direction in ("BWD_D", "BWD_W"):
+        admission = seat.admit(ConvProblem.from_text(f"--dir={direction} mb1_ic3ih8_oc2oh6_kh3"))
+        assert admission.reason is None and admission.verified > 10 and admission.calls > 0
+        seat.leave()
     process = seat._process
     assert process is not None
     seat.close()

@@ -42,7 +42,8 @@ def test_suites_parse_and_round_trip(name: str) -> None:
 
 def test_suites_are_complete() -> None:
     assert set(suites.names()) == {
-        "quick", "layers", "images", "audio", "video", "training", "lenet", "deeplab", "inception", "all", *NETWORKS}
+        "quick", "layers", "images", "audio", "video", "training", "backward", "lenet", "deeplab", "inception", "all",
+        *NETWORKS}
     layers = suites.load(["layers"])
     assert len(layers) == 36
     assert set(layers[:12]) <= set(suites.load(["resnet50"]))
@@ -130,6 +131,12 @@ def test_suites_are_what_they_are_named_after() -> None:
     causal = [p for p in audio if "wavenet_d" in p.name or "tcn" in p.name]
     assert causal and all(p.padding == ((p.dilation[0] * (p.kernel_size[0] - 1), 0),) for p in causal)
     assert all(8 <= p.batch <= 64 for p in training)
+    backward = suites.load(["backward"])
+    layers = [p for p in suites.load(["layers"]) if not p.name.startswith("img_")]
+    for i, direction in enumerate(("backward_input", "backward_weight")):
+        some = backward[i * len(layers):(i + 1) * len(layers)]
+        assert [p.batch for p in some] == [8] * len(layers) and {p.direction for p in some} == {direction}
+        assert [p.output_size for p in some] == [p.output_size for p in layers]
 
 
 def test_images_show_how_time_grows_with_size() -> None:

@@ -223,9 +223,9 @@ def test_a_run_without_any_figure_is_no_success(tmp_path: Path, capsys: pytest.C
     pytest.importorskip("rich")
     in_this_process(monkeypatch)
     record = str(tmp_path / "x.json")
-    assert cli.main(["bench", "--dir=BWD_W mb1_ic3ih8_oc4oh6_kh3", "--backend", "im2col", "--json", record]) == 1
+    assert cli.main(["bench", "--dir=BWD_W mb1_ic3ih8_oc4oh6_kh3", "--backend", "im2col/prepared", "--json", record]) == 1
     output = capsys.readouterr()
-    assert "forward direction only" in output.out and output.err == "fastconv: nobody has a figure for any of the problems\n"
+    assert "are prepared" in output.out and output.err == "fastconv: nobody has a figure for any of the problems\n"
 
 
 def test_without_a_command_it_helps(capsys: pytest.CaptureFixture[str]) -> None:

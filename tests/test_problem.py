@@ -143,7 +143,7 @@ def test_rejections_name_argument_value_and_rule(keywords, error, parts):
 @pytest.mark.parametrize("keywords", [
     {"stride": 0}, {"stride": (1,)}, {"padding": ((0, 0),)}, {"padding": 1}, {"dilation": (0, 1)}, {"batch": -1},
     {"in_channels": 0}, {"padding": ((0, -1), (0, 0))}, {"direction": "sideways"}, {"dtype": "float16"}, {"name": 'a"b'},
-    {"count": 0}, {"direction": "backward_input", "bias": True}, {"input_size": (1, 1)}, {"input_size": (2, 2, 2, 2)},
+    {"count": 0}, {"direction": "backward_weight", "residual": True}, {"input_size": (1, 1)}, {"input_size": (2, 2, 2, 2)},
     {"groups": 2, "in_channels": 3},
 ])
 def test_the_constructor_validates_as_well(keywords):

@@ -16,7 +16,7 @@ from tuning_cases import IM2COL, NEWER, P, native, planned, untuned
 
 import fastconv
 from fastconv import cli, wisdom
-from fastconv.backends import Candidate, im2col, register
+from fastconv.backends import Candidate, im2col, register, registry
 from fastconv.candidates import bind, ranked, variants
 from fastconv.plan import plan
 from fastconv.problem import ConvProblem
@@ -292,9 +292,20 @@ def test_ctrl_c_keeps_what_was_found(path: Path, monkeypatch: pytest.MonkeyPatch
     assert "interrupted; 1 of 2 problems done" in capsys.readouterr().err and len(store.listed(path)) == 2
 
 
-def test_what_nobody_computes_is_told(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["tune", f"--dir=BWD_D {TINY}", "--wisdom", str(path)]) == 0
+def test_what_nobody_computes_is_told(path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for who in registry().values():
+        monkeypatch.setattr(who, "refuses", lambda problem, candidate: "not today", raising=False)
+    assert cli.main(["tune", TINY, "--wisdom", str(path)]) == 0
     assert capsys.readouterr().out.count("refused by every backend") == 2
+
+
+@pytest.mark.parametrize("direction", ["BWD_D", "BWD_W"])
+def test_other_directions_are_tuned(direction: str, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = f"--dir={direction} {TINY}"
+    assert cli.main(["tune", text, "--seconds", "0.01", "--wisdom", str(path)]) == 0
+    assert "WRONG" not in capsys.readouterr().out
+    made = planned(path, ConvProblem.from_text(text))
+    assert made.wisdom and made.problem.direction != "forward"
 
 
 # ---- FASTCONV_AUTOTUNE

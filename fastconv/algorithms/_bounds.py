@@ -23,7 +23,7 @@ def flushed(problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> float:
     """
     if problem.accuracy == "strict" or x.size == 0:
         return 0.0
-    weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max()
+    weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max(initial=0.0)
     return TABLE[problem.dtype].normal * (problem.taps * largest(x) + float(weights) + 2 * problem.taps + 4)
 
 

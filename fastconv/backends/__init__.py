@@ -40,14 +40,18 @@ class Candidate(NamedTuple):
 class Kernel(Protocol):
     """A candidate bound to a problem. Holds no weights; may be used by several threads at once."""
 
-    workspace_bytes: int  # scratch memory while running
     packed_bytes: int  # what pack() keeps
     pack_key: Hashable  # kernels with equal keys accept each other's packed weights: it names all that their bytes depend on
 
-    def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
-        """Weights and bias in the form that `run` wants; may refer to these arrays, which stay as they are."""
+    @property
+    def workspace_bytes(self) -> int:
+        """Scratch memory while running."""
 
-    def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
+    def pack(self, second: np.ndarray, bias: np.ndarray | None, /) -> Any:
+        """The second array (forward: the weights) and the bias in the form that `run` wants; may refer to these arrays, which
+        stay as they are."""
+
+    def run(self, first: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None, /) -> None:
         """Compute into `out`, overwriting all of it.
 
         All arrays are in the problem's layout, dtype and shape (batch included), native-endian and aligned, with any
@@ -85,6 +89,7 @@ class Backend(Protocol):
 
     name: str
     device: str  # "cpu" or "cuda"
+    # optional: `directions`, those it computes itself; else only "forward", and the others as forward problems (see `lowering`)
 
     def unavailable(self) -> str | None:
         """Why it cannot run here, with what would change that; None if it can."""
@@ -119,7 +124,7 @@ class Varied(Protocol):
 
 def weights_of(problem: ConvProblem) -> tuple[Hashable, ...]:
     """What a problem says of its weights and bias alone: a part of every `pack_key`."""
-    return problem.dtype, problem.groups, problem.weight_shape, problem.bias
+    return problem.dtype, problem.groups, problem.second_shape, problem.bias
 
 
 def refuses_direction(problem: ConvProblem) -> str | None:

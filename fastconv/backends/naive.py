@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .. import activations
-from ..padding import pad
-from ..problem import ConvProblem
-from . import Candidate, refuses_direction, weights_of
+from ..padding import index_map, pad
+from ..problem import DIRECTIONS, ConvProblem
+from . import Candidate, weights_of
 
 
 class NaiveKernel:
@@ -18,45 +20,98 @@ class NaiveKernel:
     packed_bytes = 0
 
     def __init__(self, problem: ConvProblem) -> None:
-        self.problem = problem
-        self.pack_key = ("naive", *weights_of(problem))
+        p = self.problem = problem
+        self.pack_key = ("naive", p.direction, *weights_of(p))
+        self.inputs, self.outputs = p.in_channels // p.groups, p.out_channels // p.groups  # of a group
 
-    def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
-        return weight, np.zeros(len(weight)) if bias is None else bias
+    def pack(self, second: np.ndarray, bias: np.ndarray | None) -> Any:
+        return second, np.zeros(self.problem.result_channels) if bias is None else bias
 
     @np.errstate(all="ignore")  # NaN, Inf and denormals in the data are results, no reason to warn
-    def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
+    def run(self, first: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
+        second, bias = packed
         p = self.problem
-        if p.channels_last:
-            array, out = np.moveaxis(array, -1, 1), np.moveaxis(out, -1, 1)
-            residual = None if residual is None else np.moveaxis(residual, -1, 1)
-        weight, bias = packed
-        activate = activations.scalar(p.activation)
-        group_inputs, group_outputs = p.in_channels // p.groups, p.out_channels // p.groups
-        taps = list(itertools.product(range(group_inputs), *map(range, p.kernel_size)))
+        if p.direction == "backward_weight":
+            self._weight_gradient(_channels_first(first, p), _channels_first(second, p), out)
+            return
+        compute = self._forward if p.direction == "forward" else self._input_gradient
+        activate, result = activations.scalar(p.activation), _channels_first(out, p)
+        added = None if residual is None else _channels_first(residual, p)
+        for at, total in compute(_channels_first(first, p), second):
+            total += float(bias[at[1]])
+            if added is not None:
+                total += float(added[at])
+            result[at] = activate(total)
+
+    def _forward(self, array: np.ndarray, weight: np.ndarray) -> Iterator[tuple[tuple[int, ...], float]]:
+        """(position in the output, its sum), one after the other."""
+        p = self.problem
         padded = pad(array, p)
         for n, o in itertools.product(range(p.batch), range(p.out_channels)):
-            first = o // group_outputs * group_inputs  # the first input channel of this group
-            image = padded[n, first:first + group_inputs].astype(np.float64)
-            strides = [step // image.itemsize for step in image.strides]
-            values = np.lib.stride_tricks.as_strided(image, (image.size,), (image.itemsize,)).tolist()
-            weights = weight[o].ravel().astype(np.float64).tolist()
-            # where each tap reads, relative to where its window starts
-            offsets = [sum(i * d * step for i, d, step in zip(tap, (1, *p.dilation), strides)) for tap in taps]
-            for position in itertools.product(*map(range, p.output_size)):
-                start = sum(i * s * step for i, s, step in zip(position, p.stride, strides[1:]))
+            values, windows, taps = self._windows(padded[n, self._channels(o)])
+            factors = weight[o].ravel().astype(np.float64).tolist()
+            for position, start in windows:
                 total = 0.0
-                for offset, factor in zip(offsets, weights):
-                    total += values[start + offset] * factor
-                total += float(bias[o])
-                if residual is not None:
-                    total += float(residual[(n, o, *position)])
-                out[(n, o, *position)] = activate(total)
+                for tap, factor in zip(taps, factors):
+                    total += values[start + tap] * factor
+                yield (n, o, *position), total
+
+    def _input_gradient(self, gradient: np.ndarray, weight: np.ndarray) -> Iterator[tuple[tuple[int, ...], float]]:
+        """What each output's window has read gets the output's gradient times the weight; padding that repeats the input hands
+        it on."""
+        p = self.problem
+        repeats = [index_map(p, axis).tolist() for axis in range(p.ndim)]
+        for n, group in itertools.product(range(p.batch), range(p.groups)):
+            sums, windows, taps = self._windows(np.zeros((self.inputs, *p.padded_size)))
+            for position, start in windows:
+                for o in range(group * self.outputs, (group + 1) * self.outputs):
+                    value = float(gradient[(n, o, *position)])
+                    for tap, factor in zip(taps, weight[o].ravel().astype(np.float64).tolist()):
+                        sums[start + tap] += value * factor
+            totals = dict.fromkeys(itertools.product(range(self.inputs), *map(range, p.input_size)), 0.0)
+            for (c, *at), total in zip(itertools.product(range(self.inputs), *map(range, p.padded_size)), sums):
+                source = (c, *(repeats[axis][i] for axis, i in enumerate(at)))
+                if source in totals:  # not a zero of the padding
+                    totals[source] += total
+            yield from (((n, group * self.inputs + c, *at), total) for (c, *at), total in totals.items())
+
+    def _weight_gradient(self, array: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
+        p = self.problem
+        padded = pad(array, p)
+        for o in range(p.out_channels):
+            sums = [0.0] * p.taps
+            for n in range(p.batch):
+                values, windows, taps = self._windows(padded[n, self._channels(o)])
+                for position, start in windows:
+                    value = float(gradient[(n, o, *position)])
+                    for index, tap in enumerate(taps):
+                        sums[index] += values[start + tap] * value
+            out[o] = np.reshape(sums, out[o].shape)
+
+    def _channels(self, o: int) -> slice:
+        """Those of the input that an output channel reads."""
+        first = o // self.outputs * self.inputs
+        return slice(first, first + self.inputs)
+
+    def _windows(self, image: np.ndarray) -> tuple[list[float], Iterator[tuple[tuple[int, ...], int]], list[int]]:
+        """(an image's values, (position, where its window starts) of each output, where a window's values are from there)."""
+        p = self.problem
+        strides = [math.prod(image.shape[axis + 1:]) for axis in range(image.ndim)]
+        taps = itertools.product(range(self.inputs), *map(range, p.kernel_size))
+        offsets = [sum(i * d * step for i, d, step in zip(tap, (1, *p.dilation), strides)) for tap in taps]
+        windows = ((position, sum(i * s * step for i, s, step in zip(position, p.stride, strides[1:])))
+                   for position in itertools.product(*map(range, p.output_size)))
+        return image.astype(np.float64).ravel().tolist(), windows, offsets
+
+
+def _channels_first(array: np.ndarray, p: ConvProblem) -> np.ndarray:
+    return np.moveaxis(array, -1, 1) if p.channels_last else array
 
 
 class NaiveBackend:
     name = "naive"
     device = "cpu"
+    directions = DIRECTIONS
 
     def unavailable(self) -> str | None:
         return None
@@ -65,7 +120,7 @@ class NaiveBackend:
         return (Candidate("direct"),)
 
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
-        return refuses_direction(problem)
+        return None
 
     def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
         return None

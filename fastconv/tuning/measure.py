@@ -107,7 +107,7 @@ class _Race:
     def __init__(self, problem: ConvProblem, found: Tuned, clock: Clock) -> None:
         self.problem, self.found, self.clock = problem, found, clock
         self.arrays = same_arrays(problem)
-        self.out = np.empty(problem.output_shape, problem.dtype)
+        self.out = np.empty(problem.result_shape, problem.dtype)
         self.results = Comparison(problem, self.arrays)
         self.entrants: list[_Runner] = []
 
@@ -144,7 +144,7 @@ class _Race:
 
     def _small(self, problem: ConvProblem, each: Ranked) -> Callable[[], None]:
         """A call of a smaller problem."""
-        out = np.empty(problem.output_shape, problem.dtype)
+        out = np.empty(problem.result_shape, problem.dtype)
         return _call(bind(problem, each.backend, each.candidate), same_arrays(problem), out, self.found.prepared)
 
     def _look(self, each: Ranked) -> str | None:

@@ -18,10 +18,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import algorithms
+from .. import algorithms, lowering
 from ..algorithms._bounds import flushed, summed
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from .data import terms
 
 LIPSCHITZ = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "gelu": 1.13, "gelu_tanh": 1.13, "silu": 1.1,
              "hardswish": 1.5}  # the largest slopes; of gelu 1.1290 at √2, of silu 1.0998
@@ -49,10 +50,25 @@ def bound(problem: ConvProblem, algorithm: str, expected: np.ndarray, magnitude:
         listed = ", ".join([*algorithms.named(), *PEERS])
         raise ValueError(f"no error bound is known for algorithm {algorithm!r}; known: {listed}")
     before = np.zeros(np.shape(expected))
-    if not exact:
+    if not exact and problem.direction != "forward":
+        before = _lowered(problem, of, magnitude, x, w)
+    elif not exact:
         before = of(problem, magnitude, x, w, *(() if tile is None else (tile,))) + flushed(problem, x, w)
     # where S is infinite, so is the value before the activation, without error
     return _through_activation(problem, np.abs(expected), np.where(np.isfinite(magnitude), before, 0.0))
+
+
+def _lowered(problem: ConvProblem, of: Callable[..., np.ndarray], magnitude: np.ndarray, x: np.ndarray,
+             w: np.ndarray) -> np.ndarray:
+    """That of another direction: the sum's own, and what the algorithm's forward problems add to it at most. Where padding
+    repeats the input, several of their outputs make one."""
+    dtype, count = TABLE[problem.dtype], terms(problem)
+    own = dtype.gamma(count + 3) * magnitude + (count + 2) * dtype.denormal
+    nothing = np.zeros(())
+    added = [of(part.problem, nothing, first, second) + flushed(part.problem, first, second)
+             for part in lowering.parts(problem) if part.problem is not None
+             for first, second in [(part.first(x), part.second(w))]]
+    return own + lowering.overlap(problem) * max(map(float, added), default=0.0)
 
 
 def _unknown(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -62,7 +78,7 @@ def _unknown(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.n
     algorithm spreads its error over neighbours, so S is at least its mean over the outputs at hand.
     """
     around = np.maximum(magnitude, np.mean(magnitude))
-    return 32 * math.sqrt(max(problem.taps, 64)) * TABLE[problem.dtype].roundoff * around + summed(problem, magnitude, x, w)
+    return 32 * math.sqrt(max(problem.products, 64)) * TABLE[problem.dtype].roundoff * around + summed(problem, magnitude, x, w)
 
 
 def _tf32(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
@@ -72,7 +88,7 @@ def _tf32(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndar
     simulation the factor was 3.5 for rounded factors, 10 for cut ones and for F(2,3), and more than 20 for bfloat16.
     """
     around = np.maximum(magnitude, np.mean(magnitude))
-    return 16 * 2.0**-11 / math.sqrt(problem.taps) * around + _unknown(problem, magnitude, x, w)
+    return 16 * 2.0**-11 / math.sqrt(problem.products) * around + _unknown(problem, magnitude, x, w)
 
 
 PEERS: dict[str, Callable[..., np.ndarray]] = {"unknown": _unknown, "tf32": _tf32}  # of the benchmark: what they may be

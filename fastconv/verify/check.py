@@ -22,12 +22,12 @@ import numpy as np
 
 from .. import settings
 from ..backends import Backend, Candidate, Kernel, get, registry
-from ..candidates import bind
+from ..candidates import bind, listed, refusal
 from ..errors import Unavailable, shown
 from ..problem import ConvProblem, flag, integer
 from .data import Arrays, integer_arrays, random_arrays
 from .judge import Judge
-from .matrix import matrix
+from .matrix import matrix, other_directions
 
 
 class Trial(NamedTuple):
@@ -75,6 +75,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
+    directions: Counter[str] = field(default_factory=Counter)  # problems and candidates that were checked
 
     @property
     def ok(self) -> bool:
@@ -92,9 +93,10 @@ class Report:
         lines += [f"refused      {row.backend} {row.candidate}: {count} x {reason}"
                   for row in self.rows for reason, count in row.refusals.most_common()]
         lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
-        checked = sum(row.problems for row in self.rows)
         wrong = len({(failure.backend, failure.candidate, failure.problem) for failure in self.failures})
-        lines.append(f"{checked} combinations checked, " + ("all right" if self.ok else f"{wrong} wrong" if wrong else "none"))
+        counts = ", ".join(f"{count} {direction}" for direction, count in self.directions.items())
+        lines.append(f"{self.directions.total()} combinations checked{f' ({counts})' if counts else ''}, "
+                     + ("all right" if self.ok else f"{wrong} wrong" if wrong else "none"))
         return "\n".join(lines)
 
 
@@ -115,18 +117,19 @@ def check(problems: Iterable[ConvProblem | str] | None = None, backends: Iterabl
     report = Report()
     asked = _asked(backends, report)
     rows: dict[tuple[str, Candidate], Row] = {}
-    for problem in matrix(quick) if problems is None else _several("problems", problems):
+    for problem in (*matrix(quick), *other_directions(quick)) if problems is None else _several("problems", problems):
         if not isinstance(problem, ConvProblem):
             problem = ConvProblem.from_text(problem)
         prepared: list[Trial] = []  # made once some candidate takes the problem
         for who in asked:
-            for candidate in who.candidates(problem):
+            for candidate in listed(who, problem):
                 row = rows.setdefault((who.name, candidate), Row(who.name, candidate))
-                reason = who.refuses(problem, candidate)
+                reason = refusal(who, problem, candidate)
                 if reason is not None:
                     row.refusals[reason] += 1
                     continue
                 prepared = prepared or trials(problem)
+                report.directions[problem.direction] += 1
                 _check_one(problem, who, row, prepared, repeats, report.failures)
     order = list(registry())
     report.rows = sorted(rows.values(), key=lambda row: order.index(row.backend))
@@ -202,7 +205,7 @@ def verify(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Tria
 
 def run(kernel: Kernel, problem: ConvProblem, arrays: Arrays) -> np.ndarray:
     """The output of one kernel, computed into an array full of NaN. (`cuda` copies NumPy arrays there and back.)"""
-    out = np.full(problem.output_shape, np.nan, problem.dtype)
+    out = np.full(problem.result_shape, np.nan, problem.dtype)
     kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), out, arrays.residual)
     return out
 
@@ -226,14 +229,14 @@ def _interleaved(problem: ConvProblem, arrays: Arrays) -> Strided:
     x = arrays.x
     reversed_x = np.full((*x.shape[:-1], 2 * x.shape[-1] + 1), np.nan, x.dtype)[..., -2::-2]
     reversed_x[...] = x
-    whole = np.full((*problem.output_shape[:-1], 2 * problem.output_shape[-1] + 1), np.nan, problem.dtype)
+    whole = np.full((*problem.result_shape[:-1], 2 * problem.result_shape[-1] + 1), np.nan, problem.dtype)
     return reversed_x, np.asfortranarray(arrays.w), whole[..., 1::2], whole[..., ::2]
 
 
 def _backwards(problem: ConvProblem, arrays: Arrays) -> Strided:
     """About half of each array's axes, others for every problem."""
     rng = np.random.default_rng(zlib.crc32(problem.text.encode()))
-    whole = np.full((3, *problem.output_shape), np.nan, problem.dtype)
+    whole = np.full((3, *problem.result_shape), np.nan, problem.dtype)
     some = [tuple(np.flatnonzero(rng.random(a.ndim) < 0.5).tolist()) for a in (arrays.x, arrays.w, whole[1])]
     return backwards(arrays.x, some[0]), backwards(arrays.w, some[1]), np.flip(whole[1], some[2]), whole[::2]
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..lowering import overlap
 from ..problem import ConvProblem
 
 EXACT_LIMIT = 2**24  # integers up to here are exact in float32, and so is every order of summing them
@@ -16,8 +17,8 @@ EXACT_LIMIT = 2**24  # integers up to here are exact in float32, and so is every
 class Arrays(NamedTuple):
     """The arrays of one problem, in its layout and dtype."""
 
-    x: np.ndarray
-    w: np.ndarray
+    x: np.ndarray  # the first that its direction reads
+    w: np.ndarray  # the second
     b: np.ndarray | None
     residual: np.ndarray | None
 
@@ -39,9 +40,9 @@ def integer_arrays(problem: ConvProblem, rng: np.random.Generator) -> Arrays:
         ValueError: K is so large that not even -1, 0, 1 would do.
     """
     share = 1 << 10
-    largest = min(8, math.isqrt((EXACT_LIMIT - 2 * share) // problem.taps))
+    largest = min(8, math.isqrt((EXACT_LIMIT - 2 * share) // max(1, terms(problem))))
     if largest < 1:
-        raise ValueError(f"{problem.taps} products per output are too many for exact integers")
+        raise ValueError(f"{terms(problem)} products per output are too many for exact integers")
     arrays = _arrays(problem, lambda shape: rng.integers(-largest, largest + 1, shape))
     for extra in (arrays.b, arrays.residual):
         if extra is not None:
@@ -49,10 +50,15 @@ def integer_arrays(problem: ConvProblem, rng: np.random.Generator) -> Arrays:
     return arrays
 
 
+def terms(problem: ConvProblem) -> int:
+    """At most so many products are summed per element of the result: K in the forward direction."""
+    return problem.products * overlap(problem)
+
+
 def _arrays(problem: ConvProblem, draw: Callable[[tuple[int, ...]], np.ndarray]) -> Arrays:
     def made(shape: tuple[int, ...]) -> np.ndarray:
         return draw(shape).astype(problem.dtype)
 
-    return Arrays(made(problem.input_shape), made(problem.weight_shape),
-                  made((problem.out_channels,)) if problem.bias else None,
-                  made(problem.output_shape) if problem.residual else None)
+    return Arrays(made(problem.first_shape), made(problem.second_shape),
+                  made((problem.result_channels,)) if problem.bias else None,
+                  made(problem.result_shape) if problem.residual else None)

@@ -16,7 +16,7 @@ _GATHERED = 1 << 23  # products to sum for the reference: fewer points where eac
 
 def some_points(problem: ConvProblem) -> np.ndarray:
     """Outputs to look at where there are too many to look at all; the same in every run."""
-    count = min(_POINTS, max(16, _GATHERED // problem.taps))
+    count = min(_POINTS, max(16, _GATHERED // max(1, problem.products)))
     return reference.sample_points(problem, count, np.random.default_rng(1))
 
 
@@ -50,8 +50,8 @@ class Judge:
     def wrong(self, result: np.ndarray, algorithm: str, tile: tuple[int, ...] | None = None) -> str | None:
         """What is wrong with a result, in one line; None if it is right."""
         p = self.problem
-        if result.shape != p.output_shape or result.dtype != p.dtype:
-            return f"{result.dtype} {result.shape} instead of {p.dtype} {p.output_shape}"
+        if result.shape != p.result_shape or result.dtype != p.dtype:
+            return f"{result.dtype} {result.shape} instead of {p.dtype} {p.result_shape}"
         if np.isfinite(self.expected).all() and not np.isfinite(result).all():
             return f"{np.count_nonzero(~np.isfinite(result))} of {result.size} values are NaN, Inf or not written"
         worst = self.worst(result, algorithm, tile)

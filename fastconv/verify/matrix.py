@@ -21,11 +21,32 @@ def matrix(quick: bool = False) -> tuple[ConvProblem, ...]:
     return tuple(p for i, p in enumerate(_matrix()) if not quick or i // 2 % 5 == 0)
 
 
+def other_directions(quick: bool = False) -> tuple[ConvProblem, ...]:
+    """Each geometry as a gradient of the input and of the weight, one of them float64; `quick`: every fifth."""
+    found = []
+    for i, problem in enumerate(_geometries()):
+        if not quick or i % 5 == 0:
+            layouts = ("channels_first", "channels_last")
+            of_input = dataclasses.replace(
+                problem, direction="backward_input", layout=layouts[i % 2], dtype=("float32", "float64")[i // 2 % 2])
+            if problem.padding_mode != "zeros":  # the gradient alone, then
+                of_input = dataclasses.replace(of_input, bias=False, residual=False, activation=None)
+            of_weight = dataclasses.replace(
+                problem, direction="backward_weight", layout=layouts[i // 2 % 2], dtype=("float64", "float32")[i % 2],
+                bias=False, residual=False, activation=None)
+            found += [of_input, of_weight]
+    return tuple(found)
+
+
 @functools.cache
 def _matrix() -> tuple[ConvProblem, ...]:
-    geometries = [*_one_axis(), *_two_axes(), *_tails(), *_groups(), *_padding(), *_deep(), *_transformed(),
-                  *_epilogues(), *_three_axes()]
-    return tuple(form for i, problem in enumerate(geometries) for form in _forms(problem, i))
+    return tuple(form for i, problem in enumerate(_geometries()) for form in _forms(problem, i))
+
+
+@functools.cache
+def _geometries() -> tuple[ConvProblem, ...]:
+    return (*_one_axis(), *_two_axes(), *_tails(), *_groups(), *_padding(), *_deep(), *_transformed(), *_epilogues(),
+            *_three_axes(), *_read_by_few())
 
 
 def _forms(problem: ConvProblem, index: int) -> Iterator[ConvProblem]:
@@ -173,6 +194,16 @@ def _epilogues() -> Iterator[ConvProblem]:
     yield _case("residual", (3, 7), (9, 8), 3, bias=False, residual=True, stride=2, padding=1)
     yield _case("bias, residual, relu, batch", (16, 8), (5, 5), 1, residual=True, activation="relu", batch=3)
     yield _case("depthwise, residual, relu6", (9, 9), (7, 8), 3, padding=1, groups=9, residual=True, activation="relu6")
+
+
+def _read_by_few() -> Iterator[ConvProblem]:
+    """Inputs that few windows read, or none: what the phases of a gradient are."""
+    yield _case("phases without taps", (3, 4), (13, 11), (2, 1), stride=(4, 3), padding=(1, 0), batch=2)
+    yield _case("phases, dilation shares the stride", (4, 3), (17, 15), (3, 4), stride=(4, 2), dilation=(2, 2), padding=(3, 4))
+    yield _case("phases, dilation 3 and stride 2", (2, 5), (14, 13), 3, stride=2, dilation=3, padding=2, groups=1)
+    yield _case("phases, trailing input", (5, 2), (9, 10), (1, 2), stride=(5, 4), batch=3)
+    yield _case("phases, wide padding", (3, 3), (5, 4), 3, stride=2, padding=((4, 1), (0, 5)))
+    yield _case("phases, border repeated", (4, 4), (9, 8), 3, stride=2, padding=2, groups=2, padding_mode="replicate")
 
 
 def _three_axes() -> Iterator[ConvProblem]:

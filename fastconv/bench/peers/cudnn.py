@@ -56,6 +56,8 @@ class CuDNN:
     def refuses(self, problem: ConvProblem) -> str | None:
         if self.precision == "tf32" and problem.dtype != "float32":
             return f"TF32 is a way to compute float32, not {problem.dtype}"
+        if problem.direction != "forward":
+            return "of gradients, none is timed on the GPU"
         return torch_eager.refuses(problem)
 
     def bind(self, problem: ConvProblem, arrays: Arrays) -> Bound:

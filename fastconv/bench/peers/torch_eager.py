@@ -1,5 +1,6 @@
 """PyTorch on the CPU, eager: ``torch.nn.functional.conv2d`` in inference mode. Weights are reordered in every call,
-and an activation is a step of its own."""
+and an activation is a step of its own. Gradients are what autograd calls, ``aten::convolution_backward``; those with a bias or
+an activation are ``conv_transpose2d``."""
 
 from __future__ import annotations
 
@@ -32,12 +33,18 @@ class Torch:
         return f"torch {torch.__version__}"
 
     def refuses(self, problem: ConvProblem) -> str | None:
+        if problem.direction != "forward" and not _by_padding(problem):
+            return "of gradients, only those with the same zero padding at both ends are timed"
         return refuses(problem)
 
     def bind(self, problem: ConvProblem, arrays: Arrays) -> Bound:
         x, w, b = tensors(self._torch, problem, arrays)
         layout = memory_format(self._torch, problem)
-        return bound(problem, convolution(self._torch, problem, x, w, b, layout))
+        if problem.direction == "forward":
+            return bound(problem, convolution(self._torch, problem, x, w, b, layout))
+        if problem.bias or problem.activation:
+            return bound(problem, transposed(self._torch, problem, x, w, b, layout))
+        return bound(problem, gradient(self._torch, problem, x, w, layout))
 
 
 def refuses(problem: ConvProblem) -> str | None:
@@ -50,7 +57,16 @@ def refuses(problem: ConvProblem) -> str | None:
     room = {"reflect": 1, "circular": 0}.get(mode)  # by how much the image must exceed the padding
     if room is not None and any(max(pair) + room > size for pair, size in zip(pads(problem), problem.input_size)):
         return f"torch does not pad {mode} beyond the image's size"
+    if problem.direction != "forward":
+        return "no residual is timed" if problem.residual else None
     return refuses_extras(problem, ACTIVATIONS)
+
+
+def _by_padding(problem: ConvProblem) -> bool:
+    """Whether torch's convolution pads by itself: zeros, as many at both ends. (Windows that reach beyond the effective far
+    padding by less than a stride add no output.)"""
+    return border(problem) == "zeros" and all(
+        0 <= low - high < stride for (low, high), stride in zip(problem.padding, problem.stride))
 
 
 def tensors(torch: Any, problem: ConvProblem, arrays: Arrays) -> tuple[Any, Any, Any]:
@@ -61,6 +77,8 @@ def tensors(torch: Any, problem: ConvProblem, arrays: Arrays) -> tuple[Any, Any,
     x, w, b = map(tensor, arrays[:3])
     if problem.channels_last:  # NHWC memory under an NCHW shape is what torch calls channels_last
         x = x.movedim(-1, 1)
+        if problem.direction == "backward_weight":
+            return x, w.movedim(-1, 1), b
         w = w.contiguous(memory_format=memory_format(torch, problem))
     return x, w, b
 
@@ -79,9 +97,7 @@ def convolution(torch: Any, problem: ConvProblem, x: Any, w: Any, b: Any, layout
     """
     functional = torch.nn.functional
     conv = (functional.conv1d, functional.conv2d, functional.conv3d)[problem.ndim - 1]
-    # windows that reach beyond the effective far padding by less than a stride add no output
-    by_conv = border(problem) == "zeros" and all(
-        0 <= low - high < stride for (low, high), stride in zip(problem.padding, problem.stride))
+    by_conv = _by_padding(problem)
     padding = tuple(low for low, _ in problem.padding) if by_conv else 0
     before = [] if by_conv else [width for pair in reversed(pads(problem)) for width in pair]  # last axis first
     mode = _MODES[border(problem)]
@@ -95,6 +111,40 @@ def convolution(torch: Any, problem: ConvProblem, x: Any, w: Any, b: Any, layout
         if act is not None:
             y = act(y)
         return y.contiguous(memory_format=layout)  # as it already is, with few exceptions
+
+    return call
+
+
+def gradient(torch: Any, problem: ConvProblem, first: Any, second: Any, layout: Any) -> Callable[[], Any]:
+    """A call that returns the gradient of the input or of the weight."""
+    of_input = problem.direction == "backward_input"
+    shape = (problem.batch, problem.in_channels, *problem.input_size)  # as torch sees it
+    g, x, w = (first, torch.empty(shape, dtype=first.dtype), second) if of_input else (
+        second, first, torch.empty(problem.weight_shape, dtype=first.dtype))
+    x, w = x.contiguous(memory_format=layout), w.contiguous(memory_format=layout)
+    padding = [low for low, _ in problem.padding]
+    arguments = (None, problem.stride, padding, problem.dilation, False, [0] * problem.ndim, problem.groups,
+                 (of_input, not of_input, False))
+
+    @torch.inference_mode()
+    def call() -> Any:
+        return torch.ops.aten.convolution_backward(g, x, w, *arguments)[0 if of_input else 1]
+
+    return call
+
+
+def transposed(torch: Any, problem: ConvProblem, x: Any, w: Any, b: Any, layout: Any) -> Callable[[], Any]:
+    """A call that returns the transposed convolution, in a memory format."""
+    functional = torch.nn.functional
+    conv = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[problem.ndim - 1]
+    padding = [low for low, _ in problem.padding]
+    more = [low - high for low, high in problem.padding]
+    act = activation(torch, problem)
+
+    @torch.inference_mode()
+    def call() -> Any:
+        y = conv(x, w, b, problem.stride, padding, more, problem.groups, problem.dilation)
+        return (y if act is None else act(y)).contiguous(memory_format=layout)
 
     return call
 
@@ -122,7 +172,8 @@ def bound(problem: ConvProblem, convolve: Callable[[], Any]) -> Bound:
 
     def result() -> np.ndarray:
         y = latest[0].cpu()
-        return np.ascontiguousarray((y.movedim(1, -1) if problem.channels_last else y).numpy())
+        moved = problem.channels_last and problem.direction != "backward_weight"
+        return np.ascontiguousarray((y.movedim(1, -1) if moved else y).numpy())
 
     return Bound("-", call, result)
 
