@@ -5,12 +5,13 @@ Those with a time estimate are ranked by the estimate, then come the others in t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import lowering
+from . import lowering, weight_gradient
 from .algorithms import named, sums_products
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
@@ -48,7 +49,14 @@ def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
     parts = _parts(who, problem)
     if parts is None:
         return who.bind(problem, candidate)
-    return lowering.LoweredKernel(problem, parts, [part.problem and _bind(part.problem, who, candidate) for part in parts])
+
+    def lowered() -> Kernel:
+        kernels = [part.problem and _bind(part.problem, who, candidate) for part in parts]
+        return lowering.LoweredKernel(problem, parts, kernels)
+
+    if not _as_products(problem, candidate):
+        return lowered()
+    return weight_gradient.ProductKernel(problem, lambda each: _bind(each, who, candidate), lowered)
 
 
 def _parts(who: Backend, problem: ConvProblem) -> tuple[lowering.Part, ...] | None:
@@ -56,6 +64,18 @@ def _parts(who: Backend, problem: ConvProblem) -> tuple[lowering.Part, ...] | No
     if problem.direction in getattr(who, "directions", ("forward",)) or who.device != "cpu":
         return None
     return lowering.parts(problem)
+
+
+def _as_products(problem: ConvProblem, candidate: Candidate) -> bool:
+    """Whether a candidate computes the gradient of the weight as products over pixels: what sums products does."""
+    return weight_gradient.applies(problem) and candidate.algorithm != "depthwise" and sums_products(candidate.algorithm)
+
+
+def _problems(problem: ConvProblem, candidate: Candidate, parts: tuple[lowering.Part, ...]) -> list[tuple[ConvProblem, int]]:
+    """(forward problem of another direction, how often)."""
+    if _as_products(problem, candidate):
+        return list(weight_gradient.products(problem))
+    return [(part.problem, 1) for part in parts if part.problem is not None]
 
 
 def listed(who: Backend, problem: ConvProblem) -> tuple[Candidate, ...]:
@@ -73,7 +93,7 @@ def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm:
     parts = _parts(who, problem)
     if parts is None:
         return who.refuses(problem, candidate)
-    reasons = (who.refuses(part.problem, candidate) for part in parts if part.problem is not None)
+    reasons = (who.refuses(each, candidate) for each, _ in _problems(problem, candidate, parts))
     return next((reason for reason in reasons if reason is not None), None)
 
 
@@ -83,12 +103,20 @@ def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: 
     if parts is None:
         return who.seconds(problem, candidate, prepared)
     total = 0.0
-    for part in parts:
-        one = 0.0 if part.problem is None else who.seconds(part.problem, candidate, prepared)
+    for each, often in _problems(problem, candidate, parts):
+        one = who.seconds(_as_one_image(each) if problem.direction == "backward_weight" else each, candidate, prepared)
         if one is None:
             return None
-        total += one * (part.problem.batch if part.problem and problem.direction == "backward_weight" else 1)
+        total += often * one
     return total
+
+
+@functools.lru_cache(maxsize=256)
+def _as_one_image(p: ConvProblem) -> ConvProblem:
+    """One image with as many rows as all images have: what estimates take for an image is there once."""
+    rows, extent = p.output_size[0] * p.batch, (p.kernel_size[0] - 1) * p.dilation[0] + 1
+    size = max(1, (rows - 1) * p.stride[0] + extent - sum(p.padding[0]))
+    return dataclasses.replace(p, batch=1, input_size=(size, *p.input_size[1:]))
 
 
 def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",

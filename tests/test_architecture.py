@@ -21,8 +21,8 @@ ROOT = PACKAGE.parent
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
     {"errors", "files", "hardware", "kept", "streams", "cuda_arrays"}, {"settings"}, {"native"}, {"problem_text", "dtypes"},
-    {"problem"}, {"padding", "activations", "unit_axes", "native_problem"}, {"algorithms", "lowering"}, {"backends"},
-    {"wisdom", "candidates"}, {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"},
+    {"problem"}, {"padding", "activations", "unit_axes", "native_problem"}, {"algorithms", "lowering", "weight_gradient"},
+    {"backends"}, {"wisdom", "candidates"}, {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"},
     {"directions", "image"}, {"prepared"}, {"bench"}, {"cli"}, {"__main__"},
 )
 
