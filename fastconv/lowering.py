@@ -114,7 +114,7 @@ def _of_weight(p: ConvProblem) -> ConvProblem | None:
     size, padding = tuple(n + min(0, high) for n, (_, high) in zip(p.input_size, p.padding)), p.padding
     if _written_out(p):
         size, padding = p.padded_size, ((0, 0),) * p.ndim
-    if p.batch == 0 or not all(size):  # no window reads any input
+    if p.batch == 0 or min(size) < 1:  # no window reads any input
         return None
     return ConvProblem(
         input_size=size, kernel_size=p.output_size, in_channels=p.groups * p.batch, out_channels=p.out_channels,
@@ -180,10 +180,10 @@ def fold(p: ConvProblem, padded: np.ndarray, out: np.ndarray) -> None:
         padded = np.moveaxis(padded, axis + (1 if p.channels_last else 2), 0)
         low, source = p.padding[axis][0], index_map(p, axis)
         size = p.input_size[axis]
-        reached = min(size, len(source) - low)  # trailing input may not be read
+        reached = max(0, min(size, len(source) - low))  # trailing input may not be read
         folded = np.zeros((size, *padded.shape[1:]), padded.dtype)
         folded[:reached] = padded[low:low + reached]
-        for at in itertools.chain(range(low), range(low + reached, len(source))):
+        for at in itertools.chain(range(min(low, len(source))), range(low + reached, len(source))):
             folded[source[at]] += padded[at]
         padded = np.moveaxis(folded, 0, axis + (1 if p.channels_last else 2))
     out[...] = padded
