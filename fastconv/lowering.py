@@ -189,11 +189,20 @@ def fold(p: ConvProblem, padded: np.ndarray, out: np.ndarray) -> None:
     out[...] = padded
 
 
-def overlap(p: ConvProblem) -> int:
-    """How many elements of the padded input one of the input stands for, at most."""
+@functools.lru_cache(maxsize=512)
+def overlaps(p: ConvProblem) -> tuple[int, ...]:
+    """How many elements of the padded input one of the input stands for, at most, along each axis."""
     if unfolded(p) is p:
-        return 1
-    return math.prod(int(np.bincount(index_map(p, axis)).max()) for axis in range(p.ndim))
+        return (1,) * p.ndim
+    return tuple(int(np.bincount(index_map(p, axis)).max()) for axis in range(p.ndim))
+
+
+def terms(p: ConvProblem) -> int:
+    """At most so many products are summed per element of the result: K in the forward direction."""
+    if unfolded(p) is p:
+        return p.products
+    along = (kernel * min(overlap, outputs) for kernel, overlap, outputs in zip(p.kernel_size, overlaps(p), p.output_size))
+    return p.out_channels // p.groups * math.prod(along)
 
 
 # ---- kernels

@@ -27,15 +27,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from helpers import CONV, arguments
 from odd_arrays import FAR, Arena, contiguous, extent, odd_strides, repeated
 from odd_problems import odd_problem
 from planted_kernels import planted
 
 import fastconv
-from fastconv import settings
+from fastconv import settings, stated
 from fastconv.algorithms import sums_products
 from fastconv.backends import Candidate, cython_native, get, register
+from fastconv.candidates import bind, listed, refusal
+from fastconv.lowering import terms
 from fastconv.problem import ConvProblem
 from fastconv.verify import bounds, reference
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
@@ -68,7 +69,7 @@ class Fuzz:
         dice = random.Random(number)
         problem = odd_problem(dice)
         rng = np.random.default_rng(number)
-        integers = dice.random() < 0.3 and problem.taps < 2**14
+        integers = dice.random() < 0.3 and terms(problem) < 2**14
         arrays = (integer_arrays if integers else random_arrays)(problem, rng)
         if not integers and dice.random() < 0.1:
             spoiled = arrays.x if dice.random() < 0.7 else arrays.w
@@ -98,9 +99,8 @@ class Fuzz:
         """Every candidate, bound by itself."""
         for name in self.backends:
             who = get(name)
-            for candidate in who.candidates(problem):
-                admitted = problem.accuracy != "strict" or sums_products(candidate.algorithm)
-                if admitted and who.refuses(problem, candidate) is None:
+            for candidate in listed(who, problem):
+                if refusal(who, problem, candidate) is None:
                     yield "kernel", name, candidate
 
     def _public(self, dice: random.Random) -> Iterator[tuple[str, str, Candidate]]:
@@ -122,10 +122,10 @@ class Fuzz:
                 placed[name] = (self.far if far else self.arenas[name]).place(array.shape, strides[name], array.dtype, side)
                 placed[name].array[...] = array
         given = {name: each.read_only() for name, each in placed.items()}
-        out_strides = odd_strides(problem.output_shape, dice, False, False)
-        if extent(problem.output_shape, out_strides) * 8 > _ROOM:
-            out_strides = contiguous(np.empty(problem.output_shape))
-        out = self.arenas["out"].place(problem.output_shape, out_strides, np.dtype(problem.dtype), side)
+        out_strides = odd_strides(problem.result_shape, dice, False, False)
+        if extent(problem.result_shape, out_strides) * 8 > _ROOM:
+            out_strides = contiguous(np.empty(problem.result_shape))
+        out = self.arenas["out"].place(problem.result_shape, out_strides, np.dtype(problem.dtype), side)
         flush = Arrays(given["x"], given["w"], given.get("b"), given.get("residual"))
         if flush.residual is not None and dice.random() < 0.3:
             out.array[...] = flush.residual
@@ -146,7 +146,7 @@ class Fuzz:
 def _bound(way: str, backend: str, candidate: Candidate, problem: ConvProblem, arrays: Arrays, out: np.ndarray,
            dice: random.Random) -> tuple[str, str]:
     """What stands in scratch memory must not matter: NaNs are left there first."""
-    kernel = get(backend).bind(problem, candidate)
+    kernel = get(backend).bind(problem, candidate) if problem.direction == "forward" else bind(problem, backend, candidate)
     threads = dice.choice((1, 1, 2, 3))
     native = getattr(kernel, "native", None)
     packed = kernel.pack(arrays.w, arrays.b)
@@ -155,10 +155,10 @@ def _bound(way: str, backend: str, candidate: Candidate, problem: ConvProblem, a
         native.run(x, packed, into, residual, threads) if native else kernel.run(x, packed, into, residual)
 
     if dice.random() < 0.3:
-        spoiled = np.full(problem.input_shape, np.nan, problem.dtype)
-        run(spoiled, np.empty(problem.output_shape, problem.dtype),
-            None if arrays.residual is None else np.zeros(problem.output_shape, problem.dtype))
-    if dice.random() < 0.15:
+        spoiled = np.full(problem.first_shape, np.nan, problem.dtype)
+        run(spoiled, np.empty(problem.result_shape, problem.dtype),
+            None if arrays.residual is None else np.zeros(problem.result_shape, problem.dtype))
+    if dice.random() < 0.15 and problem.direction == "forward":
         with contextlib.suppress(ValueError):  # what is not refused must do
             other = _another(backend, candidate, problem, dice)
             another = get(backend).bind(other, candidate)
@@ -188,15 +188,15 @@ def _another(backend: str, candidate: Candidate, problem: ConvProblem, dice: ran
 def _called(way: str, backend: str, candidate: Candidate, problem: ConvProblem, arrays: Arrays, out: np.ndarray,
             dice: random.Random) -> tuple[str, str]:
     asked = candidate.algorithm or None
-    keywords = {**arguments(problem), "backend": backend, "algorithm": asked}
     once = arrays.residual is out
     if way == "prepared":
-        conv = fastconv.prepare(arrays.w, arrays.b, **keywords)
+        conv = stated.operator(problem, arrays.w, arrays.b, backend=backend, algorithm=asked)
         for _ in range(1 if once else 3):
             assert conv(arrays.x, residual=arrays.residual, out=out) is out
         return conv.plan(arrays.x.shape).algorithm, ""
+    call = stated.per_call(problem, backend=backend, algorithm=asked)
     for _ in range(1 if once else 3):
-        assert CONV[problem.ndim](arrays.x, arrays.w, arrays.b, residual=arrays.residual, out=out, **keywords) is out
+        assert call(*arrays, out) is out
     return asked or fastconv.explain(problem, backend=backend).algorithm, ""
 
 

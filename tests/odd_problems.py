@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Sequence
@@ -32,11 +33,20 @@ def odd_problem(dice: random.Random) -> ConvProblem:
     batch = dice.choice((1, 1, 1, 2, 3))
     size, groups, inputs, outputs = _smaller(size, kernel, stride, padding, dilation, batch, groups, inputs, outputs)
     activation: Any = dice.choice((None, None, None, *ACTIVATIONS, ("leaky_relu", dice.randint(-20, 20) / 10)))
-    return ConvProblem(
+    made = ConvProblem(
         size, kernel, groups * inputs, groups * outputs, batch, groups, stride, padding, dilation,
         dice.choice(("zeros", "zeros", *PADDING_MODES)), dice.choice(("float32", "float32", "float64")),
         dice.choice(("channels_first", "channels_last")), bias=dice.random() < 0.5, residual=dice.random() < 0.3,
         activation=activation, accuracy=dice.choice(("fast", "fast", "loose", "strict")))
+    return _of_other_direction(made, dice) if dice.random() < 0.25 else made
+
+
+def _of_other_direction(problem: ConvProblem, dice: random.Random) -> ConvProblem:
+    """A gradient, or a transposed convolution."""
+    direction = dice.choice(("backward_input", "backward_weight"))
+    if direction == "backward_weight" or problem.padding_mode != "zeros":
+        problem = dataclasses.replace(problem, bias=False, residual=False, activation=None)
+    return dataclasses.replace(problem, direction=direction)
 
 
 def _padding(dice: random.Random, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

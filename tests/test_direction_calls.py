@@ -454,6 +454,18 @@ def test_prepare_goes_through_many_shapes(backend):
             assert np.array_equal(op(x), transposed(case, x, w))
 
 
+def test_prepare_tells_shapes_apart(backend):
+    """One row meets some of the kernel's taps, one column others, and as many."""
+    for of in (Transposed((1, 1), (2, 2), (2, 3), stride=2, padding=((0, 1), (0, 1))),
+               Transposed((1, 1), (4, 4), (3, 3), groups=3, stride=2, padding=((1, 2), (1, 2)))):
+        w = data(of, integers=True)[1]
+        op = prepared(of, w, backend=backend, accuracy="strict")
+        for size in ((1, 3), (3, 1), (1, 1), (3, 3), (1, 3), (3, 1)):
+            case = of._replace(size=size)
+            x = data(case, integers=True)[0]
+            assert np.array_equal(op(x), transposed(case, x, w)), case
+
+
 @pytest.mark.parametrize("name", TRANSPOSED)
 def test_plan_of_prepared(name, backend):
     """Every transposed convolution is a problem, which its text states in full."""

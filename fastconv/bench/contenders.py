@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import __version__, directions, ops, prepared
+from .. import __version__, stated
 from ..backends import get, registry
 from ..candidates import algorithms
 from ..errors import Unavailable, Unsupported, shown
@@ -22,14 +22,9 @@ from ..plan import plan
 from ..problem import ConvProblem
 from ..verify.data import Arrays
 from . import peers
-from .peers.common import pads
 
 PREPARED = "/prepared"
 _SMALL = ConvProblem((8, 8), (3, 3), 8, 8)  # a problem that a backend with an algorithm lists that for
-_CALLS = (ops.conv1d, ops.conv2d, ops.conv3d)
-_OF_INPUT = (directions.conv1d_input, directions.conv2d_input, directions.conv3d_input)
-_OF_WEIGHT = (directions.conv1d_weight, directions.conv2d_weight, directions.conv3d_weight)
-_TRANSPOSED = (directions.conv_transpose1d, directions.conv_transpose2d, directions.conv_transpose3d)
 
 
 @dataclass(frozen=True)
@@ -108,48 +103,13 @@ class BackendContender:
         return Entry(chosen.algorithm, chosen.isa, chosen.seconds, call, lambda: out, chosen.algorithm, chosen.candidate.tile)
 
     def _per_call(self, problem: ConvProblem, arrays: Arrays, out: np.ndarray) -> Callable[[], Any]:
-        x, w, b, residual = arrays
-        arguments = self._arguments(problem)
-        if problem.direction == "forward":
-            conv = _CALLS[problem.ndim - 1]
-            return lambda: conv(x, w, b, residual=residual, out=out, **arguments)
-        if problem.direction == "backward_weight":
-            of_weight = _OF_WEIGHT[problem.ndim - 1]
-            return lambda: of_weight(x, problem.weight_shape, w, out=out, **arguments)
-        if problem.bias or problem.residual or problem.activation:
-            transposed, more = _TRANSPOSED[problem.ndim - 1], self._transposed(problem)
-            return lambda: transposed(x, w, b, residual=residual, out=out, **more)
-        of_input = _OF_INPUT[problem.ndim - 1]
-        return lambda: of_input(problem.input_shape, w, x, out=out, **arguments)
+        call = stated.per_call(problem, backend=self.backend, algorithm=self.asked)
+        return lambda: call(*arrays, out)
 
     def _prepared(self, problem: ConvProblem, arrays: Arrays, out: np.ndarray) -> Callable[[], Any]:
         x, w, b, residual = arrays
-        if problem.direction == "backward_weight" or problem.direction != "forward" and problem.padding_mode != "zeros":
-            raise Unsupported("only convolution and transposed convolution are prepared")
-        forward = problem.direction == "forward"
-        arguments = self._arguments(problem) if forward else {**self._transposed(problem), "transposed": True}
-        conv = prepared.prepare(w, b, input_shape=problem.first_shape, **arguments)
+        conv = stated.operator(problem, w, b, backend=self.backend, algorithm=self.asked, input_shape=problem.first_shape)
         return lambda: conv(x, residual=residual, out=out)
-
-    def _arguments(self, problem: ConvProblem) -> dict[str, Any]:
-        arguments = dict(
-            stride=problem.stride, padding=pads(problem),
-            dilation=problem.dilation, groups=problem.groups, padding_mode=problem.padding_mode, layout=problem.layout,
-            backend=self.backend, algorithm=self.asked, accuracy=problem.accuracy)
-        return {**arguments, "activation": _as_written(problem)} if problem.direction == "forward" else arguments
-
-    def _transposed(self, problem: ConvProblem) -> dict[str, Any]:
-        """As arguments of a transposed convolution."""
-        arguments = {**self._arguments(problem), "activation": _as_written(problem)}
-        del arguments["padding_mode"]
-        return {**arguments, "output_padding": tuple(max(0, -high) for _, high in problem.padding)}
-
-
-def _as_written(problem: ConvProblem) -> Any:
-    """The activation as a user writes it: only leaky_relu takes a parameter."""
-    if problem.activation is None:
-        return None
-    return problem.activation if problem.activation[0] == "leaky_relu" else problem.activation[0]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from .. import algorithms, lowering
 from ..algorithms._bounds import flushed, summed
 from ..dtypes import TABLE
 from ..problem import ConvProblem
-from .data import terms
 
 LIPSCHITZ = {"relu": 1.0, "relu6": 1.0, "sigmoid": 0.25, "tanh": 1.0, "gelu": 1.13, "gelu_tanh": 1.13, "silu": 1.1,
              "hardswish": 1.5}  # the largest slopes; of gelu 1.1290 at √2, of silu 1.0998
@@ -62,13 +61,13 @@ def _lowered(problem: ConvProblem, of: Callable[..., np.ndarray], magnitude: np.
              w: np.ndarray) -> np.ndarray:
     """That of another direction: the sum's own, and what the algorithm's forward problems add to it at most. Where padding
     repeats the input, several of their outputs make one."""
-    dtype, count = TABLE[problem.dtype], terms(problem)
+    dtype, count = TABLE[problem.dtype], lowering.terms(problem)
     own = dtype.gamma(count + 3) * magnitude + (count + 2) * dtype.denormal
     nothing = np.zeros(())
     added = [of(part.problem, nothing, first, second) + flushed(part.problem, first, second)
              for part in lowering.parts(problem) if part.problem is not None
              for first, second in [(part.first(x), part.second(w))]]
-    return own + lowering.overlap(problem) * max(map(float, added), default=0.0)
+    return own + math.prod(lowering.overlaps(problem)) * max(map(float, added), default=0.0)
 
 
 def _unknown(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:

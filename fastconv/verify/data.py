@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..lowering import overlap
+from ..lowering import terms
 from ..problem import ConvProblem
 
 EXACT_LIMIT = 2**24  # integers up to here are exact in float32, and so is every order of summing them
@@ -48,11 +48,6 @@ def integer_arrays(problem: ConvProblem, rng: np.random.Generator) -> Arrays:
         if extra is not None:
             extra[...] = rng.integers(-share, share + 1, extra.shape)
     return arrays
-
-
-def terms(problem: ConvProblem) -> int:
-    """At most so many products are summed per element of the result: K in the forward direction."""
-    return problem.products * overlap(problem)
 
 
 def _arrays(problem: ConvProblem, draw: Callable[[tuple[int, ...]], np.ndarray]) -> Arrays:

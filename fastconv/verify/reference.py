@@ -11,9 +11,10 @@ import numpy as np
 
 from .. import activations
 from ..backends import Candidate, naive
+from ..lowering import terms
 from ..padding import index_map
 from ..problem import ConvProblem
-from .data import Arrays, terms
+from .data import Arrays
 
 _CHUNK = 1 << 20  # gathered elements at a time
 
@@ -180,8 +181,11 @@ def _readers(problem: ConvProblem, axis: int, at: np.ndarray) -> Factors:
     starts = stands[:, :, None] - taps * dilation
     outputs = starts // stride
     read = (stands[:, :, None] >= 0) & (starts % stride == 0) & (outputs >= 0) & (outputs < problem.output_size[axis])
-    which = np.broadcast_to(taps, outputs.shape)
-    return np.where(read, outputs, -1).reshape(len(at), -1), which.reshape(len(at), -1)
+    read, outputs = read.reshape(len(at), -1), outputs.reshape(len(at), -1)
+    which = np.broadcast_to(taps, stands.shape + taps.shape).reshape(len(at), -1)
+    order = np.argsort(~read, axis=1, kind="stable")[:, :max(1, int(read.sum(axis=1).max(initial=0)))]  # those that read
+    read, outputs, which = (np.take_along_axis(each, order, axis=1) for each in (read, outputs, which))
+    return np.where(read, outputs, -1), which
 
 
 def _gathered(array: np.ndarray, first: np.ndarray, second: np.ndarray, along: list[np.ndarray]) -> np.ndarray:
