@@ -35,7 +35,7 @@ struct DepthwisePacking {
 };
 
 template <class T>
-void pack(const Problem& p, const PackCall& call) {
+void pack_channels(const Problem& p, const PackCall& call) {
     const DepthwisePacking<T> packing(p);
     const T *from = static_cast<const T*>(call.weight), *b = static_cast<const T*>(call.bias);
     T *to = static_cast<T*>(call.packed), *rows = to + packing.rows(), *pixels = to + packing.pixels();
@@ -314,7 +314,6 @@ struct Depthwise {
     bool raw;  // rows are read where they lie
     int64_t planes, bands, parts, band_rows, band_inputs, phase, pitch;
     int64_t last, first_inside, last_inside;  // of the vectors of columns, see Reading
-    Shares shares;
 
     Depthwise(const Problem& problem, const Call& c, int threads) : p(problem), call(c) {
         constexpr double worth_a_thread = 5e4;  // multiply-adds
@@ -371,31 +370,28 @@ struct Depthwise {
         }
     };
 
-    static size_t workspace(const Problem& p, int threads) {
-        const Depthwise job(p, Call{}, threads);  // arrays of any strides: with and without a copy
-        const size_t pixels = WidenedRows<T>::suits(p) ? size_t(threads) * typename DepthwiseLast<T>::Scratch(p, nullptr).bytes : 0;
-        const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
-        return Shares::bytes(threads) + std::max(pixels, size_t(job.parts) * each);
+    Crew crew() const {  // for arrays of any strides: with and without a copy
+        return {p, call, parts, std::max(Scratch(*this, nullptr, false).bytes, Scratch(*this, nullptr, true).bytes)};
     }
 
-    static void part(void* context, int64_t index) {
-        const Depthwise& job = *static_cast<Depthwise*>(context);
-        const FlushDenormals flush(!job.p.strict);
-        const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
-        const Scratch s(job, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * each, job.raw);
-        job.list_columns(s);
-        const Epilogue<T> epilogue(job.p);
-        alignas(vector_bytes) T sums[8 * lanes<T>];
-        Reading<T> reading = job.reading(s, &epilogue, sums);
-        int64_t listed = -1;
-        job.shares.each(index, [&](int64_t begin, int64_t end) {
-            Unit unit(job, begin);
-            for (int64_t i = begin; i < end; ++i, unit.advance(job)) {
-                const int64_t place = unit.depth * job.bands + unit.band;
-                if (listed != place) job.list_rows(unit.depth, unit.band * job.band_rows, s);
-                listed = place;
-                job.compute(unit, i + 1 < end && unit.group + 1 < job.p.groups, reading, s);
-            }
+    void compute() const {
+        const Crew crew = this->crew();
+        crew.share(planes * bands, [&](int64_t part, const auto& each) {
+            const Scratch s(*this, crew.own(part), raw);
+            list_columns(s);
+            const Epilogue<T> epilogue(p);
+            alignas(vector_bytes) T sums[8 * lanes<T>];
+            Reading<T> reading = this->reading(s, &epilogue, sums);
+            int64_t listed = -1;
+            each([&](int64_t begin, int64_t end) {
+                Unit unit(*this, begin);
+                for (int64_t i = begin; i < end; ++i, unit.advance(*this)) {
+                    const int64_t place = unit.depth * bands + unit.band;
+                    if (listed != place) list_rows(unit.depth, unit.band * band_rows, s);
+                    listed = place;
+                    compute(unit, i + 1 < end && unit.group + 1 < p.groups, reading, s);
+                }
+            });
         });
     }
 
@@ -491,42 +487,30 @@ struct Depthwise {
     }
 };
 
-const char* refusal(const Problem& p) {
-    if (p.in_channels != 1) return "computes one input channel per group only";
-    return nullptr;
-}
-
 template <class T>
-void run(const Problem& p, const Call& call) {
-    if (DepthwiseLast<T>::applies(p, call)) {
-        const T* packed = static_cast<const T*>(call.packed);
-        const DepthwisePacking<T> packing(p);
-        DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
-        if (job.run || 2 * job.channels > lanes<T>) {
-            job.shares.deal(call, job.units(), job.parts);
-            return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
-        }
+struct DepthwiseAlgorithm : Defaults {
+    static const char* refuses(const Problem& p) { return p.in_channels != 1 ? "computes one input channel per group only" : nullptr; }
+    static size_t packed_bytes(const Problem& p) { return DepthwisePacking<T>(p).bytes(p); }
+    static size_t workspace_bytes(const Problem& p, int threads) {
+        const size_t side_by_side = WidenedRows<T>::suits(p) ? DepthwiseLast<T>::crew(p, Call{}, threads).bytes() : 0;
+        return std::max(side_by_side, Depthwise<T>(p, Call{}, threads).crew().bytes());
     }
-    Depthwise<T> job(p, call, call.threads);
-    job.shares.deal(call, job.planes * job.bands, job.parts);
-    call.parallel_for(job.parts, Depthwise<T>::part, &job);
-}
+    static void pack(const Problem& p, const PackCall& call) { pack_channels<T>(p, call); }
+    static void run(const Problem& p, const Call& call) {
+        if (DepthwiseLast<T>::applies(p, call)) {
+            const T* packed = static_cast<const T*>(call.packed);
+            const DepthwisePacking<T> packing(p);
+            const DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
+            if (job.run || 2 * job.channels > lanes<T>) return job.compute();
+        }
+        Depthwise<T>(p, call, call.threads).compute();
+    }
+};
 
 }  // namespace
 
 const Algorithm& depthwise_algorithm() {
-    static const Algorithm algorithm = {
-        "depthwise",
-        refusal,
-        [](const Problem& p) { return p.dtype == Dtype::float32 ? DepthwisePacking<float>(p).bytes(p) : DepthwisePacking<double>(p).bytes(p); },
-        [](const Problem& p, int threads) {
-            return (p.dtype == Dtype::float32 ? Depthwise<float>::workspace : Depthwise<double>::workspace)(p, threads);
-        },
-        [](const Problem&, int) { return size_t(0); },
-        [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, call); },
-        nullptr,
-        [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
-    };
+    static const Algorithm algorithm = algorithm_of<DepthwiseAlgorithm<float>, DepthwiseAlgorithm<double>>("depthwise");
     return algorithm;
 }
 

@@ -376,7 +376,7 @@ struct Direct {
 }  // namespace
 
 const Algorithm& direct_algorithm() {
-    static const Algorithm algorithm = Driver<Direct>::algorithm("direct");
+    static const Algorithm algorithm = algorithm_of<Driver<Direct<float>>, Driver<Direct<double>>>("direct");
     return algorithm;
 }
 

@@ -8,8 +8,8 @@
 // a tile stay in L1 while all pixels of a block pass by; the inputs of a block of pixels and of k are gathered to [pixel][k], padding
 // included, unless they lie side by side as they are. What an output sums, and in which order, depends on K alone.
 // Bottleneck: memory, where the weights come from there for a few pixels; else FMA, with MR + NP loads for MR NP of them.
+#include "crew.hpp"
 #include "finish.hpp"
-#include "shares.hpp"
 #include "slab.hpp"
 
 namespace fastconv {
@@ -318,60 +318,37 @@ struct Dot {
 };
 
 template <class T>
-struct Running {
-    Dot<T> job;
-    Shares shares;
+struct DotAlgorithm : Defaults {
+    using Scratch = typename Dot<T>::Scratch;
+    static Crew crew(const Dot<T>& job) { return {job.p, job.call, job.parts, Scratch(job, nullptr).bytes}; }
 
-    static void part(void* context, int64_t index) {
-        const Running& running = *static_cast<Running*>(context);
-        const Dot<T>& job = running.job;
-        const FlushDenormals flush(!job.p.strict);
-        using Scratch = typename Dot<T>::Scratch;
-        char* memory = static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts);
-        Scratch scratch(job, memory + size_t(index) * Scratch(job, nullptr).bytes);
-        int64_t listed = -1;
-        running.shares.each(index, [&](int64_t begin, int64_t end) {
-            for (int64_t item = begin; item < end; ++item) {
-                if (item % job.blocks != listed) job.list(listed = item % job.blocks, scratch);
-                job.compute(item, scratch);
-            }
-        });
+    static const char* refuses(const Problem& p) {
+        return p.strict ? "accuracy='strict' gives the same bits with weights packed beforehand, whose sums run in another order" : nullptr;
     }
-
+    static size_t packed_bytes(const Problem& p) { return plain_bytes(p); }
+    static size_t workspace_bytes(const Problem& p, int threads) {  // depends on the strides of a call
+        return std::max(crew(Dot<T>(p, Call{}, threads, false)).bytes(), crew(Dot<T>(p, Call{}, threads, true)).bytes());
+    }
     static void run(const Problem& p, const Call& call) {
-        Running running{Dot<T>(p, call, call.threads, Dot<T>::is_dense(p, call.input)), {}};
-        const Dot<T>& job = running.job;
-        running.shares.deal(call, job.items(), job.parts);
-        call.parallel_for(job.parts, part, &running);
-    }
-
-    static size_t workspace(const Problem& p, int threads) {
-        size_t bytes = 0;
-        for (bool dense : {false, true}) {  // depends on the strides of a call
-            const Dot<T> job(p, Call{}, threads, dense);
-            bytes = std::max(bytes, Shares::bytes(job.parts) + size_t(job.parts) * typename Dot<T>::Scratch(job, nullptr).bytes);
-        }
-        return bytes;
+        const Dot<T> job(p, call, call.threads, Dot<T>::is_dense(p, call.input));
+        const Crew crew = DotAlgorithm::crew(job);
+        crew.share(job.items(), [&](int64_t part, const auto& each) {
+            Scratch scratch(job, crew.own(part));
+            int64_t listed = -1;
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t item = begin; item < end; ++item) {
+                    if (item % job.blocks != listed) job.list(listed = item % job.blocks, scratch);
+                    job.compute(item, scratch);
+                }
+            });
+        });
     }
 };
 
 }  // namespace
 
 const Algorithm& dot_algorithm() {
-    static const Algorithm algorithm = {
-        "dot",
-        [](const Problem& p) -> const char* {
-            return p.strict ? "accuracy='strict' gives the same bits with weights packed beforehand, whose sums run in another order" : nullptr;
-        },
-        plain_bytes,
-        [](const Problem& p, int threads) {
-            return p.dtype == Dtype::float32 ? Running<float>::workspace(p, threads) : Running<double>::workspace(p, threads);
-        },
-        [](const Problem&, int) { return size_t(0); },
-        nullptr,
-        nullptr,
-        [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? Running<float>::run : Running<double>::run)(p, call); },
-    };
+    static const Algorithm algorithm = algorithm_of<DotAlgorithm<float>, DotAlgorithm<double>>("dot");
     return algorithm;
 }
 

@@ -87,32 +87,16 @@ struct GemmPacking {
 };
 
 template <class T>
-struct PackJob {
-    const Problem& p;
-    const T *weight, *bias;
-    T* out;
-    bool past;
-    int64_t parts;
-
-    static void part(void* context, int64_t index) {
-        const PackJob& job = *static_cast<PackJob*>(context);
-        const GemmPacking<T> packing(job.p);
-        const int64_t count = job.p.groups * packing.blocks;
-        for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
-            const int64_t group = i / packing.blocks, block = i % packing.blocks, first = block * packing.wide;
-            const int64_t channel = group * packing.channels + first;
-            T* out = job.out + packing.offset(job.p, group, block);
-            const int64_t width = packing.width(block);
-            const int64_t channels = std::min(width, packing.channels - first);
-            job.out[packing.spoiled(job.p, group, block)] = T(!all_finite(job.weight + channel * packing.k, channels * packing.k));
-            pack_block(job.weight + channel * packing.k, packing.k, 1, packing.k, packing.channels - first, width,
-                       [&](int64_t k, int64_t) { return out + k * width; }, job.past);
-            for (int64_t c = 0; c < width; ++c)
-                job.out[group * packing.padded + first + c] = job.bias && first + c < packing.channels ? job.bias[channel + c] : T(0);
-        }
-        stored_past();
-    }
-};
+void pack_one(const Problem& p, const PackCall& call, const GemmPacking<T>& packing, int64_t group, int64_t block) {
+    const int64_t first = block * packing.wide, channel = group * packing.channels + first, width = packing.width(block);
+    const T *weight = static_cast<const T*>(call.weight) + channel * packing.k, *bias = static_cast<const T*>(call.bias);
+    T *packed = static_cast<T*>(call.packed), *out = packed + packing.offset(p, group, block);
+    packed[packing.spoiled(p, group, block)] = T(!all_finite(weight, std::min(width, packing.channels - first) * packing.k));
+    pack_block(weight, packing.k, 1, packing.k, packing.channels - first, width, [&](int64_t k, int64_t) { return out + k * width; },
+               call.shared);
+    for (int64_t c = 0; c < width; ++c)
+        packed[group * packing.padded + first + c] = bias && first + c < packing.channels ? bias[channel + c] : T(0);
+}
 
 // ---- one call
 
@@ -180,10 +164,13 @@ struct Gemm {
     }
 
     static void pack(const Problem& p, const PackCall& call) {
-        PackJob<T> job{p, static_cast<const T*>(call.weight), static_cast<const T*>(call.bias), static_cast<T*>(call.packed), call.shared, 1};
-        const double worth_a_thread = 65536;
-        job.parts = std::max<int64_t>(1, std::min<int64_t>(call.threads, int64_t(double(p.groups * p.out_channels * products(p)) / worth_a_thread)));
-        call.parallel_for(job.parts, PackJob<T>::part, &job);
+        const Packing packing(p);
+        const double worth_a_thread = 65536, weights = double(p.groups * p.out_channels * products(p));
+        const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(call.threads, int64_t(weights / worth_a_thread)));
+        for_ranges(call.parallel_for, parts, p.groups * packing.blocks, [&](int64_t begin, int64_t end, int64_t) {
+            for (int64_t i = begin; i < end; ++i) pack_one(p, call, packing, i / packing.blocks, i % packing.blocks);
+            stored_past();
+        });
     }
 
     static bool finite(const Problem& p, const void* packed) {
@@ -412,7 +399,7 @@ struct Gemm {
 }  // namespace
 
 const Algorithm& gemm_algorithm() {
-    static const Algorithm algorithm = Driver<Gemm>::algorithm("gemm");
+    static const Algorithm algorithm = algorithm_of<Driver<Gemm<float>>, Driver<Gemm<double>>>("gemm");
     return algorithm;
 }
 

@@ -16,8 +16,8 @@
 // A kernel with a stride, large or deep, is the sum of several over other inputs: of components, which are further channels here, in the
 // order [component][input channel]. A dilated kernel is several kernels that are not: see Phased. Both are in tiling.hpp.
 // A tile with a NaN or infinity among its outputs is computed again directly: see winograd_repair.hpp.
+#include "crew.hpp"
 #include "finish.hpp"
-#include "shares.hpp"
 #include "tile.hpp"
 #include "winograd_repair.hpp"
 
@@ -76,10 +76,10 @@ struct Winograd {
     WinogradPacking<T> packing;
     int64_t parts, blocks, most, v_plane, m_plane, strip;  // most: tiles in a block
     bool together;  // few tiles: all threads share each block, and read a part of U each
-    int64_t unit = 0;  // together: which block they are at
-    Shares shares;
+    Crew crew;
 
-    Winograd(const Problem& problem, const Call& c, int threads) : p(problem), call(c), tiles(p), packing(p) {
+    Winograd(const Problem& problem, const Call& c, int threads)
+        : p(upright(problem)), call(upright(problem, c)), tiles(p), packing(p) {
         constexpr double worth_a_thread = 1e5;  // multiply-adds
         const double work = multiply_adds(p) / taps(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
         parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(work / worth_a_thread)));
@@ -94,59 +94,49 @@ struct Winograd {
         m_plane = round_up(most * packing.widest(), line) + line;
         strip = std::min(most, tiles.along.tiles(0)) * tiles.w.m + tiles.w.size - tiles.w.m;
         if (!together) parts = std::min(parts, units());
+        const Scratch one(*this, nullptr, nullptr);
+        crew = Crew(p, call, parts, one.bytes, one.common_bytes);
     }
     int64_t units() const { return p.groups * blocks; }
 
     struct Scratch {
         T *v, *m, *rows, *half, *outputs, *window;
         int64_t* offset;  // see Window
-        size_t bytes;  // up to this part's end
-        Scratch(const Winograd& job, void* base, int64_t index) {
-            Arena arena(base);
-            arena.take<char>(int64_t(Shares::bytes(job.parts)));
-            for (int64_t i = 0; i <= index; ++i) {
-                if (i == 0 || !job.together) v = arena.take<T>(job.tiles.products * job.v_plane);
-                m = arena.take<T>(job.tiles.products * job.m_plane);
-                rows = arena.take<T>(job.tiles.h.size * job.strip * L);
-                half = arena.take<T>(job.tiles.h.size * job.strip * L);
-                outputs = arena.take<T>(job.tiles.h.m * job.strip * L);
-                window = arena.take<T>(Window<T>(job.p, job.tiles, job.strip).elements());
-                offset = arena.take<int64_t>(taps(job.p));
-            }
-            bytes = arena.used();
+        size_t common_bytes, bytes;
+        Scratch(const Winograd& job, void* common, void* own) {
+            Arena ours(common), mine(own);
+            v = (job.together ? ours : mine).template take<T>(job.tiles.products * job.v_plane);
+            m = mine.take<T>(job.tiles.products * job.m_plane);
+            rows = mine.take<T>(job.tiles.h.size * job.strip * L);
+            half = mine.take<T>(job.tiles.h.size * job.strip * L);
+            outputs = mine.take<T>(job.tiles.h.m * job.strip * L);
+            window = mine.take<T>(Window<T>(job.p, job.tiles, job.strip).elements());
+            offset = mine.take<int64_t>(taps(job.p));
+            common_bytes = ours.used(), bytes = mine.used();
         }
     };
 
-    void run() {
-        if (!together) return share<&Winograd::some_blocks>(units());
-        for (unit = 0; unit < units(); ++unit) {
-            share<&Winograd::some_inputs>(vectors());
-            share<&Winograd::some_outputs>(packing.chunks);
+    // What the parts share: all blocks, or of one block the vectors of input channels and then the chunks of output channels.
+    void compute() const {
+        if (!together)
+            return share(units(), [&](int64_t first, int64_t end, const Scratch& s) {
+                for (int64_t unit = first; unit < end; ++unit) {
+                    transform_inputs(unit, 0, vectors(), s);
+                    multiply_and_transform(unit, 0, packing.chunks, s);
+                }
+            });
+        for (int64_t unit = 0; unit < units(); ++unit) {
+            share(vectors(), [&](int64_t first, int64_t end, const Scratch& s) { transform_inputs(unit, first, end, s); });
+            share(packing.chunks, [&](int64_t first, int64_t end, const Scratch& s) { multiply_and_transform(unit, first, end, s); });
         }
     }
-
-    template <void (Winograd::*Items)(int64_t, int64_t, const Scratch&) const>
-    void share(int64_t count) {
-        shares.deal(call, count, parts);
-        const auto part = [](void* context, int64_t index) {
-            const Winograd& job = *static_cast<Winograd*>(context);
-            const FlushDenormals flush(!job.p.strict);
-            const Scratch s(job, job.call.workspace, index);
-            job.shares.each(index, [&](int64_t begin, int64_t end) { (job.*Items)(begin, end, s); });
-        };
-        call.parallel_for(parts, part, this);
+    template <class Items>
+    void share(int64_t count, const Items& items) const {
+        crew.share(count, [&](int64_t part, const auto& each) {
+            const Scratch s(*this, crew.common(), crew.own(part));
+            each([&](int64_t begin, int64_t end) { items(begin, end, s); });
+        });
     }
-
-    // ---- what the parts share: all blocks, or of one block the vectors of input channels and then the chunks of output channels
-
-    void some_blocks(int64_t first, int64_t end, const Scratch& s) const {
-        for (int64_t i = first; i < end; ++i) {
-            transform_inputs(i, 0, vectors(), s);
-            multiply_and_transform(i, 0, packing.chunks, s);
-        }
-    }
-    void some_inputs(int64_t first, int64_t end, const Scratch& s) const { transform_inputs(unit, first, end, s); }
-    void some_outputs(int64_t first, int64_t end, const Scratch& s) const { multiply_and_transform(unit, first, end, s); }
 
     int64_t vectors() const { return ceil_div(p.in_channels, L); }  // of input channels
     int64_t group(int64_t unit_) const { return unit_ / blocks; }
@@ -363,72 +353,38 @@ struct Winograd {
     }
 };
 
-const char* refusal(const Problem& p) {
-    const Split split(p);
-    if (split.h.taps == 1 && split.w.taps == 1)
-        return "transforms kernels of several taps along one of the last two axes, or along depth alone";
-    for (int a = 1; a < max_axes; ++a)
-        if (p.stride[a] > 1 && p.dilation[a] > 1 && p.kernel[a] > 1) return "transforms no dilation together with a stride";
-    if (split.taps() > most_packed_taps) return "transforms kernels of at most 1024 taps";
-    const bool chosen = p.tile[0] == 1 && Axis<float>::exists(p.tile[1], split.h.taps) && Axis<float>::exists(p.tile[2], split.w.taps);
-    return chosen ? nullptr : "no tile was chosen";
-}
-
 template <class T>
-void pack(const Problem& p, const PackCall& call) {
-    WinogradPack<T> job(p, call);
-    call.parallel_for(job.parts, WinogradPack<T>::part, &job);
-}
-
-template <class T>
-size_t pack_workspace(const Problem& p, int threads) {
-    PackCall call{};
-    call.threads = threads;
-    const WinogradPack<T> job(p, call);
-    return typename WinogradPack<T>::Scratch(job, job.parts - 1).bytes;
-}
-
-template <class T>
-void run(const Problem& p, const Call& call) {
-    Winograd<T>(p, call, call.threads).run();
-}
-
-template <class T>
-bool shares_packed(const Problem& p, int threads) {
-    const Winograd<T> job(p, Call{}, threads);
-    return job.parts > 1 && !job.together && p.groups == 1;
-}
-
-template <class T>
-size_t packed_bytes(const Problem& p) {
-    return WinogradPacking<T>(p).bytes(p);
-}
-
-template <class T>
-size_t workspace(const Problem& p, int threads) {
-    const Winograd<T> job(p, Call{}, threads);
-    return typename Winograd<T>::Scratch(job, nullptr, job.parts - 1).bytes;
-}
+struct WinogradAlgorithm : Defaults {
+    static const char* refuses(const Problem& problem) {
+        const Problem p = upright(problem);
+        const Split split(p);
+        if (split.h.taps == 1 && split.w.taps == 1)
+            return "transforms kernels of several taps along one of the last two axes, or along depth alone";
+        for (int a = 1; a < max_axes; ++a)
+            if (p.stride[a] > 1 && p.dilation[a] > 1 && p.kernel[a] > 1) return "transforms no dilation together with a stride";
+        if (split.taps() > most_packed_taps) return "transforms kernels of at most 1024 taps";
+        const bool chosen = p.tile[0] == 1 && Axis<T>::exists(p.tile[1], split.h.taps) && Axis<T>::exists(p.tile[2], split.w.taps);
+        return chosen ? nullptr : "no tile was chosen";
+    }
+    static size_t packed_bytes(const Problem& p) { return WinogradPacking<T>(upright(p)).bytes(upright(p)); }
+    static size_t workspace_bytes(const Problem& p, int threads) { return Winograd<T>(p, Call{}, threads).crew.bytes(); }
+    static size_t pack_workspace_bytes(const Problem& p, int threads) {
+        PackCall call{};
+        call.threads = threads;
+        return WinogradPack<T>(p, call).workspace_bytes();
+    }
+    static void pack(const Problem& p, const PackCall& call) { WinogradPack<T>(p, call).compute(); }
+    static bool shares_packed(const Problem& p, int threads) {
+        const Winograd<T> job(p, Call{}, threads);
+        return job.parts > 1 && !job.together && p.groups == 1;
+    }
+    static void run(const Problem& p, const Call& call) { Winograd<T>(p, call, call.threads).compute(); }
+};
 
 }  // namespace
 
 const Algorithm& winograd_algorithm() {
-    static const Algorithm algorithm = {
-        "winograd",
-        [](const Problem& p) { return refusal(upright(p)); },
-        [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(upright(p)); },
-        [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(upright(p), threads); },
-        [](const Problem& p, int threads) {
-            return (p.dtype == Dtype::float32 ? pack_workspace<float> : pack_workspace<double>)(upright(p), threads);
-        },
-        [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), call); },
-        [](const Problem& p, int threads) {
-            return (p.dtype == Dtype::float32 ? shares_packed<float> : shares_packed<double>)(upright(p), threads);
-        },
-        [](const Problem& p, const Call& call) {
-            (p.dtype == Dtype::float32 ? run<float> : run<double>)(upright(p), upright(p, call));
-        },
-    };
+    static const Algorithm algorithm = algorithm_of<WinogradAlgorithm<float>, WinogradAlgorithm<double>>("winograd");
     return algorithm;
 }
 

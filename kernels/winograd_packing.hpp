@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 
+#include "crew.hpp"
 #include "pack.hpp"
 #include "tiling.hpp"
 
@@ -51,43 +52,41 @@ template <class T>
 struct WinogradPack {
     using Packing = WinogradPacking<T>;
     static constexpr int64_t slice = 16;  // input channels at a time
-    const Problem& p;
+    const Problem p;
     const PackCall& call;
     const T *weight, *bias;
     T* out;
     int64_t parts;
 
     WinogradPack(const Problem& problem, const PackCall& c)
-        : p(problem), call(c), weight(static_cast<const T*>(c.weight)), bias(static_cast<const T*>(c.bias)),
+        : p(upright(problem)), call(c), weight(static_cast<const T*>(c.weight)), bias(static_cast<const T*>(c.bias)),
           out(static_cast<T*>(c.packed)), parts(std::min<int64_t>(c.threads, p.groups * Packing(p).blocks)) {}
 
-    // Of one part, at `index`.
     struct Scratch {
         T *dealt, *half;  // taps of a block, and a component of them transformed along h; see block, transform
         int64_t* place;   // of each tap in `dealt`
-        size_t bytes;     // up to this part's end
-        Scratch(const WinogradPack& job, int64_t index) {
+        size_t bytes;
+        Scratch(const WinogradPack& job, void* base) {
             const Tiles<T> tiles(job.p);
             const int64_t channels = job.at_once() * Packing::wide;
-            Arena arena(job.call.workspace);
-            for (int64_t i = 0; i <= index; ++i) {
-                dealt = arena.take<T>(tiles.split.taps() * channels);
-                half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
-                place = arena.take<int64_t>(taps(job.p));
-            }
+            Arena arena(base);
+            dealt = arena.take<T>(tiles.split.taps() * channels);
+            half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
+            place = arena.take<int64_t>(taps(job.p));
             bytes = arena.used();
         }
     };
     int64_t at_once() const { return std::min(slice, most_packed_taps / Split(p).taps()); }  // input channels
+    size_t workspace_bytes() const { return size_t(parts) * Scratch(*this, nullptr).bytes; }
 
-    static void part(void* context, int64_t index) {
-        const WinogradPack& job = *static_cast<WinogradPack*>(context);
-        const Packing packing(job.p);
-        const Scratch s(job, index);
-        const int64_t count = job.p.groups * packing.blocks;
-        for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
-            job.block(packing, i / packing.blocks, i % packing.blocks, s);
-        stored_past();
+    void compute() const {
+        const Packing packing(p);
+        const size_t bytes = Scratch(*this, nullptr).bytes;
+        for_ranges(call.parallel_for, parts, p.groups * packing.blocks, [&](int64_t begin, int64_t end, int64_t part) {
+            const Scratch s(*this, static_cast<char*>(call.workspace) + size_t(part) * bytes);
+            for (int64_t i = begin; i < end; ++i) block(packing, i / packing.blocks, i % packing.blocks, s);
+            stored_past();
+        });
     }
 
     // A block of two vectors of output channels of a group. Its taps first: dealt[tap][channel][width], every axis as long as its
