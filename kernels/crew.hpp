@@ -9,6 +9,22 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
+// The least work that is worth another thread: some 10 us, while one that sleeps takes 5 to wake. In multiply-adds, of which some
+// algorithms do more in that time than others, unless stated otherwise.
+namespace worth_a_thread {
+constexpr double gemm = 2e5;          // and direct
+constexpr double winograd = 1e5;      // of transformed inputs and weights: the transforms come on top
+constexpr double depthwise = 5e4;
+constexpr double dot = 256 << 10;     // or bytes of weights, if they are more
+constexpr double fft = 8 << 10;       // points of a tile's transforms, times channels
+constexpr double packing = 64 << 10;  // weights, of gemm
+}  // namespace worth_a_thread
+
+// How many of `threads` some work is worth, at least 1: each gets as much as is worth a thread.
+inline int64_t threads_for(double work, double worth, int threads) {
+    return std::max<int64_t>(1, int64_t(std::min<double>(threads, work / worth)));
+}
+
 // body(part) for part = 0 .. parts - 1, each on a thread of its own if there are as many.
 template <class Body>
 void for_parts(ParallelFor parallel_for, int64_t parts, const Body& body) {

@@ -316,10 +316,9 @@ struct Depthwise {
     int64_t last, first_inside, last_inside;  // of the vectors of columns, see Reading
 
     Depthwise(const Problem& problem, const Call& c, int threads) : p(problem), call(c) {
-        constexpr double worth_a_thread = 5e4;  // multiply-adds
         raw = p.padding_mode == PaddingMode::zeros && p.stride[2] <= 2 && (!c.input.data || c.input.space[2] == 1 || p.input[2] == 1);
         planes = p.batch * p.output[0] * p.groups;
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
+        parts = threads_for(multiply_adds(p), worth_a_thread::depthwise, threads);
         bands = planes >= 4 * parts ? 1 : std::min(ceil_div(4 * parts, planes), ceil_div(p.output[1], 8));
         band_rows = round_up(ceil_div(p.output[1], bands), 8);
         bands = ceil_div(p.output[1], band_rows);

@@ -265,7 +265,6 @@ struct DepthwiseLast {
     DepthwiseLast(const Problem& problem, const Call& c, const T* bias_, const T* weight_, int64_t weight_step_, int threads)
         : p(problem), call(c), bias(bias_), weight(weight_), weight_step(weight_step_), rows(p.batch * p.output[0] * p.output[1]),
           channels(p.groups * p.out_channels), pixel(p.out_channels > 1 ? channels : c.input.space[2]) {
-        constexpr double worth_a_thread = 5e4;  // multiply-adds
         inside = std::min(p.output[2], ceil_div(std::max<int64_t>(p.pad_lo[2], 0), p.stride[2]));
         const int64_t room = p.input[2] - 1 - (p.kernel[2] - 1) * p.dilation[2] + p.pad_lo[2];
         outside = room < 0 || rounds_products(p) ? inside : std::max(inside, std::min(p.output[2], room / p.stride[2] + 1));
@@ -274,7 +273,7 @@ struct DepthwiseLast {
         shared = phases * p.stride[2] == p.dilation[2] ? 1 : p.stride[2] == 2 * p.dilation[2] ? 2 : 0;
         run = longest_run();
         groups = run ? ceil_div(outside - inside, most * run) : phases * groups_of_phase();
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
+        parts = threads_for(multiply_adds(p), worth_a_thread::depthwise, threads);
         parts = std::min(parts, units());
     }
     int64_t groups_of_phase() const { return ceil_div(ceil_div(outside - inside, phases), most); }

@@ -25,7 +25,6 @@ constexpr int64_t k_bytes = 3 << 10;          // of a row of weights and of a pi
 constexpr int64_t block_pixels = 64;          // whose inputs of a block of k stay in L2
 constexpr int64_t block_offsets = 32 << 10;   // where those come from: fewer pixels of large kernels
 constexpr int64_t chunk_rows = 256;           // output channels for which inputs are gathered once, at most
-constexpr double worth_a_thread = 256 << 10;  // bytes of weights, or multiply-adds
 
 // ---- micro-kernel: sums[row][pixel] += sum over k of x[pixel][k] * w[row][k]
 
@@ -134,7 +133,7 @@ struct Dot {
         // Of many pixels the inputs may lie in the same sets of L1, which weighs where many output channels read them.
         raw = dense && (block <= most_pixels || p.out_channels <= chunk_rows / 4);
         const double work = double(p.groups * p.out_channels) * double(k), bytes = work * sizeof(T);
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(std::max(bytes, work * double(pixels)) / worth_a_thread)));
+        parts = threads_for(std::max(bytes, work * double(pixels)), worth_a_thread::dot, threads);
         // Where inputs are gathered, each chunk does it again; small ones let threads help each other.
         const int64_t rows = raw || block == 1 ? chunk_rows / 4 : chunk_rows;
         chunks = std::max(ceil_div(p.out_channels, rows), std::min(ceil_div(parts, p.groups * blocks), ceil_div(p.out_channels, most_rows)));

@@ -47,7 +47,7 @@ struct Driver : Defaults {
                 else add(Job(region, threads));
             }
             if (lives) first[regions] = tasks;
-            crew = Crew(p, call, regions == 1 ? most : Tasks::worthwhile(work, threads), scratch_bytes);
+            crew = Crew(p, call, regions == 1 ? most : threads_for(work, worth_a_thread::gemm, threads), scratch_bytes);
             crew.memory += arena.used();
             bytes = arena.used() + crew.bytes();
         }

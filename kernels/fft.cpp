@@ -28,8 +28,6 @@ struct FftPacking {
     }
 };
 
-constexpr int64_t worth_sharing = 1 << 14;  // points and channels of a tile: about 20 us
-
 template <class T>
 int64_t buffer_of(const Spectra<T>& s) {  // of columns; of a row, whose last block of columns may be short
     return std::max(2 * std::max(s.d.n, s.h.n) * lanes<T>, round_up(s.w.n, lanes<T>) + lanes<T>);
@@ -47,7 +45,7 @@ struct FftPack {
 
     FftPack(const Problem& problem, const PackCall& c, int threads) : p(problem), s(p), tables(s), packing(p, s) {
         const int64_t kernels = p.groups * p.out_channels * p.in_channels;
-        const bool together = threads > 1 && kernels < 4 * threads && kernels % threads && s.points() >= worth_sharing;
+        const bool together = kernels < 4 * threads && kernels % threads && threads_for(double(s.points()), worth_a_thread::fft, threads) > 1;
         Call call{};
         call.workspace = c.workspace, call.parallel_for = c.parallel_for;
         crew = TileCrew(p, call, together ? threads : std::min<int64_t>(threads, kernels), together, size_t(s.area) * sizeof(T),
@@ -104,7 +102,8 @@ struct Fft {
           tiles(cut[0].count * cut[1].count * cut[2].count), spans(1) {
         const int64_t all = p.batch * p.groups * tiles, channels = std::max(p.in_channels, p.out_channels);
         const bool uneven = all < 4 * threads && all % threads;
-        const bool together = threads > 1 && s.points() * channels >= worth_sharing && (uneven || s.area * sizeof(T) > most_alone);
+        const bool together = threads_for(double(s.points() * channels), worth_a_thread::fft, threads) > 1 &&
+                              (uneven || s.area * sizeof(T) > most_alone);
         const int64_t room = int64_t((together ? most_together : most_areas) / sizeof(T));
         areas = std::min(channels, std::max<int64_t>(1, room / s.area));
         if (together && s.row_blocks < 4 * threads) spans = std::min(p.out_channels, ceil_div(4 * threads, s.row_blocks));

@@ -165,8 +165,8 @@ struct Gemm {
 
     static void pack(const Problem& p, const PackCall& call) {
         const Packing packing(p);
-        const double worth_a_thread = 65536, weights = double(p.groups * p.out_channels * products(p));
-        const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(call.threads, int64_t(weights / worth_a_thread)));
+        const double weights = double(p.groups * p.out_channels * products(p));
+        const int64_t parts = threads_for(weights, worth_a_thread::packing, call.threads);
         for_ranges(call.parallel_for, parts, p.groups * packing.blocks, [&](int64_t begin, int64_t end, int64_t) {
             for (int64_t i = begin; i < end; ++i) pack_one(p, call, packing, i / packing.blocks, i % packing.blocks);
             stored_past();

@@ -9,6 +9,7 @@
 #pragma once
 #include <algorithm>
 
+#include "crew.hpp"
 #include "fences.hpp"
 #include "regions.hpp"
 #include "simd.hpp"
@@ -294,7 +295,7 @@ struct Tasks {
     // fill: what it takes to prepare the inputs of a box, in panels; every chunk of a box does it again.
     Tasks(const Problem& p, const Blocking& blocking, int64_t panel_count, double fill, int threads)
         : chunks(1), boxes(blocking.boxes()), images(p.batch), groups(p.groups), panels(panel_count) {
-        parts = worthwhile(multiply_adds(p), threads);
+        parts = threads_for(multiply_adds(p), worth_a_thread::gemm, threads);
         if (parts == 1) return;
         double least = 1e300;
         for (int64_t c = 1; c <= std::min(panels, 4 * parts); ++c) {
@@ -307,10 +308,6 @@ struct Tasks {
         parts = std::min(parts, count(chunks));
     }
     int64_t count(int64_t c) const { return c * boxes * images * groups; }
-    static int64_t worthwhile(double multiply_adds, int threads) {
-        constexpr double worth_a_thread = 2e5;  // about 10 us
-        return std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds / worth_a_thread)));
-    }
 
     struct Task {
         int64_t chunk, box, image, group;

@@ -80,9 +80,8 @@ struct Winograd {
 
     Winograd(const Problem& problem, const Call& c, int threads)
         : p(upright(problem)), call(upright(problem, c)), tiles(p), packing(p) {
-        constexpr double worth_a_thread = 1e5;  // multiply-adds
         const double work = multiply_adds(p) / taps(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(work / worth_a_thread)));
+        parts = threads_for(work, worth_a_thread::winograd, threads);
         const bool even = packing.blocks % parts == 0 || packing.blocks > 8 * parts;  // each thread gets about as many output channels
         together = tiles.count < (even ? few_tiles : few_tiles / 2) * parts && p.groups < parts && packing.chunks > 1;
         const int64_t tile_bytes = tiles.products * (packing.inner + packing.widest()) * int64_t(sizeof(T));
