@@ -24,7 +24,7 @@ struct FftPacking {
         spoiled = bias + round_up(channels, line);
         spectra = spoiled + round_up(channels, line);
         plain = spectra + channels * p.in_channels * s.size;
-        elements = plain + channels * products(p);
+        elements = plain + channels * k_of(p);
     }
 };
 
@@ -57,14 +57,14 @@ struct FftPack {
         T* out = static_cast<T*>(call.packed);
         const int64_t channels = p.groups * p.out_channels;
         tables.fill(s, out);
-        std::copy(weight, weight + channels * products(p), out + packing.plain);
+        std::copy(weight, weight + channels * k_of(p), out + packing.plain);
         for (int64_t c = 0; c < channels; ++c) {
             out[packing.bias + c] = bias ? bias[c] : T(0);
-            out[packing.spoiled + c] = all_count(weight + c * products(p), products(p)) ? T(0) : T(1);
+            out[packing.spoiled + c] = all_count(weight + c * k_of(p), k_of(p)) ? T(0) : T(1);
         }
         const T scale = T(0.25) / T(s.points());  // forward gives twice the spectrum, here and of the input
         crew.tiles(channels * p.in_channels, [&](int64_t i, int64_t part) {
-            const Weights<T> source(p, weight + i * taps(p), scale);
+            const Weights<T> source(p, weight + i * kernel_volume(p), scale);
             T *area = reinterpret_cast<T*>(crew.board(part)), *to = out + packing.spectra + i * s.size;
             crew.items(s.d.n * s.chunks(), part, [&](int64_t item, int64_t by) {
                 const int64_t r = item % s.chunks() * s.chunk;
@@ -227,7 +227,7 @@ struct Fft {
         }
     }
     const T* weights(const Spot& spot, int64_t channel) const {
-        return packed() + packing.plain + (spot.group * p.out_channels + channel) * products(p);
+        return packed() + packing.plain + (spot.group * p.out_channels + channel) * k_of(p);
     }
 
     // One block of rows of the output channels first + begin .. first + end.

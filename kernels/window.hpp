@@ -20,10 +20,10 @@ namespace FASTCONV_ISA {
 FASTCONV_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FASTCONV_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-inline int64_t taps(const Problem& p) { return p.kernel[0] * p.kernel[1] * p.kernel[2]; }
-inline int64_t products(const Problem& p) { return p.in_channels * taps(p); }  // K: summed per output
+inline int64_t kernel_volume(const Problem& p) { return p.kernel[0] * p.kernel[1] * p.kernel[2]; }
+inline int64_t k_of(const Problem& p) { return p.in_channels * kernel_volume(p); }  // K: products summed per output
 inline double multiply_adds(const Problem& p) {
-    return double(p.batch) * p.groups * p.out_channels * products(p) * double(p.output[0] * p.output[1] * p.output[2]);
+    return double(p.batch) * p.groups * p.out_channels * k_of(p) * double(p.output[0] * p.output[1] * p.output[2]);
 }
 inline bool is_padded(const Problem& p) {
     for (int a = 0; a < max_axes; ++a)

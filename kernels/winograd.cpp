@@ -31,27 +31,27 @@ constexpr int fetch_ahead = 64;          // steps of k: 4 to 8 KB
 // ---- micro-kernel: m[vector][i][:] (+)= sum over k of v[k / lanes][i][k % lanes] * u[k][vector][:]
 
 // Fetch: ask for u well before it is read; where it comes from memory, the hardware's own prefetching is too short.
-template <class T, int MR, int NV, bool Fetch>
+template <class T, int MR, int NR, bool Fetch>
 struct WinogradTile {
     FASTCONV_NOINLINE static void run(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_step) {
         constexpr int L = lanes<T>;
-        Vec<T> sum[MR][NV];
+        Vec<T> sum[MR][NR];
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-            for (int n = 0; n < NV; ++n) sum[i][n] = first ? Vec<T>{} : load(m + n * m_step + i * L);
+            for (int n = 0; n < NR; ++n) sum[i][n] = first ? Vec<T>{} : load(m + n * m_step + i * L);
         const auto step = [&](int j) __attribute__((always_inline)) {
-            if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NV * L);
-            Vec<T> weight[NV];
+            if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NR * L);
+            Vec<T> weight[NR];
 #pragma GCC unroll 2
-            for (int n = 0; n < NV; ++n) weight[n] = load(u + n * L);
+            for (int n = 0; n < NR; ++n) weight[n] = load(u + n * L);
 #pragma GCC unroll 16
             for (int i = 0; i < MR; ++i) {
                 const Vec<T> value = broadcast(v[i * L + j]);
 #pragma GCC unroll 2
-                for (int n = 0; n < NV; ++n) sum[i][n] += value * weight[n];
+                for (int n = 0; n < NR; ++n) sum[i][n] += value * weight[n];
             }
-            u += NV * L;
+            u += NR * L;
         };
         for (int64_t vector = 0; vector < k_count / L; ++vector, v += v_step)
 #pragma GCC unroll 16
@@ -60,7 +60,7 @@ struct WinogradTile {
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-            for (int n = 0; n < NV; ++n) store(m + n * m_step + i * L, sum[i][n]);
+            for (int n = 0; n < NR; ++n) store(m + n * m_step + i * L, sum[i][n]);
     }
 };
 
@@ -69,7 +69,7 @@ struct WinogradTile {
 template <class T>
 struct Winograd {
     static constexpr int L = lanes<T>;
-    static constexpr int64_t line = 64 / int64_t(sizeof(T)), k_block = 256, few_tiles = 24, block_bytes = 384 << 10;
+    static constexpr int64_t line = 64 / int64_t(sizeof(T)), KC = 256, few_tiles = 24, block_bytes = 384 << 10;
     Problem p;
     Call call;
     Tiles<T> tiles;
@@ -80,12 +80,12 @@ struct Winograd {
 
     Winograd(const Problem& problem, const Call& c, int threads)
         : p(upright(problem)), call(upright(problem, c)), tiles(p), packing(p) {
-        const double work = multiply_adds(p) / taps(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
+        const double work = multiply_adds(p) / kernel_volume(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
         parts = threads_for(work, worth_a_thread::winograd, threads);
         const bool even = packing.blocks % parts == 0 || packing.blocks > 8 * parts;  // each thread gets about as many output channels
         together = tiles.count < (even ? few_tiles : few_tiles / 2) * parts && p.groups < parts && packing.chunks > 1;
         const int64_t tile_bytes = tiles.products * (packing.inner + packing.widest()) * int64_t(sizeof(T));
-        const int64_t fits = std::max(few_tiles, block_bytes / tile_bytes / tile_rows * tile_rows);
+        const int64_t fits = std::max(few_tiles, block_bytes / tile_bytes / max_MR * max_MR);
         const int64_t sharing = together || p.groups > 1 ? 1 : std::min(parts, tiles.count);  // so many work at one group's blocks
         blocks = sharing * ceil_div(tiles.count, sharing * (fits + fits / 4));  // a quarter more, rather than twice as many halves
         most = ceil_div(tiles.count, blocks);
@@ -110,7 +110,7 @@ struct Winograd {
             half = mine.take<T>(job.tiles.h.size * job.strip * L);
             outputs = mine.take<T>(job.tiles.h.m * job.strip * L);
             window = mine.take<T>(Window<T>(job.p, job.tiles, job.strip).elements());
-            offset = mine.take<int64_t>(taps(job.p));
+            offset = mine.take<int64_t>(kernel_volume(job.p));
             common_bytes = ours.used(), bytes = mine.used();
         }
     };
@@ -264,15 +264,15 @@ struct Winograd {
 
     void multiply(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
         const int64_t chunk_width = packing.width(chunk);
-        const int64_t groups = ceil_div(count, tile_rows), rows = count / groups, longer = count % groups;  // these have a row more
+        const int64_t groups = ceil_div(count, max_MR), rows = count / groups, longer = count % groups;  // these have a row more
         const T* u = static_cast<const T*>(call.packed) + packing.transformed(p, group, chunk);
         const bool far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
         for (int64_t x = 0; x < tiles.products; ++x) {
             const auto [begin, end] = terms(x);
             for (int64_t first = 0; first < chunk_width; first += packing.wide) {
                 const int64_t width = std::min(packing.wide, chunk_width - first);
-                for (int64_t k = begin; k < end; k += k_block) {
-                    const int64_t k_count = std::min(k_block, end - k);
+                for (int64_t k = begin; k < end; k += KC) {
+                    const int64_t k_count = std::min(KC, end - k);
                     const T* v = s.v + x * v_plane + k * most;
                     T* m = s.m + x * m_plane + first * most;
                     for (int64_t g = 0, n; g < groups; ++g, v += n * L, m += n * L) {
@@ -329,7 +329,7 @@ struct Winograd {
     // Every tile with a NaN or infinity among its outputs of a vector of channels, once more without a transform.
     FASTCONV_NOINLINE void repair(int64_t group, int64_t oc, int64_t pixels, int64_t rows, int64_t valid, const Scratch& s) const {
         const T *packed = static_cast<const T*>(call.packed), *bias = packed + group * packing.padded + oc;
-        const T* weight = packed + packing.plain(p) + (group * packing.padded + oc) * products(p);
+        const T* weight = packed + packing.plain(p) + (group * packing.padded + oc) * k_of(p);
         const Window<T> window(p, tiles, pixels);
         constexpr int64_t at_once = Window<T>::at_once;
         const T* x[at_once];

@@ -44,7 +44,7 @@ struct WinogradPacking {
     }
     int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights, not transformed
     size_t bytes(const Problem& p) const {
-        return size_t(plain(p) + p.groups * padded * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
+        return size_t(plain(p) + p.groups * padded * k_of(p)) * sizeof(T);
     }
 };
 
@@ -72,7 +72,7 @@ struct WinogradPack {
             Arena arena(base);
             dealt = arena.take<T>(tiles.split.taps() * channels);
             half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
-            place = arena.take<int64_t>(taps(job.p));
+            place = arena.take<int64_t>(kernel_volume(job.p));
             bytes = arena.used();
         }
     };
@@ -94,19 +94,19 @@ struct WinogradPack {
     void block(const Packing& packing, int64_t group, int64_t index, const Scratch& s) const {
         const Split split(p);
         const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first);
-        const int64_t rows = split.h.reach(), columns = split.w.reach(), row = products(p);
+        const int64_t rows = split.h.reach(), columns = split.w.reach(), row = k_of(p);
         const int64_t at_once = this->at_once(), step = at_once * width;
-        for (int64_t i = 0; i < taps(p); ++i) {
+        for (int64_t i = 0; i < kernel_volume(p); ++i) {
             const int64_t w = i % p.kernel[2], h = i / p.kernel[2] % p.kernel[1], d = i / p.kernel[2] / p.kernel[1];
             s.place[i] = ((d * rows + h) * columns + w) * step;
         }
-        if (split.taps() > taps(p)) clear(s.dealt, split.taps() * step);
+        if (split.taps() > kernel_volume(p)) clear(s.dealt, split.taps() * step);
         const T* from = weight + (group * packing.channels + first) * row;
         for (int64_t k = 0; k < p.in_channels; k += at_once) {
             const int64_t n = std::min(at_once, p.in_channels - k);
-            pack_block(from + k * taps(p), row, taps(p), n * taps(p), packing.channels - first, width,
+            pack_block(from + k * kernel_volume(p), row, kernel_volume(p), n * kernel_volume(p), packing.channels - first, width,
                        [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; });
-            T* plain = out + packing.plain(p) + (group * packing.padded + first) * row + k * taps(p) * lanes<T>;
+            T* plain = out + packing.plain(p) + (group * packing.padded + first) * row + k * kernel_volume(p) * lanes<T>;
             for (int64_t v = 0; v < width; v += lanes<T>) keep_plain(plain + v * row, s.dealt + v, s.place, width, n);
             for (int64_t i = 0; i < split.count(); ++i) {
                 const Component c = split.at(i);
@@ -121,7 +121,7 @@ struct WinogradPack {
     // The taps of n channels: to[channel][tap][lanes]
     void keep_plain(T* to, const T* dealt, const int64_t* place, int64_t width, int64_t n) const {
         for (int64_t channel = 0; channel < n; ++channel, dealt += width)
-            for (int64_t tap = 0; tap < taps(p); ++tap, to += lanes<T>) store_past(to, load(dealt + place[tap]), call.shared);
+            for (int64_t tap = 0; tap < kernel_volume(p); ++tap, to += lanes<T>) store_past(to, load(dealt + place[tap]), call.shared);
     }
 
     // n channels of a component, k of U on, whose taps are row_step and column_step apart before the stride.
