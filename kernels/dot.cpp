@@ -4,7 +4,7 @@
 //
 // The weights (out channels, K) are C-contiguous, so both operands lie along k: vectors run over k, and the lanes of a sum are
 // added up at the end. Nothing is packed: where pixels are few, that takes longer than all the rest.
-// Tile: MR output channels x NR pixels of sums in registers (AVX2 4 x 3, AVX-512 6 x 4). k in blocks of up to 3 KB, so that the rows of
+// Tile: MR output channels x NR pixels of sums in registers (AVX2 4 x 3, AVX-512 4 x 6). k in blocks of up to 3 KB, so that the rows of
 // a tile stay in L1 while all pixels of a block pass by; the inputs of a block of pixels and of k are gathered to [pixel][k], padding
 // included, unless they lie side by side as they are. What an output sums, and in which order, depends on K alone.
 // Bottleneck: memory, where the weights come from there for a few pixels; else FMA, with MR + NR loads for MR NR of them.
