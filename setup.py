@@ -214,7 +214,7 @@ def jobs():
             if name == "module":
                 flags.append(f"-DFASTCONV_ALGORITHMS={listed}")
             yield f"_{isa}", partial(compile_object, KERNELS / f"{name}.cpp", BUILD / isa / f"{name}.o", flags, python)
-    yield "_runtime", partial(compile_object, KERNELS / "pool.cpp", BUILD / "runtime" / "pool.o", ISAS["baseline"])
+    yield "_runtime", partial(compile_object, KERNELS / "threads.cpp", BUILD / "runtime" / "threads.o", ISAS["baseline"])
 
 
 def link(name, objects, target):

@@ -3,11 +3,11 @@
 //   out[oc][h][w..] = bias[oc] + sum over kw, kh of w[oc][kh][kw] * x[h s + kh][w.. + kw]
 //
 // Tile: R rows (up to 8) of one vector. For each kw the kh weights stay in registers and each of the (R - 1) s + kh input rows is
-// loaded once, shifted by kw, for all output rows that want it: K = 3, R = 8 has 13 loads for 24 multiply-adds. Rows are read
+// loaded once, shifted by kw, for all output rows that want it: H = 3, R = 8 has 13 loads for 24 multiply-adds. Rows are read
 // where they lie: rows of padding are a row of zeros, at the left and right edge lanes outside the image are masked, and of two vectors
 // every other lane is taken where w has stride 2. Only longer strides along w (whose phases are split), padding other than zeros and
 // unusual strides of the array take a copy. Where the channels of a pixel lie side by side see depthwise_last.hpp.
-// Bottleneck: FMA for K >= 3 while the maps stay in cache, then memory.
+// Bottleneck: FMA for H >= 3 while the maps stay in cache, then memory.
 #include "depthwise_last.hpp"
 #include "pack.hpp"
 #include "slab.hpp"
@@ -24,22 +24,22 @@ using Mask = typename VectorOf<T>::mask;
 
 template <class T>
 struct DepthwisePacking {
-    int64_t channels, padded, taps_;
+    int64_t channels, padded, volume;
 
     explicit DepthwisePacking(const Problem& p)
         : channels(p.groups * p.out_channels),
-          padded(round_up(channels + (runs_on<T>(channels) ? 2 * lanes<T> : 0), lanes<T>)), taps_(taps(p)) {}
+          padded(round_up(channels + (runs_on<T>(channels) ? 2 * lanes<T> : 0), lanes<T>)), volume(kernel_volume(p)) {}
     int64_t rows() const { return padded; }
-    int64_t pixels() const { return padded * (1 + taps_); }
-    size_t bytes(const Problem&) const { return size_t(padded * (1 + 2 * taps_)) * sizeof(T); }
+    int64_t pixels() const { return padded * (1 + volume); }
+    size_t bytes(const Problem&) const { return size_t(padded * (1 + 2 * volume)) * sizeof(T); }
 };
 
 template <class T>
-void pack(const Problem& p, const PackCall& call) {
+void pack_channels(const Problem& p, const PackCall& call) {
     const DepthwisePacking<T> packing(p);
     const T *from = static_cast<const T*>(call.weight), *b = static_cast<const T*>(call.bias);
     T *to = static_cast<T*>(call.packed), *rows = to + packing.rows(), *pixels = to + packing.pixels();
-    pack_block(from, packing.taps_, packing.taps_, packing.taps_, packing.channels, packing.padded,
+    pack_block(from, packing.volume, packing.volume, packing.volume, packing.channels, packing.padded,
                [&](int64_t, int64_t tap) { return pixels + tap * packing.padded; });
     for (int64_t c = 0; c < packing.channels; ++c) to[c] = b ? b[c] : T(0);
     const auto turn = [&](auto kh, auto kw) {
@@ -53,7 +53,7 @@ void pack(const Problem& p, const PackCall& call) {
     if (!runs_on<T>(packing.channels)) return;
     for (int64_t c = packing.channels; c < packing.padded; ++c) {
         to[c] = to[c - packing.channels];
-        for (T* row = pixels; row < pixels + packing.taps_ * packing.padded; row += packing.padded) row[c] = row[c - packing.channels];
+        for (T* row = pixels; row < pixels + packing.volume * packing.padded; row += packing.padded) row[c] = row[c - packing.channels];
     }
 }
 
@@ -105,7 +105,7 @@ FASTCONV_NOINLINE void finish(const Reading<T>& in, int64_t h, int64_t w, int64_
 
 // Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; W: kw where it is known, or 0; S, X: stride along h, w; edge: how
 // many masks are listed up to that vector.
-template <class T, int K, int W, int R, int S, int X, bool Edge>
+template <class T, int H, int W, int R, int S, int X, bool Edge>
 FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t edge = 0) {
     constexpr int L = lanes<T>;
     [[maybe_unused]] constexpr auto all = std::make_index_sequence<size_t(L)>{};
@@ -123,7 +123,7 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
             return !Edge ? Mask<T>{} : listed ? listed[edge + kw] : lanes_between<T>(-at, in.width - at);
         };
         const auto column = [&](int64_t kw) __attribute__((always_inline)) {
-            const T* weight = weights + kw * (K ? K : in.kh);
+            const T* weight = weights + kw * (H ? H : in.kh);
             const int64_t at = w * X + in.shift[kw];
             const Mask<T> mask = inside(in.mask, kw, at), more = X == 1 ? Mask<T>{} : inside(in.more, kw, at + L);
             const auto input = [&](int64_t i) __attribute__((always_inline)) {
@@ -134,20 +134,20 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
                     return every_other_unsorted<T, 0>(x, Edge ? load_masked<T>(next, more) : load(next), all);
                 }
             };
-            if constexpr (K > 0) {
-                Vec<T> tap[K];
+            if constexpr (H > 0) {
+                Vec<T> tap[H];
 #pragma GCC unroll 9
-                for (int k = 0; k < K; ++k) tap[k] = broadcast(weight[k]);
+                for (int k = 0; k < H; ++k) tap[k] = broadcast(weight[k]);
 #pragma GCC unroll 24
-                for (int i = 0; i < (R - 1) * S + K; ++i) {
+                for (int i = 0; i < (R - 1) * S + H; ++i) {
                     const Vec<T> x = rounded(input(i));  // in a register: else it is loaded for each tap
 #pragma GCC unroll 9
-                    for (int k = 0; k < K; ++k)
+                    for (int k = 0; k < H; ++k)
                         if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += x * tap[k];
                 }
             } else {
                 int64_t k = 0;
-                if (R > 1 && in.stride == 1 && in.dilation == 1)  // three at a time, as with K = 3
+                if (R > 1 && in.stride == 1 && in.dilation == 1)  // three at a time, as with H = 3
                     for (; k + 3 <= in.kh; k += 3) {
                         const Vec<T> tap[3] = {broadcast(weight[k]), broadcast(weight[k + 1]), broadcast(weight[k + 2])};
 #pragma GCC unroll 10
@@ -166,35 +166,35 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
                 }
             }
         };
-        // K = 3 with stride 2: kw and kw + 1 are the even and the odd elements of what is loaded once
+        // H = 3 with stride 2: kw and kw + 1 are the even and the odd elements of what is loaded once
         [[maybe_unused]] const auto two_columns = [&](int64_t kw) __attribute__((always_inline)) {
-            const T* weight = weights + kw * K;
+            const T* weight = weights + kw * H;
             const int64_t at = w * X + in.shift[kw];
             const Mask<T> mask = inside(in.mask, kw, at), more = inside(in.more, kw, at + L);
-            Vec<T> tap[2 * K + 1];  // one more: K may be 0
+            Vec<T> tap[2 * H + 1];  // one more: H may be 0
 #pragma GCC unroll 18
-            for (int k = 0; k < 2 * K; ++k) tap[k] = broadcast(weight[k]);
+            for (int k = 0; k < 2 * H; ++k) tap[k] = broadcast(weight[k]);
 #pragma GCC unroll 24
-            for (int i = 0; i < (R - 1) * S + K; ++i) {
+            for (int i = 0; i < (R - 1) * S + H; ++i) {
                 const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
                 const Vec<T> next = Edge ? load_masked<T>(row[i] + at + L, more) : load(row[i] + at + L);
                 const Vec<T> even = every_other_unsorted<T, 0>(x, next, all), odd = every_other_unsorted<T, 1>(x, next, all);
 #pragma GCC unroll 9
-                for (int k = 0; k < K; ++k)
+                for (int k = 0; k < H; ++k)
                     if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += even * tap[k];
 #pragma GCC unroll 9
-                for (int k = 0; k < K; ++k)
-                    if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += odd * tap[K + k];
+                for (int k = 0; k < H; ++k)
+                    if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += odd * tap[H + k];
             }
         };
-        if constexpr (K == 3 && W == 3 && X == 2) {
+        if constexpr (H == 3 && W == 3 && X == 2) {
             column(0);
             two_columns(1);
         } else if constexpr (W > 0) {
 #pragma GCC unroll 8
             for (int kw = 0; kw < W; ++kw) column(kw);
         } else {
-            const int64_t depths = K ? 1 : in.kd;
+            const int64_t depths = H ? 1 : in.kd;
 #pragma GCC unroll 1
             for (int64_t kd = 0; kd < depths; ++kd, row += in.depth, weights += in.kh * in.kw)
 #pragma GCC unroll 1
@@ -217,28 +217,28 @@ FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int6
 
 // All columns of R rows, from right to left: a vector that reaches beyond its row spoils first columns of the next rows, which
 // are still to come.
-template <class T, int K, int W, int R, int S, int X>
+template <class T, int H, int W, int R, int S, int X>
 void band(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
-    if (in.last_inside < in.last) tiles<T, K, W, R, S, X, true>(in, h, in.last, in.last_inside + L, in.masks);
-    if (in.first_inside <= in.last_inside) tiles<T, K, W, R, S, X, false>(in, h, in.last_inside, in.first_inside);
-    if (in.first_inside > 0) tiles<T, K, W, R, S, X, true>(in, h, in.first_inside - L, 0, in.left_masks);
+    if (in.last_inside < in.last) tiles<T, H, W, R, S, X, true>(in, h, in.last, in.last_inside + L, in.masks);
+    if (in.first_inside <= in.last_inside) tiles<T, H, W, R, S, X, false>(in, h, in.last_inside, in.first_inside);
+    if (in.first_inside > 0) tiles<T, H, W, R, S, X, true>(in, h, in.first_inside - L, 0, in.left_masks);
 }
 
 // Bands of 8, 7, 4, 2 and 1 rows, as few as possible.
-template <class T, int K, int W, int S, int X>
+template <class T, int H, int W, int S, int X>
 void plane(const Reading<T>& in, int64_t rows) {
-    constexpr int most = K == 9 ? 4 : K == 7 || (K == 3 && X == 2) ? 7 : 8;  // so that sums and weights fit the registers
+    constexpr int most = H == 9 ? 4 : H == 7 || (H == 3 && X == 2) ? 7 : 8;  // so that sums and weights fit the registers
     for (int64_t h = 0, n; h < rows; h += n) {
         const int64_t left = rows - h;
         const bool seven = left == 7 || left == 9 || left == 11 || left == 13 || left == 14 || left == 21 || (most == 7 && left > 14);
         n = in.crowded ? std::min<int64_t>(left, 2) : most > 4 && seven ? 7 : left >= 8 && most == 8 ? 8 : left >= 4 ? 4 : std::min<int64_t>(left, 2);
         switch (n) {
-            case 8: if constexpr (most >= 8) band<T, K, W, 8, S, X>(in, h); break;
-            case 7: if constexpr (most >= 7) band<T, K, W, 7, S, X>(in, h); break;
-            case 4: band<T, K, W, 4, S, X>(in, h); break;
-            case 2: band<T, K, W, 2, S, X>(in, h); break;
-            default: band<T, K, W, 1, S, X>(in, h);
+            case 8: if constexpr (most >= 8) band<T, H, W, 8, S, X>(in, h); break;
+            case 7: if constexpr (most >= 7) band<T, H, W, 7, S, X>(in, h); break;
+            case 4: band<T, H, W, 4, S, X>(in, h); break;
+            case 2: band<T, H, W, 2, S, X>(in, h); break;
+            default: band<T, H, W, 1, S, X>(in, h);
         }
     }
 }
@@ -283,14 +283,14 @@ void rounded_plane(const Reading<T>& in, int64_t rows) {
     for (; h < rows; ++h) rounded_tiles<T, 1, X>(in, h);
 }
 
-template <class T, int K>
+template <class T, int H>
 bool square_plane(const Reading<T>& in, int64_t rows) {
-    if (in.dilation != 1 || in.kd != 1 || in.kh != K || in.kw != K) return false;
-    constexpr int W = K < 9 ? K : 0;
-    if (K == 3 && in.step == 2 && in.shift[2] != in.shift[1] + 1) return false;  // two columns at once: see tiles
-    if (in.stride == 1 && in.step == 1) plane<T, K, W, 1, 1>(in, rows);
-    else if (in.stride == 2 && in.step == 1) plane<T, K, W, 2, 1>(in, rows);
-    else if (in.stride == 2 && in.step == 2) plane<T, K, W, 2, 2>(in, rows);
+    if (in.dilation != 1 || in.kd != 1 || in.kh != H || in.kw != H) return false;
+    constexpr int W = H < 9 ? H : 0;
+    if (H == 3 && in.step == 2 && in.shift[2] != in.shift[1] + 1) return false;  // two columns at once: see tiles
+    if (in.stride == 1 && in.step == 1) plane<T, H, W, 1, 1>(in, rows);
+    else if (in.stride == 2 && in.step == 1) plane<T, H, W, 2, 1>(in, rows);
+    else if (in.stride == 2 && in.step == 2) plane<T, H, W, 2, 2>(in, rows);
     else return false;
     return true;
 }
@@ -314,13 +314,11 @@ struct Depthwise {
     bool raw;  // rows are read where they lie
     int64_t planes, bands, parts, band_rows, band_inputs, phase, pitch;
     int64_t last, first_inside, last_inside;  // of the vectors of columns, see Reading
-    Shares shares;
 
     Depthwise(const Problem& problem, const Call& c, int threads) : p(problem), call(c) {
-        constexpr double worth_a_thread = 5e4;  // multiply-adds
         raw = p.padding_mode == PaddingMode::zeros && p.stride[2] <= 2 && (!c.input.data || c.input.space[2] == 1 || p.input[2] == 1);
         planes = p.batch * p.output[0] * p.groups;
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
+        parts = threads_for(multiply_adds(p), worth_a_thread::depthwise, threads);
         bands = planes >= 4 * parts ? 1 : std::min(ceil_div(4 * parts, planes), ceil_div(p.output[1], 8));
         band_rows = round_up(ceil_div(p.output[1], bands), 8);
         bands = ceil_div(p.output[1], band_rows);
@@ -371,31 +369,28 @@ struct Depthwise {
         }
     };
 
-    static size_t workspace(const Problem& p, int threads) {
-        const Depthwise job(p, Call{}, threads);  // arrays of any strides: with and without a copy
-        const size_t pixels = WidenedRows<T>::suits(p) ? size_t(threads) * typename DepthwiseLast<T>::Scratch(p, nullptr).bytes : 0;
-        const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
-        return Shares::bytes(threads) + std::max(pixels, size_t(job.parts) * each);
+    Crew crew() const {  // for arrays of any strides: with and without a copy
+        return {p, call, parts, std::max(Scratch(*this, nullptr, false).bytes, Scratch(*this, nullptr, true).bytes)};
     }
 
-    static void part(void* context, int64_t index) {
-        const Depthwise& job = *static_cast<Depthwise*>(context);
-        const FlushDenormals flush(!job.p.strict);
-        const size_t each = std::max(Scratch(job, nullptr, false).bytes, Scratch(job, nullptr, true).bytes);
-        const Scratch s(job, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * each, job.raw);
-        job.list_columns(s);
-        const Epilogue<T> epilogue(job.p);
-        alignas(vector_bytes) T sums[8 * lanes<T>];
-        Reading<T> reading = job.reading(s, &epilogue, sums);
-        int64_t listed = -1;
-        job.shares.each(index, [&](int64_t begin, int64_t end) {
-            Unit unit(job, begin);
-            for (int64_t i = begin; i < end; ++i, unit.advance(job)) {
-                const int64_t place = unit.depth * job.bands + unit.band;
-                if (listed != place) job.list_rows(unit.depth, unit.band * job.band_rows, s);
-                listed = place;
-                job.compute(unit, i + 1 < end && unit.group + 1 < job.p.groups, reading, s);
-            }
+    void compute() const {
+        const Crew crew = this->crew();
+        crew.share(planes * bands, [&](int64_t part, const auto& each) {
+            const Scratch s(*this, crew.own(part), raw);
+            list_columns(s);
+            const Epilogue<T> epilogue(p);
+            alignas(vector_bytes) T sums[8 * lanes<T>];
+            Reading<T> reading = this->reading(s, &epilogue, sums);
+            int64_t listed = -1;
+            each([&](int64_t begin, int64_t end) {
+                Unit unit(*this, begin);
+                for (int64_t i = begin; i < end; ++i, unit.advance(*this)) {
+                    const int64_t place = unit.depth * bands + unit.band;
+                    if (listed != place) list_rows(unit.depth, unit.band * band_rows, s);
+                    listed = place;
+                    compute(unit, i + 1 < end && unit.group + 1 < p.groups, reading, s);
+                }
+            });
         });
     }
 
@@ -465,7 +460,7 @@ struct Depthwise {
             T* y = at<T>(call.output, unit.image, c) + unit.depth * call.output.space[0] + first * call.output.space[1];
             const T* r = at<const T>(call.residual, unit.image, c);
             if (r) r += unit.depth * call.residual.space[0] + first * call.residual.space[1];
-            reading.weight = packed + packing.rows() + c * packing.taps_, reading.bias = packed[c], reading.residual = r;
+            reading.weight = packed + packing.rows() + c * packing.volume, reading.bias = packed[c], reading.residual = r;
             reading.output = y, reading.end = dense && simple ? y + rows * p.output[2] + beyond : nullptr;
             any_plane(reading, rows);
         }
@@ -491,42 +486,30 @@ struct Depthwise {
     }
 };
 
-const char* refusal(const Problem& p) {
-    if (p.in_channels != 1) return "computes one input channel per group only";
-    return nullptr;
-}
-
 template <class T>
-void run(const Problem& p, const Call& call) {
-    if (DepthwiseLast<T>::applies(p, call)) {
-        const T* packed = static_cast<const T*>(call.packed);
-        const DepthwisePacking<T> packing(p);
-        DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
-        if (job.run || 2 * job.channels > lanes<T>) {
-            job.shares.deal(call, job.units(), job.parts);
-            return call.parallel_for(job.parts, DepthwiseLast<T>::part, &job);
-        }
+struct DepthwiseAlgorithm : Defaults {
+    static const char* refuses(const Problem& p) { return p.in_channels != 1 ? "computes one input channel per group only" : nullptr; }
+    static size_t packed_bytes(const Problem& p) { return DepthwisePacking<T>(p).bytes(p); }
+    static size_t workspace_bytes(const Problem& p, int threads) {
+        const size_t side_by_side = WidenedRows<T>::suits(p) ? DepthwiseLast<T>::crew(p, Call{}, threads).bytes() : 0;
+        return std::max(side_by_side, Depthwise<T>(p, Call{}, threads).crew().bytes());
     }
-    Depthwise<T> job(p, call, call.threads);
-    job.shares.deal(call, job.planes * job.bands, job.parts);
-    call.parallel_for(job.parts, Depthwise<T>::part, &job);
-}
+    static void pack(const Problem& p, const PackCall& call) { pack_channels<T>(p, call); }
+    static void run(const Problem& p, const Call& call) {
+        if (DepthwiseLast<T>::applies(p, call)) {
+            const T* packed = static_cast<const T*>(call.packed);
+            const DepthwisePacking<T> packing(p);
+            const DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
+            if (job.run || 2 * job.channels > lanes<T>) return job.compute();
+        }
+        Depthwise<T>(p, call, call.threads).compute();
+    }
+};
 
 }  // namespace
 
 const Algorithm& depthwise_algorithm() {
-    static const Algorithm algorithm = {
-        "depthwise",
-        refusal,
-        [](const Problem& p) { return p.dtype == Dtype::float32 ? DepthwisePacking<float>(p).bytes(p) : DepthwisePacking<double>(p).bytes(p); },
-        [](const Problem& p, int threads) {
-            return (p.dtype == Dtype::float32 ? Depthwise<float>::workspace : Depthwise<double>::workspace)(p, threads);
-        },
-        [](const Problem&, int) { return size_t(0); },
-        [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, call); },
-        nullptr,
-        [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
-    };
+    static const Algorithm algorithm = algorithm_of<DepthwiseAlgorithm<float>, DepthwiseAlgorithm<double>>("depthwise");
     return algorithm;
 }
 

@@ -10,8 +10,8 @@
 // keeps the rows that its outputs read widened: every input as often as it has outputs.
 // Bottleneck: FMA in cache.
 #pragma once
+#include "crew.hpp"
 #include "epilogue.hpp"
-#include "shares.hpp"
 #include "window.hpp"
 
 namespace fastconv {
@@ -256,7 +256,6 @@ struct DepthwiseLast {
     int64_t phases, shared;  // columns of a tile are `phases` apart, which is `shared` taps; 0: not 1 or 2, or not worth it
     int64_t channels, pixel;  // of the output; from one pixel of the input, or of widened rows, to the next
     int64_t run;              // the most columns of a run, 0: a pixel at a time
-    Shares shares;
 
     static bool applies(const Problem& p, const Call& c) {
         return p.in_channels == 1 && WidenedRows<T>::suits(p) && (c.input.channel == 1 || p.groups == 1) &&
@@ -266,7 +265,6 @@ struct DepthwiseLast {
     DepthwiseLast(const Problem& problem, const Call& c, const T* bias_, const T* weight_, int64_t weight_step_, int threads)
         : p(problem), call(c), bias(bias_), weight(weight_), weight_step(weight_step_), rows(p.batch * p.output[0] * p.output[1]),
           channels(p.groups * p.out_channels), pixel(p.out_channels > 1 ? channels : c.input.space[2]) {
-        constexpr double worth_a_thread = 5e4;  // multiply-adds
         inside = std::min(p.output[2], ceil_div(std::max<int64_t>(p.pad_lo[2], 0), p.stride[2]));
         const int64_t room = p.input[2] - 1 - (p.kernel[2] - 1) * p.dilation[2] + p.pad_lo[2];
         outside = room < 0 || rounds_products(p) ? inside : std::max(inside, std::min(p.output[2], room / p.stride[2] + 1));
@@ -275,7 +273,7 @@ struct DepthwiseLast {
         shared = phases * p.stride[2] == p.dilation[2] ? 1 : p.stride[2] == 2 * p.dilation[2] ? 2 : 0;
         run = longest_run();
         groups = run ? ceil_div(outside - inside, most * run) : phases * groups_of_phase();
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds(p) / worth_a_thread)));
+        parts = threads_for(multiply_adds(p), worth_a_thread::depthwise, threads);
         parts = std::min(parts, units());
     }
     int64_t groups_of_phase() const { return ceil_div(ceil_div(outside - inside, phases), most); }
@@ -308,20 +306,23 @@ struct DepthwiseLast {
         }
     };
 
-    static void part(void* context, int64_t index) {
-        const DepthwiseLast& job = *static_cast<DepthwiseLast*>(context);
-        const FlushDenormals flush(!job.p.strict);
-        const Scratch s(job.p, static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts) + size_t(index) * Scratch(job.p, nullptr).bytes);
-        const Epilogue<T> epilogue(job.p);
-        clear(s.zeros, s.zero_count);
-        s.widened.start();
-        job.shares.each(index, [&](int64_t i, int64_t end) {
-            while (i < end) {
-                const int64_t row = i / job.in_a_row(), first = i % job.in_a_row(), last = std::min(job.in_a_row(), first + end - i);
-                job.list_rows(row, s);
-                job.compute(row, first, last, s, epilogue);
-                i += last - first;
-            }
+    static Crew crew(const Problem& p, const Call& call, int64_t parts) { return {p, call, parts, Scratch(p, nullptr).bytes}; }
+
+    void compute() const {
+        const Crew crew = DepthwiseLast::crew(p, call, parts);
+        crew.share(units(), [&](int64_t part, const auto& each) {
+            const Scratch s(p, crew.own(part));
+            const Epilogue<T> epilogue(p);
+            clear(s.zeros, s.zero_count);
+            s.widened.start();
+            each([&](int64_t i, int64_t end) {
+                while (i < end) {
+                    const int64_t row = i / in_a_row(), first = i % in_a_row(), last = std::min(in_a_row(), first + end - i);
+                    list_rows(row, s);
+                    compute(row, first, last, s, epilogue);
+                    i += last - first;
+                }
+            });
         });
     }
 

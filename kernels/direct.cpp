@@ -2,7 +2,7 @@
 //
 //   out[oc][pixel vector] = bias[oc] + sum over k of w[k][oc] * x[pixel vector offset + tap offset(k)]
 //
-// Tile: up to MR output channels x NV vectors of pixels in registers, the vectors from anywhere in the box (AVX2: 6 x 2, 4 x 3,
+// Tile: up to MR output channels x NR vectors of pixels in registers, the vectors from anywhere in the box (AVX2: 6 x 2, 4 x 3,
 // 1 x 8). Pixels are loaded where they lie, unaligned; with a stride along w the slab keeps each phase (w mod stride) in a
 // row of its own, so that neighbours are adjacent again, and where no input is read twice each tap in a plane, so that rows are,
 // too. Weights are packed [panel][k][MR] and broadcast. All k in one pass: the output is written once.
@@ -16,17 +16,17 @@ namespace FASTCONV_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int max_rows = 8, max_sums = 24, max_vectors = 8;
+constexpr int max_MR = 8, max_sums = 24, max_NR = 8;
 #elif defined(__AVX2__)
-constexpr int max_rows = 6, max_sums = 12, max_vectors = 8;
+constexpr int max_MR = 6, max_sums = 12, max_NR = 8;
 #elif defined(__aarch64__)
-constexpr int max_rows = 6, max_sums = 18, max_vectors = 8;
+constexpr int max_MR = 6, max_sums = 18, max_NR = 8;
 #else
-constexpr int max_rows = 5, max_sums = 10, max_vectors = 6;
+constexpr int max_MR = 5, max_sums = 10, max_NR = 6;
 #endif
 constexpr int64_t most_planes = 640;    // with more products a slab of planes would hold too few pixels
 constexpr int64_t l1_bytes = 16 << 10;  // half of L1
-constexpr int vectors_for(int rows) { return max_sums / rows < max_vectors ? max_sums / rows : max_vectors; }
+constexpr int vectors_for(int rows) { return max_sums / rows < max_NR ? max_sums / rows : max_NR; }
 
 struct Place {  // of one vector of pixels: where it is read, where its lanes first .. last-1 are written
     int64_t input, output, residual;
@@ -48,36 +48,36 @@ struct Straight {
 
 // ---- micro-kernel: tile[m][v][:] = bias[m] + sum over k of w[k][m] * x[place[v] + tap[k]]
 
-template <class T, int MR, int NV>
+template <class T, int MR, int NR>
 FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, const T* w, const T* bias, T* tile,
                              const Straight<T>& straight) {
     constexpr int L = lanes<T>;
-    const T* p[NV];
-    Vec<T> sum[MR][NV];
+    const T* p[NR];
+    Vec<T> sum[MR][NR];
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) {
+    for (int v = 0; v < NR; ++v) {
         p[v] = x + place[v].input;
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) sum[m][v] = broadcast(bias[m]);
     }
     for (int64_t k = 0; k < k_count; ++k, w += MR) {
         const int64_t offset = tap[k];
-        if constexpr (MR >= NV) {  // the fewer operands stay in registers, the others pass through one
-            Vec<T> value[NV];
+        if constexpr (MR >= NR) {  // the fewer operands stay in registers, the others pass through one
+            Vec<T> value[NR];
 #pragma GCC unroll 8
-            for (int v = 0; v < NV; ++v) value[v] = load(p[v] + offset);
+            for (int v = 0; v < NR; ++v) value[v] = load(p[v] + offset);
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
                 const Vec<T> weight = broadcast(w[m]);
 #pragma GCC unroll 8
-                for (int v = 0; v < NV; ++v) sum[m][v] += weight * value[v];
+                for (int v = 0; v < NR; ++v) sum[m][v] += weight * value[v];
             }
         } else {
             Vec<T> weight[MR];
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) weight[m] = broadcast(w[m]);
 #pragma GCC unroll 8
-            for (int v = 0; v < NV; ++v) {
+            for (int v = 0; v < NR; ++v) {
                 const Vec<T> value = load(p[v] + offset);
 #pragma GCC unroll 8
                 for (int m = 0; m < MR; ++m) sum[m][v] += weight[m] * value;
@@ -87,39 +87,39 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
     if (T* y = straight.y) {
         const Vec<T> least = broadcast(straight.least);
         const int64_t channel = straight.channel;
-        int64_t output[NV];
+        int64_t output[NR];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) output[v] = place[v].output;
+        for (int v = 0; v < NR; ++v) output[v] = place[v].output;
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m, y += channel)
 #pragma GCC unroll 8
-            for (int v = 0; v < NV; ++v)  // a comparison that keeps NaN
+            for (int v = 0; v < NR; ++v)  // a comparison that keeps NaN
                 store(y + output[v], sum[m][v] < least ? least : sum[m][v]);
         return;
     }
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m)
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) store(tile + (m * NV + v) * L, sum[m][v]);
+        for (int v = 0; v < NR; ++v) store(tile + (m * NR + v) * L, sum[m][v]);
 }
 
 // The same where products are rounded (see rounds_products), for all `rows` channels of a panel.
-template <class T, int NV>
+template <class T, int NR>
 FASTCONV_NOINLINE void rounded_micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, int64_t rows, const T* w,
                                      const T* bias, T* tile) {
     constexpr int L = lanes<T>;
-    for (int64_t m = 0; m < rows; ++m, ++w, tile += NV * L) {
+    for (int64_t m = 0; m < rows; ++m, ++w, tile += NR * L) {
         const auto product = [&](int64_t k, int v) __attribute__((always_inline)) {
             return rounded(load(x + place[v].input + tap[k]) * broadcast(w[k * rows]));
         };
-        Vec<T> sum[NV];
+        Vec<T> sum[NR];
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) sum[v] = broadcast(bias[m]);
+        for (int v = 0; v < NR; ++v) sum[v] = broadcast(bias[m]);
         for (int64_t k = 0; k < k_count / 2; ++k)
 #pragma GCC unroll 8
-            for (int v = 0; v < NV; ++v) sum[v] += product(k, v) + product(k_count - 1 - k, v);
+            for (int v = 0; v < NR; ++v) sum[v] += product(k, v) + product(k_count - 1 - k, v);
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) store(tile + v * L, k_count % 2 ? sum[v] + product(k_count / 2, v) : sum[v]);
+        for (int v = 0; v < NR; ++v) store(tile + v * L, k_count % 2 ? sum[v] + product(k_count / 2, v) : sum[v]);
     }
 }
 
@@ -132,16 +132,16 @@ auto rounded_micro_at(int64_t vectors, std::index_sequence<I...>) {
 template <class T>
 using Micro = void (*)(const T*, const Place*, const int64_t*, int64_t, const T*, const T*, T*, const Straight<T>&);
 
-template <class T, int MR, int NV>
+template <class T, int MR, int NR>
 constexpr Micro<T> micro_or_none() {
-    if constexpr (NV <= vectors_for(MR)) return micro<T, MR, NV>;
+    if constexpr (NR <= vectors_for(MR)) return micro<T, MR, NR>;
     else return nullptr;
 }
 
 template <class T, size_t... I>
 Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<I...>) {
-    static constexpr Micro<T> table[] = {micro_or_none<T, int(I) / max_vectors + 1, int(I) % max_vectors + 1>()...};
-    return table[(rows - 1) * max_vectors + vectors - 1];
+    static constexpr Micro<T> table[] = {micro_or_none<T, int(I) / max_NR + 1, int(I) % max_NR + 1>()...};
+    return table[(rows - 1) * max_NR + vectors - 1];
 }
 
 // ---- packed weights: bias [channel of all groups], spoiled: whether any is not finite, then weights [group][panel][k][rows of the panel], panels of equal split
@@ -150,8 +150,8 @@ template <class T>
 struct DirectPacking {
     int64_t k, channels, panels;
 
-    explicit DirectPacking(const Problem& p) : DirectPacking(p, taps(p)) {}
-    DirectPacking(const Problem& p, int64_t taps) : k(p.in_channels * taps), channels(p.out_channels), panels(ceil_div(p.out_channels, max_rows)) {}
+    explicit DirectPacking(const Problem& p) : DirectPacking(p, kernel_volume(p)) {}
+    DirectPacking(const Problem& p, int64_t volume) : k(p.in_channels * volume), channels(p.out_channels), panels(ceil_div(p.out_channels, max_MR)) {}
     int64_t first(int64_t panel) const { return channels * panel / panels; }
     int64_t spoiled(const Problem& p) const { return p.groups * channels; }
     int64_t before(const Problem& p) const { return round_up(spoiled(p) + 1, 64 / int64_t(sizeof(T))); }
@@ -194,7 +194,7 @@ struct Direct {
     }
 
     // Rows of whole vectors begin at half a line as they are.
-    bool worth_planes() const { return products(p) <= most_planes && p.output[2] % L != 0; }
+    bool worth_planes() const { return k_of(p) <= most_planes && p.output[2] % L != 0; }
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
     static bool readable(const Problem& q, const View& v) {
@@ -204,7 +204,7 @@ struct Direct {
     // Half of the loads of a 1x1 kernel would touch two lines; with many output channels a copy in which none does costs less.
     static bool worth_aligning(const Problem& q, const View& v) {
         constexpr int64_t many_channels = 96;
-        return taps(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
+        return kernel_volume(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
     }
     static bool same_place_in_line(const View& v) {  // all channels of all images
         constexpr int64_t line = 64 / int64_t(sizeof(T));
@@ -239,9 +239,9 @@ struct Direct {
             Arena arena(base);
             slab = arena.take<T>(j.raw ? 0 : j.blocking.slab_elements + L);
             tile = arena.take<T>(max_sums * L);
-            weights = arena.take<T>(j.kept.some ? products(j.p) * max_rows : 0);
-            tap = arena.take<int64_t>(products(j.p));
-            kept = arena.take<int64_t>(j.kept.some ? products(j.p) : 0);
+            weights = arena.take<T>(j.kept.some ? k_of(j.p) * max_MR : 0);
+            tap = arena.take<int64_t>(k_of(j.p));
+            kept = arena.take<int64_t>(j.kept.some ? k_of(j.p) : 0);
             const int64_t vectors = j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L) + 2;  // 2: before a line
             places = arena.take<Place>(vectors);
             tiles = arena.take<Tile>(vectors);
@@ -281,7 +281,7 @@ struct Direct {
     int64_t unaligned(const Box& box) const {
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         const View& x = call.input;
-        if (!raw || taps(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
+        if (!raw || kernel_volume(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
         const T* first = static_cast<const T*>(x.data) + strides.pixel(box.begin[0], box.begin[1], box.begin[2]);
         return std::min<int64_t>(-(reinterpret_cast<intptr_t>(first) / int64_t(sizeof(T))) & (line - 1), box.size[2]);
     }
@@ -307,7 +307,7 @@ struct Direct {
         const T* w = static_cast<const T*>(call.packed) + packing.offset(p, t.group, panel);
         if (!kept.some) return w;
         w += kept.first * rows;
-        for (int64_t k = 0; k < products(p); ++k) std::copy_n(w + s.kept[k] * rows, rows, s.weights + k * rows);
+        for (int64_t k = 0; k < k_of(p); ++k) std::copy_n(w + s.kept[k] * rows, rows, s.weights + k * rows);
         return s.weights;
     }
 
@@ -325,7 +325,7 @@ struct Direct {
     }
 
     void compute_panel(const Tasks::Task& t, int64_t panel, const T* x, const Tile* tile, const Tile* end, const Scratch& s) const {
-        constexpr auto all = std::make_index_sequence<size_t(max_rows * max_vectors)>{};
+        constexpr auto all = std::make_index_sequence<size_t(max_MR * max_NR)>{};
         const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
         const int64_t channel = t.group * packing.channels + first;
         const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = weights(t, panel, s);
@@ -336,13 +336,13 @@ struct Direct {
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;
             if (rounds) {
-                constexpr auto vectors = std::make_index_sequence<size_t(max_vectors)>{};
-                rounded_micro_at<T>(tile->count, vectors)(x, places, s.tap, products(p), rows, w, bias, s.tile);
+                constexpr auto vectors = std::make_index_sequence<size_t(max_NR)>{};
+                rounded_micro_at<T>(tile->count, vectors)(x, places, s.tap, k_of(p), rows, w, bias, s.tile);
                 finish(s.tile, places, rows, tile->count, y, r);
                 continue;
             }
             const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
-            kernel(x, places, s.tap, products(p), w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
+            kernel(x, places, s.tap, k_of(p), w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }
     }
@@ -376,7 +376,7 @@ struct Direct {
 }  // namespace
 
 const Algorithm& direct_algorithm() {
-    static const Algorithm algorithm = Driver<Direct>::algorithm("direct");
+    static const Algorithm algorithm = algorithm_of<Driver<Direct<float>>, Driver<Direct<double>>>("direct");
     return algorithm;
 }
 

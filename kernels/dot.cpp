@@ -4,12 +4,12 @@
 //
 // The weights (out channels, K) are C-contiguous, so both operands lie along k: vectors run over k, and the lanes of a sum are
 // added up at the end. Nothing is packed: where pixels are few, that takes longer than all the rest.
-// Tile: MR output channels x NP pixels of sums in registers (AVX2 4 x 3, AVX-512 6 x 4). k in blocks of up to 3 KB, so that the rows of
+// Tile: MR output channels x NR pixels of sums in registers (AVX2 4 x 3, AVX-512 4 x 6). k in blocks of up to 3 KB, so that the rows of
 // a tile stay in L1 while all pixels of a block pass by; the inputs of a block of pixels and of k are gathered to [pixel][k], padding
 // included, unless they lie side by side as they are. What an output sums, and in which order, depends on K alone.
-// Bottleneck: memory, where the weights come from there for a few pixels; else FMA, with MR + NP loads for MR NP of them.
+// Bottleneck: memory, where the weights come from there for a few pixels; else FMA, with MR + NR loads for MR NR of them.
+#include "crew.hpp"
 #include "finish.hpp"
-#include "shares.hpp"
 #include "slab.hpp"
 
 namespace fastconv {
@@ -17,15 +17,14 @@ namespace FASTCONV_ISA {
 namespace {
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int most_rows = 4, most_pixels = 6;
+constexpr int max_MR = 4, max_NR = 6;
 #else
-constexpr int most_rows = 4, most_pixels = 3;
+constexpr int max_MR = 4, max_NR = 3;
 #endif
 constexpr int64_t k_bytes = 3 << 10;          // of a row of weights and of a pixel, in a block of k
 constexpr int64_t block_pixels = 64;          // whose inputs of a block of k stay in L2
 constexpr int64_t block_offsets = 32 << 10;   // where those come from: fewer pixels of large kernels
 constexpr int64_t chunk_rows = 256;           // output channels for which inputs are gathered once, at most
-constexpr double worth_a_thread = 256 << 10;  // bytes of weights, or multiply-adds
 
 // ---- micro-kernel: sums[row][pixel] += sum over k of x[pixel][k] * w[row][k]
 
@@ -42,16 +41,16 @@ FASTCONV_INLINE Vec<T> add_lanes(Vec<T> (&row)[N]) {
     else return row[0];
 }
 
-template <class T, int MR, int NP>
+template <class T, int MR, int NR>
 struct DotTile {
     static constexpr int L = lanes<T>;
 
     // w: rows `step` apart; x: the pixels' inputs; sums: [row][pixel]; ahead: a row of weights that is wanted next.
     FASTCONV_NOINLINE static void run(const T* w, int64_t step, const T* const* x, int64_t count, T* sums, const T* ahead) {
-        Vec<T> sum[MR * NP] = {};
-        const T* pixel[NP];
+        Vec<T> sum[MR * NR] = {};
+        const T* pixel[NR];
 #pragma GCC unroll 8
-        for (int i = 0; i < NP; ++i) pixel[i] = x[i];
+        for (int i = 0; i < NR; ++i) pixel[i] = x[i];
         int64_t k = 0;
         for (; k + L <= count; k += L) {
             __builtin_prefetch(ahead + k);
@@ -66,22 +65,22 @@ struct DotTile {
 
    private:
     template <class Row, class Pixel>
-    static FASTCONV_INLINE void add(Vec<T> (&sum)[MR * NP], Row row, Pixel pixel) {
-        Vec<T> value[NP];
+    static FASTCONV_INLINE void add(Vec<T> (&sum)[MR * NR], Row row, Pixel pixel) {
+        Vec<T> value[NR];
 #pragma GCC unroll 8
-        for (int i = 0; i < NP; ++i) value[i] = pixel(i);
+        for (int i = 0; i < NR; ++i) value[i] = pixel(i);
 #pragma GCC unroll 8
         for (int r = 0; r < MR; ++r) {
             const Vec<T> weight = row(r);
 #pragma GCC unroll 8
-            for (int i = 0; i < NP; ++i) sum[r * NP + i] += weight * value[i];
+            for (int i = 0; i < NR; ++i) sum[r * NR + i] += weight * value[i];
         }
     }
 
     template <int First>
-    static FASTCONV_INLINE void put(const Vec<T> (&sum)[MR * NP], T* sums) {
-        if constexpr (First < MR * NP) {
-            constexpr int n = MR * NP - First < L ? MR * NP - First : L;
+    static FASTCONV_INLINE void put(const Vec<T> (&sum)[MR * NR], T* sums) {
+        if constexpr (First < MR * NR) {
+            constexpr int n = MR * NR - First < L ? MR * NR - First : L;
             Vec<T> some[n];
 #pragma GCC unroll 16
             for (int i = 0; i < n; ++i) some[i] = sum[First + i];
@@ -96,8 +95,8 @@ using RunTile = decltype(&DotTile<T, 1, 1>::run);
 
 template <class T, int... I>
 constexpr RunTile<T> tile_at(int64_t rows, int64_t pixels, std::integer_sequence<int, I...>) {
-    constexpr RunTile<T> table[] = {DotTile<T, I / most_pixels + 1, I % most_pixels + 1>::run...};
-    return table[(rows - 1) * most_pixels + pixels - 1];
+    constexpr RunTile<T> table[] = {DotTile<T, I / max_NR + 1, I % max_NR + 1>::run...};
+    return table[(rows - 1) * max_NR + pixels - 1];
 }
 
 // ---- one call
@@ -115,29 +114,29 @@ struct Part {  // i-th of `count` parts, which are equal but for one, the larger
 template <class T>
 struct Dot {
     static constexpr int L = lanes<T>;
-    static constexpr int64_t tile_sums = (most_rows * most_pixels + L - 1) / L * L;
+    static constexpr int64_t tile_sums = (max_MR * max_NR + L - 1) / L * L;
     Problem p;
     Call call;
     bool dense, raw;  // the inputs of a pixel lie side by side; and are read where they lie
-    int64_t tap_count, k, k_count, pitch;  // k_count: of a block; pitch: from a pixel to the next
+    int64_t volume, k, kc, pitch;  // kc: of a block; pitch: from a pixel to the next
     int64_t pixels, block, blocks;         // of all images; of a block; how many
     int64_t chunk, chunks, width, parts;   // output channels of an item; from the sums of a pixel to those of the next
 
     Dot(const Problem& problem, const Call& c, int threads, bool side_by_side)
-        : p(problem), call(c), dense(side_by_side), tap_count(taps(p)), k(products(p)) {
+        : p(problem), call(c), dense(side_by_side), volume(kernel_volume(p)), k(k_of(p)) {
         constexpr int64_t most = k_bytes / int64_t(sizeof(T)), line = 64 / int64_t(sizeof(T));
-        k_count = round_up(ceil_div(k, ceil_div(k, most)), L);
-        pitch = (ceil_div(k_count, line) | 1) * line;
+        kc = round_up(ceil_div(k, ceil_div(k, most)), L);
+        pitch = (ceil_div(kc, line) | 1) * line;
         pixels = p.batch * p.output[0] * p.output[1] * p.output[2];
-        blocks = ceil_div(pixels, std::min(block_pixels, std::max<int64_t>(1, block_offsets / tap_count)));
+        blocks = ceil_div(pixels, std::min(block_pixels, std::max<int64_t>(1, block_offsets / volume)));
         block = ceil_div(pixels, blocks);
         // Of many pixels the inputs may lie in the same sets of L1, which weighs where many output channels read them.
-        raw = dense && (block <= most_pixels || p.out_channels <= chunk_rows / 4);
+        raw = dense && (block <= max_NR || p.out_channels <= chunk_rows / 4);
         const double work = double(p.groups * p.out_channels) * double(k), bytes = work * sizeof(T);
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(std::max(bytes, work * double(pixels)) / worth_a_thread)));
+        parts = threads_for(std::max(bytes, work * double(pixels)), worth_a_thread::dot, threads);
         // Where inputs are gathered, each chunk does it again; small ones let threads help each other.
         const int64_t rows = raw || block == 1 ? chunk_rows / 4 : chunk_rows;
-        chunks = std::max(ceil_div(p.out_channels, rows), std::min(ceil_div(parts, p.groups * blocks), ceil_div(p.out_channels, most_rows)));
+        chunks = std::max(ceil_div(p.out_channels, rows), std::min(ceil_div(parts, p.groups * blocks), ceil_div(p.out_channels, max_MR)));
         chunk = ceil_div(p.out_channels, chunks);
         width = round_up(chunk, L);
         parts = std::min(parts, items());
@@ -166,10 +165,10 @@ struct Dot {
         size_t bytes;
         Scratch(const Dot& j, void* base) {
             Arena arena(base);
-            source = arena.take<int64_t>(j.block * j.tap_count);
+            source = arena.take<int64_t>(j.block * j.volume);
             x = arena.take<const T*>(j.block);
             panel = arena.take<T>(j.raw ? 0 : j.block * j.pitch);
-            sums = arena.take<T>(ceil_div(j.chunk, most_rows) * ceil_div(j.block, most_pixels) * tile_sums);
+            sums = arena.take<T>(ceil_div(j.chunk, max_MR) * ceil_div(j.block, max_NR) * tile_sums);
             outputs = arena.take<T>(j.block * j.width);
             runs = arena.take<Run>(j.block);
             bytes = arena.used();
@@ -180,11 +179,11 @@ struct Dot {
     void list(int64_t index, Scratch& s) const {
         const View &y = call.output, &r = call.residual;
         const Part part(pixels, blocks, index);
-        s.count = part.size, s.run_count = 0, s.adjacent = tap_count == 1;
+        s.count = part.size, s.run_count = 0, s.adjacent = volume == 1;
         int64_t image = part.first, at[max_axes];
         for (int a = max_axes - 1; a >= 0; --a) at[a] = image % p.output[a], image /= p.output[a];
         for (int64_t i = 0; i < s.count; ++i) {
-            list_taps(image, at, s.source + i * tap_count);
+            list_taps(image, at, s.source + i * volume);
             s.adjacent = s.adjacent && s.source[i] != nowhere && s.source[i] == s.source[0] + i;
             const Run run{i, 1, offset(y, image, at), offset(r, image, at)};
             Run* last = s.runs + s.run_count - 1;
@@ -219,33 +218,33 @@ struct Dot {
 
     void gather(int64_t group, int64_t first, int64_t count, const Scratch& s) const {
         const T* input = at<const T>(call.input, 0, group * p.in_channels);
-        for (int64_t i = 0; i < s.count; ++i) s.x[i] = raw ? input + s.source[i * tap_count] + first : s.panel + i * pitch;
+        for (int64_t i = 0; i < s.count; ++i) s.x[i] = raw ? input + s.source[i * volume] + first : s.panel + i * pitch;
         if (raw) return;
         const int64_t channel = call.input.channel;
         if (s.adjacent) return fill_channels(input + s.source[0] + first * channel, channel, 1, count, s.count, s.panel, pitch);
         if (dense)
-            for (int64_t i = 0; i < s.count; ++i) copy(s.panel + i * pitch, input + s.source[i * tap_count] + first, count);
+            for (int64_t i = 0; i < s.count; ++i) copy(s.panel + i * pitch, input + s.source[i * volume] + first, count);
         else
-            for (int64_t i = 0; i < s.count; ++i) gather_pixel(input, s.source + i * tap_count, first, count, s.panel + i * pitch);
+            for (int64_t i = 0; i < s.count; ++i) gather_pixel(input, s.source + i * volume, first, count, s.panel + i * pitch);
     }
 
     // Whole channels that lie side by side are transposed, lanes of them at a time, if they have no more taps; all else comes one by one.
     void gather_pixel(const T* input, const int64_t* source, int64_t first, int64_t count, T* out) const {
-        const int64_t head = std::min(count, (tap_count - first % tap_count) % tap_count), block = lanes<T> * tap_count;
-        if (call.input.channel != 1 || tap_count > lanes<T>) return gather_one_by_one(input, source, first, count, out);
+        const int64_t head = std::min(count, (volume - first % volume) % volume), block = lanes<T> * volume;
+        if (call.input.channel != 1 || volume > lanes<T>) return gather_one_by_one(input, source, first, count, out);
         gather_one_by_one(input, source, first, head, out);
         int64_t done = head;
-        for (; done + block <= count; done += block) gather_channels(input + (first + done) / tap_count, source, out + done);
+        for (; done + block <= count; done += block) gather_channels(input + (first + done) / volume, source, out + done);
         gather_one_by_one(input, source, first + done, count - done, out + done);
     }
     // out[channel][tap]: whole vectors, which reach into what is written after them.
     FASTCONV_NOINLINE void gather_channels(const T* x, const int64_t* source, T* out) const {
         Vec<T> row[lanes<T>] = {};
-        for (int64_t t = 0; t < tap_count; ++t)
+        for (int64_t t = 0; t < volume; ++t)
             if (source[t] != nowhere) row[t] = load(x + source[t]);
         transpose<T>(row);
-        const T* const end = out + lanes<T> * tap_count;  // the last rows reach beyond it
-        for (int c = 0; c < lanes<T>; ++c, out += tap_count) {
+        const T* const end = out + lanes<T> * volume;  // the last rows reach beyond it
+        for (int c = 0; c < lanes<T>; ++c, out += volume) {
             if (out + lanes<T> <= end) store(out, row[c]);
             else store_first(out, row[c], end - out);
         }
@@ -253,11 +252,11 @@ struct Dot {
     FASTCONV_NOINLINE void gather_one_by_one(const T* input, const int64_t* source, int64_t first, int64_t count, T* out) const {
         const int64_t channel = call.input.channel;
         const T* const end = out + count;
-        const T* x = input + first / tap_count * channel;
+        const T* x = input + first / volume * channel;
         bool inside = true;
-        for (int64_t t = 0; t < tap_count; ++t) inside = inside && source[t] != nowhere;
-        for (int64_t begin = first % tap_count; out < end; begin = 0, x += channel) {
-            const int64_t n = std::min<int64_t>(tap_count - begin, end - out);
+        for (int64_t t = 0; t < volume; ++t) inside = inside && source[t] != nowhere;
+        for (int64_t begin = first % volume; out < end; begin = 0, x += channel) {
+            const int64_t n = std::min<int64_t>(volume - begin, end - out);
             const int64_t* from = source + begin;
             for (int64_t t = 0; t < n; ++t) {
                 out[t] = inside || from[t] != nowhere ? x[from[t]] : T(0);
@@ -275,10 +274,10 @@ struct Dot {
         const int64_t channel = group * p.out_channels + rows.first;
         const T* w = static_cast<const T*>(call.packed) + channel * k;
         const T* bias = call.bias ? static_cast<const T*>(call.bias) + channel : nullptr;
-        const int64_t tiles = ceil_div(rows.size, most_rows) * ceil_div(s.count, most_pixels);
+        const int64_t tiles = ceil_div(rows.size, max_MR) * ceil_div(s.count, max_NR);
         clear(s.sums, tiles * tile_sums);
-        for (int64_t first = 0; first < k; first += k_count) {
-            const int64_t count = std::min(k_count, k - first);
+        for (int64_t first = 0; first < k; first += kc) {
+            const int64_t count = std::min(kc, k - first);
             gather(group, first, count, s);
             multiply(w + first, rows.size, count, s);
         }
@@ -294,16 +293,16 @@ struct Dot {
     // body(rows, pixels, their sums) for every tile, one of rows after another
     template <class Body>
     void for_tiles(int64_t rows, const Scratch& s, Body body) const {
-        const int64_t row_tiles = ceil_div(rows, most_rows), pixel_tiles = ceil_div(s.count, most_pixels);
+        const int64_t row_tiles = ceil_div(rows, max_MR), pixel_tiles = ceil_div(s.count, max_NR);
         T* sums = s.sums;
         for (int64_t i = 0; i < row_tiles; ++i)
             for (int64_t j = 0; j < pixel_tiles; ++j, sums += tile_sums) body(Part(rows, row_tiles, i), Part(s.count, pixel_tiles, j), sums, j);
     }
 
     void multiply(const T* w, int64_t rows, int64_t count, const Scratch& s) const {
-        constexpr auto all = std::make_integer_sequence<int, most_rows * most_pixels>{};
+        constexpr auto all = std::make_integer_sequence<int, max_MR * max_NR>{};
         for_tiles(rows, s, [&](Part row, Part pixel, T* sums, int64_t j) {
-            const T* ahead = w + std::min(row.first + row.size + std::min<int64_t>(j, most_rows - 1), rows - 1) * k;
+            const T* ahead = w + std::min(row.first + row.size + std::min<int64_t>(j, max_MR - 1), rows - 1) * k;
             tile_at<T>(row.size, pixel.size, all)(w + row.first * k, k, s.x + pixel.first, count, sums, ahead);
         });
     }
@@ -318,60 +317,37 @@ struct Dot {
 };
 
 template <class T>
-struct Running {
-    Dot<T> job;
-    Shares shares;
+struct DotAlgorithm : Defaults {
+    using Scratch = typename Dot<T>::Scratch;
+    static Crew crew(const Dot<T>& job) { return {job.p, job.call, job.parts, Scratch(job, nullptr).bytes}; }
 
-    static void part(void* context, int64_t index) {
-        const Running& running = *static_cast<Running*>(context);
-        const Dot<T>& job = running.job;
-        const FlushDenormals flush(!job.p.strict);
-        using Scratch = typename Dot<T>::Scratch;
-        char* memory = static_cast<char*>(job.call.workspace) + Shares::bytes(job.parts);
-        Scratch scratch(job, memory + size_t(index) * Scratch(job, nullptr).bytes);
-        int64_t listed = -1;
-        running.shares.each(index, [&](int64_t begin, int64_t end) {
-            for (int64_t item = begin; item < end; ++item) {
-                if (item % job.blocks != listed) job.list(listed = item % job.blocks, scratch);
-                job.compute(item, scratch);
-            }
-        });
+    static const char* refuses(const Problem& p) {
+        return p.strict ? "accuracy='strict' gives the same bits with weights packed beforehand, whose sums run in another order" : nullptr;
     }
-
+    static size_t packed_bytes(const Problem& p) { return plain_bytes(p); }
+    static size_t workspace_bytes(const Problem& p, int threads) {  // depends on the strides of a call
+        return std::max(crew(Dot<T>(p, Call{}, threads, false)).bytes(), crew(Dot<T>(p, Call{}, threads, true)).bytes());
+    }
     static void run(const Problem& p, const Call& call) {
-        Running running{Dot<T>(p, call, call.threads, Dot<T>::is_dense(p, call.input)), {}};
-        const Dot<T>& job = running.job;
-        running.shares.deal(call, job.items(), job.parts);
-        call.parallel_for(job.parts, part, &running);
-    }
-
-    static size_t workspace(const Problem& p, int threads) {
-        size_t bytes = 0;
-        for (bool dense : {false, true}) {  // depends on the strides of a call
-            const Dot<T> job(p, Call{}, threads, dense);
-            bytes = std::max(bytes, Shares::bytes(job.parts) + size_t(job.parts) * typename Dot<T>::Scratch(job, nullptr).bytes);
-        }
-        return bytes;
+        const Dot<T> job(p, call, call.threads, Dot<T>::is_dense(p, call.input));
+        const Crew crew = DotAlgorithm::crew(job);
+        crew.share(job.items(), [&](int64_t part, const auto& each) {
+            Scratch scratch(job, crew.own(part));
+            int64_t listed = -1;
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t item = begin; item < end; ++item) {
+                    if (item % job.blocks != listed) job.list(listed = item % job.blocks, scratch);
+                    job.compute(item, scratch);
+                }
+            });
+        });
     }
 };
 
 }  // namespace
 
 const Algorithm& dot_algorithm() {
-    static const Algorithm algorithm = {
-        "dot",
-        [](const Problem& p) -> const char* {
-            return p.strict ? "accuracy='strict' gives the same bits with weights packed beforehand, whose sums run in another order" : nullptr;
-        },
-        plain_bytes,
-        [](const Problem& p, int threads) {
-            return p.dtype == Dtype::float32 ? Running<float>::workspace(p, threads) : Running<double>::workspace(p, threads);
-        },
-        [](const Problem&, int) { return size_t(0); },
-        nullptr,
-        nullptr,
-        [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? Running<float>::run : Running<double>::run)(p, call); },
-    };
+    static const Algorithm algorithm = algorithm_of<DotAlgorithm<float>, DotAlgorithm<double>>("dot");
     return algorithm;
 }
 

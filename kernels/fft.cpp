@@ -24,11 +24,9 @@ struct FftPacking {
         spoiled = bias + round_up(channels, line);
         spectra = spoiled + round_up(channels, line);
         plain = spectra + channels * p.in_channels * s.size;
-        elements = plain + channels * products(p);
+        elements = plain + channels * k_of(p);
     }
 };
-
-constexpr int64_t worth_sharing = 1 << 14;  // points and channels of a tile: about 20 us
 
 template <class T>
 int64_t buffer_of(const Spectra<T>& s) {  // of columns; of a row, whose last block of columns may be short
@@ -43,30 +41,30 @@ struct FftPack {
     Spectra<T> s;
     Tables<T> tables;
     FftPacking<T> packing;
-    Crew crew;
+    TileCrew crew;
 
-    FftPack(const Problem& problem, int threads) : p(problem), s(p), tables(s), packing(p, s), crew{} {
+    FftPack(const Problem& problem, const PackCall& c, int threads) : p(problem), s(p), tables(s), packing(p, s) {
         const int64_t kernels = p.groups * p.out_channels * p.in_channels;
-        crew.together = threads > 1 && kernels < 4 * threads && kernels % threads && s.points() >= worth_sharing;
-        crew.parts = crew.together ? threads : std::min<int64_t>(threads, kernels);
-        crew.board_bytes = size_t(s.area) * sizeof(T);
-        crew.desk_bytes = size_t(buffer_of(s)) * sizeof(T);
+        const bool together = kernels < 4 * threads && kernels % threads && threads_for(double(s.points()), worth_a_thread::fft, threads) > 1;
+        Call call{};
+        call.workspace = c.workspace, call.parallel_for = c.parallel_for;
+        crew = TileCrew(p, call, together ? threads : std::min<int64_t>(threads, kernels), together, size_t(s.area) * sizeof(T),
+                        size_t(buffer_of(s)) * sizeof(T));
     }
 
-    void run(const PackCall& call) {
+    void compute(const PackCall& call) {
         const T *weight = static_cast<const T*>(call.weight), *bias = static_cast<const T*>(call.bias);
         T* out = static_cast<T*>(call.packed);
         const int64_t channels = p.groups * p.out_channels;
-        crew.memory = static_cast<char*>(call.workspace), crew.parallel_for = call.parallel_for;
         tables.fill(s, out);
-        std::copy(weight, weight + channels * products(p), out + packing.plain);
+        std::copy(weight, weight + channels * k_of(p), out + packing.plain);
         for (int64_t c = 0; c < channels; ++c) {
             out[packing.bias + c] = bias ? bias[c] : T(0);
-            out[packing.spoiled + c] = all_count(weight + c * products(p), products(p)) ? T(0) : T(1);
+            out[packing.spoiled + c] = all_count(weight + c * k_of(p), k_of(p)) ? T(0) : T(1);
         }
         const T scale = T(0.25) / T(s.points());  // forward gives twice the spectrum, here and of the input
         crew.tiles(channels * p.in_channels, [&](int64_t i, int64_t part) {
-            const Weights<T> source(p, weight + i * taps(p), scale);
+            const Weights<T> source(p, weight + i * kernel_volume(p), scale);
             T *area = reinterpret_cast<T*>(crew.board(part)), *to = out + packing.spectra + i * s.size;
             crew.items(s.d.n * s.chunks(), part, [&](int64_t item, int64_t by) {
                 const int64_t r = item % s.chunks() * s.chunk;
@@ -97,23 +95,21 @@ struct Fft {
     int64_t tiles, areas;  // of an image and group; channels whose areas there are
     int64_t spans;         // of output channels, that share a block of rows
     bool stored;           // the spectra of all blocks of rows, not of one
-    Crew crew;
+    TileCrew crew;
 
-    Fft(const Problem& problem, int threads, const Call& c = Call{})
+    Fft(const Problem& problem, const Call& c, int threads)
         : p(problem), call(c), s(p), tables(s), packing(p, s), cut{Cut(p, 0), Cut(p, 1), Cut(p, 2)},
-          tiles(cut[0].count * cut[1].count * cut[2].count), spans(1), crew{} {
+          tiles(cut[0].count * cut[1].count * cut[2].count), spans(1) {
         const int64_t all = p.batch * p.groups * tiles, channels = std::max(p.in_channels, p.out_channels);
         const bool uneven = all < 4 * threads && all % threads;
-        crew.together = threads > 1 && s.points() * channels >= worth_sharing && (uneven || s.area * sizeof(T) > most_alone);
-        crew.parts = crew.together ? threads : std::max<int64_t>(1, std::min<int64_t>(threads, all));
-        const int64_t room = int64_t((crew.together ? most_together : most_areas) / sizeof(T));
+        const bool together = threads_for(double(s.points() * channels), worth_a_thread::fft, threads) > 1 &&
+                              (uneven || s.area * sizeof(T) > most_alone);
+        const int64_t room = int64_t((together ? most_together : most_areas) / sizeof(T));
         areas = std::min(channels, std::max<int64_t>(1, room / s.area));
-        if (crew.together && s.row_blocks < 4 * threads) spans = std::min(p.out_channels, ceil_div(4 * threads, s.row_blocks));
+        if (together && s.row_blocks < 4 * threads) spans = std::min(p.out_channels, ceil_div(4 * threads, s.row_blocks));
         stored = areas < channels || spans > 1;
-        Board(*this, nullptr, &crew.board_bytes);
-        Desk(*this, nullptr, &crew.desk_bytes);
-        crew.strict = p.strict, crew.parallel_for = c.parallel_for, crew.interrupt = c.interrupt;
-        crew.memory = static_cast<char*>(c.workspace);
+        crew = TileCrew(p, call, together ? threads : std::max<int64_t>(1, std::min<int64_t>(threads, all)), together,
+                        Board(*this, nullptr).bytes, Desk(*this, nullptr).bytes);
     }
     static constexpr size_t most_alone = size_t(16) << 20, most_together = size_t(8) << 20, most_areas = size_t(256) << 10;
 
@@ -124,26 +120,28 @@ struct Fft {
         T *area, *spectra;
         std::atomic<bool>* spoiled;
         void* sums;
+        size_t bytes;
 
-        Board(const Fft& job, void* base, size_t* bytes = nullptr) {
+        Board(const Fft& job, void* base) {
             Arena arena(base);
             area = arena.take<T>(job.areas * job.s.area);
             spectra = arena.take<T>(job.stored ? job.p.in_channels * job.s.size : 0);
             spoiled = arena.take<std::atomic<bool>>(1);
             sums = arena.take<char>(int64_t(Spoiled<T>::bytes(job.cut)));
-            if (bytes) *bytes = arena.used();
+            bytes = arena.used();
         }
     };
     // What each part has: a buffer, a block of rows of the input channels and of an output channel.
     struct Desk {
         T *buffer, *spectra, *product;
+        size_t bytes;
 
-        Desk(const Fft& job, void* base, size_t* bytes = nullptr) {
+        Desk(const Fft& job, void* base) {
             Arena arena(base);
             buffer = arena.take<T>(buffer_of(job.s));
             spectra = arena.take<T>(job.stored ? 0 : job.p.in_channels * job.s.slab);
             product = arena.take<T>(job.stored || job.p.in_channels > 1 || job.p.out_channels > 1 ? job.s.slab : 0);
-            if (bytes) *bytes = arena.used();
+            bytes = arena.used();
         }
     };
     Desk desk(int64_t part) const { return Desk(*this, crew.desk(part)); }
@@ -169,7 +167,7 @@ struct Fft {
         return x;
     }
 
-    void run() const {
+    void compute() const {
         crew.tiles(p.batch * p.groups * tiles, [&](int64_t index, int64_t part) {
             const Spot spot(*this, index);
             const Board board(*this, crew.board(part));
@@ -229,7 +227,7 @@ struct Fft {
         }
     }
     const T* weights(const Spot& spot, int64_t channel) const {
-        return packed() + packing.plain + (spot.group * p.out_channels + channel) * products(p);
+        return packed() + packing.plain + (spot.group * p.out_channels + channel) * k_of(p);
     }
 
     // One block of rows of the output channels first + begin .. first + end.
@@ -389,54 +387,33 @@ struct Fft {
     };
 };
 
-const char* refusal(const Problem& p) {
-    constexpr int64_t longest = 1 << 15, longest_folded = 1 << 26;
-    const bool folded = p.tile[1] == 1;
-    for (int a = 0; a < max_axes; ++a) {
-        const int64_t n = p.tile[a];
-        if (n < 1 || (n == 1 && p.kernel[a] != 1)) return "no tile was chosen";
-        if (n == 1) continue;
-        if (n % 2 || n > (folded ? longest_folded : longest) || !Radices::possible(n)) return "no tile was chosen";
-        if ((p.kernel[a] - 1) * p.dilation[a] >= n) return "no tile was chosen";
+template <class T>
+struct FftAlgorithm : Defaults {
+    static const char* refuses(const Problem& p) {
+        constexpr int64_t longest = 1 << 15, longest_folded = 1 << 26;
+        const bool folded = p.tile[1] == 1;
+        for (int a = 0; a < max_axes; ++a) {
+            const int64_t n = p.tile[a];
+            if (n < 1 || (n == 1 && p.kernel[a] != 1)) return "no tile was chosen";
+            if (n == 1) continue;
+            if (n % 2 || n > (folded ? longest_folded : longest) || !Radices::possible(n)) return "no tile was chosen";
+            if ((p.kernel[a] - 1) * p.dilation[a] >= n) return "no tile was chosen";
+        }
+        if (p.tile[2] < 16 || (folded && (p.tile[0] != 1 || p.tile[2] < 512 || !Spectra<T>::foldable(p.tile[2]))))
+            return "no tile was chosen";
+        return nullptr;
     }
-    if (p.tile[2] < 16 || (folded && (p.tile[0] != 1 || p.tile[2] < 512 || !Spectra<float>::foldable(p.tile[2]))))
-        return "no tile was chosen";
-    return nullptr;
-}
-
-template <class T>
-void run(const Problem& p, const Call& call) {
-    Fft<T>(p, call.threads, call).run();
-}
-
-template <class T>
-void pack(const Problem& p, const PackCall& call) {
-    FftPack<T>(p, call.threads).run(call);
-}
-
-template <template <class> class Job>
-size_t workspace(const Problem& p, int threads) {
-    return p.dtype == Dtype::float32 ? Job<float>(p, threads).crew.bytes() : Job<double>(p, threads).crew.bytes();
-}
-
-template <class T>
-size_t packed_bytes(const Problem& p) {
-    return size_t(FftPacking<T>(p, Spectra<T>(p)).elements) * sizeof(T);
-}
+    static size_t packed_bytes(const Problem& p) { return size_t(FftPacking<T>(p, Spectra<T>(p)).elements) * sizeof(T); }
+    static size_t workspace_bytes(const Problem& p, int threads) { return Fft<T>(p, Call{}, threads).crew.bytes(); }
+    static size_t pack_workspace_bytes(const Problem& p, int threads) { return FftPack<T>(p, PackCall{}, threads).crew.bytes(); }
+    static void pack(const Problem& p, const PackCall& call) { FftPack<T>(p, call, call.threads).compute(call); }
+    static void run(const Problem& p, const Call& call) { Fft<T>(p, call, call.threads).compute(); }
+};
 
 }  // namespace
 
 const Algorithm& fft_algorithm() {
-    static const Algorithm algorithm = {
-        "fft",
-        refusal,
-        [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(p); },
-        workspace<Fft>,
-        workspace<FftPack>,
-        [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(p, call); },
-        nullptr,
-        [](const Problem& p, const Call& call) { (p.dtype == Dtype::float32 ? run<float> : run<double>)(p, call); },
-    };
+    static const Algorithm algorithm = algorithm_of<FftAlgorithm<float>, FftAlgorithm<double>>("fft");
     return algorithm;
 }
 

@@ -2,7 +2,7 @@
 // adds to the outputs that see it.
 //
 // A NaN makes them NaN whatever the weights are, so that it is enough to know how far the next one is, axis by axis: time is
-// that of a few passes over the tile, however many there are. All else adds its product with each weight: K additions. Where
+// that of a few passes over the tile, however many there are. All else adds its product with each weight of its channel. Where
 // both factors are such, their product is added twice: it is NaN or infinite.
 #pragma once
 #include <limits>
@@ -66,9 +66,9 @@ struct Spoiled {
             each_of(channel(c), [](Vec<T> v) { return ~counts_of<T>(v) & (v == v); },
                     [&](int64_t d, int64_t h, int64_t w, Vec<T> v, Mask is) {
                         for (int64_t l = 0; l < std::min<int64_t>(L, span[2] - w); ++l)
-                            if (is[l]) scatter(d, h, w + l, v[l], weight + c * taps(p));
+                            if (is[l]) scatter(d, h, w + l, v[l], weight + c * kernel_volume(p));
                     });
-        for (int64_t c = 0; weights && c < p.in_channels; ++c) add_taps(channel(c), weight + c * taps(p));
+        for (int64_t c = 0; weights && c < p.in_channels; ++c) add_taps(channel(c), weight + c * kernel_volume(p));
     }
 
    private:

@@ -19,14 +19,14 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-constexpr int64_t k_block = (16 << 10) / (2 * vector_bytes);  // k of one block: 16 KB of weights
+constexpr int64_t KC = (16 << 10) / (2 * vector_bytes);  // k of one block: 16 KB of weights
 constexpr int64_t far_bytes = 2 << 20;                        // more weights than stay in L2
 constexpr int64_t kept_bytes = 1 << 20;                       // panels of all k of a box that are kept for the next blocks
 constexpr int64_t blocks_at_once = 16;                        // blocks of output channels whose sums are kept from one k block to the next
 
 template <class T>
-constexpr int64_t pitch = (tile_rows + lanes<T> - 1) / lanes<T> * lanes<T>;  // of a panel: from k to k + 1, whole vectors
-constexpr int64_t most_k = tile_rows > 8 ? 4 * k_block : k_block;  // high tiles read weights so seldom that they may come from L2
+constexpr int64_t pitch = (max_MR + lanes<T> - 1) / lanes<T> * lanes<T>;  // of a panel: from k to k + 1, whole vectors
+constexpr int64_t max_KC = max_MR > 8 ? 4 * KC : KC;  // high tiles read weights so seldom that they may come from L2
 constexpr int64_t tiles_at_once = 8;                          // whose panels are filled together: few streams of stores, and few TLB misses
 
 struct Ahead {  // weights to ask for meanwhile: where they begin, and how many bytes with each k
@@ -37,31 +37,31 @@ struct Ahead {  // weights to ask for meanwhile: where they begin, and how many 
 // ---- micro-kernel: tile[i][:] = init[i][:] + sum over k of x[k][i] * w[k][:]
 
 // Fetch: ask for the weights ahead; it costs a little where they are near.
-template <class T, int MR, int NV, bool Fetch>
+template <class T, int MR, int NR, bool Fetch>
 struct GemmTile {
     FASTCONV_NOINLINE static void run(const T* x, int64_t k_count, const T* w, const T* init, int64_t init_stride, T* tile, Ahead ahead) {
         constexpr int L = lanes<T>;
-        Vec<T> sum[MR][NV];
+        Vec<T> sum[MR][NR];
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) sum[i][v] = load(init + i * init_stride + v * L);
-        for (int64_t k = 0; k < k_count; ++k, w += NV * L, x += pitch<T>) {
+            for (int v = 0; v < NR; ++v) sum[i][v] = load(init + i * init_stride + v * L);
+        for (int64_t k = 0; k < k_count; ++k, w += NR * L, x += pitch<T>) {
             if constexpr (Fetch) __builtin_prefetch(ahead.from), ahead.from += ahead.step;
-            Vec<T> weight[NV];
+            Vec<T> weight[NR];
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) weight[v] = load(w + v * L);
+            for (int v = 0; v < NR; ++v) weight[v] = load(w + v * L);
 #pragma GCC unroll 16
             for (int i = 0; i < MR; ++i) {
                 const Vec<T> value = broadcast(x[i]);
 #pragma GCC unroll 2
-                for (int v = 0; v < NV; ++v) sum[i][v] += value * weight[v];
+                for (int v = 0; v < NR; ++v) sum[i][v] += value * weight[v];
             }
         }
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-            for (int v = 0; v < NV; ++v) store(tile + (i * NV + v) * L, sum[i][v]);
+            for (int v = 0; v < NR; ++v) store(tile + (i * NR + v) * L, sum[i][v]);
     }
 };
 
@@ -72,8 +72,8 @@ struct GemmPacking {
     static constexpr int64_t wide = 2 * lanes<T>;
     int64_t k, channels, padded, blocks;
 
-    explicit GemmPacking(const Problem& p) : GemmPacking(p, taps(p)) {}
-    GemmPacking(const Problem& p, int64_t taps) : k(p.in_channels * taps), channels(p.out_channels) {
+    explicit GemmPacking(const Problem& p) : GemmPacking(p, kernel_volume(p)) {}
+    GemmPacking(const Problem& p, int64_t volume) : k(p.in_channels * volume), channels(p.out_channels) {
         padded = round_up(channels, lanes<T>);
         blocks = ceil_div(padded, wide);
     }
@@ -87,32 +87,16 @@ struct GemmPacking {
 };
 
 template <class T>
-struct PackJob {
-    const Problem& p;
-    const T *weight, *bias;
-    T* out;
-    bool past;
-    int64_t parts;
-
-    static void part(void* context, int64_t index) {
-        const PackJob& job = *static_cast<PackJob*>(context);
-        const GemmPacking<T> packing(job.p);
-        const int64_t count = job.p.groups * packing.blocks;
-        for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i) {
-            const int64_t group = i / packing.blocks, block = i % packing.blocks, first = block * packing.wide;
-            const int64_t channel = group * packing.channels + first;
-            T* out = job.out + packing.offset(job.p, group, block);
-            const int64_t width = packing.width(block);
-            const int64_t channels = std::min(width, packing.channels - first);
-            job.out[packing.spoiled(job.p, group, block)] = T(!all_finite(job.weight + channel * packing.k, channels * packing.k));
-            pack_block(job.weight + channel * packing.k, packing.k, 1, packing.k, packing.channels - first, width,
-                       [&](int64_t k, int64_t) { return out + k * width; }, job.past);
-            for (int64_t c = 0; c < width; ++c)
-                job.out[group * packing.padded + first + c] = job.bias && first + c < packing.channels ? job.bias[channel + c] : T(0);
-        }
-        stored_past();
-    }
-};
+void pack_one(const Problem& p, const PackCall& call, const GemmPacking<T>& packing, int64_t group, int64_t block) {
+    const int64_t first = block * packing.wide, channel = group * packing.channels + first, width = packing.width(block);
+    const T *weight = static_cast<const T*>(call.weight) + channel * packing.k, *bias = static_cast<const T*>(call.bias);
+    T *packed = static_cast<T*>(call.packed), *out = packed + packing.offset(p, group, block);
+    packed[packing.spoiled(p, group, block)] = T(!all_finite(weight, std::min(width, packing.channels - first) * packing.k));
+    pack_block(weight, packing.k, 1, packing.k, packing.channels - first, width, [&](int64_t k, int64_t) { return out + k * width; },
+               call.shared);
+    for (int64_t c = 0; c < width; ++c)
+        packed[group * packing.padded + first + c] = bias && first + c < packing.channels ? bias[channel + c] : T(0);
+}
 
 // ---- one call
 
@@ -138,7 +122,7 @@ struct Gemm {
     Kept kept;
     bool last;  // the channels of a pixel are side by side, at least a vector of them
     bool raw;   // the input is read where it lies
-    int64_t tap_count, k_most;  // k_most: of a block of k
+    int64_t volume, kc;  // kc: of a block of k
     Packing packing;
     Blocking blocking;
     Tasks tasks;
@@ -147,8 +131,8 @@ struct Gemm {
 
     Gemm(const Region& region, int threads)
         : p(region.p), slice(sliced(p, region.call)), call(region.call), kept(region),
-          last(call.input.channel == 1 && slice.in_channels >= L), raw(readable(p, call.input)), tap_count(taps(p)),
-          k_most(last ? slice.in_channels * tap_count : std::min(k_block, slice.in_channels * tap_count)),
+          last(call.input.channel == 1 && slice.in_channels >= L), raw(readable(p, call.input)), volume(kernel_volume(p)),
+          kc(last ? slice.in_channels * volume : std::min(KC, slice.in_channels * volume)),
           packing(p, kept.taps),
           blocking(slice, limits(threads), sizeof(T)), tasks(p, blocking, packing.blocks, 0.75, threads),
           keeps(ceil_div(packing.blocks, tasks.chunks) > blocks_at_once && k_blocks() * panels() * int64_t(sizeof(T)) <= kept_bytes),
@@ -156,16 +140,16 @@ struct Gemm {
 
     // As many channels as fit into a block of k. Those side by side are transposed by vectors: one at least, if most are whole.
     static Problem sliced(Problem p, const Call& call) {
-        const int64_t fits = std::max<int64_t>(1, k_block / taps(p));
+        const int64_t fits = std::max<int64_t>(1, KC / kernel_volume(p));
         const bool whole = p.in_channels % L == 0 || p.in_channels > 4 * L;
-        const bool vector = call.input.channel == 1 && whole && L * taps(p) <= most_k;
+        const bool vector = call.input.channel == 1 && whole && L * kernel_volume(p) <= max_KC;
         p.in_channels = std::min(p.in_channels, fits >= L ? fits / L * L : vector ? L : fits);
         return p;
     }
 
     // Boxes for all threads, unless they become so small that reading the weights would weigh.
     Limits limits(int threads) const {
-        constexpr int64_t most = std::max(16 * tile_rows, 200), least = most / 2;
+        constexpr int64_t most = std::max(16 * max_MR, 200), least = most / 2;
         const int64_t rows = p.batch * p.groups * p.output[0] * p.output[1], width = p.output[2];
         const int64_t share = rows < threads ? ceil_div(rows * width, threads) : ceil_div(rows, threads) * width;
         return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, false, last,
@@ -175,15 +159,18 @@ struct Gemm {
     // Nothing is padded, and either many channels of a pixel or the pixels of a row are side by side. At the end of a row pixels
     // come to the panels one by one, so that short rows are better copied, unless each is read but once.
     bool readable(const Problem& p, const View& v) const {
-        const bool rows = v.space[2] == 1 && p.stride[2] == 1 && (p.output[2] >= 3 * L || taps(p) == 1);
+        const bool rows = v.space[2] == 1 && p.stride[2] == 1 && (p.output[2] >= 3 * L || kernel_volume(p) == 1);
         return v.data && !is_padded(p) && (last || rows);
     }
 
     static void pack(const Problem& p, const PackCall& call) {
-        PackJob<T> job{p, static_cast<const T*>(call.weight), static_cast<const T*>(call.bias), static_cast<T*>(call.packed), call.shared, 1};
-        const double worth_a_thread = 65536;
-        job.parts = std::max<int64_t>(1, std::min<int64_t>(call.threads, int64_t(double(p.groups * p.out_channels * products(p)) / worth_a_thread)));
-        call.parallel_for(job.parts, PackJob<T>::part, &job);
+        const Packing packing(p);
+        const double weights = double(p.groups * p.out_channels * k_of(p));
+        const int64_t parts = threads_for(weights, worth_a_thread::packing, call.threads);
+        for_ranges(call.parallel_for, parts, p.groups * packing.blocks, [&](int64_t begin, int64_t end, int64_t) {
+            for (int64_t i = begin; i < end; ++i) pack_one(p, call, packing, i / packing.blocks, i % packing.blocks);
+            stored_past();
+        });
     }
 
     static bool finite(const Problem& p, const void* packed) {
@@ -194,10 +181,10 @@ struct Gemm {
 
     int64_t panel() const {  // from one tile's panel to the next: an odd number of lines, so that they do not share sets of L1
         constexpr int64_t line = 64 / int64_t(sizeof(T));
-        return (ceil_div(k_most * pitch<T> + L, line) | 1) * line;
+        return (ceil_div(kc * pitch<T> + L, line) | 1) * line;
     }
-    int64_t panels() const { return ceil_div(blocking.pixels(), tile_rows) * panel(); }  // of all tiles of a box
-    int64_t k_blocks() const { return ceil_div(p.in_channels, slice.in_channels) * ceil_div(slice.in_channels * tap_count, k_most); }
+    int64_t panels() const { return ceil_div(blocking.pixels(), max_MR) * panel(); }  // of all tiles of a box
+    int64_t k_blocks() const { return ceil_div(p.in_channels, slice.in_channels) * ceil_div(slice.in_channels * volume, kc); }
 
     struct Scratch {
         T *slab, *panels, *sums, *weights;
@@ -209,15 +196,15 @@ struct Gemm {
         size_t bytes;
         Scratch(const Gemm& j, void* base) {
             Arena arena(base);
-            const int64_t pixels = j.blocking.pixels(), blocks = products(j.p) > j.k_most ? std::min(blocks_at_once, j.packing.blocks) : 1;
+            const int64_t pixels = j.blocking.pixels(), blocks = k_of(j.p) > j.kc ? std::min(blocks_at_once, j.packing.blocks) : 1;
             slab = arena.take<T>(j.raw ? 0 : j.blocking.slab_elements);
             panels = arena.take<T>(j.panels() * (j.keeps ? j.k_blocks() : 1));
             sums = arena.take<T>(blocks * pixels * Packing::wide);
-            weights = arena.take<T>(j.kept.some ? j.k_most * Packing::wide : 0);
-            tap = arena.take<int64_t>(j.slice.in_channels * j.tap_count);
-            kept = arena.take<int64_t>(j.kept.some ? j.slice.in_channels * j.tap_count : 0);
+            weights = arena.take<T>(j.kept.some ? j.kc * Packing::wide : 0);
+            tap = arena.take<int64_t>(j.slice.in_channels * j.volume);
+            kept = arena.take<int64_t>(j.kept.some ? j.slice.in_channels * j.volume : 0);
             pixel = arena.take<int64_t>(pixels);
-            tiles = arena.take<Tile>(ceil_div(pixels, tile_rows));
+            tiles = arena.take<Tile>(ceil_div(pixels, max_MR));
             vector = arena.take<Piece>(pixels);
             single = arena.take<Piece>(pixels);
             runs = arena.take<Run>(j.blocking.box[0] * j.blocking.box[1]);
@@ -250,7 +237,7 @@ struct Gemm {
     // As few tiles as possible, equal but for a pixel: small ones do not fill the pipes, and the larger ones come first so that
     // the micro-kernel changes once.
     void list_tiles(int64_t pixels, Scratch& s) const {
-        s.tile_count = ceil_div(pixels, tile_rows);
+        s.tile_count = ceil_div(pixels, max_MR);
         int64_t first = 0;
         for (int64_t t = 0; t < s.tile_count; ++t) {
             const int64_t rows = ceil_div(pixels - first, s.tile_count - t);
@@ -287,10 +274,10 @@ struct Gemm {
             for (int64_t channel = 0; channel < p.in_channels; channel += slice.in_channels) {
                 const int64_t channels = std::min(slice.in_channels, p.in_channels - channel);
                 const T* x = filled ? nullptr : input(t, box, channel, channels, s);
-                for (int64_t k = 0; k < channels * tap_count; k += k_most) {
-                    const int64_t k_count = std::min(k_most, channels * tap_count - k);
+                for (int64_t k = 0; k < channels * volume; k += kc) {
+                    const int64_t k_count = std::min(kc, channels * volume - k);
                     if (!filled) fill_panels(x, k, k_count, panels, s);
-                    multiply(t, first, std::min(first + blocks_at_once, end), channel * tap_count + k, k_count, panels, box.pixels(),
+                    multiply(t, first, std::min(first + blocks_at_once, end), channel * volume + k, k_count, panels, box.pixels(),
                              run_count, s);
                     if (keeps) panels += this->panels();
                 }
@@ -333,15 +320,15 @@ struct Gemm {
             const Tile& tile = s.tiles[t];
             const int64_t* pixel = s.pixel + tile.first;
             T* to = panels + t * panel();
-            for (int64_t tap = 0; tap < tap_count; ++tap)
-                for (int64_t c = 0; c < k_count / tap_count; c += L) {
+            for (int64_t tap = 0; tap < volume; ++tap)
+                for (int64_t c = 0; c < k_count / volume; c += L) {
                     const T* from = x + s.tap[tap] + c;
-                    T* out = to + (c * tap_count + tap) * pitch<T>;
-                    const int64_t n = std::min<int64_t>(L, k_count / tap_count - c);
-                    if (n == L) transpose_tile(from, pixel, tile.rows, out, tap_count * pitch<T>);
+                    T* out = to + (c * volume + tap) * pitch<T>;
+                    const int64_t n = std::min<int64_t>(L, k_count / volume - c);
+                    if (n == L) transpose_tile(from, pixel, tile.rows, out, volume * pitch<T>);
                     else
                         for (int64_t j = 0; j < n; ++j)
-                            for (int64_t r = 0; r < tile.rows; ++r) out[j * tap_count * pitch<T> + r] = from[j + pixel[r]];
+                            for (int64_t r = 0; r < tile.rows; ++r) out[j * volume * pitch<T> + r] = from[j + pixel[r]];
                 }
         }
     }
@@ -361,7 +348,7 @@ struct Gemm {
     void multiply(const Tasks::Task& t, int64_t first, int64_t end, int64_t k, int64_t k_count, const T* panels, int64_t pixels,
                   int64_t run_count, const Scratch& s) const {
         const T* packed = static_cast<const T*>(call.packed);
-        const int64_t step = panel(), k_all = products(p);
+        const int64_t step = panel(), k_all = k_of(p);
         const bool far = !kept.some && packing.k * packing.padded * int64_t(sizeof(T)) >= far_bytes;
         for (int64_t block = first; block < end; ++block) {
             const int64_t width = packing.width(block);
@@ -381,7 +368,7 @@ struct Gemm {
 
     // The weights of k .. k + k_count: where they are packed, or, if some taps are left out, the others' side by side.
     const T* weights(const Tasks::Task& t, int64_t block, int64_t k, int64_t k_count, const Scratch& s) const {
-        const int64_t width = packing.width(block), all = slice.in_channels * tap_count;
+        const int64_t width = packing.width(block), all = slice.in_channels * volume;
         const T* w = static_cast<const T*>(call.packed) + packing.offset(p, t.group, block);
         if (!kept.some) return w + k * width;
         w += (k / all * slice.in_channels * kept.taps + kept.first) * width;
@@ -412,7 +399,7 @@ struct Gemm {
 }  // namespace
 
 const Algorithm& gemm_algorithm() {
-    static const Algorithm algorithm = Driver<Gemm>::algorithm("gemm");
+    static const Algorithm algorithm = algorithm_of<Driver<Gemm<float>>, Driver<Gemm<double>>>("gemm");
     return algorithm;
 }
 

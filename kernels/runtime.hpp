@@ -13,7 +13,7 @@
 
 #include "fences.hpp"
 #include "interrupt.hpp"
-#include "pool.hpp"
+#include "threads.hpp"
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif

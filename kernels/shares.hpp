@@ -18,8 +18,7 @@ class Shares {
    public:
     static size_t bytes(int64_t parts) { return size_t(parts) * sizeof(Range); }
 
-    // The call's workspace begins with `bytes(parts)` of this. Before parallel_for.
-    void deal(const Call& call, int64_t count, int64_t parts) { deal(call.workspace, call.interrupt, count, parts); }
+    // In `bytes(parts)` of memory. Before parallel_for.
     void deal(void* memory, const Interrupt& interrupt, int64_t count, int64_t parts) {
         ranges_ = static_cast<Range*>(memory), count_ = count, parts_ = parts, interrupt_ = interrupt;
         grain_ = std::max<int64_t>(1, count / (std::max(pieces_per_part, interrupt.pieces) * parts));

@@ -23,17 +23,6 @@ constexpr int vector_bytes = 32;
 constexpr int vector_bytes = 16;
 #endif
 
-// Rows of a register tile that is two vectors wide: their sums, the two vectors, and a broadcast fill the registers.
-#if defined(__AVX512F__)
-constexpr int tile_rows = 14;
-#elif defined(__AVX2__)
-constexpr int tile_rows = 6;
-#elif defined(__aarch64__)
-constexpr int tile_rows = 10;
-#else
-constexpr int tile_rows = 5;
-#endif
-
 template <class T>
 struct VectorOf {
     typedef T type __attribute__((vector_size(vector_bytes)));

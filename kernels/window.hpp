@@ -9,6 +9,7 @@
 #pragma once
 #include <algorithm>
 
+#include "crew.hpp"
 #include "fences.hpp"
 #include "regions.hpp"
 #include "simd.hpp"
@@ -19,10 +20,10 @@ namespace FASTCONV_ISA {
 FASTCONV_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FASTCONV_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-inline int64_t taps(const Problem& p) { return p.kernel[0] * p.kernel[1] * p.kernel[2]; }
-inline int64_t products(const Problem& p) { return p.in_channels * taps(p); }  // K: summed per output
+inline int64_t kernel_volume(const Problem& p) { return p.kernel[0] * p.kernel[1] * p.kernel[2]; }
+inline int64_t k_of(const Problem& p) { return p.in_channels * kernel_volume(p); }  // K: products summed per output
 inline double multiply_adds(const Problem& p) {
-    return double(p.batch) * p.groups * p.out_channels * products(p) * double(p.output[0] * p.output[1] * p.output[2]);
+    return double(p.batch) * p.groups * p.out_channels * k_of(p) * double(p.output[0] * p.output[1] * p.output[2]);
 }
 inline bool is_padded(const Problem& p) {
     for (int a = 0; a < max_axes; ++a)
@@ -294,7 +295,7 @@ struct Tasks {
     // fill: what it takes to prepare the inputs of a box, in panels; every chunk of a box does it again.
     Tasks(const Problem& p, const Blocking& blocking, int64_t panel_count, double fill, int threads)
         : chunks(1), boxes(blocking.boxes()), images(p.batch), groups(p.groups), panels(panel_count) {
-        parts = worthwhile(multiply_adds(p), threads);
+        parts = threads_for(multiply_adds(p), worth_a_thread::gemm, threads);
         if (parts == 1) return;
         double least = 1e300;
         for (int64_t c = 1; c <= std::min(panels, 4 * parts); ++c) {
@@ -307,10 +308,6 @@ struct Tasks {
         parts = std::min(parts, count(chunks));
     }
     int64_t count(int64_t c) const { return c * boxes * images * groups; }
-    static int64_t worthwhile(double multiply_adds, int threads) {
-        constexpr double worth_a_thread = 2e5;  // about 10 us
-        return std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(multiply_adds / worth_a_thread)));
-    }
 
     struct Task {
         int64_t chunk, box, image, group;

@@ -16,8 +16,8 @@
 // A kernel with a stride, large or deep, is the sum of several over other inputs: of components, which are further channels here, in the
 // order [component][input channel]. A dilated kernel is several kernels that are not: see Phased. Both are in tiling.hpp.
 // A tile with a NaN or infinity among its outputs is computed again directly: see winograd_repair.hpp.
+#include "crew.hpp"
 #include "finish.hpp"
-#include "shares.hpp"
 #include "tile.hpp"
 #include "winograd_repair.hpp"
 
@@ -31,27 +31,27 @@ constexpr int fetch_ahead = 64;          // steps of k: 4 to 8 KB
 // ---- micro-kernel: m[vector][i][:] (+)= sum over k of v[k / lanes][i][k % lanes] * u[k][vector][:]
 
 // Fetch: ask for u well before it is read; where it comes from memory, the hardware's own prefetching is too short.
-template <class T, int MR, int NV, bool Fetch>
+template <class T, int MR, int NR, bool Fetch>
 struct WinogradTile {
     FASTCONV_NOINLINE static void run(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_step) {
         constexpr int L = lanes<T>;
-        Vec<T> sum[MR][NV];
+        Vec<T> sum[MR][NR];
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-            for (int n = 0; n < NV; ++n) sum[i][n] = first ? Vec<T>{} : load(m + n * m_step + i * L);
+            for (int n = 0; n < NR; ++n) sum[i][n] = first ? Vec<T>{} : load(m + n * m_step + i * L);
         const auto step = [&](int j) __attribute__((always_inline)) {
-            if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NV * L);
-            Vec<T> weight[NV];
+            if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NR * L);
+            Vec<T> weight[NR];
 #pragma GCC unroll 2
-            for (int n = 0; n < NV; ++n) weight[n] = load(u + n * L);
+            for (int n = 0; n < NR; ++n) weight[n] = load(u + n * L);
 #pragma GCC unroll 16
             for (int i = 0; i < MR; ++i) {
                 const Vec<T> value = broadcast(v[i * L + j]);
 #pragma GCC unroll 2
-                for (int n = 0; n < NV; ++n) sum[i][n] += value * weight[n];
+                for (int n = 0; n < NR; ++n) sum[i][n] += value * weight[n];
             }
-            u += NV * L;
+            u += NR * L;
         };
         for (int64_t vector = 0; vector < k_count / L; ++vector, v += v_step)
 #pragma GCC unroll 16
@@ -60,7 +60,7 @@ struct WinogradTile {
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-            for (int n = 0; n < NV; ++n) store(m + n * m_step + i * L, sum[i][n]);
+            for (int n = 0; n < NR; ++n) store(m + n * m_step + i * L, sum[i][n]);
     }
 };
 
@@ -69,24 +69,23 @@ struct WinogradTile {
 template <class T>
 struct Winograd {
     static constexpr int L = lanes<T>;
-    static constexpr int64_t line = 64 / int64_t(sizeof(T)), k_block = 256, few_tiles = 24, block_bytes = 384 << 10;
+    static constexpr int64_t line = 64 / int64_t(sizeof(T)), KC = 256, few_tiles = 24, block_bytes = 384 << 10;
     Problem p;
     Call call;
     Tiles<T> tiles;
     WinogradPacking<T> packing;
     int64_t parts, blocks, most, v_plane, m_plane, strip;  // most: tiles in a block
     bool together;  // few tiles: all threads share each block, and read a part of U each
-    int64_t unit = 0;  // together: which block they are at
-    Shares shares;
+    Crew crew;
 
-    Winograd(const Problem& problem, const Call& c, int threads) : p(problem), call(c), tiles(p), packing(p) {
-        constexpr double worth_a_thread = 1e5;  // multiply-adds
-        const double work = multiply_adds(p) / taps(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
-        parts = std::max<int64_t>(1, std::min<int64_t>(threads, int64_t(work / worth_a_thread)));
+    Winograd(const Problem& problem, const Call& c, int threads)
+        : p(upright(problem)), call(upright(problem, c)), tiles(p), packing(p) {
+        const double work = multiply_adds(p) / kernel_volume(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
+        parts = threads_for(work, worth_a_thread::winograd, threads);
         const bool even = packing.blocks % parts == 0 || packing.blocks > 8 * parts;  // each thread gets about as many output channels
         together = tiles.count < (even ? few_tiles : few_tiles / 2) * parts && p.groups < parts && packing.chunks > 1;
         const int64_t tile_bytes = tiles.products * (packing.inner + packing.widest()) * int64_t(sizeof(T));
-        const int64_t fits = std::max(few_tiles, block_bytes / tile_bytes / tile_rows * tile_rows);
+        const int64_t fits = std::max(few_tiles, block_bytes / tile_bytes / max_MR * max_MR);
         const int64_t sharing = together || p.groups > 1 ? 1 : std::min(parts, tiles.count);  // so many work at one group's blocks
         blocks = sharing * ceil_div(tiles.count, sharing * (fits + fits / 4));  // a quarter more, rather than twice as many halves
         most = ceil_div(tiles.count, blocks);
@@ -94,59 +93,49 @@ struct Winograd {
         m_plane = round_up(most * packing.widest(), line) + line;
         strip = std::min(most, tiles.along.tiles(0)) * tiles.w.m + tiles.w.size - tiles.w.m;
         if (!together) parts = std::min(parts, units());
+        const Scratch one(*this, nullptr, nullptr);
+        crew = Crew(p, call, parts, one.bytes, one.common_bytes);
     }
     int64_t units() const { return p.groups * blocks; }
 
     struct Scratch {
         T *v, *m, *rows, *half, *outputs, *window;
         int64_t* offset;  // see Window
-        size_t bytes;  // up to this part's end
-        Scratch(const Winograd& job, void* base, int64_t index) {
-            Arena arena(base);
-            arena.take<char>(int64_t(Shares::bytes(job.parts)));
-            for (int64_t i = 0; i <= index; ++i) {
-                if (i == 0 || !job.together) v = arena.take<T>(job.tiles.products * job.v_plane);
-                m = arena.take<T>(job.tiles.products * job.m_plane);
-                rows = arena.take<T>(job.tiles.h.size * job.strip * L);
-                half = arena.take<T>(job.tiles.h.size * job.strip * L);
-                outputs = arena.take<T>(job.tiles.h.m * job.strip * L);
-                window = arena.take<T>(Window<T>(job.p, job.tiles, job.strip).elements());
-                offset = arena.take<int64_t>(taps(job.p));
-            }
-            bytes = arena.used();
+        size_t common_bytes, bytes;
+        Scratch(const Winograd& job, void* common, void* own) {
+            Arena ours(common), mine(own);
+            v = (job.together ? ours : mine).template take<T>(job.tiles.products * job.v_plane);
+            m = mine.take<T>(job.tiles.products * job.m_plane);
+            rows = mine.take<T>(job.tiles.h.size * job.strip * L);
+            half = mine.take<T>(job.tiles.h.size * job.strip * L);
+            outputs = mine.take<T>(job.tiles.h.m * job.strip * L);
+            window = mine.take<T>(Window<T>(job.p, job.tiles, job.strip).elements());
+            offset = mine.take<int64_t>(kernel_volume(job.p));
+            common_bytes = ours.used(), bytes = mine.used();
         }
     };
 
-    void run() {
-        if (!together) return share<&Winograd::some_blocks>(units());
-        for (unit = 0; unit < units(); ++unit) {
-            share<&Winograd::some_inputs>(vectors());
-            share<&Winograd::some_outputs>(packing.chunks);
+    // What the parts share: all blocks, or of one block the vectors of input channels and then the chunks of output channels.
+    void compute() const {
+        if (!together)
+            return share(units(), [&](int64_t first, int64_t end, const Scratch& s) {
+                for (int64_t unit = first; unit < end; ++unit) {
+                    transform_inputs(unit, 0, vectors(), s);
+                    multiply_and_transform(unit, 0, packing.chunks, s);
+                }
+            });
+        for (int64_t unit = 0; unit < units(); ++unit) {
+            share(vectors(), [&](int64_t first, int64_t end, const Scratch& s) { transform_inputs(unit, first, end, s); });
+            share(packing.chunks, [&](int64_t first, int64_t end, const Scratch& s) { multiply_and_transform(unit, first, end, s); });
         }
     }
-
-    template <void (Winograd::*Items)(int64_t, int64_t, const Scratch&) const>
-    void share(int64_t count) {
-        shares.deal(call, count, parts);
-        const auto part = [](void* context, int64_t index) {
-            const Winograd& job = *static_cast<Winograd*>(context);
-            const FlushDenormals flush(!job.p.strict);
-            const Scratch s(job, job.call.workspace, index);
-            job.shares.each(index, [&](int64_t begin, int64_t end) { (job.*Items)(begin, end, s); });
-        };
-        call.parallel_for(parts, part, this);
+    template <class Items>
+    void share(int64_t count, const Items& items) const {
+        crew.share(count, [&](int64_t part, const auto& each) {
+            const Scratch s(*this, crew.common(), crew.own(part));
+            each([&](int64_t begin, int64_t end) { items(begin, end, s); });
+        });
     }
-
-    // ---- what the parts share: all blocks, or of one block the vectors of input channels and then the chunks of output channels
-
-    void some_blocks(int64_t first, int64_t end, const Scratch& s) const {
-        for (int64_t i = first; i < end; ++i) {
-            transform_inputs(i, 0, vectors(), s);
-            multiply_and_transform(i, 0, packing.chunks, s);
-        }
-    }
-    void some_inputs(int64_t first, int64_t end, const Scratch& s) const { transform_inputs(unit, first, end, s); }
-    void some_outputs(int64_t first, int64_t end, const Scratch& s) const { multiply_and_transform(unit, first, end, s); }
 
     int64_t vectors() const { return ceil_div(p.in_channels, L); }  // of input channels
     int64_t group(int64_t unit_) const { return unit_ / blocks; }
@@ -275,15 +264,15 @@ struct Winograd {
 
     void multiply(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
         const int64_t chunk_width = packing.width(chunk);
-        const int64_t groups = ceil_div(count, tile_rows), rows = count / groups, longer = count % groups;  // these have a row more
+        const int64_t groups = ceil_div(count, max_MR), rows = count / groups, longer = count % groups;  // these have a row more
         const T* u = static_cast<const T*>(call.packed) + packing.transformed(p, group, chunk);
         const bool far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
         for (int64_t x = 0; x < tiles.products; ++x) {
             const auto [begin, end] = terms(x);
             for (int64_t first = 0; first < chunk_width; first += packing.wide) {
                 const int64_t width = std::min(packing.wide, chunk_width - first);
-                for (int64_t k = begin; k < end; k += k_block) {
-                    const int64_t k_count = std::min(k_block, end - k);
+                for (int64_t k = begin; k < end; k += KC) {
+                    const int64_t k_count = std::min(KC, end - k);
                     const T* v = s.v + x * v_plane + k * most;
                     T* m = s.m + x * m_plane + first * most;
                     for (int64_t g = 0, n; g < groups; ++g, v += n * L, m += n * L) {
@@ -340,7 +329,7 @@ struct Winograd {
     // Every tile with a NaN or infinity among its outputs of a vector of channels, once more without a transform.
     FASTCONV_NOINLINE void repair(int64_t group, int64_t oc, int64_t pixels, int64_t rows, int64_t valid, const Scratch& s) const {
         const T *packed = static_cast<const T*>(call.packed), *bias = packed + group * packing.padded + oc;
-        const T* weight = packed + packing.plain(p) + (group * packing.padded + oc) * products(p);
+        const T* weight = packed + packing.plain(p) + (group * packing.padded + oc) * k_of(p);
         const Window<T> window(p, tiles, pixels);
         constexpr int64_t at_once = Window<T>::at_once;
         const T* x[at_once];
@@ -363,72 +352,38 @@ struct Winograd {
     }
 };
 
-const char* refusal(const Problem& p) {
-    const Split split(p);
-    if (split.h.taps == 1 && split.w.taps == 1)
-        return "transforms kernels of several taps along one of the last two axes, or along depth alone";
-    for (int a = 1; a < max_axes; ++a)
-        if (p.stride[a] > 1 && p.dilation[a] > 1 && p.kernel[a] > 1) return "transforms no dilation together with a stride";
-    if (split.taps() > most_packed_taps) return "transforms kernels of at most 1024 taps";
-    const bool chosen = p.tile[0] == 1 && Axis<float>::exists(p.tile[1], split.h.taps) && Axis<float>::exists(p.tile[2], split.w.taps);
-    return chosen ? nullptr : "no tile was chosen";
-}
-
 template <class T>
-void pack(const Problem& p, const PackCall& call) {
-    WinogradPack<T> job(p, call);
-    call.parallel_for(job.parts, WinogradPack<T>::part, &job);
-}
-
-template <class T>
-size_t pack_workspace(const Problem& p, int threads) {
-    PackCall call{};
-    call.threads = threads;
-    const WinogradPack<T> job(p, call);
-    return typename WinogradPack<T>::Scratch(job, job.parts - 1).bytes;
-}
-
-template <class T>
-void run(const Problem& p, const Call& call) {
-    Winograd<T>(p, call, call.threads).run();
-}
-
-template <class T>
-bool shares_packed(const Problem& p, int threads) {
-    const Winograd<T> job(p, Call{}, threads);
-    return job.parts > 1 && !job.together && p.groups == 1;
-}
-
-template <class T>
-size_t packed_bytes(const Problem& p) {
-    return WinogradPacking<T>(p).bytes(p);
-}
-
-template <class T>
-size_t workspace(const Problem& p, int threads) {
-    const Winograd<T> job(p, Call{}, threads);
-    return typename Winograd<T>::Scratch(job, nullptr, job.parts - 1).bytes;
-}
+struct WinogradAlgorithm : Defaults {
+    static const char* refuses(const Problem& problem) {
+        const Problem p = upright(problem);
+        const Split split(p);
+        if (split.h.taps == 1 && split.w.taps == 1)
+            return "transforms kernels of several taps along one of the last two axes, or along depth alone";
+        for (int a = 1; a < max_axes; ++a)
+            if (p.stride[a] > 1 && p.dilation[a] > 1 && p.kernel[a] > 1) return "transforms no dilation together with a stride";
+        if (split.taps() > most_packed_taps) return "transforms kernels of at most 1024 taps";
+        const bool chosen = p.tile[0] == 1 && Axis<T>::exists(p.tile[1], split.h.taps) && Axis<T>::exists(p.tile[2], split.w.taps);
+        return chosen ? nullptr : "no tile was chosen";
+    }
+    static size_t packed_bytes(const Problem& p) { return WinogradPacking<T>(upright(p)).bytes(upright(p)); }
+    static size_t workspace_bytes(const Problem& p, int threads) { return Winograd<T>(p, Call{}, threads).crew.bytes(); }
+    static size_t pack_workspace_bytes(const Problem& p, int threads) {
+        PackCall call{};
+        call.threads = threads;
+        return WinogradPack<T>(p, call).workspace_bytes();
+    }
+    static void pack(const Problem& p, const PackCall& call) { WinogradPack<T>(p, call).compute(); }
+    static bool shares_packed(const Problem& p, int threads) {
+        const Winograd<T> job(p, Call{}, threads);
+        return job.parts > 1 && !job.together && p.groups == 1;
+    }
+    static void run(const Problem& p, const Call& call) { Winograd<T>(p, call, call.threads).compute(); }
+};
 
 }  // namespace
 
 const Algorithm& winograd_algorithm() {
-    static const Algorithm algorithm = {
-        "winograd",
-        [](const Problem& p) { return refusal(upright(p)); },
-        [](const Problem& p) { return (p.dtype == Dtype::float32 ? packed_bytes<float> : packed_bytes<double>)(upright(p)); },
-        [](const Problem& p, int threads) { return (p.dtype == Dtype::float32 ? workspace<float> : workspace<double>)(upright(p), threads); },
-        [](const Problem& p, int threads) {
-            return (p.dtype == Dtype::float32 ? pack_workspace<float> : pack_workspace<double>)(upright(p), threads);
-        },
-        [](const Problem& p, const PackCall& call) { (p.dtype == Dtype::float32 ? pack<float> : pack<double>)(upright(p), call); },
-        [](const Problem& p, int threads) {
-            return (p.dtype == Dtype::float32 ? shares_packed<float> : shares_packed<double>)(upright(p), threads);
-        },
-        [](const Problem& p, const Call& call) {
-            (p.dtype == Dtype::float32 ? run<float> : run<double>)(upright(p), upright(p, call));
-        },
-    };
+    static const Algorithm algorithm = algorithm_of<WinogradAlgorithm<float>, WinogradAlgorithm<double>>("winograd");
     return algorithm;
 }
 

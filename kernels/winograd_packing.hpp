@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 
+#include "crew.hpp"
 #include "pack.hpp"
 #include "tiling.hpp"
 
@@ -43,7 +44,7 @@ struct WinogradPacking {
     }
     int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights, not transformed
     size_t bytes(const Problem& p) const {
-        return size_t(plain(p) + p.groups * padded * fastconv::FASTCONV_ISA::products(p)) * sizeof(T);
+        return size_t(plain(p) + p.groups * padded * k_of(p)) * sizeof(T);
     }
 };
 
@@ -51,43 +52,41 @@ template <class T>
 struct WinogradPack {
     using Packing = WinogradPacking<T>;
     static constexpr int64_t slice = 16;  // input channels at a time
-    const Problem& p;
+    const Problem p;
     const PackCall& call;
     const T *weight, *bias;
     T* out;
     int64_t parts;
 
     WinogradPack(const Problem& problem, const PackCall& c)
-        : p(problem), call(c), weight(static_cast<const T*>(c.weight)), bias(static_cast<const T*>(c.bias)),
+        : p(upright(problem)), call(c), weight(static_cast<const T*>(c.weight)), bias(static_cast<const T*>(c.bias)),
           out(static_cast<T*>(c.packed)), parts(std::min<int64_t>(c.threads, p.groups * Packing(p).blocks)) {}
 
-    // Of one part, at `index`.
     struct Scratch {
         T *dealt, *half;  // taps of a block, and a component of them transformed along h; see block, transform
         int64_t* place;   // of each tap in `dealt`
-        size_t bytes;     // up to this part's end
-        Scratch(const WinogradPack& job, int64_t index) {
+        size_t bytes;
+        Scratch(const WinogradPack& job, void* base) {
             const Tiles<T> tiles(job.p);
             const int64_t channels = job.at_once() * Packing::wide;
-            Arena arena(job.call.workspace);
-            for (int64_t i = 0; i <= index; ++i) {
-                dealt = arena.take<T>(tiles.split.taps() * channels);
-                half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
-                place = arena.take<int64_t>(taps(job.p));
-            }
+            Arena arena(base);
+            dealt = arena.take<T>(tiles.split.taps() * channels);
+            half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
+            place = arena.take<int64_t>(kernel_volume(job.p));
             bytes = arena.used();
         }
     };
     int64_t at_once() const { return std::min(slice, most_packed_taps / Split(p).taps()); }  // input channels
+    size_t workspace_bytes() const { return size_t(parts) * Scratch(*this, nullptr).bytes; }
 
-    static void part(void* context, int64_t index) {
-        const WinogradPack& job = *static_cast<WinogradPack*>(context);
-        const Packing packing(job.p);
-        const Scratch s(job, index);
-        const int64_t count = job.p.groups * packing.blocks;
-        for (int64_t i = count * index / job.parts; i < count * (index + 1) / job.parts; ++i)
-            job.block(packing, i / packing.blocks, i % packing.blocks, s);
-        stored_past();
+    void compute() const {
+        const Packing packing(p);
+        const size_t bytes = Scratch(*this, nullptr).bytes;
+        for_ranges(call.parallel_for, parts, p.groups * packing.blocks, [&](int64_t begin, int64_t end, int64_t part) {
+            const Scratch s(*this, static_cast<char*>(call.workspace) + size_t(part) * bytes);
+            for (int64_t i = begin; i < end; ++i) block(packing, i / packing.blocks, i % packing.blocks, s);
+            stored_past();
+        });
     }
 
     // A block of two vectors of output channels of a group. Its taps first: dealt[tap][channel][width], every axis as long as its
@@ -95,19 +94,19 @@ struct WinogradPack {
     void block(const Packing& packing, int64_t group, int64_t index, const Scratch& s) const {
         const Split split(p);
         const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first);
-        const int64_t rows = split.h.reach(), columns = split.w.reach(), row = products(p);
+        const int64_t rows = split.h.reach(), columns = split.w.reach(), row = k_of(p);
         const int64_t at_once = this->at_once(), step = at_once * width;
-        for (int64_t i = 0; i < taps(p); ++i) {
+        for (int64_t i = 0; i < kernel_volume(p); ++i) {
             const int64_t w = i % p.kernel[2], h = i / p.kernel[2] % p.kernel[1], d = i / p.kernel[2] / p.kernel[1];
             s.place[i] = ((d * rows + h) * columns + w) * step;
         }
-        if (split.taps() > taps(p)) clear(s.dealt, split.taps() * step);
+        if (split.taps() > kernel_volume(p)) clear(s.dealt, split.taps() * step);
         const T* from = weight + (group * packing.channels + first) * row;
         for (int64_t k = 0; k < p.in_channels; k += at_once) {
             const int64_t n = std::min(at_once, p.in_channels - k);
-            pack_block(from + k * taps(p), row, taps(p), n * taps(p), packing.channels - first, width,
+            pack_block(from + k * kernel_volume(p), row, kernel_volume(p), n * kernel_volume(p), packing.channels - first, width,
                        [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; });
-            T* plain = out + packing.plain(p) + (group * packing.padded + first) * row + k * taps(p) * lanes<T>;
+            T* plain = out + packing.plain(p) + (group * packing.padded + first) * row + k * kernel_volume(p) * lanes<T>;
             for (int64_t v = 0; v < width; v += lanes<T>) keep_plain(plain + v * row, s.dealt + v, s.place, width, n);
             for (int64_t i = 0; i < split.count(); ++i) {
                 const Component c = split.at(i);
@@ -122,7 +121,7 @@ struct WinogradPack {
     // The taps of n channels: to[channel][tap][lanes]
     void keep_plain(T* to, const T* dealt, const int64_t* place, int64_t width, int64_t n) const {
         for (int64_t channel = 0; channel < n; ++channel, dealt += width)
-            for (int64_t tap = 0; tap < taps(p); ++tap, to += lanes<T>) store_past(to, load(dealt + place[tap]), call.shared);
+            for (int64_t tap = 0; tap < kernel_volume(p); ++tap, to += lanes<T>) store_past(to, load(dealt + place[tap]), call.shared);
     }
 
     // n channels of a component, k of U on, whose taps are row_step and column_step apart before the stride.

@@ -42,7 +42,7 @@ struct Window {  // [c][d][row][column], of a strip of so many pixels along w
 
     // Of each tap, from where its pixel is in a plane.
     void fill_offsets(int64_t* offset) const {
-        for (int64_t i = 0; i < taps(p); ++i)
+        for (int64_t i = 0; i < kernel_volume(p); ++i)
             offset[i] = (i / p.kernel[2] / p.kernel[1] * rows + i / p.kernel[2] % p.kernel[1]) * columns + i % p.kernel[2];
     }
 
@@ -51,12 +51,12 @@ struct Window {  // [c][d][row][column], of a strip of so many pixels along w
     // Pixels whose inputs begin at x, of a vector of output channels, to y.
     FASTCONV_NOINLINE void sum(const T* const (&x)[at_once], const int64_t* offset, const T* weight, const T* bias,
                                T* const (&y)[at_once]) const {
-        const int64_t end = elements(), step = plane, tap_count = taps(p);
+        const int64_t end = elements(), step = plane, volume = kernel_volume(p);
         Vec<T> sum[at_once];
 #pragma GCC unroll 8
         for (int64_t i = 0; i < at_once; ++i) sum[i] = load(bias);
         for (int64_t channel = 0; channel < end; channel += step)
-            for (int64_t tap = 0; tap < tap_count; ++tap, weight += L) {
+            for (int64_t tap = 0; tap < volume; ++tap, weight += L) {
                 const Vec<T> factor = load(weight);
                 const int64_t at = channel + offset[tap];
 #pragma GCC unroll 8

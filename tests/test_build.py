@@ -118,7 +118,7 @@ def test_no_flag_that_changes_arithmetic_or_needs_this_cpu(commands):
 
 
 @pytest.mark.parametrize("name", ["g++", "clang++"])
-@pytest.mark.parametrize("source", ["pool", "peak"])
+@pytest.mark.parametrize("source", ["threads", "peak"])
 def test_the_baseline_runs_on_any_x86_64(commands, tmp_path, name, source):
     """What the runtime and the baseline kernels are made of has no instruction above SSE2, whatever CFLAGS say."""
     compiler, objdump = shutil.which(name), shutil.which("objdump")

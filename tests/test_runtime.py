@@ -17,7 +17,7 @@ import pytest
 runtime = pytest.importorskip("fastconv._runtime")
 
 BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
-POOL = Path(__file__).parents[1] / "kernels" / "pool.cpp"
+THREADS = Path(__file__).parents[1] / "kernels" / "threads.cpp"
 
 
 def counted(parts):
@@ -212,7 +212,7 @@ def test_exit_while_a_daemon_thread_is_in_a_region():
 
 
 STRESS = r"""
-#include "pool.hpp"
+#include "threads.hpp"
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -273,10 +273,10 @@ int main() {
 def run_sanitized(folder, sanitizer, text, *sources):
     """A program built with a sanitizer, and what became of it."""
     compiler = shutil.which("g++") or shutil.which("clang++")
-    if not compiler or not POOL.exists():
+    if not compiler or not THREADS.exists():
         pytest.skip("needs a compiler and the sources")
     (folder / "main.cpp").write_text(text)
-    flags = ["-std=c++17", "-O1", "-g", f"-fsanitize={sanitizer}", "-pthread", f"-I{POOL.parent}", "-DFASTCONV_ISA=baseline"]
+    flags = ["-std=c++17", "-O1", "-g", f"-fsanitize={sanitizer}", "-pthread", f"-I{THREADS.parent}", "-DFASTCONV_ISA=baseline"]
     built = subprocess.run([compiler, *flags, str(folder / "main.cpp"), *map(str, sources), "-o", str(folder / "main")],
                            capture_output=True, text=True)
     if "cannot find" in built.stderr:
@@ -291,7 +291,7 @@ def run_sanitized(folder, sanitizer, text, *sources):
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_the_pool_under_sanitizers(tmp_path, sanitizer):
-    done = run_sanitized(tmp_path, sanitizer, STRESS, POOL)
+    done = run_sanitized(tmp_path, sanitizer, STRESS, THREADS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -13,6 +13,7 @@ from ._costs import slab
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
+MOST_WIDENED = 512 << 10  # bytes of rows that a thread keeps widened (kernels/depthwise_last.hpp)
 
 
 def cost(p: ConvProblem, lanes: int) -> float:
@@ -24,7 +25,7 @@ def cost(p: ConvProblem, lanes: int) -> float:
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
     few = 2 * p.out_channels <= lanes
     kept = math.prod(p.kernel_size[:-1]) * p.input_size[-1] * p.out_channels * TABLE[p.dtype].itemsize  # of widened rows
-    if p.channels_last and (p.groups == p.out_channels or kept <= 512 << 10) and not (few and p.stride[-1] > 1):
+    if p.channels_last and (p.groups == p.out_channels or kept <= MOST_WIDENED) and not (few and p.stride[-1] > 1):
         edges = min(width, (p.kernel_size[-1] - 1) * p.dilation[-1]) if few else 0  # one by one
         together = 1.6 * p.out_channels / lanes if few else math.ceil(p.out_channels / lanes)
         vectors = 2 * edges + (width - edges) * together

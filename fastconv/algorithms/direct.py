@@ -16,6 +16,7 @@ from ._costs import reached, slab
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
+MOST_PLANES = 640  # products for which the input is copied to planes (kernels/direct.cpp)
 
 _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output channels of a group
 
@@ -66,4 +67,4 @@ def _has_planes(p: ConvProblem) -> bool:
     twice, and there are not too many products."""
     once = all(n * k <= (n - 1) * s + (k - 1) * d + 1
                for n, k, s, d in zip(p.output_size, p.kernel_size, p.stride, p.dilation, strict=True))
-    return once and p.taps <= 640 and (p.stride[-1] > 1 or any(map(any, p.padding)))
+    return once and p.taps <= MOST_PLANES and (p.stride[-1] > 1 or any(map(any, p.padding)))

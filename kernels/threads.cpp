@@ -11,7 +11,7 @@
 // Happens-before: `work` is written before the release in post and read after the acquire in claim; what a part wrote
 // is published by the release in done, which the caller acquires in await. The same edge allows it to rewrite `work`.
 // Workers never touch the region after done, so it may live on the caller's stack.
-#include "pool.hpp"
+#include "threads.hpp"
 
 #include <pthread.h>
 #include <sched.h>

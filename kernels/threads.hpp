@@ -1,4 +1,4 @@
-// The one thread pool of the process: the ParallelFor of abi.hpp. See pool.cpp for the protocol.
+// The one thread pool of the process: the ParallelFor of abi.hpp. See threads.cpp for the protocol.
 #pragma once
 #include "abi.hpp"
 
