@@ -222,8 +222,8 @@ struct Direct {
                 const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
                 const T* from = weight + (g * packing.channels + first) * packing.k;
                 T* to = out + packing.offset(p, g, panel);
-                for (int64_t m = 0; m < rows; ++m)
-                    for (int64_t k = 0; k < packing.k; ++k) to[k * rows + m] = from[m * packing.k + k];
+                for (int64_t k = 0; k < packing.k; ++k, to += rows)
+                    for (int64_t m = 0; m < rows; ++m) to[m] = from[m * packing.k + k];
             }
     }
 
