@@ -3,8 +3,8 @@
 ∂w[o, c, t] = Σ ∂y[n, o, j]·x[n, c, j·s + t·d - p] over all images n and outputs j. Where the padded input and ∂y lie with the
 same distance from row to row (∂y with zeros between its rows), j is one index q, a tap is an offset into the input, and the sum
 is a scalar product of two contiguous runs: a forward problem with a 1x1 kernel, whose channels are the pixels q (those of a few
-images, where these are small), whose positions are the taps, an overlapping view, and whose weights are ∂y. With a stride the
-taps of each phase are such a problem. Images are added up in their order, by means of the residual.
+images, where these are small), whose positions are the input channels and the taps, an overlapping view, and whose weights are
+∂y. With a stride the taps of each phase are such a problem. Images are added up in their order, by means of the residual.
 
 The zeros between rows meet inputs that they should not: where these are not finite, the sum is made another way.
 """
@@ -34,7 +34,7 @@ class Taps(NamedTuple):
     number: int
     begin: int  # what the first output reads by the first of them, in the padded input
     apart: int  # what it reads by the next, in inputs of the phase
-    length: int  # of all inputs that are read
+    length: int  # of all inputs that a phase reads, the one with most taps
 
 
 def applies(p: ConvProblem) -> bool:
@@ -51,11 +51,9 @@ def phases(p: ConvProblem) -> tuple[tuple[Taps, ...], ...]:
 def _along(kernel: int, stride: int, dilation: int, outputs: int) -> list[Taps]:
     common = math.gcd(stride, dilation)
     step, apart = stride // common, dilation // common
-    found = []
-    for first in range(min(step, kernel)):
-        count = -(-(kernel - first) // step)
-        found.append(Taps(first, step, count, first * dilation, apart, (count - 1) * apart + outputs))
-    return found
+    length = (-(-kernel // step) - 1) * apart + outputs
+    return [Taps(first, step, -(-(kernel - first) // step), first * dilation, apart, length)
+            for first in range(min(step, kernel))]
 
 
 def images_at_once(p: ConvProblem) -> int:
@@ -63,11 +61,14 @@ def images_at_once(p: ConvProblem) -> int:
 
 
 def product(p: ConvProblem, taps: tuple[Taps, ...], images: int, more: bool) -> ConvProblem:
-    """The forward problem of some images; `more`: its products are added to those of others."""
+    """The forward problem of some images; `more`: its products are added to those of others. The channels of the input are one
+    more axis, or, after three axes of taps, images."""
+    channels, numbers = p.in_channels // p.groups, tuple(along.number for along in taps)
+    batch, space = (channels, numbers) if p.ndim == 3 else (1, (channels, *numbers))
     return ConvProblem(
-        input_size=tuple(along.number for along in taps), kernel_size=(1,) * p.ndim, in_channels=_pixels(p, taps, images),
-        out_channels=p.out_channels // p.groups, batch=p.in_channels // p.groups, dtype=p.dtype, layout="channels_last",
-        residual=more, accuracy=p.accuracy)
+        input_size=space, kernel_size=(1,) * len(space), in_channels=_pixels(p, taps, images),
+        out_channels=p.out_channels // p.groups, batch=batch, dtype=p.dtype, layout="channels_last", residual=more,
+        accuracy=p.accuracy)
 
 
 def _pixels(p: ConvProblem, taps: tuple[Taps, ...], images: int) -> int:
@@ -122,21 +123,19 @@ class ProductKernel:
             images = slice(begin, min(begin + at_once, p.batch))
             x = pad(first[images, g * inputs:(g + 1) * inputs], p)
             y = second[images, g * outputs:(g + 1) * outputs]
-            of_group = out[g * outputs:(g + 1) * outputs]
+            weights = _side_by_side(y, tuple(along.length for along in phases(p)[0])).reshape(outputs, -1)
             for taps in phases(p):
-                self._add(x, y, of_group, taps, begin > 0)
+                self._add(x, weights, out[g * outputs:(g + 1) * outputs], taps, begin > 0)
         if not np.isfinite(out).all():
             other = self._otherwise()
             other.run(array, other.pack(gradient, None), out)
 
-    def _add(self, x: np.ndarray, y: np.ndarray, out: np.ndarray, taps: tuple[Taps, ...], more: bool) -> None:
+    def _add(self, x: np.ndarray, weights: np.ndarray, out: np.ndarray, taps: tuple[Taps, ...], more: bool) -> None:
         """The products of some images for the taps of a phase."""
         p = self.problem
-        kernel = self._kernels[product(p, taps, len(x), more)]
-        pixels = _pixels(p, taps, len(x))
-        lengths = tuple(along.length for along in taps)
-        windows = _side_by_side(x[(slice(None), slice(None), *_read(p, taps))])
-        weights = _side_by_side(y, lengths).reshape(y.shape[1], -1)[:, :pixels]
+        problem = product(p, taps, len(x), more)
+        kernel, pixels = self._kernels[problem], problem.in_channels
+        windows = _side_by_side(x[(slice(None), slice(None), *_read(p, taps))], tuple(along.length for along in taps))
         steps: list[int] = []
         pitch = windows.itemsize
         for along in reversed(taps):
@@ -145,7 +144,9 @@ class ProductKernel:
         seen = np.lib.stride_tricks.as_strided(windows, (x.shape[1], *(along.number for along in taps), pixels),
                                                (windows.strides[0], *steps, windows.itemsize), writeable=False)
         result = np.moveaxis(out[(slice(None), slice(None), *(slice(along.first, None, along.step) for along in taps))], 0, -1)
-        packed = kernel.pack(weights.reshape(*weights.shape, *[1] * p.ndim), None)
+        if p.ndim < 3:
+            seen, result = seen[None], result[None]
+        packed = kernel.pack(weights[:, :pixels].reshape(len(weights), pixels, *[1] * problem.ndim), None)
         kernel.run(seen, packed, result, result if more else None)
 
 
@@ -155,11 +156,11 @@ def _read(p: ConvProblem, taps: tuple[Taps, ...]) -> tuple[slice, ...]:
                  for along, stride in zip(taps, p.stride, strict=True))
 
 
-def _side_by_side(images: np.ndarray, lengths: tuple[int, ...] | None = None) -> np.ndarray:
+def _side_by_side(images: np.ndarray, lengths: tuple[int, ...]) -> np.ndarray:
     """(images, channels, *space) as contiguous (channels, images, *lengths), zeros behind what there is; itself where it lies
     like that."""
     swapped = np.swapaxes(images, 0, 1)
-    if lengths is None or lengths == images.shape[2:]:
+    if lengths == images.shape[2:]:
         return np.ascontiguousarray(swapped)
     made = np.zeros((*swapped.shape[:2], *lengths), images.dtype)
     made[(slice(None), slice(None), *map(slice, images.shape[2:]))] = swapped
