@@ -33,7 +33,6 @@ class Phase(NamedTuple):
     """The inputs of one phase along an axis."""
 
     begin: int  # the first of them; they are a stride apart
-    inputs: int
     taps: slice  # in the order in which they are met, which is backwards
     reads: slice  # of the output
     number: int  # of taps; 0: it meets none
@@ -147,18 +146,18 @@ def _phases(p: ConvProblem, axis: int) -> list[Phase]:
         start, phase = divmod(first + low, stride)  # the first input is start · stride + phase - low
         tap = next((t for t in range(min(every, kernel)) if t * dilation % stride == phase), None)
         if tap is None:
-            found.append(Phase(first, count, slice(0), slice(0), 0, 1, (0, 0)))
+            found.append(Phase(first, slice(0), slice(0), 0, 1, (0, 0)))
             continue
         number = -(-(kernel - tap) // every)
         latest = start - (tap * dilation - phase) // stride  # what the first input reads by the first of its taps
         begin, end = latest - (number - 1) * apart, latest + count  # all that the phase reads
         read = slice(min(max(begin, 0), outputs), min(max(end, 0), outputs))
         if read.start >= read.stop:  # nothing but padding
-            found.append(Phase(first, count, slice(0), slice(0), 0, 1, (0, 0)))
+            found.append(Phase(first, slice(0), slice(0), 0, 1, (0, 0)))
             continue
         last = tap + (number - 1) * every
         taps = slice(last, tap - 1 if tap else None, -every)
-        found.append(Phase(first, count, taps, read, number, apart, (read.start - begin, end - read.stop)))
+        found.append(Phase(first, taps, read, number, apart, (read.start - begin, end - read.stop)))
     return found
 
 

@@ -102,8 +102,8 @@ class ConvProblem:
         _one_of("accuracy", self.accuracy, ACCURACIES)
         for name in ("bias", "residual"):
             put(self, name, flag(name, getattr(self, name)))
-        if self.direction == "backward_weight" and (self.residual or self.activation):
-            raise ValueError("the gradient of the weight has neither residual nor activation")
+        if self.direction == "backward_weight" and (self.bias or self.residual or self.activation):
+            raise ValueError("the gradient of the weight has neither bias nor residual nor activation")
         if not isinstance(self.name, str):
             raise TypeError(f"name must be a string, got {shown(self.name)}")
         if '"' in self.name or not self.name.isprintable():

@@ -4,9 +4,9 @@
 
 Letters as there: g groups, mb batch (2 when omitted), ic / oc channels, i / o / k / s / p / d with d, h, w for input, output,
 kernel, stride, low padding and dilation (0 is none) along depth, height, width. A size given for the highest axis only holds
-for all. The far padding derives from the output size. The direction is FWD_B (with bias) when omitted. fastconv's own are the
-direction BWD_DB (transposed convolution with a bias) and the knobs ``--padding-mode=reflect`` and ``--accuracy=strict``. A name
-may end in ``*N``, the layer's count in its network.
+for all. The far padding derives from the output size. The direction is FWD_B (with bias) when omitted; BWD_WB is BWD_W, as the
+bias's gradient is a sum by itself. fastconv's own are the direction BWD_DB (transposed convolution with a bias) and the knobs
+``--padding-mode=reflect`` and ``--accuracy=strict``. A name may end in ``*N``, the layer's count in its network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .errors import shown
 
 _DIRECTIONS = {"FWD_B": ("forward", True), "FWD_D": ("forward", False), "FWD_I": ("forward", False),
                "BWD_D": ("backward_input", False), "BWD_DB": ("backward_input", True), "BWD_W": ("backward_weight", False),
-               "BWD_WB": ("backward_weight", True)}
+               "BWD_WB": ("backward_weight", False)}
 _DTYPES = {"f32": "float32", "f64": "float64"}
 _CHANNELS_LAST = ("axb", "nwc", "nhwc", "ndhwc", "acb", "acdb", "acdeb")
 _CHANNELS_FIRST = ("abx", "any", "ncw", "nchw", "ncdhw", "abc", "abcd", "abcde")

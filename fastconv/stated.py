@@ -53,8 +53,7 @@ def is_transposed(problem: ConvProblem) -> bool:
 
 
 def _arguments(p: ConvProblem) -> dict[str, Any]:
-    """(A negative far padding is what a valid call leaves unread.)"""
-    return dict(stride=p.stride, padding=_padding(p), dilation=p.dilation, groups=p.groups, padding_mode=p.padding_mode,
+    return dict(stride=p.stride, padding=padding(p), dilation=p.dilation, groups=p.groups, padding_mode=p.padding_mode,
                 layout=p.layout, accuracy=p.accuracy)
 
 
@@ -71,5 +70,6 @@ def _transposed(p: ConvProblem) -> dict[str, Any]:
     return arguments
 
 
-def _padding(p: ConvProblem) -> tuple[tuple[int, int], ...]:
+def padding(p: ConvProblem) -> tuple[tuple[int, int], ...]:
+    """((low, high), ...) without the negative ones, which only tell what no window reads: the output is the same size."""
     return tuple((low, max(0, high)) for low, high in p.padding)

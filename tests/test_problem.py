@@ -51,6 +51,7 @@ def test_benchdnn_lines():
     assert q.residual and q.activation == ("leaky_relu", 0.25)
     assert ConvProblem.from_text("--attr-post-ops=clip:0:6 ic3ih8oc4kh3").activation == ("relu6", 0.0)
     assert ConvProblem.from_text("--dir=BWD_W ic3ih8oc4kh3").direction == "backward_weight"
+    assert ConvProblem.from_text("--dir=BWD_WB ic3ih8oc4kh3") == ConvProblem.from_text("--dir=BWD_W ic3ih8oc4kh3")
     assert ConvProblem.from_text("ic3id8oc4kd3").ndim == 3
 
 
@@ -143,7 +144,8 @@ def test_rejections_name_argument_value_and_rule(keywords, error, parts):
 @pytest.mark.parametrize("keywords", [
     {"stride": 0}, {"stride": (1,)}, {"padding": ((0, 0),)}, {"padding": 1}, {"dilation": (0, 1)}, {"batch": -1},
     {"in_channels": 0}, {"padding": ((0, -1), (0, 0))}, {"direction": "sideways"}, {"dtype": "float16"}, {"name": 'a"b'},
-    {"count": 0}, {"direction": "backward_weight", "residual": True}, {"input_size": (1, 1)}, {"input_size": (2, 2, 2, 2)},
+    {"count": 0}, {"direction": "backward_weight", "residual": True},
+    {"direction": "backward_weight", "bias": True}, {"input_size": (1, 1)}, {"input_size": (2, 2, 2, 2)},
     {"groups": 2, "in_channels": 3},
 ])
 def test_the_constructor_validates_as_well(keywords):

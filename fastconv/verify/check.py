@@ -105,7 +105,7 @@ def check(problems: Iterable[ConvProblem | str] | None = None, backends: Iterabl
     """Compare every available backend with the oracle.
 
     Args:
-        problems: problems or problem texts, small ones; by default the matrix of `fastconv.verify.matrix`.
+        problems: problems or problem texts, small ones; by default those of `fastconv.verify.matrix`, in all directions.
         backends: their names; by default all that take part.
         quick: a fifth of the matrix.
         repeats: also run every candidate that often with 2 and with 8 threads, and compare the bits.
@@ -200,7 +200,7 @@ def verify(problem: ConvProblem, who: Backend, candidate: Candidate, trial: Tria
     else:
         out = run(kernel, problem, trial.judge.arrays)
     worst = trial.judge.worst(out, candidate.algorithm, candidate.tile)
-    return worst, trial.judge.wrong(out, candidate.algorithm, candidate.tile)
+    return worst, None if worst <= 1 else trial.judge.wrong(out, candidate.algorithm, candidate.tile)
 
 
 def run(kernel: Kernel, problem: ConvProblem, arrays: Arrays) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...backends import refuses_direction
 from ...problem import ConvProblem
+from ...stated import padding as pads
 
 
 def folder_of(module: str) -> Path | None:
@@ -50,11 +51,6 @@ def refuses_all_but_plain(problem: ConvProblem, library: str, activations: Colle
     if border(problem) != "zeros":
         return f"{library}'s convolution pads with zeros only, not {border(problem)}"
     return refuses_extras(problem, activations)
-
-
-def pads(problem: ConvProblem) -> tuple[tuple[int, int], ...]:
-    """((low, high), ...) without the negative ones, which only tell what no window reads: the output is the same size."""
-    return tuple((low, max(high, 0)) for low, high in problem.padding)
 
 
 def border(problem: ConvProblem) -> str:
