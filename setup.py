@@ -24,7 +24,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # kernels/<name>.cpp, defining `const Algorithm& <name>_algorithm()`
-ALGORITHMS = ["gemm", "direct", "winograd", "depthwise", "fft", "dot"]
+ALGORITHMS = ["gemm", "direct", "winograd", "depthwise", "fft", "dot", "outer"]
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ISAS = {"baseline": []}

@@ -46,7 +46,7 @@ def bind(problem: ConvProblem, backend: str, candidate: Candidate) -> Kernel:
 @functools.lru_cache(maxsize=512)
 def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
     """Keyed by the object: another backend may take its name (`register`)."""
-    parts = _parts(who, problem)
+    parts = _parts(who, problem, candidate)
     if parts is None:
         return who.bind(problem, candidate)
 
@@ -59,11 +59,19 @@ def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
     return weight_gradient.ProductKernel(problem, lambda each: _bind(each, who, candidate), lowered)
 
 
-def _parts(who: Backend, problem: ConvProblem) -> tuple[lowering.Part, ...] | None:
+def _parts(who: Backend, problem: ConvProblem, candidate: Candidate) -> tuple[lowering.Part, ...] | None:
     """The forward problems of another direction that a CPU backend computes through them; None: itself, or not at all."""
-    if problem.direction in getattr(who, "directions", ("forward",)) or who.device != "cpu":
+    if _computes(who, problem, candidate) or who.device != "cpu":
         return None
     return lowering.parts(problem)
+
+
+def _computes(who: Backend, problem: ConvProblem, candidate: Candidate) -> bool:
+    """Whether a candidate computes the direction itself."""
+    if problem.direction in getattr(who, "directions", ("forward",)):
+        return True
+    computes = getattr(who, "computes", None)
+    return computes is not None and bool(computes(problem.direction, candidate))
 
 
 def _as_products(problem: ConvProblem, candidate: Candidate) -> bool:
@@ -80,7 +88,8 @@ def _problems(problem: ConvProblem, candidate: Candidate, parts: tuple[lowering.
 
 def listed(who: Backend, problem: ConvProblem) -> tuple[Candidate, ...]:
     """The candidates of a backend that can run here."""
-    parts = _parts(who, problem) or ()
+    itself = problem.direction in getattr(who, "directions", ("forward",)) or who.device != "cpu"
+    parts = () if itself else lowering.parts(problem)
     return who.candidates(next((part.problem for part in parts if part.problem is not None), problem))
 
 
@@ -90,7 +99,7 @@ def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm:
         return f"algorithm {algorithm!r} was asked for"
     if problem.accuracy == "strict" and not sums_products(candidate.algorithm):
         return "accuracy='strict' admits only algorithms that sum the products themselves"
-    parts = _parts(who, problem)
+    parts = _parts(who, problem, candidate)
     if parts is None:
         return who.refuses(problem, candidate)
     reasons = (who.refuses(each, candidate) for each, _ in _problems(problem, candidate, parts))
@@ -99,7 +108,7 @@ def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm:
 
 def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
     """Estimated time of one image; of a gradient of the weight, of all images, which it sums."""
-    parts = _parts(who, problem)
+    parts = _parts(who, problem, candidate)
     if parts is None:
         return who.seconds(problem, candidate, prepared)
     total = 0.0
@@ -110,12 +119,17 @@ def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: 
         if problem.direction == "backward_weight" and candidate.algorithm == "fft" and each.groups == 1 and each.batch > 1:
             one *= _SPECTRA
         if problem.direction == "backward_weight" and candidate.algorithm == "winograd":
-            one += each.groups * _TRANSFORM
+            one = one * (1 + _FEW * max(each.input_size)) + each.groups * _TRANSFORM
+        if problem.direction == "backward_input" and not prepared:
+            packed = who.seconds(each, candidate, True)
+            one = one if packed is None else packed + (one - packed) / _IMAGES
         total += often * one
     return total
 
 
 _TRANSFORM = 2e-5  # seconds for the large kernel that a gradient is, in each group (measured on depthwise layers: 10 to 46 us)
+_FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
+_IMAGES = 4  # at least, that a gradient of the input is computed for: its weights are packed for all
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
 _TILE = 4  # rows of most of winograd's: those of an image are whole
 
@@ -169,8 +183,9 @@ def algorithms(problem: ConvProblem, backend: str = "auto") -> list[str]:
 def variants(problem: ConvProblem, of: Ranked, prepared: bool) -> list[Ranked]:
     """Those that compute the problem in the same way with other tiles, best first."""
     who = get(of.backend)
-    found = who.variants(problem, of.candidate) if isinstance(who, Varied) and _parts(who, problem) is None else ()
-    return [Ranked(who.name, each, seconds(who, problem, each, prepared)) for each in found
+    if not isinstance(who, Varied) or _parts(who, problem, of.candidate) is not None:
+        return []
+    return [Ranked(who.name, each, seconds(who, problem, each, prepared)) for each in who.variants(problem, of.candidate)
             if refusal(who, problem, each) is None]
 
 

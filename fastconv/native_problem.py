@@ -19,7 +19,7 @@ def _fields(p: ConvProblem) -> dict[str, Any]:
     """The same whoever computes it: channels per group, one tuple per quantity."""
     name, parameter = p.activation or (None, 0.0)
     return dict(
-        dtype=p.dtype, batch=p.batch, groups=p.groups, in_channels=p.in_channels // p.groups,
+        dtype=p.dtype, direction=p.direction, batch=p.batch, groups=p.groups, in_channels=p.in_channels // p.groups,
         out_channels=p.out_channels // p.groups, input=p.input_size, output=p.output_size, kernel=p.kernel_size,
         stride=p.stride, dilation=p.dilation, pad_lo=tuple(low for low, _ in p.padding),
         pad_hi=tuple(high for _, high in p.padding), padding_mode=p.padding_mode, activation=name,

@@ -8,18 +8,20 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 5;
+constexpr int abi_version = 6;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
 enum class PaddingMode : int32_t { zeros, reflect, symmetric, replicate, circular };
+enum class Direction : int32_t { forward, backward_weight };
 enum class Activation : int32_t { none, relu, relu6, leaky_relu, sigmoid, tanh, gelu, gelu_tanh, silu, hardswish };
 
-// One validated forward convolution (fastconv.ConvProblem). Channels are per group.
+// One validated convolution (fastconv.ConvProblem), forward, or the gradient of its weight. Channels are per group.
 struct Problem {
     Dtype dtype;
     PaddingMode padding_mode;
     Activation activation;
+    Direction direction;
     int32_t has_bias, has_residual, strict;
     int32_t tile[max_axes];  // winograd: outputs per tile along each axis; fft: inputs; 1 where nothing is transformed. Else 0
     double activation_parameter;
@@ -68,6 +70,9 @@ struct Interrupt {
 
 struct Call {
     View input, output, residual;  // residual.data may be null, and may equal output.data
+    // Of the output, where that of the weight is computed. The weight's is `output` then: its batch are the output channels, its
+    // channels the input channels of a group, its space the taps.
+    View gradient;
     const void* packed;            // what pack() wrote: weights and bias; the weights as they are, where there is no pack()
     const void* bias;              // contiguous, or null; only where there is no pack()
     void* workspace;               // workspace_bytes(problem, threads) bytes, 64-byte aligned, uninitialised

@@ -21,6 +21,7 @@ struct Finish {
         const bool limit = !r && epilogue.is_limit();
         if (pixels_adjacent) (this->*(limit ? &Finish::transposed<true> : &Finish::transposed<false>))(tile, width, channels, pixels, y, r);
         else if (channels_adjacent) (this->*(limit ? &Finish::copied<true> : &Finish::copied<false>))(tile, width, channels, pixels, y, r);
+        else if (channels >= L / 2) spread(tile, width, channels, pixels, y, r);
         else scattered(tile, width, channels, pixels, y, r);
     }
 
@@ -85,6 +86,24 @@ struct Finish {
                 store_first(y + v, epilogue(value), channels - v);
             }
         }
+    }
+
+    // Pixels that are apart, as those of a phase of a gradient.
+    FASTCONV_NOINLINE void spread(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {
+        const int64_t step = output.space[2], step_r = residual.space[2];
+        for (int64_t v = 0; v < channels; v += L, tile += L, y += L * output.channel, r = r ? r + L * residual.channel : nullptr)
+            for (int64_t i = 0; i < pixels; i += L) {
+                const int64_t m = std::min<int64_t>(L, pixels - i);
+                Vec<T> row[L];
+                for (int64_t l = 0; l < L; ++l) row[l] = load(tile + (i + std::min(l, m - 1)) * width);
+                transpose<T>(row);
+                for (int64_t c = 0; c < std::min<int64_t>(L, channels - v); ++c) {
+                    Vec<T> value = row[c];
+                    if (r)
+                        for (int64_t l = 0; l < m; ++l) value[l] += r[c * residual.channel + (i + l) * step_r];
+                    store_apart(y + c * output.channel + i * step, step, epilogue(value), m);
+                }
+            }
     }
 
     FASTCONV_NOINLINE void scattered(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {

@@ -20,12 +20,15 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         pass
     cdef enum PaddingMode "fastconv::PaddingMode":
         pass
+    cdef enum Direction "fastconv::Direction":
+        pass
     cdef enum Activation "fastconv::Activation":
         pass
     cdef struct Problem:
         Dtype dtype
         PaddingMode padding_mode
         Activation activation
+        Direction direction
         int32_t has_bias, has_residual, strict
         int32_t tile[3]
         double activation_parameter
@@ -39,7 +42,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
     ctypedef void (*Body)(void*, int64_t) noexcept nogil
     ctypedef void (*ParallelFor)(int64_t, Body, void*) noexcept nogil
     cdef struct Call:
-        View input, output, residual
+        View input, output, residual, gradient
         const void* packed
         int32_t threads
         ParallelFor parallel_for
@@ -99,6 +102,7 @@ cdef int propagate() except -1:
 
 cdef tuple DTYPES = ("float32", "float64")
 cdef tuple PADDING_MODES = ("zeros", "reflect", "symmetric", "replicate", "circular")
+cdef tuple DIRECTIONS = ("forward", "backward_weight")
 cdef tuple ACTIVATIONS = (
     None, "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
 
@@ -295,7 +299,7 @@ cdef class Kernel:
             self, Module module not None, algorithm, *, str dtype not None, batch, groups, in_channels, out_channels,
             input, output, kernel, stride, dilation, pad_lo, pad_hi, str padding_mode="zeros", activation=None,
             double activation_parameter=0.0, bint has_bias=False, bint has_residual=False, bint strict=False,
-            tile=None, bint channels_last=False, unit=()):
+            str direction="forward", tile=None, bint channels_last=False, unit=()):
         cdef Problem* p = &self.problem
         self.module = module
         self.algorithm = module.find(algorithm)
@@ -313,6 +317,7 @@ cdef class Kernel:
         p.dtype = <Dtype> index_in(DTYPES, dtype, "dtype")
         p.padding_mode = <PaddingMode> index_in(PADDING_MODES, padding_mode, "padding_mode")
         p.activation = <Activation> index_in(ACTIVATIONS, activation, "activation")
+        p.direction = <Direction> index_in(DIRECTIONS, direction, "direction")
         p.activation_parameter = activation_parameter
         p.has_bias, p.has_residual, p.strict = has_bias, has_residual, strict
         fill_tile(p.tile, tile, stated)
@@ -370,7 +375,7 @@ cdef class Kernel:
         check_threads(threads)
         if (bias is not None) != (p.has_bias != 0):
             raise ValueError("bias must be given" if p.has_bias else "bias must be None")
-        if not self.sees_weight(&view, weight):
+        if not self.sees_weight(&view, weight, False):
             self.reject(b"weight", weight, self.weight_shape(), False)
         if bias is not None:
             values = bias
@@ -399,9 +404,8 @@ cdef class Kernel:
         `out` is overwritten."""
         cdef Problem* p = &self.problem
         cdef Call call
-        cdef size_t workspace
-        cdef Outcome outcome
         check_threads(threads)
+        memset(&call, 0, sizeof(Call))
         if not packed.fits(self):
             raise ValueError("packed must come from pack() of a kernel for the same algorithm, ISA and weights")
         if (residual is not None) != (p.has_residual != 0):
@@ -410,22 +414,41 @@ cdef class Kernel:
             self.reject(b"input", input, self.shape(p.in_channels, p.input), False)
         if not self.sees_output(&call.output, out, True, True):
             self.reject(b"out", out, self.shape(p.out_channels, p.output), True)
-        if residual is None:
-            memset(&call.residual, 0, sizeof(View))
-        elif not self.sees_output(&call.residual, residual, True, False):
+        if residual is not None and not self.sees_output(&call.residual, residual, True, False):
             self.reject(b"residual", residual, self.shape(p.out_channels, p.output), False)
-        if p.batch == 0:
-            return
         call.packed = packed.data
+        self.start(&call, threads)
+
+    def run_weight(self, cnp.ndarray input not None, cnp.ndarray gradient not None, cnp.ndarray out not None, int threads=1):
+        """The gradient of the weight, where that is the direction: `gradient` is the output's, `out` has the weight's shape."""
+        cdef Problem* p = &self.problem
+        cdef Call call
+        check_threads(threads)
+        memset(&call, 0, sizeof(Call))
+        if not self.sees_input(&call.input, input, True):
+            self.reject(b"input", input, self.shape(p.in_channels, p.input), False)
+        if not self.sees_output(&call.gradient, gradient, True, False):
+            self.reject(b"gradient", gradient, self.shape(p.out_channels, p.output), False)
+        if not self.sees_weight(&call.output, out, True):
+            self.reject(b"out", out, self.weight_shape(), True)
+        self.start(&call, threads)
+
+    cdef int start(self, Call* call, int threads) except -1:
+        cdef Problem* p = &self.problem
+        cdef size_t workspace
+        cdef Outcome outcome
+        if p.batch == 0:
+            return 0
         call.threads = threads
         call.parallel_for = <ParallelFor> &run_parallel
         with nogil:
             workspace = self.algorithm.workspace_bytes(p[0], threads)
-            outcome = run_with_workspace(self.algorithm[0], p[0], call, workspace)
+            outcome = run_with_workspace(self.algorithm[0], p[0], call[0], workspace)
         if outcome == raised:
             propagate()
         if outcome == no_memory:
             raise MemoryError(f"cannot allocate {workspace:,} bytes of workspace")
+        return 0
 
     # Which arrays the kernel can read or write as they are, and their views; `reject` says what is wrong with all others.
     # batched: the array has the batch axis (of one image, where it has not).
@@ -438,9 +461,9 @@ cdef class Kernel:
         cdef Problem* p = &self.problem
         return self.sees(view, array, p.batch, p.groups * p.out_channels, p.output, batched, self.channels_last, writable)
 
-    cdef bint sees_weight(self, View* view, cnp.ndarray array) noexcept:
+    cdef bint sees_weight(self, View* view, cnp.ndarray array, bint writable) noexcept:
         cdef Problem* p = &self.problem
-        return self.sees(view, array, p.groups * p.out_channels, p.in_channels, p.kernel, True, False, False)
+        return self.sees(view, array, p.groups * p.out_channels, p.in_channels, p.kernel, True, False, writable)
 
     cdef bint sees_bias(self, cnp.ndarray array) noexcept:
         cdef Problem* p = &self.problem

@@ -79,7 +79,7 @@ cdef class Shortcut:
             return False
         if weight is not None:
             if not (cnp.PyArray_CheckExact(weight) and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> weight)
-                    and kernel.sees_weight(&view, <cnp.ndarray> weight)):
+                    and kernel.sees_weight(&view, <cnp.ndarray> weight, False)):
                 return False
             if (bias is not None) != (p.has_bias != 0):
                 return False

@@ -47,7 +47,7 @@ FASTCONV_INLINE void store(T* p, Vec<T> v) {
 
 // Past the caches if `past`, where a vector is a whole line: p is a multiple of it. Nobody sees it before `stored_past`.
 template <class T>
-FASTCONV_INLINE void store_past(T* p, Vec<T> v, bool past) {
+FASTCONV_INLINE void store_past(T* p, Vec<T> v, [[maybe_unused]] bool past) {
 #if defined(__AVX512F__)
     if (past) {
         if constexpr (sizeof(T) == 4) _mm512_stream_ps(p, v);
@@ -303,6 +303,29 @@ FASTCONV_INLINE void copy_strided(T* to, const T* from, int64_t stride, int64_t 
     else if (stride == 2) copy_even(to, from, n);
     else
         for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+}
+
+// to[i step] = v[i] for the first n <= lanes; what lies between stays as it is.
+template <class T>
+FASTCONV_INLINE void store_apart(T* to, int64_t step, Vec<T> v, int64_t n) {
+#if defined(__AVX512F__)
+    if (step == 2) {
+        const unsigned every_other = 0x55555555u & unsigned((uint64_t(1) << 2 * n) - 1), high = every_other >> lanes<T>;
+        if constexpr (sizeof(T) == 4) {
+            const __m512i low = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), apart = _mm512_set1_epi32(8);
+            _mm512_mask_storeu_ps(to, __mmask16(every_other), _mm512_maskz_permutexvar_ps(0xffff, low, v));
+            if (high) _mm512_mask_storeu_ps(to + 16, __mmask16(high), _mm512_maskz_permutexvar_ps(0xffff, _mm512_add_epi32(low, apart), v));
+        } else {
+            const __m512i low = _mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), apart = _mm512_set1_epi64(4);
+            _mm512_mask_storeu_pd(to, __mmask8(every_other), _mm512_maskz_permutexvar_pd(0xff, low, v));
+            if (high) _mm512_mask_storeu_pd(to + 8, __mmask8(high), _mm512_maskz_permutexvar_pd(0xff, _mm512_add_epi64(low, apart), v));
+        }
+        return;
+    }
+#endif
+    T lane[lanes<T>];
+    store(lane, v);
+    for (int64_t i = 0; i < n; ++i) to[i * step] = lane[i];
 }
 
 // Transpose lanes x lanes in registers: log2(lanes) rounds that swap the off-diagonal blocks of size H.

@@ -263,25 +263,33 @@ FASTCONV_INLINE void fill_channels(const T* from, int64_t channel, int64_t strid
         for (int64_t i = 0; i < count; ++i) out[i * step + c] = from[c * channel + i * stride];
 }
 
-template <class T>
-void fill_channels_inner(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
+// Pixel by pixel: put(from, stride, count, out, step) writes all channels of `count` pixels, which begin at `from` and are `stride` apart,
+// `step` apart.
+template <class T, class Put>
+FASTCONV_INLINE void fill_pixels(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab, Put put) {
     const int64_t step = blocking.step[2], channels = p.in_channels;
     const auto fill = [&](const Strand& s, const T* row, T* out) {
         const bool zeros = !row || p.padding_mode == PaddingMode::zeros;
         const auto outside = [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
                 if (zeros) clear(out + i * step, channels);
-                else fill_channels(row + source(p, 2, s.first + i * s.step) * view.space[2], view.channel, 0, channels, 1, out + i * step, step);
+                else put(row + source(p, 2, s.first + i * s.step) * view.space[2], 0, 1, out + i * step, step);
             }
         };
         outside(0, row ? s.inside : s.count);
         if (!row) return;
-        fill_channels(row + (s.first + s.inside * s.step) * view.space[2], view.channel, s.step * view.space[2], channels,
-                      s.end - s.inside, out + s.inside * step, step);
+        put(row + (s.first + s.inside * s.step) * view.space[2], s.step * view.space[2], s.end - s.inside, out + s.inside * step, step);
         outside(s.end, s.count);
     };
     for_strands(p, blocking, box, [&](const Strand& strand, int64_t at) {
         for_rows(p, blocking, box, image, view, slab + at, 1, [&](const T* row, T* out) { fill(strand, row, out); });
+    });
+}
+
+template <class T>
+void fill_channels_inner(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
+    fill_pixels(p, blocking, box, image, view, slab, [&](const T* from, int64_t stride, int64_t count, T* out, int64_t step) {
+        fill_channels(from, view.channel, stride, p.in_channels, count, out, step);
     });
 }
 

@@ -152,7 +152,8 @@ def _bound(way: str, backend: str, candidate: Candidate, problem: ConvProblem, a
     packed = kernel.pack(arrays.w, arrays.b)
 
     def run(x: np.ndarray, into: np.ndarray, residual: np.ndarray | None, packed: Any = packed) -> None:
-        native.run(x, packed, into, residual, threads) if native else kernel.run(x, packed, into, residual)
+        with settings.config(num_threads=threads):
+            kernel.run(x, packed, into, residual)
 
     if dice.random() < 0.3:
         spoiled = np.full(problem.first_shape, np.nan, problem.dtype)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from native_cases import problem
 
-from fastconv.algorithms import depthwise, direct, fft, winograd
+from fastconv.algorithms import depthwise, direct, fft, outer, winograd
 from fastconv.backends import Candidate, cython_native
 from fastconv.native import isa_module, runnable_isas, runtime
 from fastconv.native_problem import fields
@@ -85,6 +85,7 @@ def test_tiles_of_winograd() -> None:
 # ---- as a compiler reads them
 
 PROGRAM = """
+#include "outer.cpp"
 #include "direct.cpp"
 #include "tiling.hpp"
 #include <cstdio>
@@ -98,7 +99,7 @@ void print_points() {
 }
 
 int main() {
-    std::printf("%d %d\\n", int(most_planes), most_taps);
+    std::printf("%d %d %d %d\\n", int(most_planes), most_taps, int(box_pixels), int(most_inputs_of_one_tap));
     print_points<4>(), print_points<5>(), print_points<6>(), print_points<7>(), print_points<8>();
     for (int64_t kernel = 1; kernel <= 24; ++kernel)
         for (int64_t stride = 1; stride <= 6; ++stride) {
@@ -135,8 +136,9 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return subprocess.check_output([str(folder / "main")], text=True).splitlines()
 
 
-def test_products_of_planes_and_taps_of_components(lines: list[str]) -> None:
-    assert [int(word) for word in lines[0].split()] == [direct.MOST_PLANES, winograd.MOST_TAPS]
+def test_single_numbers(lines: list[str]) -> None:
+    mine = [direct.MOST_PLANES, winograd.MOST_TAPS, outer.BOX_PIXELS, outer.MOST_INPUTS]
+    assert [int(word) for word in lines[0].split()] == mine
 
 
 def test_points_of_winograd(lines: list[str]) -> None:

@@ -24,6 +24,9 @@ class Algorithm(Protocol):
     Attributes:
         SUMS_PRODUCTS: whether it sums the products themselves, in whatever order: admitted by accuracy="strict", and exact on
             integers.
+
+    May have `DIRECTIONS`, those that its native kernels compute, if not the forward one alone; in that of the gradient of the
+    weight time is that of all images.
     """
 
     SUMS_PRODUCTS: bool
@@ -65,6 +68,11 @@ def sums_products(name: str) -> bool:
     """Whether that algorithm does. One that fastconv does not know counts as one that does not."""
     found = named().get(name)
     return found is not None and found.SUMS_PRODUCTS
+
+
+def directions(name: str) -> tuple[str, ...]:
+    """Those it computes itself; where the forward one is not among them, it serves no other either."""
+    return getattr(named().get(name), "DIRECTIONS", ("forward",))
 
 
 @functools.cache

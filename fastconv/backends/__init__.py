@@ -90,6 +90,7 @@ class Backend(Protocol):
     name: str
     device: str  # "cpu" or "cuda"
     # optional: `directions`, those it computes itself; else only "forward", and the others as forward problems (see `lowering`)
+    # optional: `computes(direction, candidate)`, where some of its candidates compute others than `directions` itself
 
     def unavailable(self) -> str | None:
         """Why it cannot run here, with what would change that; None if it can."""
@@ -127,9 +128,15 @@ def weights_of(problem: ConvProblem) -> tuple[Hashable, ...]:
     return problem.dtype, problem.groups, problem.second_shape, problem.bias
 
 
-def refuses_direction(problem: ConvProblem) -> str | None:
-    """The reason of every backend that computes the forward direction only."""
-    return None if problem.direction == "forward" else f"computes the forward direction only, not {problem.direction}"
+_SPOKEN = {"forward": "the forward direction", "backward_input": "the gradient of the input",
+           "backward_weight": "the gradient of the weight"}
+
+
+def refuses_direction(problem: ConvProblem, directions: tuple[str, ...] = ("forward",)) -> str | None:
+    """The reason of whoever computes only `directions` itself."""
+    if problem.direction in directions:
+        return None
+    return f"computes {' and '.join(map(_SPOKEN.__getitem__, directions))} only, not {problem.direction}"
 
 
 _METHODS = ("unavailable", "candidates", "refuses", "seconds", "bind")  # of a Backend

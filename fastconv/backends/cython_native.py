@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..native import isa_module, runnable_isas, runtime
 from ..native_problem import fields
 from ..problem import ConvProblem
 from ..unit_axes import without_unit_axes
-from . import Candidate, refuses_direction
+from . import Candidate, Kernel, refuses_direction
 
 NEAR = 6  # tiles that are worth measuring
 MULTIPLY_ADDS = 6e9  # vectors of them in a second and thread: two units at 3 GHz
@@ -49,7 +50,7 @@ class NativeKernel:
         described = _described(computed, candidate.algorithm, candidate.tile)
         self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **described, unit=unit)
         self.packed_bytes = self.native.packed_bytes
-        self.pack_key = (candidate[:2], self.native.packing)
+        self.pack_key: Hashable = (candidate[:2], self.native.packing)
 
     @property
     def workspace_bytes(self) -> int:
@@ -66,6 +67,26 @@ class NativeKernel:
         return runtime().Shortcut(self.native, made_for, arguments, batched, packed)
 
 
+class NativeWeightGradient:
+    """A native algorithm bound to a problem whose direction is the gradient of the weight; nothing is packed."""
+
+    packed_bytes = 0
+
+    def __init__(self, problem: ConvProblem, candidate: Candidate) -> None:
+        self.native = NativeKernel(problem, candidate).native
+        self.pack_key: Hashable = ("in place", problem.second_shape)
+
+    @property
+    def workspace_bytes(self) -> int:
+        return self.native.workspace_bytes(settings.current().num_threads)
+
+    def pack(self, gradient: np.ndarray, bias: np.ndarray | None) -> Any:
+        return gradient
+
+    def run(self, array: np.ndarray, gradient: np.ndarray, out: np.ndarray, residual: np.ndarray | None = None) -> None:
+        self.native.run_weight(array, gradient, out, settings.current().num_threads)
+
+
 def _described(p: ConvProblem, algorithm: str, tile: tuple[int, ...] | None) -> dict[str, Any]:
     """With the tile that the algorithm chooses if none is given."""
     tiled = algorithms.tiled(algorithm)
@@ -76,7 +97,7 @@ def _described(p: ConvProblem, algorithm: str, tile: tuple[int, ...] | None) -> 
 def _refusal(p: ConvProblem, algorithm: str, tile: tuple[int, ...] | None) -> str | None:
     """No ISA makes a difference."""
     tiled = algorithms.tiled(algorithm)
-    reason = refuses_direction(p) or (tiled and tiled.refuses(p, tile))
+    reason = refuses_direction(p, algorithms.directions(algorithm)) or (tiled and tiled.refuses(p, tile))
     return reason or runtime().refuses(isa_module(runnable_isas()[0]), algorithm, **_described(p, algorithm, tile))
 
 
@@ -121,7 +142,12 @@ class NativeBackend:
         packing = 0.0 if prepared else algorithm.packing_cost(problem, lanes, *tile)
         return (algorithm.cost(problem, lanes, *tile) + packing) / MULTIPLY_ADDS
 
-    def bind(self, problem: ConvProblem, candidate: Candidate) -> NativeKernel:
+    def computes(self, direction: str, candidate: Candidate) -> bool:
+        return direction in algorithms.directions(candidate.algorithm)
+
+    def bind(self, problem: ConvProblem, candidate: Candidate) -> Kernel:
+        if problem.direction == "backward_weight":
+            return NativeWeightGradient(problem, candidate)
         return NativeKernel(problem, candidate)
 
 

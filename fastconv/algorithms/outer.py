@@ -1,0 +1,39 @@
+"""outer: the gradient of the weight as a sum of outer products, pixel by pixel (`kernels/outer.cpp`)."""
+
+from __future__ import annotations
+
+import math
+
+from ..problem import ConvProblem
+from ._bounds import summed as bound
+from ._costs import reached
+
+__all__ = ["DIRECTIONS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+
+SUMS_PRODUCTS = True
+DIRECTIONS = ("backward_weight",)
+BOX_PIXELS = 160  # at most, of a box (kernels/outer.cpp)
+MOST_INPUTS = 256  # channels of a task, of a kernel of one tap
+
+
+def cost(p: ConvProblem, lanes: int) -> float:
+    """Vectors of output channels, a last odd one at 4/3, times K, for every pixel of all images. Both operands are transposed,
+    the input again for every 256 output channels, or, where the channels of all groups are on the vectors, once for each input
+    channel of a group; fewer channels than lanes come one by one. Sums are read and written for every box."""
+    pixels, inputs, outputs = math.prod(p.output_size), p.in_channels // p.groups, p.out_channels // p.groups
+    read = math.prod(reached(p))
+    boxes = math.ceil(pixels / BOX_PIXELS)
+    if p.groups > 1 and outputs < lanes:
+        vectors = math.ceil(p.out_channels / lanes)
+        multiplied = 1.3 * pixels * vectors * p.taps + boxes * vectors * p.taps * 2
+        moved = vectors * lanes * (pixels + inputs * read)
+    else:
+        vectors = p.groups * math.ceil(outputs / lanes)
+        multiplied = 1.1 * (pixels * (vectors + p.groups * (math.ceil(outputs / lanes) % 2) / 3) + 2 * boxes * vectors) * p.taps
+        again = math.ceil(outputs / 256) * (3 if inputs < lanes else 1)
+        moved = vectors * lanes * pixels * math.ceil(inputs / MOST_INPUTS) + p.in_channels * read * again
+    return p.batch * (multiplied + moved) + 2 * p.out_channels * p.taps
+
+
+def packing_cost(p: ConvProblem, lanes: int) -> float:
+    return 0.0
