@@ -149,7 +149,9 @@ STEP = ("training", "training (forward)", "training (gradients of inputs)", "tra
 def test_a_training_step_is_a_network_in_three_directions() -> None:
     """Nobody needs the gradient of the images."""
     resnet = suites.load(["resnet50"])
-    step, *directions = (suites.networks(["training"])[name] for name in STEP)
+    found = suites.networks(["training"])
+    assert tuple(found) == STEP
+    step, *directions = found.values()
     assert [layer for layers in directions for layer in layers] == sorted(step, key=lambda p: DIRECTIONS.index(p.direction))
     for direction, layers in zip(DIRECTIONS, directions, strict=True):
         expected = [dataclasses.replace(p, batch=8, direction=direction, bias=direction == "forward") for p in resnet]

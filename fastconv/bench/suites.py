@@ -22,7 +22,7 @@ DEFAULT = "quick"
 ALL = "all"
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _COUNT = re.compile(r'\*\d+"?\s*$')  # at the end of a name, which ends a problem
-_KINDS = {"forward": "forward", "backward_input": "gradients of inputs", "backward_weight": "gradients of weights"}
+_KINDS = ("forward", "transposed", "gradients of inputs", "gradients of weights")
 _LIKE_A_PROBLEM = re.compile(r"--\w|_*(?:g|mb|ic|id|ih|iw)-?\d")  # how a problem text starts
 
 
@@ -62,11 +62,16 @@ def networks(sources: Iterable[str]) -> dict[str, list[ConvProblem]]:
 
 def _with_kinds(network: str, layers: list[ConvProblem]) -> dict[str, list[ConvProblem]]:
     """A network's layers, and those of each kind where there are several."""
-    parts: dict[str, list[ConvProblem]] = {}
-    for layer in layers:
-        kind = "transposed" if is_transposed(layer) else _KINDS[layer.direction]
-        parts.setdefault(f"{network} ({kind})", []).append(layer)
-    return {network: layers} | (parts if len(parts) > 1 else {})
+    parts = {kind: [layer for layer in layers if _kind(layer) == kind] for kind in _KINDS}
+    if layers in parts.values():
+        return {network: layers}
+    return {network: layers} | {f"{network} ({kind})": found for kind, found in parts.items() if found}
+
+
+def _kind(layer: ConvProblem) -> str:
+    if layer.direction == "backward_input":
+        return "transposed" if is_transposed(layer) else "gradients of inputs"
+    return "forward" if layer.direction == "forward" else "gradients of weights"
 
 
 def title(source: str) -> str:
