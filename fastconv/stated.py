@@ -65,9 +65,14 @@ def _epilogue(p: ConvProblem) -> dict[str, Any]:
 
 
 def _transposed(p: ConvProblem) -> dict[str, Any]:
-    arguments = {**_arguments(p), **_epilogue(p), "output_padding": tuple(max(0, -high) for _, high in p.padding)}
+    arguments = {**_arguments(p), **_epilogue(p), "output_padding": output_padding(p)}
     del arguments["padding_mode"]
     return arguments
+
+
+def output_padding(p: ConvProblem) -> tuple[int, ...]:
+    """Of a transposed convolution: how much of its result's far end no window reaches."""
+    return tuple(max(0, -high) for _, high in p.padding)
 
 
 def padding(p: ConvProblem) -> tuple[tuple[int, int], ...]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from fastconv.bench import machine, record, suites
 from fastconv.bench.contenders import BackendContender, chosen
 from fastconv.bench.results import Results, Row
 from fastconv.errors import Unavailable
-from fastconv.problem import ConvProblem
+from fastconv.problem import DIRECTIONS, ConvProblem
 from fastconv.timing import reduced
 from fastconv.verify.data import same_arrays
 
@@ -42,8 +43,8 @@ def test_suites_parse_and_round_trip(name: str) -> None:
 
 def test_suites_are_complete() -> None:
     assert set(suites.names()) == {
-        "quick", "layers", "images", "audio", "video", "training", "backward", "lenet", "deeplab", "inception", "all",
-        *NETWORKS}
+        "quick", "layers", "images", "audio", "video", "batches", "training", "backward", "transposed", "lenet", "deeplab",
+        "inception", "all", *NETWORKS}
     layers = suites.load(["layers"])
     assert len(layers) == 36
     assert set(layers[:12]) <= set(suites.load(["resnet50"]))
@@ -62,14 +63,14 @@ NETWORKS = {
     "mobilenet_v2": (52, 299, 3_504_872),
     "efficientnet_b0": (81, 385, 5_288_548),
     "convnext_tiny": (58, 4455, 28_589_128),
-    "unet": (19, 45949, 31_030_658),
+    "unet": (23, 48096, 31_030_658),
 }
 CLASSES = 1000
 
 
 def _beside_weights(name: str, layers: list[ConvProblem]) -> int:
-    """Parameters that are no weights of convolutions: biases, normalisation, fully connected and transposed layers."""
-    outputs = sum(p.out_channels * p.count for p in layers)
+    """Parameters that are no weights of convolutions: biases, normalisation, fully connected layers."""
+    outputs = sum(p.result_channels * p.count for p in layers)
     squeezed = sum(p.out_channels * p.count for p in layers if p.input_size == (1, 1))
     depthwise = sum(p.out_channels * p.count for p in layers if p.groups > 1)
     downsampled = sum(p.in_channels * p.count for p in layers if p.kernel_size == (2, 2))
@@ -84,7 +85,7 @@ def _beside_weights(name: str, layers: list[ConvProblem]) -> int:
         "efficientnet_b0": 2 * outputs - squeezed + classifier,  # a bias in squeeze-and-excitation, no normalisation
         # biases; layer normalisation before pointwise layers, downsampling, behind the stem and the end; a scale per block
         "convnext_tiny": outputs + 3 * depthwise + 2 * downsampled + 2 * 96 + 2 * 768 + 769 * CLASSES,
-        "unet": outputs + sum(2 * c * c * 2 * 2 + c for c in (512, 256, 128, 64)),  # transposed: from 2c to c, 2x2
+        "unet": outputs,
     }[name]
 
 
@@ -102,13 +103,16 @@ def test_networks_add_up_to_what_is_published(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layers_of_networks_follow_each_other(name: str) -> None:
-    """Each map is the output of an earlier layer, perhaps pooled or upsampled by two, or the picture."""
-    sizes = {suites.load([name])[0].input_size[0]}
-    for problem in suites.load([name]):
-        size = problem.input_size[0]
-        pooled = {s // 2 for s in sizes} | {(s - 3) // 2 + 1 for s in sizes} | {s * 2 for s in sizes}
+    """Each map is the output of an earlier layer, perhaps pooled, or of a transposed one, or the picture."""
+    layers = suites.load([name])
+    sizes = {layers[0].input_size[0]} | {p.input_size[0] for p in layers if p.direction == "backward_input"}
+    for problem in layers:
+        size, made = problem.input_size[0], problem.output_size[0]
+        if problem.direction == "backward_input":
+            size, made = made, size
+        pooled = {s // 2 for s in sizes} | {(s - 3) // 2 + 1 for s in sizes}
         assert size in sizes | pooled | {1}, problem.name
-        sizes.add(problem.output_size[0])
+        sizes.add(made)
 
 
 def test_parts_of_networks_add_up() -> None:
@@ -124,19 +128,68 @@ def test_parts_of_networks_add_up() -> None:
 
 
 def test_suites_are_what_they_are_named_after() -> None:
-    images, audio, video, training = (suites.load([name]) for name in ("images", "audio", "video", "training"))
+    images, audio, video, batches = (suites.load([name]) for name in ("images", "audio", "video", "batches"))
     assert {p.ndim for p in images} == {2} and {p.ndim for p in audio} == {1} and {p.ndim for p in video} == {3}
     assert all(p.groups == p.in_channels == p.out_channels in (1, 3) and p.output_size == p.input_size for p in images)
     assert {max(p.dilation) for p in audio} >= {2**i for i in range(10)}
     causal = [p for p in audio if "wavenet_d" in p.name or "tcn" in p.name]
     assert causal and all(p.padding == ((p.dilation[0] * (p.kernel_size[0] - 1), 0),) for p in causal)
-    assert all(8 <= p.batch <= 64 for p in training)
+    assert all(8 <= p.batch <= 64 for p in batches)
     backward = suites.load(["backward"])
     layers = [p for p in suites.load(["layers"]) if not p.name.startswith("img_")]
     for i, direction in enumerate(("backward_input", "backward_weight")):
         some = backward[i * len(layers):(i + 1) * len(layers)]
         assert [p.batch for p in some] == [8] * len(layers) and {p.direction for p in some} == {direction}
         assert [p.output_size for p in some] == [p.output_size for p in layers]
+
+
+STEP = ("training", "training (forward)", "training (gradients of inputs)", "training (gradients of weights)")
+
+
+def test_a_training_step_is_a_network_in_three_directions() -> None:
+    """Nobody needs the gradient of the images."""
+    resnet = suites.load(["resnet50"])
+    found = suites.networks(["training"])
+    assert tuple(found) == STEP
+    step, *directions = found.values()
+    assert [layer for layers in directions for layer in layers] == sorted(step, key=lambda p: DIRECTIONS.index(p.direction))
+    for direction, layers in zip(DIRECTIONS, directions, strict=True):
+        expected = [dataclasses.replace(p, batch=8, direction=direction, bias=direction == "forward") for p in resnet]
+        assert layers == expected[direction == "backward_input":]
+        assert [p.count for p in layers] == [p.count for p in resnet][direction == "backward_input":]
+
+
+def test_parts_of_networks_are_told_by_their_kinds(tmp_path: Path) -> None:
+    mixed, transposed = tmp_path / "mixed.txt", tmp_path / "transposed.txt"
+    mixed.write_text('mb1_ic3ih8oc4kh3_n"a*2"\n--dir=BWD_W mb1_ic3ih8oc4kh3_n"b*2"\n')
+    transposed.write_text('--dir=BWD_D mb1_ic3ih8oc4kh3_n"a*2"\n--dir=BWD_D mb2_ic3ih8oc4kh3_n"b*2"\n')
+    found = suites.networks(map(str, (mixed, transposed)))
+    assert {Path(name).name: [p.name for p in layers] for name, layers in found.items()} == {
+        "mixed.txt": ["a", "b"], "mixed.txt (forward)": ["a"], "mixed.txt (gradients of weights)": ["b"],
+        "transposed.txt": ["a", "b"]}
+
+
+PUBLISHED = {  # sizes that come out where they are not the stride times what goes in
+    "fcn32s": 544, "fcn8s_4x4s2": 70, "fcn8s_16x16s8": 568, "dcgan_4x4_": 4, "stylegan2": 65, "unet_2x2s2_1024": 56,
+    "unet_2x2s2_128": 392, "espcn": 510}
+
+
+def test_transposed_layers_are_what_their_names_say() -> None:
+    """Kernel, stride, channels and size of what goes in; what comes out is as large as published, or by the stride larger."""
+    problems = suites.load(["transposed"])
+    assert len(problems) == 20 and {p.direction for p in problems} == {"backward_input"}
+    assert {p.ndim for p in problems} == {1, 2, 3} and {p.batch for p in problems} == {1}
+    for p in problems:
+        said = re.fullmatch(r"\w+?_(dw)?([\dx]+)(?:s(\d+))?_(\d+)(?:-(\d+))?@([\dx]+)", p.name)
+        assert said is not None, p.name
+        depthwise, kernel, stride, inputs, outputs, size = said.groups()
+        assert p.kernel_size == tuple(map(int, kernel.split("x"))) and p.stride == (int(stride or 1),) * p.ndim
+        assert (p.out_channels, p.in_channels) == (int(inputs), int(outputs or inputs))
+        assert p.groups == (p.in_channels if depthwise else 1)
+        sizes = [int(each) for each in size.split("x")]
+        assert p.output_size == tuple([sizes[0]] + sizes[-1:] * (p.ndim - 1)), p.name
+        expected = next((to for name, to in PUBLISHED.items() if p.name.startswith(name)), None)
+        assert p.input_size == tuple(n * s if expected is None else expected for n, s in zip(p.output_size, p.stride)), p.name
 
 
 def test_images_show_how_time_grows_with_size() -> None:
@@ -156,7 +209,7 @@ def test_all_is_everything_once_and_counts_nothing() -> None:
 
 def test_networks_are_told_by_their_counts(tmp_path: Path) -> None:
     found = suites.networks([*suites.names(), SMALL.text, OTHER.text])
-    assert set(found) == {*NETWORKS, "inception"}
+    assert set(found) == {*NETWORKS, "inception", *STEP, "unet (forward)", "unet (transposed)"}
     assert found["vgg16"] == suites.load(["vgg16"])
     net, plain = tmp_path / "net.txt", tmp_path / "plain.txt"
     net.write_text('mb1_ic3ih8oc4kh3_n"a*1"  # once\nmb1_ic4ih6oc4kh3_n"b"\n')

@@ -28,12 +28,14 @@ from fastconv.bench.peers import common, cudnn, ncnn_net, opencv_filter
 from fastconv.problem import ACTIVATIONS, ConvProblem
 from fastconv.verify.data import Arrays, random_arrays, same_arrays
 from fastconv.verify.judge import Judge, some_points
-from fastconv.verify.matrix import matrix
+from fastconv.verify.matrix import matrix, other_directions
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "onnxruntime", "onnx", "openvino", "ncnn", "cv2", "scipy")
 ON_CPU = [name for name in peers.names() if not name.startswith("cudnn")]
+TRANSPOSING = ("onnxruntime", "openvino", "ncnn")
 LEAST = {"torch": 200, "onnxruntime": 80, "openvino": 80, "ncnn": 80, "opencv": 25, "scipy-direct": 150, "scipy-fft": 150}
+LEAST_GRADIENTS = {"torch": 200, "onnxruntime": 110, "openvino": 110, "ncnn": 110}
 
 
 def problem(text: str, **changes: Any) -> ConvProblem:
@@ -111,12 +113,19 @@ def test_cudnn_needs_a_torch_with_cuda_and_a_gpu(monkeypatch, tmp_path):
 
 PLAIN = "mb1_ic3ih9_oc4oh9_kh3ph1"
 PLANE = "mb1_ic1ih9_oc1oh9_kh3ph1"
+OF_INPUT = "--dir=BWD_D " + PLANE
 REFUSALS = [
     *[(name, problem(PLANE, activation="relu"), "no activation is timed") for name in ("opencv", "scipy-direct", "scipy-fft")],
     *[(name, problem(PLANE, activation="gelu"), "no gelu is timed") for name in ("onnxruntime", "ncnn")],
     *[(name, problem(PLANE, residual=True), "no residual") for name in peers.names()],
-    *[(name, problem(PLANE, direction="backward_input", bias=False),
-       "gradients" if "cudnn" in name else "forward direction only") for name in peers.names() if name != "torch"],
+    *[(name, problem(OF_INPUT), "gradients" if "cudnn" in name else "forward direction only") for name in peers.names()
+      if name not in ("torch", *TRANSPOSING)],
+    *[(name, problem(OF_INPUT, direction="backward_weight"), "no gradients of weights") for name in TRANSPOSING],
+    *[(name, problem(OF_INPUT, **more), reason) for name in TRANSPOSING for more, reason in (
+        (dict(residual=True), "no residual"), (dict(padding_mode="reflect"), "not reflect"), (dict(dtype="float64"), "float32"),
+        (dict(layout="NHWC"), "channels first"))],
+    *[(name, problem(OF_INPUT, activation="gelu"), "no gelu is timed") for name in ("onnxruntime", "ncnn")],
+    ("onnxruntime", problem("--dir=BWD_D mb1_ic1ih9iw10_oc1oh5ow3_kh3kw3sh2sw2ph1pw0"), "output padding"),
     ("torch", problem(PLANE, direction="backward_input", bias=False, padding=((1, 0), (1, 1))), "of gradients"),
     ("torch", problem(PLANE, direction="backward_weight", bias=False, padding_mode="reflect"), "of gradients"),
     *[(name, problem(PLAIN, dtype="float64"), "float32") for name in ("onnxruntime", "openvino", "ncnn", "cudnn-tf32")],
@@ -265,11 +274,28 @@ def test_tf32_passes_as_tf32_only_and_bfloat16_as_nothing(text):
 
 @functools.cache
 def PROBLEMS() -> tuple[ConvProblem, ...]:
-    """The check matrix without its residuals, all of it in float32 and channels first too, and what it has too little of."""
-    plain = [dataclasses.replace(each, residual=False) for each in matrix() if each.batch > 0]
-    plain += [dataclasses.replace(each, dtype="float32", layout="channels_first") for each in plain]
+    """The check matrix in all directions without its residuals, all of it in float32 and channels first too, and what it has
+    too little of."""
+    plain = [dataclasses.replace(each, residual=False) for each in (*matrix(), *other_directions()) if each.batch > 0]
+    plain += [dataclasses.replace(each, dtype="float32", layout="channels_first") for each in plain
+              if each.direction != "backward_weight"]  # torch alone computes these, and takes all
     layers = [each for each in map(problem, LAYERS) if each.flops < 2e7]
-    return tuple(dict.fromkeys([*plain, *layers, *_images(), *_batches(), *_activated()]))
+    return tuple(dict.fromkeys([*plain, *layers, *_images(), *_batches(), *_activated(), *_transposed()]))
+
+
+def _transposed() -> Iterator[ConvProblem]:
+    """Every activation of a transposed convolution with a bias, with and without groups; output padding of each axis by itself,
+    up to what a library may refuse; one end padded more than the other."""
+    back: dict[str, Any] = dict(direction="backward_input", bias=True)
+    for activation in (None, *ACTIVATIONS, ("leaky_relu", 0.3)):
+        yield conv((9, 8), (3, 4), (10, 6), stride=(2, 2), padding=((1, 0), (1, 1)), activation=activation, **back)
+        yield conv((9, 7), (3, 3), (6, 6), groups=6, stride=(2, 2), padding=((1, 1),) * 2, activation=activation, **back)
+    for high in (-1, -2, -5):
+        yield conv((9,), (3,), (4, 6), groups=2, stride=(3,), padding=((0, high),), **back)
+        yield conv((12, 10), (2, 3), (3, 5), stride=(3, 2), dilation=(1, 3), padding=((1, high), (2, 1)), **back)
+        yield conv((12, 10), (2, 3), (4, 6), groups=2, stride=(3, 2), padding=((0, 1), (0, high)), **back)
+        yield conv((8, 9, 7), (3, 2, 3), (4, 3), stride=(2, 3, 2), padding=((0, high), (1, 1), (2, 0)), batch=2, **back)
+        yield conv((7, 8, 9), (2, 3, 3), (4, 8), groups=4, stride=(2, 1, 3), padding=((1, 0), (0, 2), (0, high)), **back)
 
 
 def _activated() -> Iterator[ConvProblem]:
@@ -379,6 +405,8 @@ def test_an_installed_peer_agrees_with_the_oracle_or_refuses(name):
     assert not wrong, wrong[:10]
     refused = Counter(line["refuses"] for line in lines if "refuses" in line)
     assert len(lines) - refused.total() >= LEAST.get(name, 200), refused
+    gradients = sum("--dir=BWD" in line["problem"] and "refuses" not in line for line in lines)
+    assert gradients >= LEAST_GRADIENTS.get(name, 0), refused
     algorithms = {line["algorithm"] for line in lines if "algorithm" in line}
     assert algorithms <= {"direct", "gemm", "fft", "dft", "-"}
 

@@ -1,7 +1,8 @@
 """Suites: text files with one problem per line (see `fastconv.problem_text`); ``#`` starts a comment.
 
 A suite that gives a count (``*N``, even ``*1``) with any of its problems is a network: its times, each as often as its layer
-occurs, sum up to something. The suite ``all`` has no file: it is every problem of the others, once.
+occurs, sum up to something; where it has several kinds of problems, such as a training step's, so do those of each kind. The
+suite ``all`` has no file: it is every problem of the others, once.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from .. import files
 from ..errors import shown
 from ..problem import ConvProblem
+from ..stated import is_transposed
 
 DEFAULT = "quick"
 ALL = "all"
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _COUNT = re.compile(r'\*\d+"?\s*$')  # at the end of a name, which ends a problem
+_KINDS = ("forward", "transposed", "gradients of inputs", "gradients of weights")
 _LIKE_A_PROBLEM = re.compile(r"--\w|_*(?:g|mb|ic|id|ih|iw)-?\d")  # how a problem text starts
 
 
@@ -43,13 +46,32 @@ def load(sources: Iterable[str]) -> list[ConvProblem]:
 
 
 def networks(sources: Iterable[str]) -> dict[str, list[ConvProblem]]:
-    """Those of the sources that are networks, with their layers: the sum of time times count is the network's.
+    """Those of the sources that are networks, with their layers: the sum of time times count is the network's. One with several
+    kinds of problems is followed by the layers of each kind, as networks of their own.
 
     Raises:
         ValueError, OSError: as `load`.
     """
     texts = {source: _read(source) for source in sources if source != ALL and not _LIKE_A_PROBLEM.match(source)}
-    return {source: parse(*text) for source, text in texts.items() if any(map(_COUNT.search, _lines(text[0]).values()))}
+    found: dict[str, list[ConvProblem]] = {}
+    for source, text in texts.items():
+        if any(map(_COUNT.search, _lines(text[0]).values())):
+            found |= _with_kinds(source, parse(*text))
+    return found
+
+
+def _with_kinds(network: str, layers: list[ConvProblem]) -> dict[str, list[ConvProblem]]:
+    """A network's layers, and those of each kind where there are several."""
+    parts = {kind: [layer for layer in layers if _kind(layer) == kind] for kind in _KINDS}
+    if layers in parts.values():
+        return {network: layers}
+    return {network: layers} | {f"{network} ({kind})": found for kind, found in parts.items() if found}
+
+
+def _kind(layer: ConvProblem) -> str:
+    if layer.direction == "backward_input":
+        return "transposed" if is_transposed(layer) else "gradients of inputs"
+    return "forward" if layer.direction == "forward" else "gradients of weights"
 
 
 def title(source: str) -> str:

@@ -35,22 +35,35 @@ def library(module: str) -> Any:
 
 def refuses_extras(problem: ConvProblem, activations: Collection[str] = ()) -> str | None:
     """The reason of every peer that computes convolution, bias and perhaps some activations, and nothing before or after."""
+    return refuses_epilogue(problem, activations) or refuses_direction(problem)
+
+
+def refuses_epilogue(problem: ConvProblem, activations: Collection[str] = ()) -> str | None:
+    """The reason of every peer that adds a bias, and perhaps has some activations."""
     if problem.residual:
         return "no residual is timed"
     if problem.activation is not None and problem.activation[0] not in activations:
         return f"no {problem.activation[0]} is timed" if activations else "no activation is timed"
-    return refuses_direction(problem)
+    return None
 
 
 def refuses_all_but_plain(problem: ConvProblem, library: str, activations: Collection[str] = ()) -> str | None:
-    """The reason of an inference library that is given float32, channels first, padded with zeros."""
+    """The reason of an inference library that is given convolutions and transposed ones, in float32, channels first, padded
+    with zeros."""
     if problem.dtype != "float32":
         return f"{library} computes in float32 on a CPU, not {problem.dtype}"
     if problem.channels_last:
         return f"{library} takes channels first"
     if border(problem) != "zeros":
         return f"{library}'s convolution pads with zeros only, not {border(problem)}"
-    return refuses_extras(problem, activations)
+    if problem.direction == "backward_weight":
+        return f"{library} computes no gradients of weights"
+    return refuses_epilogue(problem, activations)
+
+
+def transposes(problem: ConvProblem) -> bool:
+    """Whether it is a transposed convolution to a library that has them: the gradient of an input is one."""
+    return problem.direction == "backward_input"
 
 
 def border(problem: ConvProblem) -> str:

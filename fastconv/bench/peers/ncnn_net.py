@@ -1,4 +1,5 @@
-"""ncnn: a network of one convolution layer, packed when it is loaded; an extractor per call, as its users write it.
+"""ncnn: a network of one convolution or "deconvolution", packed when it is loaded; an extractor per call, as its users
+write it.
 
 Everything that would round to fewer than 32 bits is off. Packing, Winograd and sgemm are left on, as they are by default.
 """
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ...problem import ConvProblem
+from ...stated import output_padding
 from ...verify.data import Arrays
 from . import Bound
-from .common import library, missing, pads, refuses_all_but_plain
+from .common import library, missing, pads, refuses_all_but_plain, transposes
 
 _ACTIVATIONS = {"relu": 1, "leaky_relu": 2, "relu6": 3, "sigmoid": 4}  # numbers of those it fuses; more, it approximates
 _LAYERS = ("Convolution1D", "Convolution", "Convolution3D")
@@ -57,7 +59,7 @@ class Ncnn:
         def result() -> np.ndarray:
             y = latest[0]
             images = [y] if problem.batch == 1 else [y.batch(i) for i in range(problem.batch)]
-            return np.stack([np.array(each) for each in images]).reshape(problem.output_shape)
+            return np.stack([np.array(each) for each in images]).reshape(problem.result_shape)
 
         return Bound("-", call, result)
 
@@ -73,22 +75,33 @@ class Ncnn:
             raise RuntimeError("ncnn does not load the layer")
         with tempfile.TemporaryDirectory() as folder:  # weights loaded from memory may be referred to, not copied
             file = Path(folder) / "weights"
-            file.write_bytes(_RAW + arrays.w.tobytes() + (b"" if arrays.b is None else arrays.b.tobytes()))
+            file.write_bytes(_RAW + weights(problem, arrays.w).tobytes() + (b"" if arrays.b is None else arrays.b.tobytes()))
             if net.load_model(str(file)) != 0:
                 raise RuntimeError("ncnn does not load the weights")
         return net
 
 
+def weights(problem: ConvProblem, w: np.ndarray) -> np.ndarray:
+    """As ncnn has them: outputs before inputs, of each group."""
+    if not transposes(problem):
+        return w
+    return np.swapaxes(w.reshape(problem.groups, -1, *w.shape[1:]), 1, 2)
+
+
 def parameters(problem: ConvProblem) -> str:
     """ncnn's text form of a network: input x, one convolution, output y. Keys of tens are the second and third axis."""
     layer = _LAYERS[problem.ndim - 1]
+    if transposes(problem):
+        layer = layer.replace("Convolution", "Deconvolution")
     if problem.groups > 1:
-        layer = layer.replace("Convolution", "ConvolutionDepthWise")
+        layer = layer.replace("volution", "volutionDepthWise")
     size = int(np.prod(problem.weight_shape))
-    keys = {0: problem.out_channels, 5: int(problem.bias), 6: size, 7: problem.groups}
+    keys = {0: problem.result_channels, 5: int(problem.bias), 6: size, 7: problem.groups}
     axes = zip(reversed(problem.kernel_size), reversed(problem.dilation), reversed(problem.stride), reversed(pads(problem)))
     for ten, (kernel, dilation, stride, (low, high)) in zip((0, 10, 20), axes):  # the last axis first
         keys |= {1 + ten: kernel, 2 + ten: dilation, 3 + ten: stride, 4 + ten: low, 15 + ten // 10: high}
+    if transposes(problem):
+        keys |= dict(zip((18, 19, 20), reversed(output_padding(problem))))
     if problem.groups == 1:
         del keys[7]
     texts = {key: str(value) for key, value in keys.items()}
