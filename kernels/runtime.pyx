@@ -92,8 +92,14 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
 
+cdef extern from "arrange.hpp" namespace "fastconv" nogil:
+    cdef struct Arranged:
+        int64_t[5] size, stride
+    void arrange[T](const T*, const Arranged&, T*, int) noexcept
+
 cdef enum:
     AXES = 3
+    WEIGHT_AXES = 5
 
 
 # What a signal handler raised in the middle of a call.
@@ -280,6 +286,25 @@ cdef inline bint set_stride(int64_t* stride, int64_t length, int64_t step, int64
     return True
 
 
+# Weights as the kernels take them: in the order of their axes, native and aligned.
+cdef cnp.ndarray arranged(cnp.ndarray weight, int threads):
+    cdef Arranged axes
+    cdef int i, size = cnp.PyArray_ITEMSIZE(weight)
+    cdef cnp.ndarray made
+    if cnp.PyArray_IS_C_CONTIGUOUS(weight):
+        return weight
+    for i in range(WEIGHT_AXES):
+        axes.size[i] = cnp.PyArray_DIM(weight, i) if i < cnp.PyArray_NDIM(weight) else 1
+        axes.stride[i] = cnp.PyArray_STRIDE(weight, i) // size if axes.size[i] > 1 else 0
+    made = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(weight), cnp.PyArray_DIMS(weight), cnp.PyArray_TYPE(weight), 0)
+    with nogil:
+        if size == 4:
+            arrange[float](<const float*> cnp.PyArray_DATA(weight), axes, <float*> cnp.PyArray_DATA(made), threads)
+        else:
+            arrange[double](<const double*> cnp.PyArray_DATA(weight), axes, <double*> cnp.PyArray_DATA(made), threads)
+    return made
+
+
 cdef class Kernel:
     """One algorithm of one ISA bound to one problem; channels are per group, sizes one value per spatial axis.
 
@@ -382,7 +407,7 @@ cdef class Kernel:
             if not self.sees_bias(values):
                 self.reject(b"bias", values, (p.groups * p.out_channels,), False)
             call.bias = cnp.PyArray_DATA(values)
-        weight = cnp.PyArray_GETCONTIGUOUS(weight)
+        weight = arranged(weight, threads)
         call.weight = cnp.PyArray_DATA(weight)
         packed.data = Blocks.take(self.packed_bytes)
         if packed.data == NULL:

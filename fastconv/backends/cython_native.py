@@ -58,7 +58,7 @@ class NativeKernel:
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
         contiguous = None if bias is None else np.ascontiguousarray(bias)
-        return self.native.pack(np.ascontiguousarray(weight), contiguous, settings.current().num_threads)
+        return self.native.pack(weight, contiguous, settings.current().num_threads)
 
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
         self.native.run(array, packed, out, residual, settings.current().num_threads)
