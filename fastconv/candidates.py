@@ -16,6 +16,7 @@ from .algorithms import named, sums_products
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
 from .problem import ConvProblem
+from .reasons import Absent, Reason, Refused
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Rejected:
 
     backend: str
     candidate: Candidate | None
-    reason: str
+    reason: Reason
 
 
 class Ranked(NamedTuple):
@@ -138,16 +139,16 @@ def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = 
     for who in _asked(backend, device):
         if device == "cuda" and who.device != "cuda":
             raise Unsupported(f"backend {who.name!r} computes on the CPU, and does not take CUDA arrays")
-        reason = who.unavailable()
-        if reason is not None:
+        absence = who.unavailable()
+        if absence is not None:
             if backend != "auto":
-                raise Unavailable(f"backend {who.name!r} is not available: {reason}")
-            rejected.append(Rejected(who.name, None, f"unavailable: {reason}"))
+                raise Unavailable(f"backend {who.name!r} is not available: {absence}", absence)
+            rejected.append(Rejected(who.name, None, Absent(absence)))
             continue
         for candidate in listed(who, problem):
-            reason = refusal(who, problem, candidate, algorithm)
-            if reason is not None:
-                rejected.append(Rejected(who.name, candidate, f"refuses: {reason}"))
+            refused = refusal(who, problem, candidate, algorithm)
+            if refused is not None:
+                rejected.append(Rejected(who.name, candidate, Refused(refused)))
                 continue
             estimate = seconds(who, problem, candidate, prepared)
             accepted.append(((estimate is None, estimate or 0.0, len(accepted)), Ranked(who.name, candidate, estimate)))
@@ -155,7 +156,7 @@ def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = 
         known = {*named(), *algorithms(problem)}
         if algorithm is not None and algorithm not in known:
             raise ValueError(f"algorithm must be one of {clipped(', '.join(sorted(known)), 300)}, got {shown(algorithm)}")
-        raise Unsupported(_nobody(problem, backend, algorithm, rejected))
+        raise _nobody(problem, backend, algorithm, rejected)
     return [each for _, each in sorted(accepted)], rejected
 
 
@@ -183,15 +184,18 @@ def _asked(backend: str, device: str) -> Iterator[Backend]:
             yield who
 
 
-def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> str:
-    """One line, in which each reason stands once, and those of other algorithms than the one asked for do not."""
+def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> Unsupported:
+    """One line, in which each reason stands once, and those of other algorithms than the one asked for do not; the last is its
+    `why`."""
     asked = "no backend" if backend == "auto" else f"backend {backend!r}"
     which = "" if algorithm is None else f" with algorithm {algorithm!r}"
     negation = "computes" if backend == "auto" else "does not compute"
-    reasons: dict[str, dict[str, None]] = {}
+    reasons: dict[Reason, dict[str, None]] = {}
     for r in rejected:
         if r.candidate is None or algorithm in (None, r.candidate.algorithm):
             label = r.backend if r.candidate is None else f"{r.backend} {r.candidate.algorithm}"
             reasons.setdefault(r.reason, {})[label] = None
-    told = "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items()) or "it has no such candidate"
-    return clipped(f"{asked}{which} {negation} {clipped(problem.text, 160)}: {told}", 480)
+    none = "it has no such candidate"
+    told = "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items()) or none
+    return Unsupported(clipped(f"{asked}{which} {negation} {clipped(problem.text, 160)}: {told}", 480),
+                       [none, *(reason.why for reason in reasons)][-1])
