@@ -255,7 +255,7 @@ def test_tf32_passes_as_tf32_only_and_bfloat16_as_nothing(text):
     tf32, bfloat16 = (_computed(asked, arrays._replace(x=_cut(arrays.x, bits), w=_cut(arrays.w, bits))) for bits in (10, 7))
     judge = Judge(asked, arrays, some_points(asked))
     assert judge.wrong(tf32, "tf32") is None
-    if asked.taps < 200:  # with more products the figure for sums in float32 grows beyond the error of rounded factors
+    if asked.k < 200:  # with more products the figure for sums in float32 grows beyond the error of rounded factors
         assert judge.wrong(bfloat16, "tf32") is not None
         assert judge.wrong(tf32, "unknown") is not None
 

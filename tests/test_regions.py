@@ -103,4 +103,4 @@ def test_finite_weights_or_not_give_the_same_bits(algorithm: str, isa: str) -> N
 ], ids=str)
 def test_share_that_is_computed(keywords: dict, share: float) -> None:
     p = problem((16, 16), kernel=(3, 3), **keywords)
-    assert native_problem.products(p) == pytest.approx(share * p.taps)
+    assert native_problem.products(p) == pytest.approx(share * p.k)
