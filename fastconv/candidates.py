@@ -5,13 +5,12 @@ Those with a time estimate are ranked by the estimate, then come the others in t
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import lowering, weight_gradient
+from . import lowering, lowering_costs, weight_gradient
 from .algorithms import named, sums_products
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
@@ -55,7 +54,7 @@ def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
         kernels = [part.problem and _bind(part.problem, who, candidate) for part in parts]
         return lowering.LoweredKernel(problem, parts, kernels)
 
-    if not _as_products(problem, candidate):
+    if not lowering_costs.as_products(problem, candidate.algorithm):
         return lowered()
     return weight_gradient.ProductKernel(problem, lambda each: _bind(each, who, candidate), lowered)
 
@@ -65,18 +64,6 @@ def _parts(who: Backend, problem: ConvProblem) -> tuple[lowering.Part, ...] | No
     if problem.direction in getattr(who, "directions", ("forward",)) or who.device != "cpu":
         return None
     return lowering.parts(problem)
-
-
-def _as_products(problem: ConvProblem, candidate: Candidate) -> bool:
-    """Whether a candidate computes the gradient of the weight as products over pixels: what sums products does."""
-    return weight_gradient.applies(problem) and candidate.algorithm != "depthwise" and sums_products(candidate.algorithm)
-
-
-def _problems(problem: ConvProblem, candidate: Candidate, parts: tuple[lowering.Part, ...]) -> list[tuple[ConvProblem, int]]:
-    """(forward problem of another direction, how often)."""
-    if _as_products(problem, candidate):
-        return list(weight_gradient.products(problem))
-    return [(part.problem, 1) for part in parts if part.problem is not None]
 
 
 def listed(who: Backend, problem: ConvProblem) -> tuple[Candidate, ...]:
@@ -94,7 +81,8 @@ def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm:
     parts = _parts(who, problem)
     if parts is None:
         return who.refuses(problem, candidate)
-    reasons = (who.refuses(each, candidate) for each, _ in _problems(problem, candidate, parts))
+    lowered = lowering_costs.forward_problems(problem, candidate.algorithm, parts)
+    reasons = (who.refuses(each, candidate) for each, _ in lowered)
     return next((reason for reason in reasons if reason is not None), None)
 
 
@@ -103,32 +91,7 @@ def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: 
     parts = _parts(who, problem)
     if parts is None:
         return who.seconds(problem, candidate, prepared)
-    total = 0.0
-    for each, often in _problems(problem, candidate, parts):
-        one = who.seconds(_as_one_image(each) if problem.direction == "backward_weight" else each, candidate, prepared)
-        if one is None:
-            return None
-        if problem.direction == "backward_weight" and candidate.algorithm == "fft" and each.groups == 1 and each.batch > 1:
-            one *= _SPECTRA
-        if problem.direction == "backward_weight" and candidate.algorithm == "winograd":
-            one += each.groups * _TRANSFORM
-        total += often * one
-    return total
-
-
-_TRANSFORM = 2e-5  # seconds for the large kernel that a gradient is, in each group (measured on depthwise layers: 10 to 46 us)
-_SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
-_TILE = 4  # rows of most of winograd's: those of an image are whole
-
-
-@functools.lru_cache(maxsize=256)
-def _as_one_image(p: ConvProblem) -> ConvProblem:
-    """One image with as many rows as all images have: what estimates take for an image is there once."""
-    if p.batch == 1:
-        return p
-    rows, extent = -(-p.output_size[0] // _TILE) * _TILE * p.batch, (p.kernel_size[0] - 1) * p.dilation[0] + 1
-    size = max(1, (rows - 1) * p.stride[0] + extent - sum(p.padding[0]))
-    return dataclasses.replace(p, batch=1, input_size=(size, *p.input_size[1:]))
+    return lowering_costs.seconds(problem, candidate.algorithm, parts, lambda each: who.seconds(each, candidate, prepared))
 
 
 def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
