@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from problems import problem
 
 from fastconv import config
 from fastconv.backends import registry
@@ -71,11 +72,8 @@ backend = Rude()
 '''
 
 
-def problem(channels: int) -> ConvProblem:
-    return ConvProblem.from_text(f'mb1_ic3ih8iw8_oc{channels}oh6ow6_kh3kw3sh1sw1ph0pw0_n"rude{channels}"')
-
-
-FINE, CRASHES, CRASHES_LATER, HANGS, SPINS, EXITS, FINE_TOO = map(problem, range(1, 8))
+FINE, CRASHES, CRASHES_LATER, HANGS, SPINS, EXITS, FINE_TOO = (
+    problem((3, channels), (8, 8), 3, padding=0, name=f"rude{channels}") for channels in range(1, 8))
 
 
 @pytest.fixture

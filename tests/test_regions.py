@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits, stays_inside, verify
+from native_cases import same_bits, stays_inside, verify
+from problems import problem
 
 from fastconv import native_problem
 from fastconv.backends import Candidate, cython_native
