@@ -236,7 +236,7 @@ def _verify(problem: ConvProblem, algorithm: str, data: Arrays, out: np.ndarray,
     Raises:
         ArithmeticError: one is wrong; nothing is timed then.
     """
-    points = reference.sample_points(problem, max(16, min(200, (1 << 23) // problem.taps)), np.random.default_rng(1))
+    points = reference.sample_points(problem, max(16, min(200, (1 << 23) // problem.k)), np.random.default_rng(1))
     judge = Judge(problem, data, points)
     worst = bounds.compare(reference.at(problem, out, points), judge.expected, judge.allowed(algorithm) * looser)
     if not (worst <= 1 and np.isfinite(out).all()):

@@ -5,17 +5,17 @@ Those with a time estimate are ranked by the estimate, then come the others in t
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import lowering, weight_gradient
+from . import lowering, lowering_costs, weight_gradient
 from .algorithms import named, sums_products
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
 from .problem import ConvProblem
+from .reasons import Absent, Reason, Refused
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Rejected:
 
     backend: str
     candidate: Candidate | None
-    reason: str
+    reason: Reason
 
 
 class Ranked(NamedTuple):
@@ -54,7 +54,7 @@ def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
         kernels = [part.problem and _bind(part.problem, who, candidate) for part in parts]
         return lowering.LoweredKernel(problem, parts, kernels)
 
-    if not _as_products(problem, candidate):
+    if not lowering_costs.as_products(problem, candidate.algorithm):
         return lowered()
     return weight_gradient.ProductKernel(problem, lambda each: _bind(each, who, candidate), lowered)
 
@@ -74,18 +74,6 @@ def _computes(who: Backend, problem: ConvProblem, candidate: Candidate) -> bool:
     return computes is not None and bool(computes(problem.direction, candidate))
 
 
-def _as_products(problem: ConvProblem, candidate: Candidate) -> bool:
-    """Whether a candidate computes the gradient of the weight as products over pixels: what sums products does."""
-    return weight_gradient.applies(problem) and candidate.algorithm != "depthwise" and sums_products(candidate.algorithm)
-
-
-def _problems(problem: ConvProblem, candidate: Candidate, parts: tuple[lowering.Part, ...]) -> list[tuple[ConvProblem, int]]:
-    """(forward problem of another direction, how often)."""
-    if _as_products(problem, candidate):
-        return list(weight_gradient.products(problem))
-    return [(part.problem, 1) for part in parts if part.problem is not None]
-
-
 def listed(who: Backend, problem: ConvProblem) -> tuple[Candidate, ...]:
     """The candidates of a backend that can run here."""
     itself = problem.direction in getattr(who, "directions", ("forward",)) or who.device != "cpu"
@@ -102,7 +90,8 @@ def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm:
     parts = _parts(who, problem, candidate)
     if parts is None:
         return who.refuses(problem, candidate)
-    reasons = (who.refuses(each, candidate) for each, _ in _problems(problem, candidate, parts))
+    lowered = lowering_costs.forward_problems(problem, candidate.algorithm, parts)
+    reasons = (who.refuses(each, candidate) for each, _ in lowered)
     return next((reason for reason in reasons if reason is not None), None)
 
 
@@ -111,37 +100,8 @@ def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: 
     parts = _parts(who, problem, candidate)
     if parts is None:
         return who.seconds(problem, candidate, prepared)
-    total = 0.0
-    for each, often in _problems(problem, candidate, parts):
-        one = who.seconds(_as_one_image(each) if problem.direction == "backward_weight" else each, candidate, prepared)
-        if one is None:
-            return None
-        if problem.direction == "backward_weight" and candidate.algorithm == "fft" and each.groups == 1 and each.batch > 1:
-            one *= _SPECTRA
-        if problem.direction == "backward_weight" and candidate.algorithm == "winograd":
-            one = one * (1 + _FEW * max(each.input_size)) + each.groups * _TRANSFORM
-        if problem.direction == "backward_input" and not prepared:
-            packed = who.seconds(each, candidate, True)
-            one = one if packed is None else packed + (one - packed) / _IMAGES
-        total += often * one
-    return total
-
-
-_TRANSFORM = 2e-5  # seconds for the large kernel that a gradient is, in each group (measured on depthwise layers: 10 to 46 us)
-_FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
-_IMAGES = 4  # at least, that a gradient of the input is computed for: its weights are packed for all
-_SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
-_TILE = 4  # rows of most of winograd's: those of an image are whole
-
-
-@functools.lru_cache(maxsize=256)
-def _as_one_image(p: ConvProblem) -> ConvProblem:
-    """One image with as many rows as all images have: what estimates take for an image is there once."""
-    if p.batch == 1:
-        return p
-    rows, extent = -(-p.output_size[0] // _TILE) * _TILE * p.batch, (p.kernel_size[0] - 1) * p.dilation[0] + 1
-    size = max(1, (rows - 1) * p.stride[0] + extent - sum(p.padding[0]))
-    return dataclasses.replace(p, batch=1, input_size=(size, *p.input_size[1:]))
+    return lowering_costs.seconds(problem, candidate.algorithm, parts, prepared,
+                                  lambda each, packed: who.seconds(each, candidate, packed))
 
 
 def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",
@@ -152,16 +112,16 @@ def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = 
     for who in _asked(backend, device):
         if device == "cuda" and who.device != "cuda":
             raise Unsupported(f"backend {who.name!r} computes on the CPU, and does not take CUDA arrays")
-        reason = who.unavailable()
-        if reason is not None:
+        absence = who.unavailable()
+        if absence is not None:
             if backend != "auto":
-                raise Unavailable(f"backend {who.name!r} is not available: {reason}")
-            rejected.append(Rejected(who.name, None, f"unavailable: {reason}"))
+                raise Unavailable(f"backend {who.name!r} is not available: {absence}", absence)
+            rejected.append(Rejected(who.name, None, Absent(absence)))
             continue
         for candidate in listed(who, problem):
-            reason = refusal(who, problem, candidate, algorithm)
-            if reason is not None:
-                rejected.append(Rejected(who.name, candidate, f"refuses: {reason}"))
+            refused = refusal(who, problem, candidate, algorithm)
+            if refused is not None:
+                rejected.append(Rejected(who.name, candidate, Refused(refused)))
                 continue
             estimate = seconds(who, problem, candidate, prepared)
             accepted.append(((estimate is None, estimate or 0.0, len(accepted)), Ranked(who.name, candidate, estimate)))
@@ -169,7 +129,7 @@ def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = 
         known = {*named(), *algorithms(problem)}
         if algorithm is not None and algorithm not in known:
             raise ValueError(f"algorithm must be one of {clipped(', '.join(sorted(known)), 300)}, got {shown(algorithm)}")
-        raise Unsupported(_nobody(problem, backend, algorithm, rejected))
+        raise _nobody(problem, backend, algorithm, rejected)
     return [each for _, each in sorted(accepted)], rejected
 
 
@@ -198,15 +158,18 @@ def _asked(backend: str, device: str) -> Iterator[Backend]:
             yield who
 
 
-def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> str:
-    """One line, in which each reason stands once, and those of other algorithms than the one asked for do not."""
+def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> Unsupported:
+    """One line, in which each reason stands once, and those of other algorithms than the one asked for do not; the last is its
+    `why`."""
     asked = "no backend" if backend == "auto" else f"backend {backend!r}"
     which = "" if algorithm is None else f" with algorithm {algorithm!r}"
     negation = "computes" if backend == "auto" else "does not compute"
-    reasons: dict[str, dict[str, None]] = {}
+    reasons: dict[Reason, dict[str, None]] = {}
     for r in rejected:
         if r.candidate is None or algorithm in (None, r.candidate.algorithm):
             label = r.backend if r.candidate is None else f"{r.backend} {r.candidate.algorithm}"
             reasons.setdefault(r.reason, {})[label] = None
-    told = "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items()) or "it has no such candidate"
-    return clipped(f"{asked}{which} {negation} {clipped(problem.text, 160)}: {told}", 480)
+    none = "it has no such candidate"
+    told = "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items()) or none
+    return Unsupported(clipped(f"{asked}{which} {negation} {clipped(problem.text, 160)}: {told}", 480),
+                       [none, *(reason.why for reason in reasons)][-1])

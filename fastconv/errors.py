@@ -8,11 +8,23 @@ from typing import Any
 _MOST = 100  # characters of a value
 
 
-class Unsupported(NotImplementedError):
+class _Refusal(Exception):
+    """An error with its reason.
+
+    Args:
+        why: the reason alone, where the message says more.
+    """
+
+    def __init__(self, message: str, why: str | None = None) -> None:
+        super().__init__(message)
+        self.why = message if why is None else why
+
+
+class Unsupported(_Refusal, NotImplementedError):
     """A backend or algorithm asked for by name refuses this problem; the message gives its reason."""
 
 
-class Unavailable(RuntimeError):
+class Unavailable(_Refusal, RuntimeError):
     """A backend or ISA asked for by name cannot run on this machine; the message says what would make it run."""
 
 

@@ -31,5 +31,5 @@ def _fields(p: ConvProblem) -> dict[str, Any]:
 def products(p: ConvProblem) -> float:
     """Per output, without those of the taps that lie in the padding, as gemm and direct cut them (`kernels/regions.hpp`)."""
     if p.padding_mode != "zeros" or not any(map(any, p.padding)):
-        return p.taps
-    return float(p.taps * runtime().computed(isa_module(runnable_isas()[0]), "gemm", **fields(p)))
+        return p.k
+    return float(p.k * runtime().computed(isa_module(runnable_isas()[0]), "gemm", **fields(p)))

@@ -16,6 +16,7 @@ from .backends import Candidate, Kernel, Varied, get, registry
 from .candidates import Ranked, Rejected, bind, listed, ranked, refusal
 from .errors import shown
 from .problem import ConvProblem
+from .reasons import Reason
 
 _RESULTS = {"forward": "output", "backward_input": "gradient of the input", "backward_weight": "gradient of the weight"}
 
@@ -94,7 +95,7 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
     backend = _meant(backend, algorithm, device)
     best, known = _choose(problem, backend, algorithm, device, prepared, settings.current().planning)
     order, rejected = ranked(problem, backend, algorithm, device, prepared)
-    lost = [Rejected(other.backend, other.candidate, _why_lost(other, best, known))
+    lost = [Rejected(other.backend, other.candidate, Reason(_why_lost(other, best, known)))
             for other in order if other[:2] != best[:2]]
     return Plan(problem, *best, (*lost, *rejected), known)
 

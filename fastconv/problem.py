@@ -182,20 +182,25 @@ class ConvProblem:
 
     @property
     def products(self) -> int:
-        """At most so many products are summed per element of the result; `taps` in the forward direction."""
+        """At most so many products are summed per element of the result; `k` in the forward direction."""
         if self.direction == "backward_input":
-            return self.out_channels // self.groups * math.prod(self.kernel_size)
-        return self.taps if self.direction == "forward" else self.batch * math.prod(self.output_size)
+            return self.out_channels // self.groups * self.kernel_volume
+        return self.k if self.direction == "forward" else self.batch * math.prod(self.output_size)
 
     @property
-    def taps(self) -> int:
-        """Products summed per output element of the forward direction: K = (in_channels / groups) · kernel."""
-        return math.prod(self.weight_shape[1:])
+    def kernel_volume(self) -> int:
+        """Taps of the kernel: kD·kH·kW."""
+        return math.prod(self.kernel_size)
+
+    @property
+    def k(self) -> int:
+        """K, products summed per output element of the forward direction: (in_channels / groups) · kernel volume."""
+        return self.in_channels // self.groups * self.kernel_volume
 
     @property
     def flops(self) -> int:
-        """2·N·OC·OH·OW·(IC/g)·kernel, padding included: the same for every algorithm."""
-        return 2 * math.prod(self.output_shape) * self.taps
+        """2·N·OC·OD·OH·OW·K, padding included: the same for every algorithm."""
+        return 2 * math.prod(self.output_shape) * self.k
 
     @property
     def bytes(self) -> int:

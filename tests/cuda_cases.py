@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from problems import problem
 
 import fastconv
 from fastconv import cuda_arrays
@@ -23,39 +24,31 @@ from fastconv.problem import ACTIVATIONS, ConvProblem
 from fastconv.verify import bounds, reference
 from fastconv.verify.data import integer_arrays, random_arrays
 
-
-def _case(name: str, channels: tuple[int, int], size: tuple[int, ...], kernel: Any, *, batch: int = 1, groups: int = 1,
-          bias: bool = True, **keywords: Any) -> ConvProblem:
-    kernel = kernel if isinstance(kernel, tuple) else (kernel,) * len(size)
-    layout = keywords.pop("layout", "channels_first")
-    made = ConvProblem.from_shapes((batch, channels[0], *size), (channels[1], channels[0] // groups, *kernel), ndim=len(size),
-                                   bias_shape=(channels[1],) if bias else None, groups=groups, **keywords)
-    return dataclasses.replace(made, layout=layout, name=name)
-
-
 LAST, WIDE = {"layout": "channels_last"}, {"dtype": "float64"}
 PROBLEMS = {problem.name: problem for problem in [
-    _case("3x3, tails of every tile", (3, 9), (3, 3), 3, padding=1, activation="relu"),
-    _case("3x3, channels last", (3, 9), (3, 4), 3, padding=1, activation="relu6", residual=True, **LAST),
-    _case("3x3, vectors of channels", (4, 5), (4, 3), 3, padding=1, **LAST),
-    _case("1x1, vectors of pixels", (6, 5), (2, 6), 1, batch=2),
-    _case("1x1, odd pixels", (5, 3), (1, 7), 1, **WIDE),
-    _case("1x1, stride, last row and column unread", (4, 3), (6, 4), 1, stride=2),
-    _case("groups, strides, one-sided padding", (4, 6), (5, 6), 3, groups=2, stride=(2, 1), padding=((1, 0), (2, 1))),
-    _case("dilation", (2, 3), (7, 6), (2, 3), dilation=(3, 2), padding=(2, 1), **WIDE),
-    _case("batch, residual, gelu", (2, 3), (2, 3), 3, padding=1, batch=3, residual=True, activation="gelu", **WIDE, **LAST),
-    _case("1-D, stride, dilation", (3, 4), (19,), 4, stride=2, dilation=2, padding=((3, 2),)),
-    _case("1-D depthwise, no bias", (3, 3), (9,), 3, groups=3, padding=1, bias=False, **LAST),
-    _case("3-D", (2, 3), (3, 2, 4), (2, 1, 3), padding=(1, 0, 1), activation=("leaky_relu", 0.2)),
-    _case("3-D, channels last", (2, 3), (2, 3, 3), 2, stride=(1, 2, 1), **WIDE, **LAST),
-    _case("depthwise, two rows of blocks", (2, 2), (10, 3), 3, groups=2, padding=1, activation="hardswish"),
-    _case("depthwise, stride, multiplier 2", (2, 4), (9, 5), 3, groups=2, padding=1, stride=2, **LAST),
-    _case("reflect", (2, 3), (4, 3), 3, padding=((2, 1), (0, 2)), padding_mode="reflect"),
-    _case("symmetric, over the input", (2, 2), (2, 3), 3, padding=((3, 1), (4, 2)), padding_mode="symmetric", stride=(1, 3)),
-    _case("replicate, channels last", (3, 2), (3, 3), 2, padding=1, padding_mode="replicate", **LAST),
-    _case("circular, 3-D", (1, 2), (2, 2, 3), 2, padding=1, padding_mode="circular", **WIDE, stride=2),
-    _case("deep: the sum is split", (37, 3), (2, 2), 1, residual=True, activation="silu"),
-    _case("deep: split, channels last, strict", (10, 3), (2, 2), (2, 3), padding=1, accuracy="strict", **LAST),
+    problem((3, 9), (3, 3), 3, padding=1, activation="relu", name="3x3, tails of every tile"),
+    problem((3, 9), (3, 4), 3, padding=1, activation="relu6", residual=True, **LAST, name="3x3, channels last"),
+    problem((4, 5), (4, 3), 3, padding=1, **LAST, name="3x3, vectors of channels"),
+    problem((6, 5), (2, 6), 1, padding=0, batch=2, name="1x1, vectors of pixels"),
+    problem((5, 3), (1, 7), 1, padding=0, **WIDE, name="1x1, odd pixels"),
+    problem((4, 3), (6, 4), 1, padding=0, stride=2, name="1x1, stride, last row and column unread"),
+    problem((4, 6), (5, 6), 3, groups=2, stride=(2, 1), padding=((1, 0), (2, 1)), name="groups, strides, one-sided padding"),
+    problem((2, 3), (7, 6), (2, 3), dilation=(3, 2), padding=(2, 1), **WIDE, name="dilation"),
+    problem((2, 3), (2, 3), 3, padding=1, batch=3, residual=True, activation="gelu", **WIDE, **LAST,
+            name="batch, residual, gelu"),
+    problem((3, 4), (19,), 4, stride=2, dilation=2, padding=((3, 2),), name="1-D, stride, dilation"),
+    problem((3, 3), (9,), 3, groups=3, padding=1, bias=False, **LAST, name="1-D depthwise, no bias"),
+    problem((2, 3), (3, 2, 4), (2, 1, 3), padding=(1, 0, 1), activation=("leaky_relu", 0.2), name="3-D"),
+    problem((2, 3), (2, 3, 3), 2, padding=0, stride=(1, 2, 1), **WIDE, **LAST, name="3-D, channels last"),
+    problem((2, 2), (10, 3), 3, groups=2, padding=1, activation="hardswish", name="depthwise, two rows of blocks"),
+    problem((2, 4), (9, 5), 3, groups=2, padding=1, stride=2, **LAST, name="depthwise, stride, multiplier 2"),
+    problem((2, 3), (4, 3), 3, padding=((2, 1), (0, 2)), padding_mode="reflect", name="reflect"),
+    problem((2, 2), (2, 3), 3, padding=((3, 1), (4, 2)), padding_mode="symmetric", stride=(1, 3),
+            name="symmetric, over the input"),
+    problem((3, 2), (3, 3), 2, padding=1, padding_mode="replicate", **LAST, name="replicate, channels last"),
+    problem((1, 2), (2, 2, 3), 2, padding=1, padding_mode="circular", **WIDE, stride=2, name="circular, 3-D"),
+    problem((37, 3), (2, 2), 1, padding=0, residual=True, activation="silu", name="deep: the sum is split"),
+    problem((10, 3), (2, 2), (2, 3), padding=1, accuracy="strict", **LAST, name="deep: split, channels last, strict"),
 ]}
 ALGORITHMS = ("gemm", "direct")
 

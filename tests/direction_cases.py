@@ -4,13 +4,13 @@ a time, and by torch's autograd. Nothing here lowers one direction to another, o
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from problems import plain, problem
 
 import fastconv
 from fastconv.padding import NUMPY_MODES
@@ -66,8 +66,8 @@ class Case(NamedTuple):
                     padding_mode=self.mode, layout=self.layout)
 
     def problem(self, direction: str = "forward", dtype: str = "float32") -> ConvProblem:
-        p = ConvProblem.from_shapes(self.input_shape, self.weight_shape, ndim=self.ndim, dtype=dtype, **self.keywords)
-        return dataclasses.replace(p, direction=direction)
+        return problem(self.channels, self.size, self.kernel, self.batch, bias=False, dtype=dtype, direction=direction,
+                       **self.keywords)
 
     @property
     def widths(self) -> tuple[tuple[int, int], ...]:
@@ -121,10 +121,10 @@ class Transposed(NamedTuple):
 
     def problem(self, dtype: str = "float32") -> ConvProblem:
         """As a gradient; only where the output padding is below the stride, which a forward problem can state."""
-        p = ConvProblem.from_shapes(self.output_shape, self.weight_shape, ndim=self.ndim, dtype=dtype, stride=self.stride,
-                                    padding=self.padding, dilation=self.dilation, groups=self.groups, layout=self.layout)
+        p = plain(self.channels[::-1], self.output_size, self.kernel, self.batch, stride=self.stride, padding=self.padding,
+                  dilation=self.dilation, groups=self.groups, layout=self.layout, dtype=dtype, direction="backward_input")
         assert p.output_shape == self.input_shape
-        return dataclasses.replace(p, direction="backward_input")
+        return p
 
     @property
     def keywords(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -12,15 +11,6 @@ from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
 from fastconv.verify import bounds, check, reference
 from fastconv.verify.data import Arrays, random_arrays
-
-
-def problem(channels: tuple[int, int], size: tuple[int, ...], kernel: tuple[int, ...], batch: int = 1,
-            **keywords: Any) -> ConvProblem:
-    """(in, out) channels; "same" padding and a bias unless told otherwise."""
-    groups, layout = keywords.get("groups", 1), keywords.pop("layout", "channels_first")
-    made = ConvProblem.from_shapes((batch, channels[0], *size), (channels[1], channels[0] // groups, *kernel), ndim=len(size),
-                                   **{"bias_shape": (channels[1],), "padding": "same", **keywords})
-    return dataclasses.replace(made, layout=layout)
 
 
 def verify(p: ConvProblem, algorithm: str, isa: str) -> None:

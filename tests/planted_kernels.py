@@ -116,7 +116,7 @@ class PartTwice(StepwiseKernel):
 
     def multiply(self, windows: np.ndarray, weight: np.ndarray) -> np.ndarray:
         made = super().multiply(windows, weight)
-        return made + super().multiply(windows[:, :1], weight[:, :1]) if self.problem.taps > 256 else made
+        return made + super().multiply(windows[:, :1], weight[:, :1]) if self.problem.k > 256 else made
 
 
 class PartNever(StepwiseKernel):

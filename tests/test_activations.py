@@ -3,13 +3,13 @@ stays NaN."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from problems import problem
 
 import fastconv
 from fastconv import activations
@@ -120,11 +120,10 @@ SHAPES = {  # (channels, groups, input size, kernel size), padded such that 480 
 }
 
 
-def _problem(shape: str, activation: object, dtype: type, **changes: object) -> ConvProblem:
+def _problem(shape: str, activation: object, dtype: type, **more: object) -> ConvProblem:
     channels, groups, size, kernel = SHAPES[shape]
-    made = ConvProblem.from_shapes((1, channels, *size), (channels, channels // groups, *kernel), ndim=len(size), groups=groups,
-                                   padding="same", activation=activation, dtype=np.dtype(dtype).name)
-    return dataclasses.replace(made, **changes)
+    return problem((channels, channels), size, kernel, groups=groups, activation=activation, dtype=np.dtype(dtype).name,
+                   **{"bias": False, **more})
 
 
 def _candidates(problem: ConvProblem, backend: str) -> Iterator[Candidate]:

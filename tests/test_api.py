@@ -316,7 +316,7 @@ def test_explain_gives_every_reason():
     named = {rejected.backend for rejected in made.rejected} | {made.backend}
     everyone = {name for name, who in fastconv.backends().items() if name != "cuda"}
     assert everyone <= named
-    assert all(rejected.reason for rejected in made.rejected)
+    assert all(rejected.reason.why for rejected in made.rejected)
     for name, reason in fastconv.backends().items():
         if reason is not None and name != "cuda":
             assert f"unavailable: {reason}" in str(made)

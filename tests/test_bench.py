@@ -21,6 +21,7 @@ from fastconv.bench.local import Local
 from fastconv.bench.results import LeftOut, Results, Row
 from fastconv.errors import Unsupported
 from fastconv.problem import ConvProblem
+from fastconv.reasons import Failed, Refused, Wrong
 from fastconv.timing import paired
 from fastconv.verify.data import same_arrays
 from fastconv.verify.judge import Judge, some_points
@@ -201,7 +202,7 @@ def test_who_turns_out_wrong_later_gets_no_number(clock: FakeClock) -> None:
             return super().enter(problem, arrays)
 
     results = run([SMALL], [Fading("fading", clock, 1e6), FakeContender("im2col", clock, 1e6)], clock)
-    assert [row.contender for row in results.rows] == ["im2col"] and "wrong result" in results.left_out[0].reason
+    assert [row.contender for row in results.rows] == ["im2col"] and isinstance(results.left_out[0].reason, Wrong)
 
 
 def test_wrong_results_get_no_number(clock: FakeClock) -> None:
@@ -209,7 +210,7 @@ def test_wrong_results_get_no_number(clock: FakeClock) -> None:
                   FakeContender("im2col", clock, 1e6)]
     results = run([SMALL], contenders, clock)
     assert [row.contender for row in results.rows] == ["im2col"]
-    reasons = {out.contender: out.reason for out in results.left_out}
+    reasons = {out.contender: out.reason.why for out in results.left_out}
     assert "times its bound" in reasons["wrong"] and "not written" in reasons["nan"]
 
 
@@ -233,16 +234,16 @@ def test_a_single_wrong_output_among_few_is_found(problem: ConvProblem) -> None:
 
 def test_refusals_and_failures_do_not_cost_the_others(clock: FakeClock) -> None:
     contenders = [
-        FakeContender("refusing", clock, 1e6, raises=Unsupported("backend 'x' does not compute y: x gemm: too grouped")),
+        FakeContender("refusing", clock, 1e6, raises=Unsupported("backend 'x' does not compute y", "too grouped")),
         FakeContender("broken", clock, 1e6, raises=RuntimeError("boom")), FakeContender("im2col", clock, 1e6)]
     results = run([SMALL], contenders, clock)
     assert [row.contender for row in results.rows] == ["im2col"]
-    assert [out.reason for out in results.left_out] == ["refuses: too grouped", "failed: RuntimeError: boom"]
+    assert [out.reason for out in results.left_out] == [Refused("too grouped"), Failed("RuntimeError: boom")]
 
 
 def test_empty_batches_are_refused(clock: FakeClock) -> None:
     results = run([dataclasses.replace(SMALL, batch=0)], [FakeContender("im2col", clock, 1e6)], clock)
-    assert not results.rows and "empty batch" in results.left_out[0].reason
+    assert not results.rows and "empty batch" in results.left_out[0].reason.why
 
 
 # ---- estimates
@@ -278,7 +279,7 @@ def test_all_runs_them(clock: FakeClock) -> None:
 
 def test_estimates_are_checked_too(clock: FakeClock) -> None:
     results = run([LARGE], [FakeContender("slow", clock, 1e7, error=1.0)], clock)
-    assert not results.rows and "wrong result" in results.left_out[0].reason
+    assert not results.rows and isinstance(results.left_out[0].reason, Wrong)
 
 
 def test_compilation_is_not_mistaken_for_slowness(clock: FakeClock) -> None:
@@ -384,7 +385,8 @@ def test_charts_say_the_answer(results: Results, tmp_path: Path) -> None:
     assert "Not drawn" in text and "95 % interval" in text and record.build(results, machine.describe())["version"] in text
     for name in ("small", "other ×3"):
         assert f">{name}<" in text
-    flat = Results(1, "im2col", rows=results.rows[:1], left_out=[LeftOut(SMALL, "x", "refuses")], problems=[SMALL], asked=1)
+    left_out = [LeftOut(SMALL, "x", Refused("unlike"))]
+    flat = Results(1, "im2col", rows=results.rows[:1], left_out=left_out, problems=[SMALL], asked=1)
     chart.write(tmp_path / "flat.svg", flat, machine.describe())
     assert "nobody to compare with" in (tmp_path / "flat.svg").read_text("utf-8")
     guessed = Results(1, "im2col", rows=[dataclasses.replace(results.rows[0], estimate=True)], problems=[SMALL], asked=1)

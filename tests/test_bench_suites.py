@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import platform
 import re
 import subprocess
@@ -95,8 +94,8 @@ def test_networks_add_up_to_what_is_published(name: str) -> None:
     convolutions, millions, parameters = NETWORKS[name]
     assert sum(p.count for p in layers) == convolutions
     assert round(sum(p.flops * p.count for p in layers) / 2e6) == millions
-    taps = {25: 9} if name == "googlenet" else {}
-    weights = sum(p.out_channels * (p.in_channels // p.groups) * taps.get(k := math.prod(p.kernel_size), k) * p.count
+    volumes = {25: 9} if name == "googlenet" else {}
+    weights = sum(p.out_channels * (p.in_channels // p.groups) * volumes.get(p.kernel_volume, p.kernel_volume) * p.count
                   for p in layers)
     assert weights + _beside_weights(name, layers) == parameters
 
@@ -309,9 +308,9 @@ def test_pytest_benchmarks_refuse_unknown_suites() -> None:
 def test_reduced_problems_are_smaller_and_of_the_same_kind(problem: ConvProblem) -> None:
     small = reduced.reduced(problem, 1e6)
     assert small.flops < problem.flops or small is problem
-    floor = 2 * small.taps * int(np.prod(small.output_size[1:]))
+    floor = 2 * small.k * int(np.prod(small.output_size[1:]))
     assert small.flops <= max(1e6, floor)
-    same = ("kernel_size", "stride", "dilation", "dtype", "layout", "ndim", "taps")
+    same = ("kernel_size", "stride", "dilation", "dtype", "layout", "ndim", "k")
     assert all(getattr(small, name) == getattr(problem, name) for name in same)
     assert (small.groups > 1) == (problem.groups > 1) or small.groups == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastconv.reasons import Failed
 from fastconv.timing import paired
 
 
@@ -110,14 +111,14 @@ def test_whoever_gets_lost_does_not_stop_the_others() -> None:
     def lose() -> float:
         count[0] += 1
         if count[0] == 2 * paired.SWEEPS + 1:
-            raise paired.Lost("crashed")
+            raise paired.Lost(Failed("crashed"))
         return 1.0
 
     a, b, c = entrant("a", clock, 0.1), paired.Entrant("b", lose), entrant("c", clock, 0.2)
     assert paired.rotate([a, b, c], 6, 0.0, clock) == 6
-    assert b.lost == "crashed" and count[0] == 2 * paired.SWEEPS + 1
+    assert b.lost == Failed("crashed") and count[0] == 2 * paired.SWEEPS + 1
     assert len(a.samples) == len(c.samples) == 6 and paired.ratios(c.samples, a.samples).middle == pytest.approx(2)
-    alone = paired.Entrant("alone", lose, lost="before")
+    alone = paired.Entrant("alone", lose, lost=Failed("before"))
     assert paired.rotate([alone], 6, 0.0, clock) == 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from native_cases import problem
+from problems import problem
 
 from fastconv.algorithms import depthwise, direct, fft, outer, winograd
 from fastconv.backends import Candidate, cython_native
@@ -64,7 +64,7 @@ def test_tiles_of_fft(axes: int) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_fft_transforms(dtype: str) -> None:
     """What is larger is added to the outputs that see it, and to no other; a transform spreads its roundings."""
-    p = problem((1, 1), (20, 20), (5, 5), dtype=dtype, bias_shape=None)
+    p = problem((1, 1), (20, 20), (5, 5), dtype=dtype, bias=False)
     w = np.random.default_rng(0).uniform(0.1, 0.9, p.weight_shape).astype(dtype)
     most = np.array(fft.LARGEST[dtype], dtype)
     for value, transformed in ((most, True), (np.nextafter(most, most * most.dtype.type(2)), False)):

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits, stays_inside, verify
+from native_cases import same_bits, stays_inside, verify
+from problems import problem
 
 import fastconv
 from fastconv.backends import Candidate, cython_native
@@ -67,7 +68,7 @@ def test_batch_and_threads_change_no_bit(size: tuple[int, int], isa: str) -> Non
 def test_channels_side_by_side(channels: int, kernel: tuple[int, int], isa: str) -> None:
     for size in ((1, 1), (3, 7), (8, 15)):
         for more in ({"batch": 2}, {"dtype": "float64", "residual": True}, {"stride": (2, 3), "activation": "relu6"},
-                     {"padding_mode": "circular"}, {"dilation": (1, 3)}, {"padding": ((3, 0), (0, 5)), "bias_shape": None}):
+                     {"padding_mode": "circular"}, {"dilation": (1, 3)}, {"padding": ((3, 0), (0, 5)), "bias": False}):
             padding = more.get("padding", tuple((k // 2 * d,) * 2 for k, d in zip(kernel, more.get("dilation", (1, 1)))))
             long = all(n + sum(pad) >= (k - 1) * d + 1
                        for n, pad, k, d in zip(size, padding, kernel, more.get("dilation", (1, 1))))
@@ -177,7 +178,7 @@ def test_a_derivative_of_flat_data_is_exactly_zero(name: str, dtype: str, isa: s
             for step in (dict(), dict(stride=2), dict(dilation=2), dict(stride=3)):
                 size = (22,) * taps.ndim if taps.ndim < 3 else (7, 8, 9)
                 p = problem((channels, channels), size, taps.shape, groups=channels, layout=layout, padding=0, dtype=dtype,
-                            accuracy="strict", bias_shape=None, **step)
+                            accuracy="strict", bias=False, **step)
                 x = np.full(p.input_shape, 0.1, dtype)
                 w = np.broadcast_to(taps, p.weight_shape)
                 for candidate in (Candidate("depthwise", isa), Candidate("direct", isa)):

@@ -303,7 +303,7 @@ def test_explain(direction, word, backend):
             assert p.text in str(plan) and f"plan       {backend} {plan.candidate}" in str(plan)
         plan = fastconv.explain(p)
         named = {plan.backend, *(each.backend for each in plan.rejected)}
-        assert {who for who in fastconv.backends() if who != "cuda"} <= named and all(each.reason for each in plan.rejected)
+        assert {who for who in fastconv.backends() if who != "cuda"} <= named and all(each.reason.why for each in plan.rejected)
 
 
 @pytest.mark.parametrize("direction", INDEX)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits, stays_inside, verify
+from native_cases import same_bits, stays_inside, verify
+from problems import problem
 
 import fastconv
 from fastconv.algorithms import fft, sums_products
@@ -78,7 +79,7 @@ def test_kernels_up_to_the_size_of_the_input(size: tuple[int, ...], kernel: tupl
     problem((1, 1), (1, 1), (3, 3)), problem((2, 2), (6, 5), (3, 3), padding=((9, 1), (0, 12))),
     problem((3, 3), (14, 14), (7, 7), groups=3, batch=2, layout="channels_last", residual=True),
     problem((2, 4), (12, 9), (3, 5), dilation=(3, 2), padding=(3, 4)),
-    problem((1, 1), (40, 33), (5, 7), padding=((0, 3), (4, 1)), padding_mode="circular", bias_shape=None),
+    problem((1, 1), (40, 33), (5, 7), padding=((0, 3), (4, 1)), padding_mode="circular", bias=False),
     problem((1, 1), (20, 21), (20, 21), padding=0), problem((1, 1), (9, 9), (11, 11), padding="full"),
     problem((1, 1), (41, 39), (9, 7), stride=(2, 3), padding=(4, 1)), problem((2, 2), (1300,), (31,), stride=4, residual=True),
     problem((2, 3), (15, 17, 19), (5, 4, 7), stride=(2, 3, 2), padding=(2, 0, 3), layout="channels_last", activation="relu"),

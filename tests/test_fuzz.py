@@ -58,7 +58,7 @@ def test_problems_are_of_every_kind_and_the_same_each_time() -> None:
         count.update([p.ndim, p.dtype, p.layout, p.padding_mode, p.accuracy, p.batch, p.activation and p.activation[0]])
         count.update(name for name, said in (
             ("depthwise", p.groups == p.in_channels > 1), ("grouped", 1 < p.groups < p.in_channels),
-            ("strided", max(p.stride) > 1), ("dilated", max(p.dilation) > 1), ("deep", p.taps > 512),
+            ("strided", max(p.stride) > 1), ("dilated", max(p.dilation) > 1), ("deep", p.k > 512),
             ("large kernel", max(p.kernel_size) > 9),
             ("stride over kernel", any(s > k for s, k in zip(p.stride, p.kernel_size)))) if said)
     assert min(count.values()) >= 5 and len(count) == 2 + 2 + 5 + 3 + 3 + 10 + 7, count  # axes as batches

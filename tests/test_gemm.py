@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits, verify
+from native_cases import same_bits, verify
+from problems import problem
 
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem

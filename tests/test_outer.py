@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import problem
+from problems import problem
 from test_interrupt import Alarms, Enough
 
 import fastconv
@@ -22,7 +22,7 @@ if cython_native.backend.unavailable():
 
 
 def weight(*arguments, **keywords) -> ConvProblem:
-    return dataclasses.replace(problem(*arguments, **{"bias_shape": None, **keywords}), direction="backward_weight")
+    return problem(*arguments, bias=False, direction="backward_weight", **keywords)
 
 
 CASES = [
@@ -102,7 +102,7 @@ def test_sums_do_not_lose_what_slices_hold():
 
 def test_other_directions_are_refused():
     for direction in ("forward", "backward_input"):
-        p = dataclasses.replace(problem((2, 2), (8, 8), (3, 3), bias_shape=None), direction=direction)
+        p = problem((2, 2), (8, 8), (3, 3), bias=False, direction=direction)
         with pytest.raises(fastconv.Unsupported, match="computes the gradient of the weight only"):
             plan.plan(p, "cython", "outer")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from problems import plain
 
 from fastconv import algorithms, config, conv2d
 from fastconv.backends import Candidate, Kernel, cython_native, registry
@@ -15,10 +16,7 @@ from fastconv.problem import ConvProblem
 
 def of(channels: tuple[int, int] = (6, 8), size: tuple[int, ...] = (12, 13), kernel: tuple[int, ...] = (3, 3),
        **keywords: object) -> ConvProblem:
-    groups = keywords.get("groups", 1)
-    bias = (channels[1],) if keywords.pop("bias", True) else None
-    return ConvProblem.from_shapes((1, channels[0], *size), (channels[1], channels[0] // groups, *kernel), ndim=len(size),
-                                   bias_shape=bias, **keywords)
+    return plain(channels, size, kernel, **{"bias": True, **keywords})
 
 
 OTHER_WEIGHTS = (

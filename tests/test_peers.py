@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from problems import plain, stated
 
 import fastconv
 from fastconv.bench import peers
@@ -36,14 +37,6 @@ ON_CPU = [name for name in peers.names() if not name.startswith("cudnn")]
 TRANSPOSING = ("onnxruntime", "openvino", "ncnn")
 LEAST = {"torch": 200, "onnxruntime": 80, "openvino": 80, "ncnn": 80, "opencv": 25, "scipy-direct": 150, "scipy-fft": 150}
 LEAST_GRADIENTS = {"torch": 200, "onnxruntime": 110, "openvino": 110, "ncnn": 110}
-
-
-def problem(text: str, **changes: Any) -> ConvProblem:
-    return dataclasses.replace(ConvProblem.from_text(text), **changes)
-
-
-def conv(size: tuple[int, ...], kernel: tuple[int, ...], channels: tuple[int, int] = (1, 1), **more: Any) -> ConvProblem:
-    return ConvProblem(size, kernel, *channels, **more)
 
 
 # ---- what needs no library
@@ -115,37 +108,37 @@ PLAIN = "mb1_ic3ih9_oc4oh9_kh3ph1"
 PLANE = "mb1_ic1ih9_oc1oh9_kh3ph1"
 OF_INPUT = "--dir=BWD_D " + PLANE
 REFUSALS = [
-    *[(name, problem(PLANE, activation="relu"), "no activation is timed") for name in ("opencv", "scipy-direct", "scipy-fft")],
-    *[(name, problem(PLANE, activation="gelu"), "no gelu is timed") for name in ("onnxruntime", "ncnn")],
-    *[(name, problem(PLANE, residual=True), "no residual") for name in peers.names()],
-    *[(name, problem(OF_INPUT), "gradients" if "cudnn" in name else "forward direction only") for name in peers.names()
+    *[(name, stated(PLANE, activation="relu"), "no activation is timed") for name in ("opencv", "scipy-direct", "scipy-fft")],
+    *[(name, stated(PLANE, activation="gelu"), "no gelu is timed") for name in ("onnxruntime", "ncnn")],
+    *[(name, stated(PLANE, residual=True), "no residual") for name in peers.names()],
+    *[(name, stated(OF_INPUT), "gradients" if "cudnn" in name else "forward direction only") for name in peers.names()
       if name not in ("torch", *TRANSPOSING)],
-    *[(name, problem(OF_INPUT, direction="backward_weight"), "no gradients of weights") for name in TRANSPOSING],
-    *[(name, problem(OF_INPUT, **more), reason) for name in TRANSPOSING for more, reason in (
+    *[(name, stated(OF_INPUT, direction="backward_weight"), "no gradients of weights") for name in TRANSPOSING],
+    *[(name, stated(OF_INPUT, **more), reason) for name in TRANSPOSING for more, reason in (
         (dict(residual=True), "no residual"), (dict(padding_mode="reflect"), "not reflect"), (dict(dtype="float64"), "float32"),
         (dict(layout="NHWC"), "channels first"))],
-    *[(name, problem(OF_INPUT, activation="gelu"), "no gelu is timed") for name in ("onnxruntime", "ncnn")],
-    ("onnxruntime", problem("--dir=BWD_D mb1_ic1ih9iw10_oc1oh5ow3_kh3kw3sh2sw2ph1pw0"), "output padding"),
-    ("torch", problem(PLANE, direction="backward_input", bias=False, padding=((1, 0), (1, 1))), "of gradients"),
-    ("torch", problem(PLANE, direction="backward_weight", bias=False, padding_mode="reflect"), "of gradients"),
-    *[(name, problem(PLAIN, dtype="float64"), "float32") for name in ("onnxruntime", "openvino", "ncnn", "cudnn-tf32")],
-    *[(name, problem(PLAIN, layout="NHWC"), "channels first") for name in ("onnxruntime", "openvino", "ncnn")],
-    *[(name, problem(PLAIN, padding_mode="reflect"), "not reflect") for name in ("onnxruntime", "openvino", "ncnn")],
-    *[(name, problem(PLAIN, padding_mode="symmetric"), "does not pad symmetric") for name in ("torch", "cudnn")],
-    ("torch", conv((4,), (3,), padding=((4, 0),), padding_mode="reflect"), "beyond the image's size"),
-    ("torch", conv((4,), (3,), padding=((0, 5),), padding_mode="circular"), "beyond the image's size"),
-    ("torch", conv((4,), (3,), layout="NWC"), "no channels-last memory"),
-    ("opencv", problem(PLAIN), "sums no channels"),
-    ("opencv", problem("mb1_g8ic8ih9_oc8oh9_kh3ph1"), "up to 4"),
-    ("opencv", conv((4, 4, 4), (3, 3, 3), padding=((1, 1),) * 3), "planes"),
-    ("opencv", problem("mb1_g2ic2ih9_oc2oh9_kh3ph1", layout="NHWC"), "apart"),
-    ("opencv", problem("mb1_ic1ih9_oc1oh5_kh3sh2ph1"), "neither stride nor dilation"),
-    ("opencv", problem("mb1_ic1ih9_oc1oh9_kh3ph2dh1"), "neither stride nor dilation"),
-    ("opencv", problem("mb1_ic1ih9_oc1oh10_kh4ph2"), "no larger than its input"),
-    ("opencv", conv((9,), (3,), padding=((3, 0),)), "no larger than its input"),
-    ("opencv", problem(PLANE, padding_mode="circular"), "does not pad circular"),
-    *[(name, problem("mb1_ic3ih9_oc4oh5_kh3sh2ph1"), "neither stride nor dilation") for name in ("scipy-direct", "scipy-fft")],
-    *[(name, problem("mb1_ic3ih9_oc4oh9_kh3ph2dh1"), "neither stride nor dilation") for name in ("scipy-direct", "scipy-fft")],
+    *[(name, stated(OF_INPUT, activation="gelu"), "no gelu is timed") for name in ("onnxruntime", "ncnn")],
+    ("onnxruntime", stated("--dir=BWD_D mb1_ic1ih9iw10_oc1oh5ow3_kh3kw3sh2sw2ph1pw0"), "output padding"),
+    ("torch", stated(PLANE, direction="backward_input", bias=False, padding=((1, 0), (1, 1))), "of gradients"),
+    ("torch", stated(PLANE, direction="backward_weight", bias=False, padding_mode="reflect"), "of gradients"),
+    *[(name, stated(PLAIN, dtype="float64"), "float32") for name in ("onnxruntime", "openvino", "ncnn", "cudnn-tf32")],
+    *[(name, stated(PLAIN, layout="NHWC"), "channels first") for name in ("onnxruntime", "openvino", "ncnn")],
+    *[(name, stated(PLAIN, padding_mode="reflect"), "not reflect") for name in ("onnxruntime", "openvino", "ncnn")],
+    *[(name, stated(PLAIN, padding_mode="symmetric"), "does not pad symmetric") for name in ("torch", "cudnn")],
+    ("torch", plain((1, 1), (4,), (3,), padding=((4, 0),), padding_mode="reflect"), "beyond the image's size"),
+    ("torch", plain((1, 1), (4,), (3,), padding=((0, 5),), padding_mode="circular"), "beyond the image's size"),
+    ("torch", plain((1, 1), (4,), (3,), layout="NWC"), "no channels-last memory"),
+    ("opencv", stated(PLAIN), "sums no channels"),
+    ("opencv", stated("mb1_g8ic8ih9_oc8oh9_kh3ph1"), "up to 4"),
+    ("opencv", plain((1, 1), (4, 4, 4), (3, 3, 3), padding=((1, 1),) * 3), "planes"),
+    ("opencv", stated("mb1_g2ic2ih9_oc2oh9_kh3ph1", layout="NHWC"), "apart"),
+    ("opencv", stated("mb1_ic1ih9_oc1oh5_kh3sh2ph1"), "neither stride nor dilation"),
+    ("opencv", stated("mb1_ic1ih9_oc1oh9_kh3ph2dh1"), "neither stride nor dilation"),
+    ("opencv", stated("mb1_ic1ih9_oc1oh10_kh4ph2"), "no larger than its input"),
+    ("opencv", plain((1, 1), (9,), (3,), padding=((3, 0),)), "no larger than its input"),
+    ("opencv", stated(PLANE, padding_mode="circular"), "does not pad circular"),
+    *[(name, stated("mb1_ic3ih9_oc4oh5_kh3sh2ph1"), "neither stride nor dilation") for name in ("scipy-direct", "scipy-fft")],
+    *[(name, stated("mb1_ic3ih9_oc4oh9_kh3ph2dh1"), "neither stride nor dilation") for name in ("scipy-direct", "scipy-fft")],
 ]
 
 
@@ -158,8 +151,8 @@ def test_what_a_peer_cannot_do_it_refuses_with_a_reason(name, asked, reason):
 def test_what_a_peer_can_do_it_does_not_refuse():
     for name in peers.names():
         for padding in ((1, 1), (0, 2)):
-            assert peers.get(name).refuses(conv((9, 9), (3, 3), padding=(padding, (1, 1)))) is None
-        unpadded = conv((9, 9), (1, 1), padding_mode="circular")  # nothing to continue: the mode makes no difference
+            assert peers.get(name).refuses(plain((1, 1), (9, 9), (3, 3), padding=(padding, (1, 1)))) is None
+        unpadded = plain((1, 1), (9, 9), (1, 1), padding_mode="circular")  # nothing to continue: the mode makes no difference
         assert peers.get(name).refuses(unpadded) is None
 
 
@@ -167,12 +160,12 @@ def test_an_old_ncnn_takes_one_image_at_a_time():
     peer = ncnn_net.Ncnn()
     for mat, refused in ((SimpleNamespace(), True), (SimpleNamespace(batch=None), False)):
         peer._ncnn = SimpleNamespace(Mat=mat)
-        assert (peer.refuses(problem(PLAIN, batch=2)) is not None) == refused
-        assert peer.refuses(problem(PLAIN)) is None
+        assert (peer.refuses(stated(PLAIN, batch=2)) is not None) == refused
+        assert peer.refuses(stated(PLAIN)) is None
 
 
 def test_ncnn_is_told_every_axis():
-    asked = conv((20, 30), (3, 5), (6, 9), groups=3, stride=(2, 1), dilation=(1, 3), padding=((1, 0), (7, 8)), bias=True)
+    asked = plain((6, 9), (20, 30), (3, 5), groups=3, stride=(2, 1), dilation=(1, 3), padding=((1, 0), (7, 8)), bias=True)
     assert asked.padding[0] == (1, 0)
     layer = ncnn_net.parameters(asked).splitlines()[3].split()
     assert layer[:6] == "ConvolutionDepthWise y 1 1 x y".split()
@@ -243,7 +236,7 @@ def _faults(asked: ConvProblem, arrays: Arrays) -> Iterator[tuple[str, np.ndarra
 @pytest.mark.parametrize("algorithm", ["unknown", "tf32"])
 @pytest.mark.parametrize("text", LAYERS)
 def test_a_fault_in_a_peer_is_found(text, algorithm):
-    asked = problem(text, bias=True)
+    asked = stated(text, bias=True)
     arrays = same_arrays(asked)
     judge = Judge(asked, arrays, some_points(asked))
     assert judge.wrong(_computed(asked, arrays), algorithm) is None
@@ -259,12 +252,12 @@ def _cut(array: np.ndarray, bits: int) -> np.ndarray:
 
 @pytest.mark.parametrize("text", LAYERS[:6])
 def test_tf32_passes_as_tf32_only_and_bfloat16_as_nothing(text):
-    asked = problem(text, bias=False)
+    asked = stated(text, bias=False)
     arrays = same_arrays(asked)
     tf32, bfloat16 = (_computed(asked, arrays._replace(x=_cut(arrays.x, bits), w=_cut(arrays.w, bits))) for bits in (10, 7))
     judge = Judge(asked, arrays, some_points(asked))
     assert judge.wrong(tf32, "tf32") is None
-    if asked.taps < 200:  # with more products the figure for sums in float32 grows beyond the error of rounded factors
+    if asked.k < 200:  # with more products the figure for sums in float32 grows beyond the error of rounded factors
         assert judge.wrong(bfloat16, "tf32") is not None
         assert judge.wrong(tf32, "unknown") is not None
 
@@ -276,11 +269,11 @@ def test_tf32_passes_as_tf32_only_and_bfloat16_as_nothing(text):
 def PROBLEMS() -> tuple[ConvProblem, ...]:
     """The check matrix in all directions without its residuals, all of it in float32 and channels first too, and what it has
     too little of."""
-    plain = [dataclasses.replace(each, residual=False) for each in (*matrix(), *other_directions()) if each.batch > 0]
-    plain += [dataclasses.replace(each, dtype="float32", layout="channels_first") for each in plain
+    found = [dataclasses.replace(each, residual=False) for each in (*matrix(), *other_directions()) if each.batch > 0]
+    found += [dataclasses.replace(each, dtype="float32", layout="channels_first") for each in found
               if each.direction != "backward_weight"]  # torch alone computes these, and takes all
-    layers = [each for each in map(problem, LAYERS) if each.flops < 2e7]
-    return tuple(dict.fromkeys([*plain, *layers, *_images(), *_batches(), *_activated(), *_transposed()]))
+    layers = [each for each in map(stated, LAYERS) if each.flops < 2e7]
+    return tuple(dict.fromkeys([*found, *layers, *_images(), *_batches(), *_activated(), *_transposed()]))
 
 
 def _transposed() -> Iterator[ConvProblem]:
@@ -288,49 +281,49 @@ def _transposed() -> Iterator[ConvProblem]:
     up to what a library may refuse; one end padded more than the other."""
     back: dict[str, Any] = dict(direction="backward_input", bias=True)
     for activation in (None, *ACTIVATIONS, ("leaky_relu", 0.3)):
-        yield conv((9, 8), (3, 4), (10, 6), stride=(2, 2), padding=((1, 0), (1, 1)), activation=activation, **back)
-        yield conv((9, 7), (3, 3), (6, 6), groups=6, stride=(2, 2), padding=((1, 1),) * 2, activation=activation, **back)
+        yield ConvProblem((9, 8), (3, 4), 10, 6, stride=(2, 2), padding=((1, 0), (1, 1)), activation=activation, **back)
+        yield ConvProblem((9, 7), (3, 3), 6, 6, groups=6, stride=(2, 2), padding=((1, 1),) * 2, activation=activation, **back)
     for high in (-1, -2, -5):
-        yield conv((9,), (3,), (4, 6), groups=2, stride=(3,), padding=((0, high),), **back)
-        yield conv((12, 10), (2, 3), (3, 5), stride=(3, 2), dilation=(1, 3), padding=((1, high), (2, 1)), **back)
-        yield conv((12, 10), (2, 3), (4, 6), groups=2, stride=(3, 2), padding=((0, 1), (0, high)), **back)
-        yield conv((8, 9, 7), (3, 2, 3), (4, 3), stride=(2, 3, 2), padding=((0, high), (1, 1), (2, 0)), batch=2, **back)
-        yield conv((7, 8, 9), (2, 3, 3), (4, 8), groups=4, stride=(2, 1, 3), padding=((1, 0), (0, 2), (0, high)), **back)
+        yield ConvProblem((9,), (3,), 4, 6, groups=2, stride=(3,), padding=((0, high),), **back)
+        yield ConvProblem((12, 10), (2, 3), 3, 5, stride=(3, 2), dilation=(1, 3), padding=((1, high), (2, 1)), **back)
+        yield ConvProblem((12, 10), (2, 3), 4, 6, groups=2, stride=(3, 2), padding=((0, 1), (0, high)), **back)
+        yield ConvProblem((8, 9, 7), (3, 2, 3), 4, 3, stride=(2, 3, 2), padding=((0, high), (1, 1), (2, 0)), batch=2, **back)
+        yield ConvProblem((7, 8, 9), (2, 3, 3), 4, 8, groups=4, stride=(2, 1, 3), padding=((1, 0), (0, 2), (0, high)), **back)
 
 
 def _activated() -> Iterator[ConvProblem]:
     """Every activation, of groups and with a bias, in each layout that peers take."""
     for activation in (*ACTIVATIONS, ("leaky_relu", 0.3), ("leaky_relu", -0.5)):
-        yield conv((9, 8), (3, 3), (6, 10), padding=((1, 1),) * 2, bias=True, activation=activation)
-        yield conv((9, 8), (3, 3), (6, 6), groups=6, activation=activation, layout="NHWC")
+        yield plain((6, 10), (9, 8), (3, 3), padding=((1, 1),) * 2, bias=True, activation=activation)
+        yield plain((6, 6), (9, 8), (3, 3), groups=6, activation=activation, layout="NHWC")
 
 
 def _images() -> Iterator[ConvProblem]:
     """Planes, signals, borders continued in every way, kernels on both sides of a DFT; mostly as many outputs as inputs."""
     for mode in ("zeros", "reflect", "symmetric", "replicate"):
-        yield conv((23, 17), (3, 5), padding=((1, 1), (2, 2)), padding_mode=mode)
-        yield conv((23, 17), (4, 3), padding=((0, 3), (2, 0)), padding_mode=mode, bias=True)
-        yield conv((37,), (7,), (2, 2), groups=2, padding=((3, 3),), padding_mode=mode)
-        yield conv((40, 44), (15, 13), padding=((7, 7), (6, 6)), padding_mode=mode, dtype="float64")
-    yield conv((31, 29), (5, 5), (3, 3), groups=3, batch=2, padding=((2, 2),) * 2, bias=True)
-    yield conv((31, 29), (3, 3), (1, 4), padding=((1, 1),) * 2, bias=True)  # four filters of one image
-    yield conv((20, 21), (3, 3), (2, 4), groups=2, padding=((1, 1),) * 2)
-    yield conv((20, 21), (3, 3), layout="NHWC", padding=((1, 1),) * 2)
-    yield conv((9, 8), (17, 15), padding=((8, 8), (7, 7)))  # a kernel larger than the image
-    yield conv((50, 50), (31, 31), padding=((15, 15),) * 2)
-    yield conv((32, 30), (5, 4), (1, 3), batch=2, bias=True)  # fewer outputs
-    yield conv((32, 30), (5, 4), (2, 2), groups=2, padding=((3, 0), (0, 2)))
-    yield conv((40,), (9,), padding=((2, 3),), layout="NWC")
+        yield plain((1, 1), (23, 17), (3, 5), padding=((1, 1), (2, 2)), padding_mode=mode)
+        yield plain((1, 1), (23, 17), (4, 3), padding=((0, 3), (2, 0)), padding_mode=mode, bias=True)
+        yield plain((2, 2), (37,), (7,), groups=2, padding=((3, 3),), padding_mode=mode)
+        yield plain((1, 1), (40, 44), (15, 13), padding=((7, 7), (6, 6)), padding_mode=mode, dtype="float64")
+    yield plain((3, 3), (31, 29), (5, 5), groups=3, batch=2, padding=((2, 2),) * 2, bias=True)
+    yield plain((1, 4), (31, 29), (3, 3), padding=((1, 1),) * 2, bias=True)  # four filters of one image
+    yield plain((2, 4), (20, 21), (3, 3), groups=2, padding=((1, 1),) * 2)
+    yield plain((1, 1), (20, 21), (3, 3), layout="NHWC", padding=((1, 1),) * 2)
+    yield plain((1, 1), (9, 8), (17, 15), padding=((8, 8), (7, 7)))  # a kernel larger than the image
+    yield plain((1, 1), (50, 50), (31, 31), padding=((15, 15),) * 2)
+    yield plain((1, 3), (32, 30), (5, 4), batch=2, bias=True)  # fewer outputs
+    yield plain((2, 2), (32, 30), (5, 4), groups=2, padding=((3, 0), (0, 2)))
+    yield plain((1, 1), (40,), (9,), padding=((2, 3),), layout="NWC")
 
 
 def _batches() -> Iterator[ConvProblem]:
     """Several images, groups and uneven ends, in every number of axes."""
-    yield conv((33,), (5,), (8, 12), batch=3, groups=4, padding=((3, 1),), stride=(2,), bias=True)
-    yield conv((11, 14), (3, 3), (16, 16), batch=4, padding=((1, 1),) * 2, bias=True)
-    yield conv((11, 14), (2, 4), (16, 8), batch=2, groups=8, padding=((0, 3), (2, 1)), stride=(1, 2), dilation=(3, 1))
-    yield conv((12, 12), (3, 3), (6, 10), stride=(3, 3))  # a far padding of -1 and less
-    yield conv((6, 7, 8), (3, 2, 3), (4, 6), batch=2, padding=((1, 1), (0, 1), (2, 0)), bias=True)
-    yield conv((6, 7, 8), (3, 3, 3), (8, 8), groups=8, padding=((1, 1),) * 3, stride=(2, 1, 2), dilation=(1, 2, 1))
+    yield plain((8, 12), (33,), (5,), batch=3, groups=4, padding=((3, 1),), stride=(2,), bias=True)
+    yield plain((16, 16), (11, 14), (3, 3), batch=4, padding=((1, 1),) * 2, bias=True)
+    yield plain((16, 8), (11, 14), (2, 4), batch=2, groups=8, padding=((0, 3), (2, 1)), stride=(1, 2), dilation=(3, 1))
+    yield plain((6, 10), (12, 12), (3, 3), stride=(3, 3))  # a far padding of -1 and less
+    yield plain((4, 6), (6, 7, 8), (3, 2, 3), batch=2, padding=((1, 1), (0, 1), (2, 0)), bias=True)
+    yield plain((8, 8), (6, 7, 8), (3, 3, 3), groups=8, padding=((1, 1),) * 3, stride=(2, 1, 2), dilation=(1, 2, 1))
 
 
 class Watched(Judge):

@@ -84,7 +84,7 @@ def test_sizes_agree_with_counting(problem):
 def test_flops_and_bytes():
     p = ConvProblem.from_text("g2mb3ic8ih9iw7oc4kh3kw2ph1sh2sw1")
     macs = 3 * 4 * p.output_size[0] * p.output_size[1] * (8 // 2) * 3 * 2
-    assert p.flops == 2 * macs and p.taps == 24
+    assert p.flops == 2 * macs and p.k == 24 and p.kernel_volume == 6
     elements = 3 * 8 * 9 * 7 + 4 * 4 * 3 * 2 + 4 + int(np.prod(p.output_shape))
     assert p.bytes == 4 * elements
     q = ConvProblem.from_text("--dt=f64 --attr-post-ops=sum g2mb3ic8ih9iw7oc4kh3kw2ph1sh2sw1")

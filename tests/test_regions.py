@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits, stays_inside, verify
+from native_cases import same_bits, stays_inside, verify
+from problems import problem
 
 from fastconv import native_problem
 from fastconv.backends import Candidate, cython_native
@@ -103,4 +104,4 @@ def test_finite_weights_or_not_give_the_same_bits(algorithm: str, isa: str) -> N
 ], ids=str)
 def test_share_that_is_computed(keywords: dict, share: float) -> None:
     p = problem((16, 16), kernel=(3, 3), **keywords)
-    assert native_problem.products(p) == pytest.approx(share * p.taps)
+    assert native_problem.products(p) == pytest.approx(share * p.k)

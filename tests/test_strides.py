@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits, stays_inside, verify
+from native_cases import same_bits, stays_inside, verify
+from problems import problem
 
 import fastconv
 from fastconv.backends import Candidate, cython_native

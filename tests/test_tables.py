@@ -14,6 +14,7 @@ import pytest
 from fastconv.bench.grid import packed
 from fastconv.bench.results import LeftOut, Results, Row
 from fastconv.problem import ConvProblem
+from fastconv.reasons import Refused
 from fastconv.timing import paired
 
 rich_console = pytest.importorskip("rich.console")
@@ -33,7 +34,7 @@ def results() -> Results:
     rows = [row(SMALL, "cython/prepared", 1e-3), row(SMALL, "numba", 1.001e-3, 0.1), row(SMALL, "im2col", 2.46813e-3),
             row(PLAIN, "cython/prepared", 1e-3), row(PLAIN, "im2col", 3e-3)]
     return Results(2, "im2col", {"cython/prepared": ("fastconv 0.1.0", 0.15)}, rows,
-                   [LeftOut(PLAIN, "numba", "refuses: computes\x1b[31m red things only")], problems=[SMALL, PLAIN])
+                   [LeftOut(PLAIN, "numba", Refused("computes\x1b[31m red things only"))], problems=[SMALL, PLAIN])
 
 
 def shown(results: Results, width: int) -> str:

@@ -20,6 +20,7 @@ from fastconv.backends import Candidate, im2col, register, registry
 from fastconv.candidates import bind, ranked, variants
 from fastconv.plan import plan
 from fastconv.problem import ConvProblem
+from fastconv.reasons import Failed, Reason
 from fastconv.tuning import automatic, measure, store
 from fastconv.verify.data import random_arrays
 from fastconv.verify.judge import Comparison
@@ -145,8 +146,8 @@ def test_hopeless_ones_are_dropped_early(race) -> None:
     far, slow, unknown = Planted("far", 6e-3, 1e-4), Planted("slow", 4e-3, 4e-3), Planted("unknown", None, 0.5)
     found = race(Planted("model", 1e-3, 1e-3), far, slow, unknown, Planted("last", None, 0.9e-3))
     reasons = {out.backend: out.reason for out in found.dropped}
-    assert reasons["far"] == "estimated 6.0 times the best estimate" and far.runs == 0
-    assert reasons["slow"].startswith("took 4.0 times the best run") and slow.runs <= 3 and unknown.runs <= 3
+    assert reasons["far"] == Reason("estimated 6.0 times the best estimate") and far.runs == 0
+    assert reasons["slow"].why.startswith("took 4.0 times the best run") and slow.runs <= 3 and unknown.runs <= 3
     assert set(reasons) == {"far", "slow", "unknown"} and found.chosen.backend == "last"
 
 
@@ -156,7 +157,7 @@ def test_a_slow_one_without_an_estimate_runs_smaller_problems_only(race) -> None
     batches: list[tuple[int, ...]] = []
     naive.bind = lambda problem, candidate: batches.append(problem.output_size) or PlantedKernel(problem, naive)
     found = race(Planted("model", 1e-3, 1e-3), naive, problem=large)
-    assert "would take about" in found.dropped[0].reason and batches and large.output_size not in batches
+    assert "would take about" in found.dropped[0].reason.why and batches and large.output_size not in batches
 
 
 @pytest.mark.parametrize("fault, reason", [
@@ -165,7 +166,7 @@ def test_a_slow_one_without_an_estimate_runs_smaller_problems_only(race) -> None
 def test_a_wrong_result_is_reported_and_never_chosen(culprit: str, fault: Any, reason: str, race) -> None:
     found = race(*(Planted(name, 1e-3, 1e-4 if name == culprit else 1e-3, fault=fault if name == culprit else None)
                    for name in ("model", "other")))
-    assert [out.backend for out in found.wrong] == [culprit] and reason in found.wrong[0].reason
+    assert [out.backend for out in found.wrong] == [culprit] and reason in found.wrong[0].reason.why
     assert found.chosen.backend == ({"model", "other"} - {culprit}).pop()
     assert found.model_seconds is None if culprit == "model" else found.model_seconds == pytest.approx(1e-3, rel=0.01)
 
@@ -180,7 +181,7 @@ def test_one_that_breaks_costs_the_others_nothing(race) -> None:
         raise MemoryError("no room")
 
     found = race(Planted("model", 1e-3, 1e-3), Planted("broken", 1e-3, 1e-4, fault=breaks))
-    assert found.chosen.backend == "model" and found.dropped[0].reason == "failed: MemoryError: no room"
+    assert found.chosen.backend == "model" and found.dropped[0].reason == Failed("MemoryError: no room")
 
 
 def test_one_that_breaks_later_leaves_the_race(race) -> None:
@@ -192,7 +193,7 @@ def test_one_that_breaks_later_leaves_the_race(race) -> None:
 def test_other_bits_in_another_batch_are_no_gain(race) -> None:
     blas = Planted("blas", 1e-3, 1e-5, algorithm="im2col")
     found = race(Planted("model", 1e-3, 1e-3), blas)
-    assert found.chosen.backend == "model" and "other bits" in found.dropped[0].reason and blas.runs == 0
+    assert found.chosen.backend == "model" and "other bits" in found.dropped[0].reason.why and blas.runs == 0
     assert race(Planted("model", 1e-3, 1e-3, algorithm="im2col"), blas).chosen.backend == "blas"
 
 

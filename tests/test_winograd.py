@@ -8,7 +8,8 @@ import itertools
 
 import numpy as np
 import pytest
-from native_cases import problem, same_bits, stays_inside, verify
+from native_cases import same_bits, stays_inside, verify
+from problems import problem
 
 import fastconv
 from fastconv.algorithms import winograd
@@ -77,7 +78,7 @@ def test_every_number_of_taps(m: int, taps: int, isa: str, dtype: str, tile) -> 
 @pytest.mark.parametrize("p", [
     problem((5, 9), (9, 10), (3, 3), batch=3, layout="channels_last", residual=True),
     problem((6, 8), (5, 9), (3, 3), groups=2, padding_mode="reflect"),
-    problem((8, 10), (6, 7), (3, 3), padding=((0, 3), (4, 1)), padding_mode="circular", bias_shape=None),
+    problem((8, 10), (6, 7), (3, 3), padding=((0, 3), (4, 1)), padding_mode="circular", bias=False),
     problem((3, 4), (5, 6), (3, 3), padding=((4, 5), (7, 3)), padding_mode="symmetric"),
     problem((70, 3), (4, 4), (3, 3)), problem((2, 135), (5, 5), (3, 3)), problem((300, 2), (3, 4), (3, 3), padding=0),
     problem((4, 6), (61,), (3,), batch=2), problem((3, 5), (4, 5, 6), (1, 3, 3), stride=(2, 1, 1), padding=(1, 1, 1)),

@@ -13,7 +13,7 @@ from ..problem import ConvProblem
 def summed(problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """γ_{K+3}·S + (K + 2)·(smallest denormal): of all algorithms that sum the products themselves (see `accuracy`)."""
     dtype = TABLE[problem.dtype]
-    return dtype.gamma(problem.taps + 3) * magnitude + (problem.taps + 2) * dtype.denormal
+    return dtype.gamma(problem.k + 3) * magnitude + (problem.k + 2) * dtype.denormal
 
 
 def flushed(problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> float:
@@ -24,7 +24,7 @@ def flushed(problem: ConvProblem, x: np.ndarray, w: np.ndarray) -> float:
     if problem.accuracy == "strict" or x.size == 0:
         return 0.0
     weights = np.where(np.isfinite(w), np.abs(w), 0).reshape(len(w), -1).sum(axis=1, dtype=np.float64).max(initial=0.0)
-    return TABLE[problem.dtype].normal * (problem.taps * largest(x) + float(weights) + 2 * problem.taps + 4)
+    return TABLE[problem.dtype].normal * (problem.k * largest(x) + float(weights) + 2 * problem.k + 4)
 
 
 def largest(x: np.ndarray) -> float:

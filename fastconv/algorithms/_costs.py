@@ -16,7 +16,7 @@ def reached(p: ConvProblem) -> list[float]:
 def slab(p: ConvProblem, shortest: int = 0) -> float:
     """The copy with the padding written out, row by row: in one pass, or, where a few taps lie far apart, each on its own.
     Other rows are copied if they are shorter than `shortest`. Where channels lie side by side, pixel by pixel."""
-    short = p.output_size[-1] < shortest and math.prod(p.kernel_size) > 1
+    short = p.output_size[-1] < shortest and p.kernel_volume > 1
     if p.stride[-1] == 1 and not short and not any(map(any, p.padding)):
         return 0
     read = reached(p)
@@ -28,7 +28,7 @@ def slab(p: ConvProblem, shortest: int = 0) -> float:
 
 
 def weight_bytes(p: ConvProblem) -> int:
-    return p.out_channels * p.taps * TABLE[p.dtype].itemsize
+    return p.out_channels * p.k * TABLE[p.dtype].itemsize
 
 
 def weights_read(p: ConvProblem) -> float:
@@ -39,7 +39,7 @@ def weights_read(p: ConvProblem) -> float:
 
 def packed_once(p: ConvProblem, lanes: int) -> float:
     """Each weight is read, transposed and written; both beyond L2 if they are many."""
-    return (24 if weight_bytes(p) > 3e6 else 9) * p.out_channels * p.taps / lanes
+    return (24 if weight_bytes(p) > 3e6 else 9) * p.out_channels * p.k / lanes
 
 
 def packed_in_panels(p: ConvProblem, lanes: int) -> float:

@@ -30,9 +30,9 @@ def cost(p: ConvProblem, lanes: int) -> float:
         together = 1.6 * p.out_channels / lanes if few else math.ceil(p.out_channels / lanes)
         vectors = 2 * edges + (width - edges) * together
         widened = 3.0 * math.prod(p.input_size) * p.groups if p.groups < p.out_channels else 0
-        return rows * (vectors * (2.2 * p.taps + 9) + 100) + widened
+        return rows * (vectors * (2.2 * p.k + 9) + 100) + widened
     plane = p.kernel_size[-2:]
-    depths = p.taps // math.prod(plane)
+    depths = p.kernel_volume // math.prod(plane)
     tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
     near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and plane[0] > 2
     copied = 0 if p.stride[-1] <= 2 else depths * (slab(p) + p.in_channels * math.prod(p.input_size))
@@ -40,4 +40,4 @@ def cost(p: ConvProblem, lanes: int) -> float:
     if p.stride[-1] == 2:
         loads *= 1.6 if width > lanes else 2.0  # masked at both ends
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
-    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.taps + 4) + 80) + copied + transposed
+    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.k + 4) + 80) + copied + transposed

@@ -29,16 +29,16 @@ def cost(p: ConvProblem, lanes: int) -> float:
     p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)
-    if planes or (p.taps * p.groups == p.in_channels and set(p.stride) == {1}):
+    if planes or (p.kernel_volume == 1 and set(p.stride) == {1}):
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
-    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.taps if inputs > 1500 and not planes else 0)
+    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
     moved = 0.0
     if p.channels_last:  # to a plane of each channel
-        each = 3 if math.prod(p.kernel_size) == 1 else 6 + 0.07 * p.in_channels
+        each = 3 if p.kernel_volume == 1 else 6 + 0.07 * p.in_channels
         moved = p.in_channels * math.prod(reached(p)) * each + 6 * p.out_channels * math.prod(p.output_size)
     computed = products(p)
-    copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.taps and _narrowest(p) < lanes else 0
+    copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.k and _narrowest(p) < lanes else 0
     return p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7) + slab(p) + copied + moved
 
 
@@ -67,4 +67,4 @@ def _has_planes(p: ConvProblem) -> bool:
     twice, and there are not too many products."""
     once = all(n * k <= (n - 1) * s + (k - 1) * d + 1
                for n, k, s, d in zip(p.output_size, p.kernel_size, p.stride, p.dilation, strict=True))
-    return once and p.taps <= MOST_PLANES and (p.stride[-1] > 1 or any(map(any, p.padding)))
+    return once and p.k <= MOST_PLANES and (p.stride[-1] > 1 or any(map(any, p.padding)))

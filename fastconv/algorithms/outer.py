@@ -25,14 +25,14 @@ def cost(p: ConvProblem, lanes: int) -> float:
     boxes = math.ceil(pixels / BOX_PIXELS)
     if p.groups > 1 and outputs < lanes:
         vectors = math.ceil(p.out_channels / lanes)
-        multiplied = 1.3 * pixels * vectors * p.taps + boxes * vectors * p.taps * 2
+        multiplied = 1.3 * pixels * vectors * p.k + boxes * vectors * p.k * 2
         moved = vectors * lanes * (pixels + inputs * read)
     else:
         vectors = p.groups * math.ceil(outputs / lanes)
-        multiplied = 1.1 * (pixels * (vectors + p.groups * (math.ceil(outputs / lanes) % 2) / 3) + 2 * boxes * vectors) * p.taps
+        multiplied = 1.1 * (pixels * (vectors + p.groups * (math.ceil(outputs / lanes) % 2) / 3) + 2 * boxes * vectors) * p.k
         again = math.ceil(outputs / 256) * (3 if inputs < lanes else 1)
         moved = vectors * lanes * pixels * math.ceil(inputs / MOST_INPUTS) + p.in_channels * read * again
-    return p.batch * (multiplied + moved) + 2 * p.out_channels * p.taps
+    return p.batch * (multiplied + moved) + 2 * p.out_channels * p.k
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

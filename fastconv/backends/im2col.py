@@ -1,11 +1,10 @@
 """im2col: columns of input patches times the weight matrix, by NumPy and its BLAS.
 
-For each image and group, out[oc, pixels] = W[oc, K] · columns[K, pixels] with K = channels·taps. The columns of a block of
-output rows are written, small enough to stay in cache, multiplied, and finished by the epilogue while they are hot. A 1x1
-kernel without padding needs no columns: the input is the matrix. With a stride along the last axis, each of its phases is
-first made contiguous, so that whole rows are copied.
-
-Bottleneck: the copy into columns is one thread's memory traffic, K·pixels elements; BLAS does the rest.
+For each image and group, out[oc, pixels] = W[oc, K] · columns[K, pixels] with K = channels·kernel volume. The columns of a
+block of output rows are written, small enough to stay in cache, multiplied, and finished by the epilogue while they are hot. A
+1x1 kernel without padding needs no columns: the input is the matrix. With a stride along the last axis, each of its phases is
+first made contiguous, so that whole rows are copied. Bottleneck: the copy into columns is one thread's memory traffic,
+K·pixels elements; BLAS does the rest.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ class Im2colKernel:
         p = self.problem = problem
         itemsize = np.dtype(p.dtype).itemsize
         self.inputs, self.outputs = p.in_channels // p.groups, p.out_channels // p.groups
-        self.pointwise = p.taps == self.inputs and not any(map(any, p.padding)) and set(p.stride) == {1}
+        self.pointwise = p.kernel_volume == 1 and not any(map(any, p.padding)) and set(p.stride) == {1}
         self.phases = p.stride[-1] if p.kernel_size[-1] > 1 else 1
         self.row = math.prod(p.output_size[1:])  # pixels of one output row (or plane)
-        column = self.outputs + (0 if self.pointwise else p.taps)  # elements per pixel in flight
+        column = self.outputs + (0 if self.pointwise else p.k)  # elements per pixel in flight
         self.block = max(1, min(p.output_size[0], BLOCK_BYTES // (column * self.row * itemsize)))
         self.workspace_bytes = self.block * self.row * column * itemsize
         self.pack_key = ("im2col", *weights_of(p))
@@ -58,7 +57,7 @@ class Im2colKernel:
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
         p = self.problem
-        return weight.reshape(p.groups, self.outputs, p.taps), bias
+        return weight.reshape(p.groups, self.outputs, p.k), bias
 
     @np.errstate(all="ignore")  # NaN, Inf and denormals in the data are results, no reason to warn
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
@@ -73,7 +72,7 @@ class Im2colKernel:
             for n, g in itertools.product(range(p.batch), range(p.groups)):
                 inputs = slice(g * self.inputs, (g + 1) * self.inputs)
                 outputs = slice(g * self.outputs, (g + 1) * self.outputs)
-                flat = array[n, inputs].reshape(p.taps, -1) if self.pointwise else None
+                flat = array[n, inputs].reshape(p.k, -1) if self.pointwise else None
                 for start in range(0, p.output_size[0], self.block):
                     stop = min(start + self.block, p.output_size[0])
                     pixels = (stop - start) * self.row
@@ -105,12 +104,12 @@ class Im2colKernel:
         """The matrix (K, pixels) of output rows start to stop."""
         p = self.problem
         size = (stop - start, *p.output_size[1:])
-        block = columns[: p.taps * math.prod(size)].reshape(self.inputs, *p.kernel_size, *size)
+        block = columns[: p.k * math.prod(size)].reshape(self.inputs, *p.kernel_size, *size)
         rows = (slice(None),) * p.ndim  # channels and the outer taps
         for index, tap in enumerate(taps):
             at: tuple[slice | int, ...] = (*rows, index)
             block[at] = tap[(*rows, slice(start, stop))]
-        return block.reshape(p.taps, -1)
+        return block.reshape(p.k, -1)
 
     def _finish(self, product: np.ndarray, out: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None) -> None:
         """The epilogue, from the products to the output."""

@@ -79,7 +79,7 @@ class NaiveKernel:
         p = self.problem
         padded = pad(array, p)
         for o in range(p.out_channels):
-            sums = [0.0] * p.taps
+            sums = [0.0] * p.k
             for n in range(p.batch):
                 values, windows, taps = self._windows(padded[n, self._channels(o)])
                 for position, start in windows:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .. import reasons
+from ..reasons import Reason
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Limits:
 class Admission:
     """How a contender met a problem: refused or wrong (`reason`), estimated, or checked and ready to take turns."""
 
-    reason: str | None = None
+    reason: Reason | None = None
     algorithm: str = ""
     isa: str | None = None
     verified: int = 0  # output values compared with the reference
@@ -28,3 +32,13 @@ class Admission:
     prepare_seconds: float | None = None  # binding: planning, compiling, packing
     first_seconds: float | None = None  # the first call
     peak_bytes: int | None = None  # by how much resident memory rose over both, the output included, the other arrays not
+
+    def message(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "reason": self.reason and str(self.reason)}
+
+    @classmethod
+    def of(cls, message: dict[str, Any]) -> Admission:
+        """What `message` gave."""
+        reason = message["reason"]
+        return cls(**{**message, "reason": None if reason is None else reasons.read(reason)})

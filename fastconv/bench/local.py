@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import Unavailable, Unsupported
 from ..problem import ConvProblem
+from ..reasons import Failed, Refused, Wrong
 from ..timing import paired
 from ..timing.paired import Clock, Lost, WallClock
 from ..timing.reduced import by_less
@@ -45,9 +46,9 @@ class Local:
         try:
             admission = self._admit(problem)
         except (Unsupported, Unavailable) as error:
-            return Admission(f"refuses: {_last_part(error)}")
+            return Admission(Refused(error.why))
         except Exception as error:  # one broken contender must not cost the others their numbers
-            return Admission(f"failed: {type(error).__name__}: {error}")
+            return Admission(Failed.by(error))
         if admission.reason is None:
             rate = problem.flops / max(admission.seconds, 1e-9)
             self._slowest = min(self._slowest or math.inf, rate)
@@ -137,11 +138,6 @@ class Local:
         """Nothing to end."""
 
 
-def _last_part(error: Exception) -> str:
-    """The reason alone, of a message that names backend, algorithm and problem before it."""
-    return str(error).rsplit(": ", 1)[-1]
-
-
-def _wrong(judge: Judge, entry: Entry) -> str | None:
-    reason = judge.wrong(entry.result(), entry.bound, entry.tile)
-    return None if reason is None else f"wrong result: {reason}"
+def _wrong(judge: Judge, entry: Entry) -> Wrong | None:
+    what = judge.wrong(entry.result(), entry.bound, entry.tile)
+    return None if what is None else Wrong(what)

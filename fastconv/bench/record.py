@@ -73,7 +73,7 @@ def build(results: Results, machine: dict[str, Any]) -> dict[str, Any]:
              "bandwidth_method": peak.bandwidth_method, "flops_data": list(peak.flops_data),
              "bandwidth_data": list(peak.bandwidth_data)} for problem, peak in results.peaks.items()],
         "left_out": [
-            {"problem": out.problem.text, "contender": out.contender, "reason": out.reason} for out in results.left_out],
+            {"problem": out.problem.text, "contender": out.contender, "reason": str(out.reason)} for out in results.left_out],
     }
 
 

@@ -18,8 +18,9 @@ import tempfile
 import threading
 from typing import IO, Any
 
-from .. import settings
+from .. import reasons, settings
 from ..problem import ConvProblem
+from ..reasons import Failed
 from ..timing.paired import Lost
 from .admission import Admission, Limits
 from .contenders import Contender
@@ -71,11 +72,11 @@ class Remote:
         try:
             if self._process is None:
                 if self._lives == 0:
-                    return Admission(f"failed: its process ended {LIVES} times")
+                    return Admission(Failed(f"its process ended {LIVES} times"))
                 self.start(self._threads)
-            return Admission(**self._ask(self._patience, "admit", problem.text))
+            return Admission.of(self._ask(self._patience, "admit", problem.text))
         except Lost as lost:
-            return Admission(str(lost))
+            return Admission(lost.reason)
 
     def renew(self) -> None:
         self._ask(self._patience, "renew")
@@ -115,19 +116,19 @@ class Remote:
         try:
             line = self._answers.get(timeout=patience)
         except queue.Empty:
-            raise self._end(f"failed: no answer within {patience:g} s") from None
+            raise self._end(f"no answer within {patience:g} s", 0) from None
         if line is None:
-            raise self._end("failed: its process ended")
+            raise self._end("its process ended", _QUIT)
         self._signal("SIGSTOP")
         answer = json.loads(line)
         if "lost" in answer:
-            raise Lost(answer["lost"])
+            raise Lost(reasons.read(answer["lost"]))
         return answer["value"]
 
     def _send(self, message: Any) -> None:
         process = self._process
         if process is None:
-            raise Lost("failed: its process ended")
+            raise Lost(Failed("its process ended"))
         with contextlib.suppress(OSError):  # it died; the missing answer will tell
             process.stdin.write(json.dumps(message) + "\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
@@ -136,19 +137,19 @@ class Remote:
         if CAN_STOP and self._process is not None:
             self._process.send_signal(getattr(signal, name))
 
-    def _end(self, reason: str) -> Lost:
-        """What is known of a process that no longer answers."""
+    def _end(self, why: str, patience: float) -> Lost:
+        """What is known of a process that no longer answers, or ends within `patience` seconds."""
         process = self._process
         if process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(0 if "no answer" in reason else _QUIT)
-                reason += f" ({_ended_by(code)})"
+                code = process.wait(patience)
+                why += f" ({_ended_by(code)})"
             self._errors.seek(0)
             lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-            reason += f": {lines[-1][:200]}" if lines else ""
+            why += f": {lines[-1][:200]}" if lines else ""
         self._lives -= 1
         self.close()
-        return Lost(reason)
+        return Lost(Failed(why))
 
 
 def _read(stream: IO[str], answers: queue.SimpleQueue[str | None]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..problem import ConvProblem
+from ..reasons import Reason
 from ..timing.paired import NOISY, Interval, geometric_mean, ratios
 from .admission import Admission
 from .contenders import Contender
@@ -74,7 +75,7 @@ class LeftOut:
 
     problem: ConvProblem
     contender: str
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from .. import settings
 from ..problem import ConvProblem
+from ..reasons import Failed, Reason, Refused
 from ..timing.paired import Clock, Entrant, Lost, WallClock, Watch, rotate
 from . import probes
 from .admission import Admission, Limits
@@ -28,6 +29,7 @@ LONGER = 2  # and only until the run has taken so many times the time of the usu
 TURNS = 0.05  # seconds: a call that takes longer takes turns only if it is less than ...
 SLOW = 20  # times slower than the fastest
 PLACEMENTS = 4  # fresh memory for everybody so often in a problem's time
+_EMPTY = Admission(Refused("an empty batch takes no time"))
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Bench:
     def __init__(self, options: Options, copy: probes.Copy, clock: Clock, results: Results) -> None:
         self.options, self.copy, self.clock, self.results = options, copy, clock, results
         self.seats: dict[str, Seat] = {}
-        self.absent: dict[str, str] = {}  # contenders that did not start, and why
+        self.absent: dict[str, Reason] = {}  # contenders that did not start, and why
         work = probes.small_work()
         self.watch = None if work is None else Watch(work, clock)
 
@@ -131,7 +133,7 @@ class _Bench:
             self.results.libraries[seat.name] = seat.start(self.options.threads)
             self.seats[seat.name] = seat
         except Lost as lost:
-            self.absent[seat.name] = str(lost)
+            self.absent[seat.name] = lost.reason
 
     def end_processes(self) -> None:
         """Each starts anew where it is needed next."""
@@ -162,7 +164,7 @@ class _Bench:
         course.refused += [LeftOut(problem, name, reason) for name, reason in self.absent.items()]
         ready: list[Row] = []
         for seat in self.seats.values():
-            admission = seat.admit(problem) if problem.batch else Admission("refuses: an empty batch takes no time")
+            admission = seat.admit(problem) if problem.batch else _EMPTY
             if admission.reason is not None:
                 course.refused.append(LeftOut(problem, seat.name, admission.reason))
             else:
@@ -179,7 +181,7 @@ class _Bench:
         for entrant in course.going:
             admission = self.seats[entrant.name].admit(course.problem)
             if admission.reason is not None or admission.estimate:
-                entrant.lost = admission.reason or f"failed: a call took {admission.seconds:.3g} s in a later pass"
+                entrant.lost = admission.reason or Failed(f"a call took {admission.seconds:.3g} s in a later pass")
 
     def _take_turns(self, course: Course, placements: int) -> None:
         begin, first = self.clock.now(), course.placements[-1] + 1 if course.placements else 0
@@ -195,4 +197,4 @@ class _Bench:
             try:
                 self.seats[entrant.name].renew()
             except Lost as lost:
-                entrant.lost = str(lost)
+                entrant.lost = lost.reason

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ..errors import printable
 from ..problem import ConvProblem
+from ..reasons import Refused
 from .grid import Cell, Grid, Line, width_of
 from .results import Mean, Results, Row
 
@@ -68,7 +69,7 @@ def _lines(problem: ConvProblem, results: Results) -> list[Line]:
     lines: list[tuple[tuple[str, ...], str]] = [
         ((row.contender, *_cells(row, results, _place(row, first) if len(rows) > 1 else "")),
          "bold green" if row in first and len(rows) > 1 else "") for row in rows]
-    lines += [((out.contender, "", "-", "-", "-", "-", out.reason), "" if out.reason.startswith("refuses") else "red")
+    lines += [((out.contender, "", "-", "-", "-", "-", str(out.reason)), "" if isinstance(out.reason, Refused) else "red")
               for out in results.left_out if out.problem is problem]
     again = Cell(shlex.quote(problem.text), "dim")
     return [Line((Cell(title if index == 0 else "", style), *(Cell(text, style) for text in cells), again),

@@ -7,7 +7,6 @@ other end, and keeps what is written to stderr.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import Any, TextIO
 
 from .. import settings
 from ..problem import ConvProblem
+from ..reasons import Failed
 from ..timing.paired import Lost, WallClock
 from .admission import Limits
 from .contenders import named
@@ -51,9 +51,9 @@ def main(import_seconds: float) -> None:
             try:
                 answer = {"value": _serve(seat, name, arguments, import_seconds)}
             except Lost as lost:
-                answer = {"lost": str(lost)}
+                answer = {"lost": str(lost.reason)}
             except Exception as error:
-                answer = {"lost": f"failed: {type(error).__name__}: {error}"}
+                answer = {"lost": str(Failed.by(error))}
             if not CAN_STOP:
                 WallClock().settle()
             print(json.dumps(answer), file=answers, flush=True)
@@ -64,7 +64,7 @@ def _serve(seat: Local, name: str, arguments: list[Any], import_seconds: float) 
         library, seconds = seat.start(*arguments)
         return library, seconds + (import_seconds if seat.contender.kind == "backend" else 0)
     if name == "admit":
-        return dataclasses.asdict(seat.admit(ConvProblem.from_text(arguments[0])))
+        return seat.admit(ConvProblem.from_text(arguments[0])).message()
     return {"renew": seat.renew, "block": seat.block, "leave": seat.leave}[name]()
 
 

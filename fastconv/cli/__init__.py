@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__, settings, streams
 from ..errors import Unavailable, Unsupported, clipped, printable, shown
+from ..reasons import Refused
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -213,7 +214,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if not results.rows:
         print("fastconv: nobody has a figure for any of the problems", file=sys.stderr)
         return 1
-    return 1 if any(not out.reason.startswith("refuses") for out in results.left_out) else 0
+    return 1 if any(not isinstance(out.reason, Refused) for out in results.left_out) else 0
 
 
 def _work(arguments: argparse.Namespace) -> Work:

@@ -107,9 +107,9 @@ def _one(problem: ConvProblem, prepared: bool, arguments: argparse.Namespace, pa
         store.put(path, [(problem, prepared, entry)])
     _tell([*head, *_parts(tuned)])
     for out in tuned.wrong:
-        _tell(["", "WRONG  ", f"{out.backend} {out.candidate}:", out.reason])
+        _tell(["", "WRONG  ", f"{out.backend} {out.candidate}:", out.reason.why])
     for out in tuned.dropped if arguments.verbose else ():
-        _tell(["", "dropped", f"{out.backend} {out.candidate}:", out.reason])
+        _tell(["", "dropped", f"{out.backend} {out.candidate}:", str(out.reason)])
     return len(tuned.wrong)
 
 

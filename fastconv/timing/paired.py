@@ -27,6 +27,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ..reasons import Reason
+
 BLOCK = 0.010  # seconds: long enough to time, short enough that a round fits between two changes of the clock
 PARTS = 8  # of a block: the lower quartile of them is its time, so that interruptions of some milliseconds do not count
 WARM = 0.002  # seconds of calls before a block: they wake the threads and refill the caches
@@ -62,7 +64,11 @@ class WallClock:
 
 
 class Lost(Exception):
-    """An entrant cannot go on; the message says why."""
+    """An entrant cannot go on, for that reason."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass
@@ -73,7 +79,7 @@ class Entrant:
     block: Callable[[], float]  # seconds per call; of a probe: a rate
     best: Callable[[Iterable[float]], float] = min  # of a round's blocks; of a rate: max
     samples: list[float] = field(default_factory=list)  # one per round
-    lost: str | None = None  # why it takes no turns any more; its samples mean nothing then
+    lost: Reason | None = None  # why it takes no turns any more; its samples mean nothing then
 
 
 class Watch:
@@ -186,7 +192,7 @@ def _turn(entrant: Entrant, watch: Watch | None) -> float | None:
             watch.wait()
         return min(tried)[1]
     except Lost as lost:
-        entrant.lost = str(lost)
+        entrant.lost = lost.reason
         return None
 
 

@@ -18,6 +18,7 @@ from .. import settings
 from ..backends import Kernel
 from ..candidates import Ranked, Rejected, bind, ranked, variants
 from ..problem import ConvProblem
+from ..reasons import Failed, Reason, Wrong
 from ..timing import paired
 from ..timing.paired import Clock, Entrant, Lost, WallClock
 from ..timing.reduced import by_less
@@ -123,23 +124,24 @@ class _Race:
             try:
                 reason = self._look(each)
             except Exception as error:  # one that breaks must not cost the others their figures
-                reason = f"failed: {type(error).__name__}: {error}"
+                reason = Failed.by(error)
         if reason is not None:
             self.found.dropped.append(Rejected(each.backend, each.candidate, reason))
 
-    def _hopeless(self, each: Ranked) -> str | None:
+    def _hopeless(self, each: Ranked) -> Reason | None:
         """Why it is not even run."""
         model = self.found.model
         if each.candidate.algorithm in BLAS and model.candidate.algorithm not in BLAS:
-            return "would give other bits in another batch or with other threads"
+            return Reason("would give other bits in another batch or with other threads")
         if each.seconds is not None and model.seconds is not None and each.seconds > FAR * model.seconds:
-            return f"estimated {each.seconds / model.seconds:.1f} times the best estimate"
+            return Reason(f"estimated {each.seconds / model.seconds:.1f} times the best estimate")
         if each.seconds is None and self.entrants:
             try:
                 less = by_less(self.problem, lambda small: (None, self._small(small, each)), SLOW * self.best, self.clock)
             except Exception:  # of a smaller problem it may not even be the same kind
                 return None
-            return None if less is None else f"would take about {less.seconds / self.best:.0f} times the best run"
+            if less is not None:
+                return Reason(f"would take about {less.seconds / self.best:.0f} times the best run")
         return None
 
     def _small(self, problem: ConvProblem, each: Ranked) -> Callable[[], None]:
@@ -147,21 +149,22 @@ class _Race:
         out = np.empty(problem.result_shape, problem.dtype)
         return _call(bind(problem, each.backend, each.candidate), same_arrays(problem), out, self.found.prepared)
 
-    def _look(self, each: Ranked) -> str | None:
+    def _look(self, each: Ranked) -> Reason | None:
+        """Why a candidate that was run takes no part; None if it does, or is wrong."""
         kernel = bind(self.problem, each.backend, each.candidate)
         call = _call(kernel, self.arrays, self.out, self.found.prepared)
         self.out.fill(np.nan)  # what is not written shows
         limit = SLOW * self.best
         look = _timed(call, self.clock)
-        reason = self.results.wrong(self.out, each.candidate)
-        if reason is not None:
-            self.found.wrong.append(Rejected(each.backend, each.candidate, reason))
+        wrong = self.results.wrong(self.out, each.candidate)
+        if wrong is not None:
+            self.found.wrong.append(Rejected(each.backend, each.candidate, Wrong(wrong)))
             return None
         for _ in range(2):  # the first call may have compiled, or met cold caches
             if look > limit or look < PATIENCE:
                 look = min(look, _timed(call, self.clock))
         if look > limit:
-            return f"took {look / self.best:.1f} times the best run"
+            return Reason(f"took {look / self.best:.1f} times the best run")
         self.entrants.append(_Runner(each, call, look))
         return None
 
@@ -215,7 +218,7 @@ def _block(runner: _Runner, clock: Clock) -> Callable[[], float]:
         try:
             return paired.block(runner.call, runner.calls, clock)
         except Exception as error:
-            raise Lost(f"failed: {type(error).__name__}: {error}") from error
+            raise Lost(Failed.by(error)) from error
 
     return block
 

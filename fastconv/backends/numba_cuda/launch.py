@@ -172,11 +172,11 @@ class GemmKernel(_Kernel):
         if self.parts > 1:
             self.workspace_bytes = self.parts * math.prod(problem.output_shape) * self.item
         low_or_high = [axis for axis, (low, high) in zip("dhw"[-problem.ndim:], self.problem.padding) if low > 0 or high > 0]
-        self.checked = "".join(sorted({*low_or_high, *("w" if self.rows != problem.taps else "")}))
+        self.checked = "".join(sorted({*low_or_high, *("w" if self.rows != problem.k else "")}))
 
     def _packing(self) -> tuple[int, int, int, np.ndarray]:
         p, tile = self.problem, self.choice.tile
-        rows, outputs = -(-p.taps // tile.bk) * tile.bk, p.out_channels // p.groups
+        rows, outputs = -(-p.k // tile.bk) * tile.bk, p.out_channels // p.groups
         return p.groups, rows, -(-outputs // tile.bm) * tile.bm, tap_order(p, self._channels_inner())
 
     def _channels_inner(self) -> bool:
@@ -214,7 +214,7 @@ class GemmKernel(_Kernel):
         aligned = x.address % (width * self.item) == 0
         if self._channels_inner() and channel == 1 and aligned and not any(step % width for step in (image, *space)):
             return "channels"
-        pointwise = set(p.kernel_size) == set(p.stride) == {1} and not any(map(any, p.padding))
+        pointwise = p.kernel_volume == 1 and set(p.stride) == {1} and not any(map(any, p.padding))
         flat = contiguous_strides(p.input_size)
         dense = all(size == 1 or step == expected for size, step, expected in zip(p.input_size, space[-p.ndim:], flat))
         if (pointwise and dense and aligned and math.prod(p.input_size) % width == 0 and channel % width == 0
@@ -235,7 +235,7 @@ class DirectKernel(_Kernel):
         self.blocks = -(-height // self.per_thread)
 
     def _packing(self) -> tuple[int, int, int, np.ndarray]:
-        return 1, self.problem.taps, self.problem.out_channels, tap_order(self.problem, False)
+        return 1, self.problem.k, self.problem.out_channels, tap_order(self.problem, False)
 
     def _launch(self, x: CudaView, packed: Packed, y: CudaView, residual: CudaView | None) -> None:
         p = self.problem

@@ -41,10 +41,10 @@ TINY = Tile(8, 8, 4, 2, 2)  # the simulator runs every thread as one of Python's
 def choose(problem: ConvProblem) -> Choice:
     """By the problem as given; with accuracy="strict" as if it had one image, so that no batch changes any sum."""
     if SIMULATOR:
-        return Choice(TINY, 2, min(3, -(-problem.taps // TINY.bk)) if problem.taps > 32 else 1)
+        return Choice(TINY, 2, min(3, -(-problem.k // TINY.bk)) if problem.k > 32 else 1)
     batch = 1 if problem.accuracy == "strict" else problem.batch
     return _choose(problem.dtype, problem.out_channels // problem.groups, max(1, batch) * math.prod(problem.output_size),
-                   problem.taps, problem.groups)
+                   problem.k, problem.groups)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -223,7 +223,7 @@ def prefers_direct(problem: ConvProblem) -> bool:
     1 channel 12 / 6, 6 channels 44 / 34, 12 channels 57 / 52, 16 channels 60 / 69, 40 channels 71 / 77."""
     outputs = problem.out_channels // problem.groups
     item = 4 if problem.dtype == "float32" else 8
-    return outputs * item < 64 or (problem.taps <= 32 and not problem.channels_last)
+    return outputs * item < 64 or (problem.k <= 32 and not problem.channels_last)
 
 
 backend = NumbaBackend()

@@ -49,9 +49,9 @@ class Shape:
         self.width = 2 * self.lanes if self.algorithm == GEMM else len(SPAN)  # output channels of a block, at most
         self.blocks = -(-self.outputs // self.width)
         stored = self.blocks * self.width if self.algorithm == GEMM else self.outputs
-        self.packed_bytes = p.groups * stored * p.taps * self.item
+        self.packed_bytes = p.groups * stored * p.k * self.item
         self.unpadded = all(low == 0 and high <= 0 for low, high in p.padding)
-        self.pointwise = self.unpadded and math.prod(self.kernel) == 1
+        self.pointwise = self.unpadded and p.kernel_volume == 1
         # along an axis only every step-th padded coordinate is read
         self.step = [math.gcd(s, d if k > 1 else 0) for s, d, k in zip(self.stride, self.dilation, self.kernel, strict=True)]
         # slab coordinates from one output to the next, and of one window
@@ -67,7 +67,7 @@ class Shape:
         """The fields that packing and convolving share."""
         c = np.zeros((), CONTEXT)
         c["algorithm"], c["groups"], c["blocks"] = self.algorithm, self.problem.groups, self.blocks
-        c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.problem.taps
+        c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.problem.k
         return c
 
 def _strides(array: np.ndarray, shape: Shape) -> list[int]:
@@ -171,7 +171,7 @@ class Call:
         if threads == 1:
             return
         pixels = math.prod(self.input) * s.inputs
-        if outer < threads and s.blocks >= threads and s.outputs * s.problem.taps > pixels:
+        if outer < threads and s.blocks >= threads and s.outputs * s.problem.k > pixels:
             self.chunks = threads
             return
         places = outer * self.blocks_h * self.blocks_w

@@ -144,7 +144,7 @@ def everything(record: Record) -> Table:
                 text(title(problem)), text(m.contender, tone), text(m.algorithm + (f"/{m.isa}" if m.isa else "")),
                 milliseconds(m.seconds, tone, m.estimate), number(m.gflops, about=m.estimate), percent(m.of_peak),
                 milliseconds(m.first_seconds), mebibytes(m.peak_bytes), text(remarks(m))), m.contender))
-    rows += [Row((text(title(out.problem)), text(out.contender), *[NOTHING] * 6, text(out.reason)), out.contender)
+    rows += [Row((text(title(out.problem)), text(out.contender), *[NOTHING] * 6, text(str(out.reason))), out.contender)
              for out in record.left_out]
     heads = columns("layer", "contender", "algorithm", "ms", "GFLOP/s", "% of peak", "first call ms", "memory MiB", text=3)
     return Table("Every figure", (*heads, Column("note", numeric=False)), tuple(rows),

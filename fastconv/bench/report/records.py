@@ -14,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ... import files
+from ... import files, reasons
 from ...errors import printable
 from ...problem import ConvProblem
+from ...reasons import Reason
 from ..record import FORMAT
 
 
@@ -82,7 +83,7 @@ class Peak:
 class LeftOut:
     problem: ConvProblem
     contender: str
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -310,7 +311,7 @@ def _peak(entry: Any, where: str) -> tuple[ConvProblem, Peak]:
 
 def _left_out(entry: Any, where: str) -> LeftOut:
     fields = _Fields(entry, where)
-    return LeftOut(fields.problem(), fields.text("contender"), fields.text("reason"))
+    return LeftOut(fields.problem(), fields.text("contender"), reasons.read(fields.text("reason")))
 
 
 def _label(cpu: str, microarchitecture: str, threads: int) -> str:

@@ -1,0 +1,78 @@
+"""Which forward problems an algorithm computes for another direction, and what they take together.
+
+A backend estimates the forward direction, of one image. The forward problems of a gradient of the weight have images of their
+own, the input channels, or none (see `weight_gradient`), so that what depends on their number is added here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from . import weight_gradient
+from .algorithms import sums_products
+from .lowering import Part
+from .problem import ConvProblem
+
+_TRANSFORM = 2e-5  # seconds for the large kernel that a gradient is, in each group (measured on depthwise layers: 10 to 46 us)
+_FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
+_IMAGES = 4  # at least, that a gradient of the input is computed for: its weights are packed for all
+_SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
+_TILE = 4  # rows of most of winograd's: those of an image are whole
+
+
+def as_products(p: ConvProblem, algorithm: str) -> bool:
+    """Whether it computes the gradient of the weight as products over pixels: what sums products does."""
+    return weight_gradient.applies(p) and algorithm != "depthwise" and sums_products(algorithm)
+
+
+def forward_problems(p: ConvProblem, algorithm: str, parts: tuple[Part, ...]) -> list[tuple[ConvProblem, int]]:
+    """(forward problem, how often)."""
+    if as_products(p, algorithm):
+        return list(weight_gradient.products(p))
+    return [(part.problem, 1) for part in parts if part.problem is not None]
+
+
+def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: bool,
+            of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
+    """Estimated time of one image; of a gradient of the weight, of all images, which it sums; None: there is no estimate.
+
+    Args:
+        of_image: estimates one image of a forward problem, with weights that are packed beforehand or not.
+    """
+    one_by_one = _of_weight if p.direction == "backward_weight" else _of_input
+    total = 0.0
+    for each, often in forward_problems(p, algorithm, parts):
+        one = one_by_one(each, algorithm, prepared, of_image)
+        if one is None:
+            return None
+        total += often * one
+    return total
+
+
+def _of_input(each: ConvProblem, algorithm: str, prepared: bool,
+              of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
+    packed = of_image(each, True)
+    whole = packed if prepared else of_image(each, False)
+    return None if packed is None or whole is None else packed + (whole - packed) / _IMAGES
+
+
+def _of_weight(each: ConvProblem, algorithm: str, prepared: bool,
+               of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
+    one = of_image(_as_one_image(each), prepared)
+    if one is not None and algorithm == "fft" and each.groups == 1 and each.batch > 1:
+        return one * _SPECTRA
+    if one is not None and algorithm == "winograd":
+        return one * (1 + _FEW * max(each.input_size)) + each.groups * _TRANSFORM
+    return one
+
+
+@functools.lru_cache(maxsize=256)
+def _as_one_image(p: ConvProblem) -> ConvProblem:
+    """One image with as many rows as all images have: what estimates take for an image is there once."""
+    if p.batch == 1:
+        return p
+    rows, extent = -(-p.output_size[0] // _TILE) * _TILE * p.batch, (p.kernel_size[0] - 1) * p.dilation[0] + 1
+    size = max(1, (rows - 1) * p.stride[0] + extent - sum(p.padding[0]))
+    return dataclasses.replace(p, batch=1, input_size=(size, *p.input_size[1:]))
