@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import lowering, lowering_costs, weight_gradient
+from . import lowering, lowering_costs, phases_at_once, weight_gradient
 from .algorithms import named, sums_products
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
@@ -50,13 +50,29 @@ def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
     if parts is None:
         return who.bind(problem, candidate)
 
-    def lowered() -> Kernel:
-        kernels = [part.problem and _bind(part.problem, who, candidate) for part in parts]
-        return lowering.LoweredKernel(problem, parts, kernels)
+    def lowered(each: ConvProblem) -> Kernel:
+        parts = lowering.parts(each)
+        return lowering.LoweredKernel(each, parts, [part.problem and _bind(part.problem, who, candidate) for part in parts])
 
-    if not lowering_costs.as_products(problem, candidate.algorithm):
-        return lowered()
-    return weight_gradient.ProductKernel(problem, lambda each: _bind(each, who, candidate), lowered)
+    def other(each: ConvProblem) -> Kernel:
+        return _bind(each, who, candidate)
+
+    if lowering_costs.as_products(problem, candidate.algorithm):
+        return weight_gradient.ProductKernel(problem, other, lambda: lowered(problem))
+    if _joined(problem, who, candidate) is not None:
+        return phases_at_once.JoinedKernel(problem, other, lowered)
+    return lowered(problem)
+
+
+@functools.lru_cache(maxsize=512)
+def _joined(problem: ConvProblem, who: Backend, candidate: Candidate) -> ConvProblem | None:
+    """The forward problem of all phases at once, where a candidate computes it sooner than one by one."""
+    found = phases_at_once.joined(problem)
+    if found is None or who.refuses(found.problem, candidate) is not None:
+        return None
+    pays = lowering_costs.joining_pays(problem, lowering.parts(problem), found.problem,
+                                       lambda each: who.seconds(each, candidate, True))
+    return found.problem if pays else None
 
 
 def _parts(who: Backend, problem: ConvProblem, candidate: Candidate) -> tuple[lowering.Part, ...] | None:
@@ -100,8 +116,14 @@ def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: 
     parts = _parts(who, problem, candidate)
     if parts is None:
         return who.seconds(problem, candidate, prepared)
-    return lowering_costs.seconds(problem, candidate.algorithm, parts, prepared,
-                                  lambda each, packed: who.seconds(each, candidate, packed))
+
+    def of_image(each: ConvProblem, packed: bool) -> float | None:
+        return who.seconds(each, candidate, packed)
+
+    joined = _joined(problem, who, candidate)
+    if joined is not None:
+        return lowering_costs.joined_seconds(problem, joined, prepared, of_image)
+    return lowering_costs.seconds(problem, candidate.algorithm, parts, prepared, of_image)
 
 
 def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",

@@ -100,8 +100,8 @@ def parts(p: ConvProblem) -> tuple[Part, ...]:
     if p.direction == "backward_weight":
         return (Part(_of_weight(p), p),)
     p = unfolded(p)
-    along = [_phases(p, axis) for axis in range(p.ndim)]
-    return tuple(_of_input(p, tuple(phases)) for phases in itertools.product(*along))
+    axes = [along(p, axis) for axis in range(p.ndim)]
+    return tuple(_of_input(p, tuple(phases)) for phases in itertools.product(*axes))
 
 
 def _written_out(p: ConvProblem) -> bool:
@@ -134,8 +134,8 @@ def _of_input(p: ConvProblem, phases: tuple[Phase, ...]) -> Part:
     return Part(problem, p, phases)
 
 
-def _phases(p: ConvProblem, axis: int) -> list[Phase]:
-    """Along one axis, those that have inputs."""
+def along(p: ConvProblem, axis: int) -> list[Phase]:
+    """The phases along one axis, those that have inputs."""
     size, kernel, stride, dilation = p.input_size[axis], p.kernel_size[axis], p.stride[axis], p.dilation[axis]
     low, outputs = p.padding[axis][0], p.output_size[axis]
     common = math.gcd(stride, dilation)

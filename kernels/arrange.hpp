@@ -1,17 +1,33 @@
-// Weights in the order of their axes, from wherever they lie: those of a gradient are the layer's with channels swapped and taps backwards,
-// which element by element in the order of the result touches another page with each.
+// Arrays in another order: weights in that of their axes, wherever they lie (those of a gradient are the layer's with channels swapped and
+// taps backwards, which element by element touches another page with each), and the phases of a gradient side by side.
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "threads.hpp"
 
 namespace fastconv {
 
+template <class Body>
+void in_ranges(int64_t count, double elements, int threads, const Body& body) {
+    struct Work {
+        const Body& body;
+        int64_t count, parts;
+    } work{body, count, std::max<int64_t>(1, std::min<int64_t>({threads, count, int64_t(elements / (32 << 10))}))};
+    parallel_for(work.parts, [](void* of, int64_t part) {
+        const Work& w = *static_cast<const Work*>(of);
+        w.body(w.count * part / w.parts, w.count * (part + 1) / w.parts);
+    }, &work);
+}
+
+// ---- weights
+
 constexpr int weight_axes = 5;
 
 struct Arranged {
-    int64_t size[weight_axes], stride[weight_axes];  // in elements; axes that an array lacks, behind the first two, are 1 long
+    int64_t size[weight_axes], from[weight_axes], to[weight_axes];  // steps in elements; axes that are not there are 1 long
 };
 
 // A few dozen rows of the result side by side: what is read for one of them is in the caches for the others, and each is written on.
@@ -19,34 +35,117 @@ constexpr int64_t rows_at_once = 32;
 
 template <class T>
 void arrange_rows(const T* from, const Arranged& a, T* to, int64_t first, int64_t end) {
-    const int64_t taps = a.size[2] * a.size[3] * a.size[4], row = a.size[1] * taps;
     for (int64_t j = 0; j < a.size[1]; ++j)
         for (int64_t i = first; i < end; ++i) {
-            const T* x = from + i * a.stride[0] + j * a.stride[1];
-            T* out = to + i * row + j * taps;
+            const T* x = from + i * a.from[0] + j * a.from[1];
+            T* y = to + i * a.to[0] + j * a.to[1];
             for (int64_t d = 0; d < a.size[2]; ++d)
-                for (int64_t h = 0; h < a.size[3]; ++h)
-                    for (int64_t w = 0; w < a.size[4]; ++w) *out++ = x[d * a.stride[2] + h * a.stride[3] + w * a.stride[4]];
+                for (int64_t h = 0; h < a.size[3]; ++h) {
+                    const T* x_row = x + d * a.from[2] + h * a.from[3];
+                    T* y_row = y + d * a.to[2] + h * a.to[3];
+                    for (int64_t w = 0; w < a.size[4]; ++w) y_row[w * a.to[4]] = x_row[w * a.from[4]];
+                }
         }
 }
 
-// to: C-contiguous.
 template <class T>
 void arrange(const T* from, const Arranged& a, T* to, int threads) {
-    struct Work {
-        const T* from;
-        const Arranged& a;
-        T* to;
-        int64_t blocks, parts;
-    } work{from, a, to, (a.size[0] + rows_at_once - 1) / rows_at_once, 1};
-    const double elements = double(a.size[0]) * a.size[1] * a.size[2] * a.size[3] * a.size[4];
-    work.parts = std::max<int64_t>(1, std::min<int64_t>({threads, work.blocks, int64_t(elements / (32 << 10))}));
-    const Body body = [](void* of, int64_t part) {
-        const Work& w = *static_cast<const Work*>(of);
-        for (int64_t b = w.blocks * part / w.parts; b < w.blocks * (part + 1) / w.parts; ++b)
-            arrange_rows(w.from, w.a, w.to, b * rows_at_once, std::min((b + 1) * rows_at_once, w.a.size[0]));
-    };
-    parallel_for(work.parts, body, &work);
+    const int64_t blocks = (a.size[0] + rows_at_once - 1) / rows_at_once;
+    in_ranges(blocks, double(a.size[0]) * a.size[1] * a.size[2] * a.size[3] * a.size[4], threads, [&](int64_t begin, int64_t end) {
+        for (int64_t b = begin; b < end; ++b) arrange_rows(from, a, to, b * rows_at_once, std::min((b + 1) * rows_at_once, a.size[0]));
+    });
+}
+
+// ---- phases: to[image, group, channel, space] = from[image, group, phase, channel, space / stride + offset of the phase]
+
+constexpr int phase_axes = 3;
+constexpr int64_t most_phases = 64;  // along an axis
+
+struct Phases {
+    int64_t batch, groups, channels;  // of a group
+    int64_t size[phase_axes], stride[phase_axes], phases[phase_axes];  // of the result; phases: at most the stride
+    const int64_t* offset[phase_axes];
+    int64_t from_batch, from_group, from_phase, from_channel, from_space[phase_axes];
+    int64_t to_batch, to_channel, to_space[phase_axes];
+};
+
+// Elements that are infinite or NaN have an exponent of ones.
+template <class T>
+bool any_spoiled(const T* x, int64_t count) {
+    typedef std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t> Bits;
+    constexpr Bits exponent = sizeof(T) == 4 ? Bits(0x7f800000) : Bits(0x7ff0000000000000);
+    Bits spoiled = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        Bits bits;
+        std::memcpy(&bits, x + i, sizeof bits);
+        spoiled |= (bits & exponent) == exponent;
+    }
+    return spoiled;
+}
+
+// S phases of a row, side by side in the result.
+template <class T, int S>
+void zip(const T* const* row, int64_t count, T* to) {
+    const T* x[S];
+    for (int r = 0; r < S; ++r) x[r] = row[r];
+    for (int64_t i = 0; i < count; ++i)
+        for (int r = 0; r < S; ++r) to[i * S + r] = x[r][i];
+}
+
+template <class T>
+void put_row(const T* const* row, int64_t size, int64_t stride, int64_t phases, int64_t from_step, T* to, int64_t step) {
+    const int64_t whole = size / stride;
+    const bool plain = step == 1 && from_step == 1 && phases == stride;
+    if (plain && stride == 2) zip<T, 2>(row, whole, to);
+    else if (plain && stride == 3) zip<T, 3>(row, whole, to);
+    else if (plain && stride == 4) zip<T, 4>(row, whole, to);
+    else if (plain && stride == 8) zip<T, 8>(row, whole, to);
+    else
+        for (int64_t r = 0; r < phases; ++r)
+            for (int64_t i = 0; i < whole; ++i) to[(i * stride + r) * step] = row[r][i * from_step];
+    for (int64_t r = 0; whole * stride + r < size; ++r) to[(whole * stride + r) * step] = row[r][whole * from_step];
+}
+
+// Rows of a channel; or, where channels lie side by side, pixels. spoiled[image]: whether any element of it is not finite.
+template <class T>
+void join_phases(const T* from, const Phases& p, T* to, unsigned char* spoiled, int threads) {
+    const bool last = p.from_channel == 1 && p.to_channel == 1;
+    const int64_t channels = p.groups * p.channels, h_phases = p.phases[1], w_phases = p.phases[2];
+    const int64_t rows = p.batch * (last ? 1 : channels) * p.size[0] * p.size[1];
+    const double elements = double(p.batch) * channels * p.size[0] * p.size[1] * p.size[2];
+    in_ranges(rows, elements, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t h = i % p.size[1], d = i / p.size[1] % p.size[0], rest = i / p.size[1] / p.size[0];
+            const int64_t image = last ? rest : rest / channels, channel = last ? 0 : rest % channels;
+            const int64_t rd = d % p.stride[0], rh = h % p.stride[1];
+            const int64_t phase = (rd * h_phases + rh) * w_phases;
+            const T* x = from + image * p.from_batch + channel / p.channels * p.from_group + channel % p.channels * p.from_channel +
+                         (d / p.stride[0] + p.offset[0][rd]) * p.from_space[0] + (h / p.stride[1] + p.offset[1][rh]) * p.from_space[1];
+            T* y = to + image * p.to_batch + channel * p.to_channel + d * p.to_space[0] + h * p.to_space[1];
+            bool bad = false;
+            if (last) {
+                for (int64_t w = 0; w < p.size[2]; ++w) {
+                    const int64_t rw = w % p.stride[2];
+                    const T* pixel = x + (phase + rw) * p.from_phase + (w / p.stride[2] + p.offset[2][rw]) * p.from_space[2];
+                    for (int64_t g = 0; g < p.groups; ++g) {
+                        std::memcpy(y + w * p.to_space[2] + g * p.channels, pixel + g * p.from_group, size_t(p.channels) * sizeof(T));
+                        bad |= any_spoiled(pixel + g * p.from_group, p.channels);
+                    }
+                }
+            } else {
+                const T* row[most_phases];
+                for (int64_t r = 0; r < w_phases; ++r) {
+                    row[r] = x + (phase + r) * p.from_phase + p.offset[2][r] * p.from_space[2];
+                    const int64_t count = (p.size[2] - r + p.stride[2] - 1) / p.stride[2];
+                    if (p.from_space[2] == 1) bad |= any_spoiled(row[r], count);
+                    else
+                        for (int64_t j = 0; j < count; ++j) bad |= any_spoiled(row[r] + j * p.from_space[2], 1);
+                }
+                put_row(row, p.size[2], p.stride[2], w_phases, p.from_space[2], y, p.to_space[2]);
+            }
+            if (bad) __atomic_store_n(spoiled + image, 1, __ATOMIC_RELAXED);
+        }
+    });
 }
 
 }  // namespace fastconv

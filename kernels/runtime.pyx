@@ -94,12 +94,23 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
 
 cdef extern from "arrange.hpp" namespace "fastconv" nogil:
     cdef struct Arranged:
-        int64_t[5] size, stride
-    void arrange[T](const T*, const Arranged&, T*, int) noexcept
+        int64_t[5] size, to
+        int64_t from_ "from"[5]
+    void do_arrange "fastconv::arrange"[T](const T*, const Arranged&, T*, int) noexcept
+    cdef struct Phases:
+        int64_t batch, groups, channels
+        int64_t[3] size, stride, phases
+        const int64_t* offset[3]
+        int64_t from_batch, from_group, from_phase, from_channel
+        int64_t[3] from_space
+        int64_t to_batch, to_channel
+        int64_t[3] to_space
+    void do_join "fastconv::join_phases"[T](const T*, const Phases&, T*, unsigned char*, int) noexcept
 
 cdef enum:
     AXES = 3
     WEIGHT_AXES = 5
+    MOST_PHASES = 64
 
 
 # What a signal handler raised in the middle of a call.
@@ -286,23 +297,7 @@ cdef inline bint set_stride(int64_t* stride, int64_t length, int64_t step, int64
     return True
 
 
-# Weights as the kernels take them: in the order of their axes, native and aligned.
-cdef cnp.ndarray arranged(cnp.ndarray weight, int threads):
-    cdef Arranged axes
-    cdef int i, size = cnp.PyArray_ITEMSIZE(weight)
-    cdef cnp.ndarray made
-    if cnp.PyArray_IS_C_CONTIGUOUS(weight):
-        return weight
-    for i in range(WEIGHT_AXES):
-        axes.size[i] = cnp.PyArray_DIM(weight, i) if i < cnp.PyArray_NDIM(weight) else 1
-        axes.stride[i] = cnp.PyArray_STRIDE(weight, i) // size if axes.size[i] > 1 else 0
-    made = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(weight), cnp.PyArray_DIMS(weight), cnp.PyArray_TYPE(weight), 0)
-    with nogil:
-        if size == 4:
-            arrange[float](<const float*> cnp.PyArray_DATA(weight), axes, <float*> cnp.PyArray_DATA(made), threads)
-        else:
-            arrange[double](<const double*> cnp.PyArray_DATA(weight), axes, <double*> cnp.PyArray_DATA(made), threads)
-    return made
+include "arrange.pxi"
 
 
 cdef class Kernel:

@@ -22,7 +22,7 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"errors", "reasons", "files", "hardware", "kept", "streams", "cuda_arrays"}, {"settings"}, {"native"},
     {"problem_text", "dtypes"}, {"problem"}, {"padding", "activations", "unit_axes", "native_problem"},
-    {"algorithms", "lowering", "weight_gradient"}, {"lowering_costs"}, {"backends"}, {"wisdom", "candidates"},
+    {"algorithms", "lowering", "weight_gradient"}, {"lowering_costs", "phases_at_once"}, {"backends"}, {"wisdom", "candidates"},
     {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"}, {"directions", "image"}, {"prepared"},
     {"stated"}, {"bench"}, {"cli"}, {"__main__"},
 )

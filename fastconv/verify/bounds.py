@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import algorithms, lowering
+from .. import algorithms, lowering, phases_at_once
 from ..algorithms._bounds import flushed, summed
 from ..dtypes import TABLE
 from ..problem import ConvProblem
@@ -67,6 +67,10 @@ def _lowered(problem: ConvProblem, of: Callable[..., np.ndarray], magnitude: np.
     added = [of(part.problem, nothing, first, second) + flushed(part.problem, first, second)
              for part in lowering.parts(problem) if part.problem is not None
              for first, second in [(part.first(x), part.second(w))]]
+    joined = phases_at_once.joined(problem)
+    if joined is not None:
+        first, second = joined.first(x), joined.second(w)
+        added.append(of(joined.problem, nothing, first, second) + flushed(joined.problem, first, second))
     return own + math.prod(lowering.overlaps(problem)) * max(map(float, added), default=0.0)
 
 
