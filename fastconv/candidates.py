@@ -70,8 +70,8 @@ def _joined(problem: ConvProblem, who: Backend, candidate: Candidate) -> ConvPro
     found = phases_at_once.joined(problem)
     if found is None or who.refuses(found.problem, candidate) is not None:
         return None
-    pays = lowering_costs.joining_pays(problem, lowering.parts(problem), found.problem,
-                                       lambda each: who.seconds(each, candidate, True))
+    pays = lowering_costs.joining_pays(problem, candidate.algorithm, lowering.parts(problem), found.problem,
+                                       lambda each, packed: who.seconds(each, candidate, packed))
     return found.problem if pays else None
 
 

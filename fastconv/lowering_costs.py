@@ -20,7 +20,7 @@ from .problem import ConvProblem
 _TRANSFORM = 2e-5  # seconds for the large kernel that a gradient is, in each group (measured on depthwise layers: 10 to 46 us)
 _COPIED = 5e-10  # seconds for each element that products of pixels want beside others, by one thread
 _PLACED = 2.5e-10  # seconds for each byte of a result that phases at once are put in place of
-_APART = 2.5e-10  # seconds for each byte of a result that a phase writes one by one
+_APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
 _IMAGES = 4  # at least, that a gradient of the input is computed for: its weights are packed for all
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
@@ -39,19 +39,11 @@ def forward_problems(p: ConvProblem, algorithm: str, parts: tuple[Part, ...]) ->
     return [(part.problem, 1) for part in parts if part.problem is not None]
 
 
-def joining_pays(p: ConvProblem, parts: tuple[Part, ...], joined: ConvProblem,
-                 of_image: Callable[[ConvProblem], float | None]) -> bool:
+def joining_pays(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], joined: ConvProblem,
+                 of_image: Callable[[ConvProblem, bool], float | None]) -> bool:
     """Whether all phases of a gradient of the input take less at once than one by one (see `phases_at_once`), once packed."""
-    at_once, one_by_one = of_image(joined), [of_image(part.problem) for part in parts if part.problem is not None]
-    if at_once is None or None in one_by_one:
-        return False
-    written = _APART * _image_bytes(p) if p.stride[-1] > 1 and not p.channels_last else 0.0
-    return at_once + placed(p) < sum(filter(None, one_by_one)) + written
-
-
-def placed(p: ConvProblem) -> float:
-    """Seconds for the results of one image of phases at once to be put in their places."""
-    return _PLACED * _image_bytes(p)
+    at_once, one_by_one = joined_seconds(p, joined, True, of_image), seconds(p, algorithm, parts, True, of_image)
+    return at_once is not None and one_by_one is not None and at_once < one_by_one
 
 
 def _image_bytes(p: ConvProblem) -> int:
@@ -72,15 +64,18 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
         if one is None:
             return None
         total += often * one
-    copied = math.prod(p.input_shape) + math.prod(p.output_shape) if as_products(p, algorithm) else 0
-    return total + copied * _COPIED
+    if as_products(p, algorithm):
+        total += _COPIED * (math.prod(p.input_shape) + math.prod(p.output_shape))
+    if p.direction == "backward_input" and p.stride[-1] > 1 and not p.channels_last:
+        total += _APART * _image_bytes(p)
+    return total
 
 
 def joined_seconds(p: ConvProblem, joined: ConvProblem, prepared: bool,
                    of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
     """The same of all phases at once."""
     one = _of_input(joined, "", prepared, of_image)
-    return None if one is None else one + placed(p)
+    return None if one is None else one + _PLACED * _image_bytes(p)
 
 
 def _of_input(each: ConvProblem, algorithm: str, prepared: bool,
