@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from . import arrays, ops, settings, torch_arrays
+from .arguments import axes_of, flag, normalize_layout, shape
 from .errors import shown
 from .plan import chosen_kernel
-from .problem import ConvProblem, axes_of, flag, normalize_layout, normalize_padding, result_dtype, shape
+from .problem import ConvProblem, result_dtype
+from .window import normalize_padding
 
 _REMEMBERED = 512
 _memo: dict[Any, ops.Bound] = {}

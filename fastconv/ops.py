@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import arrays, settings, torch_arrays
+from .arguments import integer
 from .backends import Kernel, Shortcut
 from .errors import shown
 from .plan import Plan, chosen_kernel, plan
-from .problem import ConvProblem, integer, result_dtype
+from .problem import ConvProblem, result_dtype
 
 _MEMO_SIZE = 1024
 _SHORTCUTS_PER_SHAPE = 16

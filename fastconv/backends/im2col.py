@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from .. import activations
-from ..padding import pad
 from ..problem import ConvProblem
+from ..window import pad
 from . import Candidate, refuses_direction, weights_of
 
 BLOCK_BYTES = 3 << 19  # of columns and products of one block: less costs BLAS, more costs cache; within noise from 1 to 2 MB

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .. import activations
-from ..padding import index_map, pad
 from ..problem import DIRECTIONS, ConvProblem
+from ..window import index_map, pad
 from . import Candidate, weights_of
 
 
