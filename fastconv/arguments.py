@@ -83,6 +83,20 @@ def normalize_layout(layout: str, ndim: int) -> str:
     return "channels_last" if layout[-1] in "Ct" and layout != "channels_first" else "channels_first"
 
 
+def image_sizes(name: str, function: str, shape: Sequence[int], ndim: int, layout: str) -> tuple[int, int, tuple[int, ...]]:
+    """(batch, channels, spatial sizes) of images: an array of rank ndim + 1 is one of them.
+
+    Args:
+        layout: "channels_first" or "channels_last".
+    """
+    space, last = "DHW"[3 - ndim:], layout == "channels_last"
+    expected = f"(N, {', '.join(space)}, C)" if last else f"(N, C, {', '.join(space)})"
+    if len(shape) not in (ndim + 1, ndim + 2):
+        raise ValueError(f"{name} of {function} must have shape {expected}, or the same without N, got {shown(tuple(shape))}")
+    channels, size = (shape[-1], shape[-ndim - 1:-1]) if last else (shape[-ndim - 1], shape[-ndim:])
+    return shape[0] if len(shape) == ndim + 2 else 1, channels, tuple(size)
+
+
 def given(value: Any, otherwise: Any) -> Any:
     """A field's value; () stands for the default."""
     return otherwise if isinstance(value, tuple) and not value else value

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import problem_text
-from .arguments import axes_of, flag, given, integer, normalize_layout, one_of, positive_tuple, shape
+from .arguments import axes_of, flag, given, image_sizes, integer, normalize_layout, one_of, positive_tuple, shape
 from .dtypes import DTYPES, TABLE
 from .errors import shown
 from .settings import ACCURACIES
@@ -209,11 +209,8 @@ class ConvProblem:
         what the user calls the two."""
         layout = normalize_layout(layout, ndim)
         input_shape, weight_shape = shape(names[0], input_shape), shape(names[1], weight_shape)
-        _check_ranks(input_shape, weight_shape, ndim, layout, names)
-        batch = input_shape[0] if len(input_shape) == ndim + 2 else 1
-        last = layout == "channels_last"
-        in_channels = input_shape[-1] if last else input_shape[-ndim - 1]
-        size = tuple(input_shape[-ndim - 1:-1] if last else input_shape[-ndim:])
+        batch, in_channels, size = image_sizes(names[0], f"conv{ndim}d", input_shape, ndim, layout)
+        _check_weight_rank(weight_shape, ndim, names[1])
         out_channels, kernel = weight_shape[0], tuple(weight_shape[2:])
         groups = integer("groups", groups, 1)
         _check_weight(in_channels, weight_shape, groups, names)
@@ -292,18 +289,12 @@ def _finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _check_ranks(input_shape: Sequence[int], weight_shape: Sequence[int], ndim: int, layout: str,
-                 names: tuple[str, str]) -> None:
-    space = "WHD"[:ndim][::-1]
-    expected = f"(N, {', '.join(space)}, C)" if layout == "channels_last" else f"(N, C, {', '.join(space)})"
-    if len(input_shape) not in (ndim + 1, ndim + 2):
-        raise ValueError(f"{names[0]} of conv{ndim}d must have shape {expected}, or the same without N, got "
-                         f"{shown(input_shape)}")
+def _check_weight_rank(weight_shape: Sequence[int], ndim: int, name: str) -> None:
     if len(weight_shape) != ndim + 2:
-        raise ValueError(f"{names[1]} of conv{ndim}d must have shape (out_channels, in_channels / groups, "
-                         f"{', '.join('k' + axis for axis in space)}), got {shown(weight_shape)}")
+        raise ValueError(f"{name} of conv{ndim}d must have shape (out_channels, in_channels / groups, "
+                         f"{', '.join('k' + axis for axis in 'DHW'[3 - ndim:])}), got {shown(weight_shape)}")
     if 0 in weight_shape:
-        raise ValueError(f"{names[1]} must not be empty, got shape {shown(weight_shape)}")
+        raise ValueError(f"{name} must not be empty, got shape {shown(weight_shape)}")
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:

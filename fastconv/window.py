@@ -73,12 +73,17 @@ def effective_padding(size: int, kernel: int, stride: int, dilation: int, paddin
     low, high = padding
     if low < 0 or high <= -stride and not unread:
         raise ValueError(f"padding must not be negative, got {shown(padding)}")
-    extent = span(kernel, dilation)
-    padded = size + low + high
+    extent, padded = span(kernel, dilation), size + low + high
     if extent > padded:
-        raise ValueError(f"kernel does not fit: it spans {extent} ({kernel} taps, dilation {dilation}), but the padded input "
-                         f"has {padded} ({size} + {low} + {high})")
+        raise too_large(size, kernel, dilation, padding)
     return low, (padded - extent) // stride * stride + extent - size - low
+
+
+def too_large(size: int, kernel: int, dilation: int, padding: tuple[int, int]) -> ValueError:
+    """The error of a kernel that does not fit."""
+    low, high = padding
+    return ValueError(f"kernel does not fit: it spans {span(kernel, dilation)} ({kernel} taps, dilation {dilation}), but the "
+                      f"padded input has {size + low + high} ({size} + {low} + {high})")
 
 
 # ---- the padded input

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
     {"errors", "files", "hardware", "kept", "streams", "cuda_arrays"}, {"settings", "arguments"}, {"native", "window"},
-    {"problem_text", "dtypes"}, {"problem"}, {"activations", "unit_axes", "native_problem"},
+    {"problem_text", "dtypes"}, {"problem", "pool_problem"}, {"activations", "unit_axes", "native_problem"},
     {"algorithms", "lowering", "weight_gradient"}, {"backends"}, {"wisdom", "candidates"}, {"verify", "timing"}, {"tuning"},
     {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"}, {"directions", "image"}, {"prepared"}, {"stated"}, {"bench"}, {"cli"},
     {"__main__"},
