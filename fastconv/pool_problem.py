@@ -189,10 +189,9 @@ class PoolProblem:
         """The problem that ``function(input, kernel_size, ...)`` states; an input of rank ndim + 1 counts as a batch of 1.
         `more`: the other attributes."""
         layout = normalize_layout(layout, ndim)
-        batch, channels, size = _images(function, input_shape, ndim, layout)
+        batch, channels, size = images(function, input_shape, ndim, layout)
         kernel = axes_of("kernel_size", kernel_size, ndim)
-        unstated = stride is None or isinstance(stride, (tuple, list)) and not stride
-        stride = kernel if unstated else axes_of("stride", stride, ndim)
+        stride = pool_stride(stride, kernel)
         dilation = axes_of("dilation", dilation, ndim)
         return cls(op, size, channels, batch, kernel, stride, normalize_padding(padding, size, kernel, stride, dilation),
                    dilation, layout=layout, **more)
@@ -204,7 +203,7 @@ class PoolProblem:
     ) -> PoolProblem:
         """The problem that ``function(input, output_size)`` states; None keeps the size of an axis. Else as `from_shape`."""
         layout = normalize_layout(layout, ndim)
-        batch, channels, size = _images(function, input_shape, ndim, layout)
+        batch, channels, size = images(function, input_shape, ndim, layout)
         wanted = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * ndim
         if len(wanted) not in (1, ndim):
             raise ValueError(f"output_size must be an integer, None or {ndim} of them, one per spatial axis, got "
@@ -229,7 +228,14 @@ def pool_dtype(op: str, dtype: np.dtype[Any]) -> str:
     raise TypeError(f"input of {op} pooling must be {rule}, got {dtype.name}; convert it")
 
 
-def _images(function: str, input_shape: Sequence[int], ndim: int, layout: str) -> tuple[int, int, tuple[int, ...]]:
+def pool_stride(stride: Any, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """One per axis; None, or an empty sequence as in PyTorch, is the kernel size."""
+    unstated = stride is None or isinstance(stride, (tuple, list)) and not stride
+    return kernel if unstated else axes_of("stride", stride, len(kernel))
+
+
+def images(function: str, input_shape: Sequence[int], ndim: int, layout: str) -> tuple[int, int, tuple[int, ...]]:
+    """(batch, channels, spatial sizes) of what a function of pooling takes."""
     batch, channels, size = image_sizes("input", function, shape("input", input_shape), ndim, layout)
     if channels == 0 or 0 in size:
         raise ValueError(f"input must have at least one channel and no empty spatial axis, got shape "
@@ -269,8 +275,8 @@ def _outputs(size: int, kernel: int, stride: int, dilation: int, padding: tuple[
     low, high = padding
     half = span(kernel, dilation) // 2
     if min(padding) < 0 or max(padding) > half:
-        raise ValueError(f"padding must be at least 0 and at most half of what the kernel spans, {half} ({kernel} taps, dilation "
-                         f"{dilation}), got {shown(padding)}")
+        raise ValueError(f"padding must be at least 0 and at most half of what the kernel spans, {half} ({kernel} taps, "
+                         f"dilation {dilation}), got {shown(padding)}")
     number = outputs(size + low + high + (stride - 1 if ceil else 0), kernel, stride, dilation)
     if number < 1:
         raise too_large(size, kernel, dilation, padding)

@@ -23,8 +23,8 @@ LAYERS = (
     {"errors", "files", "hardware", "kept", "streams", "cuda_arrays"}, {"settings", "arguments"}, {"native", "window"},
     {"problem_text", "dtypes"}, {"problem", "pool_problem"}, {"activations", "unit_axes", "native_problem"},
     {"algorithms", "lowering", "weight_gradient"}, {"backends"}, {"wisdom", "candidates"}, {"verify", "timing"}, {"tuning"},
-    {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"}, {"directions", "image"}, {"prepared"}, {"stated"}, {"bench"}, {"cli"},
-    {"__main__"},
+    {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"}, {"directions", "image", "pool_calls"}, {"prepared", "pooling"},
+    {"adaptive_pooling", "unpooling"}, {"pooling_gradients"}, {"stated"}, {"bench"}, {"cli"}, {"__main__"},
 )
 
 

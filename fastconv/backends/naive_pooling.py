@@ -57,7 +57,7 @@ class NaivePool:
 
     def _sum(self, values: list[float], y: np.ndarray) -> None:
         for position, taps in self._windows():
-            total = self._total(values, taps) * self._factor(position)
+            total = self._scaled(self._total(values, taps), position)
             y[position] = total if self.problem.norm_type is None else np.power(total, 1 / self.problem.norm_type)
 
     def _total(self, values: list[float], taps: list[int]) -> Any:
@@ -66,11 +66,10 @@ class NaivePool:
             total += values[tap] if norm is None else np.power(np.float64(values[tap]), norm)
         return total
 
-    def _factor(self, position: Position) -> float:
-        """What a window's sum is multiplied by."""
+    def _scaled(self, total: Any, position: Position) -> Any:
+        """A window's sum over the average's divisor, times lp's scale."""
         p = self.problem
-        divisor = p.divisor_override or math.prod(int(p.divisor[axis][o]) for axis, o in enumerate(position))
-        return p.scale / divisor
+        return total / (p.divisor_override or math.prod(int(p.divisor[axis][o]) for axis, o in enumerate(position))) * p.scale
 
     def _gradient(self, gradient: np.ndarray, where: np.ndarray | None, source: np.ndarray | None) -> list[Any]:
         sums: list[Any] = [np.float64(0)] * math.prod(self.problem.input_size)
@@ -81,7 +80,7 @@ class NaivePool:
             if where is not None:
                 taps = [int(where[position])]
             else:
-                share *= self._factor(position) * self._slope(values, taps, position)
+                share = self._scaled(share, position) * self._slope(values, taps, position)
             for tap in taps:
                 sums[tap] += share
             read.update(taps)
@@ -96,5 +95,5 @@ class NaivePool:
         norm = self.problem.norm_type
         if norm is None:
             return 1.0
-        total = self._total(values, taps) * self._factor(position)
+        total = self._scaled(self._total(values, taps), position)
         return np.power(total, 1 / norm - 1) if total != 0 else 0.0
