@@ -14,19 +14,19 @@ from .pool_stages import POOL_CONTEXT
 from .threads import perform
 
 SERIAL_BELOW = 200_000  # taps: fewer are not worth waking a thread
-TOGETHER = 32  # channels of a pixel, side by side, at most: 128 bytes of float32
+TOGETHER = 64  # channels of a pixel, side by side, at most
 
 
 class NumbaPool:
     def __init__(self, problem: PoolProblem) -> None:
         p = self.problem = problem
-        summed = p.op in ("average", "lp")
-        if p.direction == "forward":
-            self._stage = "pool_sum" if summed else "pool_select"
+        forward = p.direction == "forward"
+        if p.op in ("average", "lp"):
+            self._stage = "pool_sum" if forward else "pool_spread"
         else:
-            self._stage = "pool_spread" if summed else "pool_scatter"
+            self._stage = "pool_scatter" if not forward else "pool_find" if p.return_indices else "pool_select"
         self._dtype = "uint8" if p.dtype == "bool" else p.dtype
-        inside = next(n for n in range(min(TOGETHER, p.channels), 0, -1) if p.channels % n == 0) if p.channels_last else 1
+        inside = min(TOGETHER, p.channels) if p.channels_last else 1
         missing = 3 - p.ndim
         tables = {"first": (0, p.first), "count": (1, p.count), "divisor": (1, p.divisor), "read": (1, _read(p))}
         self._tables = {f"{name}_{axis}": np.ascontiguousarray(table) for name, (unit, along) in tables.items()
@@ -37,11 +37,12 @@ class NumbaPool:
             self._set(self._fixed, {f"{name}_{axis}": n for axis, n in zip("dhw", (1,) * missing + values)})
         self._set(self._fixed, dict(zip(("depth", "rows", "columns"), (1,) * missing + p.output_size)))
         self._set(self._fixed, dict(
-            batch=p.batch, channels=p.channels, inside=inside, largest=p.op == "max", override=p.divisor_override or 0,
-            powers=p.norm_type is not None, scale=p.scale, norm=p.norm_type or 0))
+            batch=p.batch, channels=p.channels, inside=inside, by_rows=not p.channels_last, largest=p.op == "max",
+            override=p.divisor_override or 0, powers=p.norm_type is not None, scale=p.scale, norm=p.norm_type or 0))
         taps = math.prod(int(count.sum()) for count in p.count) * p.batch * p.channels
-        self._most = 1 if taps < SERIAL_BELOW else p.batch * (p.channels // inside) * (
-            math.prod((1, *p.output_size[:-1])) if p.direction == "forward" else 1)
+        lines = math.prod((1, *p.output_size[:-1])) if forward else 1
+        self._most = 1 if taps < SERIAL_BELOW else p.batch * -(-p.channels // inside) * lines
+        self._scratch_bytes = -(-8 * (inside if p.channels_last else p.input_size[-1]) // 64) * 64 + 64  # no line shared
 
     def run(self, first: np.ndarray, result: np.ndarray, indices: np.ndarray | None = None, input: np.ndarray | None = None,
             /) -> None:
@@ -50,7 +51,8 @@ class NumbaPool:
             if array is not None:
                 self._place(context, name, array)
         parts = min(self._most, settings.current().num_threads)
-        context["parts"] = parts
+        scratch = np.empty(parts * self._scratch_bytes, np.uint8)
+        self._set(context, {"parts": parts, "scratch": scratch.ctypes.data, "scratch_bytes": self._scratch_bytes})
         perform(stage(self._stage, self._dtype), parts, context.ctypes.data)
 
     def _place(self, context: np.ndarray, name: str, array: np.ndarray) -> None:
