@@ -162,7 +162,10 @@ def scaled(c: Any, total: Any, od: Any, oh: Any, ow: Any) -> Any:
 
 @jit
 def power(value: Any, norm: Any) -> Any:
-    return value * value if norm == 2.0 else value ** norm
+    """As NumPy: 0.5 is the square root, NaN of -Inf, for which C's pow gives Inf."""
+    if norm == 2.0:
+        return value * value
+    return np.sqrt(value) if norm == 0.5 else value ** norm
 
 
 @jit
