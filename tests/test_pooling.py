@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from fractions import Fraction
 from math import ceil, floor, prod
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,6 +210,14 @@ def test_unpooling_puts_back_what_max_pooling_took(rng):
         taken = getattr(fastconv, f"max_unpool{ndim}d_input")(g, y, i, 2, output_size=size, layout=layout)
         assert np.array_equal(np.sort(taken.ravel()), np.sort(g[back != 0]))
         assert (back * g).sum() == pytest.approx((y * taken).sum())
+
+
+def test_the_lines_of_the_readme_run():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code, = re.findall(r"```python\n(.*?)```", text[text.index("\n## Pooling"):].split("\n## ")[1], re.DOTALL)
+    names = {"np": np, "fastconv": fastconv}
+    exec(code, names)
+    assert names["back"].shape == names["dx"].shape == names["x"].shape and names["last"].shape == (2, 1, 1, 64)
 
 
 def test_unpooling_of_one_place_twice_keeps_the_last():
