@@ -38,13 +38,15 @@ def test_random_problems(op, ndim, layout, direction, backend):
             continue
         computed += 1
         poison = np.full(p.result_shape, np.nan if p.dtype not in INTEGERS else 1).astype(p.dtype)
-        result, found = (strided(rng, a) for a in (poison, np.full(p.output_shape, -1) if p.return_indices else indices))
-        who.bind_pool(p).run(strided(rng, first), result, found, strided(rng, source))
+        given = (first, poison, np.full(p.output_shape, -1) if p.return_indices else indices, source)
+        x, result, found, other = given if number % 2 else (strided(rng, a) for a in given)
+        who.bind_pool(p).run(x, result, found, other)
         expected = check(p, result, first, indices, source)
         if expected is not None:
             np.testing.assert_array_equal(found, expected, str(p))
-        around = result.base if result.base.base is None else result.base.base
-        assert np.count_nonzero(np.isnan(around)) >= around.size - result.size if p.dtype not in INTEGERS else True
+        if number % 2 == 0 and p.dtype not in INTEGERS:
+            around = result.base if result.base.base is None else result.base.base
+            assert np.count_nonzero(np.isnan(around)) >= around.size - result.size
     assert computed, f"{backend} refuses all"
 
 
