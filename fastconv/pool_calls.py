@@ -16,6 +16,7 @@ from . import arrays, ops, settings, torch_arrays
 from .arguments import flag
 from .backends import PoolKernel
 from .errors import shown
+from .kept import Kept
 from .plan import chosen_pool_kernel
 from .pool_problem import PoolProblem, pool_dtype
 from .problem import result_dtype
@@ -65,8 +66,7 @@ class Bound:
         return batched_shape if self.batched else batched_shape[1:]
 
 
-_REMEMBERED = 512
-_memo: dict[Any, Bound] = {}
+_memo = Kept(16 << 20)  # Bounds: their tables are as long as the axes
 
 
 def forward(call: Call, input: Any, out: Any, return_indices: Any = False) -> Any:
@@ -166,9 +166,8 @@ def _known(call: Call, x: Any, dtype: str, device: str, direction: str, return_i
         return _bound(call, x, dtype, device, direction, return_indices)
     if found is None:
         found = _bound(call, x, dtype, device, direction, return_indices)
-        if len(_memo) >= _REMEMBERED:
-            _memo.clear()
-        _memo[key] = found
+        p = found.problem  # a step of `sliced_pooling` takes 200 bytes, the entries of the tables the rest
+        _memo.put(key, found, 4096 + 300 * sum(p.output_size) + 8 * sum(p.input_size))
     return found
 
 

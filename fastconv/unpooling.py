@@ -33,7 +33,8 @@ def max_unpool2d(
     input: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None, *,
     layout: str = "channels_first", out: Any = None,
 ) -> Any:
-    """Max unpooling in 2-D: the values of `input` at the places that `indices` names, zeros elsewhere.
+    """Max unpooling in 2-D (`torch.nn.functional.max_unpool2d`): the values of `input` at the places that `indices` names, zeros
+    elsewhere.
 
     Args:
         input: (N, C, H, W), or (C, H, W) for one image; channels_last: (N, H, W, C) or (H, W, C). Any dtype of `max_pool2d`.

@@ -15,6 +15,7 @@ import toy_backend
 from pooling_cases import LAYOUTS, OPS, call, check, pooling, random_arrays, random_problem, strided
 
 import fastconv
+from fastconv import pool_calls
 from fastconv.backends import register, registry
 from fastconv.dtypes import INTEGERS
 from fastconv.pool_problem import PoolProblem
@@ -190,6 +191,12 @@ def test_a_backend_that_does_not_pool_is_passed_over(toy_registry):
     with pytest.raises(fastconv.Unsupported, match="toy: computes no pooling"):
         fastconv.avg_pool2d(X, 4, backend="toy")
     assert fastconv.conv2d(X, np.ones((1, 1, 4, 5)), backend="toy")[0, 0, 0, 0] == X.sum()
+
+
+def test_what_is_kept_of_calls_is_bounded():
+    for length in range(20_000, 20_012):  # 6 MB each
+        fastconv.max_pool1d(np.zeros((1, 1, length), np.float32), 1, backend="im2col")
+    assert 0 < pool_calls._memo.nbytes <= pool_calls._memo.most_bytes
 
 
 def test_problems_are_keys():
