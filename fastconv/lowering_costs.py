@@ -18,11 +18,12 @@ from .lowering import Part
 from .problem import ConvProblem
 
 _TRANSFORM = 2e-5  # seconds for the large kernel that a gradient is, in each group (measured on depthwise layers: 10 to 46 us)
+_CALLED = 2e-5  # seconds for what Python and NumPy do around each forward problem
 _COPIED = 5e-10  # seconds for each element that products of pixels want beside others, by one thread
 _PLACED = 2.5e-10  # seconds for each byte of a result that phases at once are put in place of
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
-_IMAGES = 4  # at least, that a gradient of the input is computed for: its weights are packed for all
+_IMAGES = 8  # about, that a gradient of the input is computed for: its weights are packed for all
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
 _TILE = 4  # rows of most of winograd's: those of an image are whole
 
@@ -63,7 +64,7 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
         one = one_by_one(each, algorithm, prepared, of_image)
         if one is None:
             return None
-        total += often * one
+        total += often * (one + _CALLED)
     if as_products(p, algorithm):
         total += _COPIED * (math.prod(p.input_shape) + math.prod(p.output_shape))
     if p.direction == "backward_input" and p.stride[-1] > 1 and not p.channels_last:

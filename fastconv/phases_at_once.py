@@ -60,8 +60,11 @@ class Joined(NamedTuple):
                 continue
             place: tuple[Any, ...] = (slice(None), at, slice(None), slice(None), *(slice(phase.number) for phase in phases))
             to: np.ndarray = made[place]
-            for g in range(p.groups):
-                native.runtime().arrange(np.swapaxes(taps[g * outputs:(g + 1) * outputs], 0, 1), to[g], current().num_threads)
+            taps = np.swapaxes(taps.reshape(p.groups, outputs, inputs, *taps.shape[2:]), 1, 2)
+            if p.groups > 1:
+                to[...] = taps
+            else:
+                native.runtime().arrange(taps[0], to[0], current().num_threads)
         return made.reshape(self.problem.weight_shape)
 
 

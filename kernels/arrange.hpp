@@ -30,29 +30,71 @@ struct Arranged {
     int64_t size[weight_axes], from[weight_axes], to[weight_axes];  // steps in elements; axes that are not there are 1 long
 };
 
-// A few dozen rows of the result side by side: what is read for one of them is in the caches for the others, and each is written on.
-constexpr int64_t rows_at_once = 32;
+// A block of elements and their taps goes through a buffer: whole lines are read, and whole lines written. Both arrays may have rows a
+// power of two apart, of which a cache holds only a few at a time.
+constexpr int64_t block_side = 16, most_buffered = 16;  // taps
 
 template <class T>
-void arrange_rows(const T* from, const Arranged& a, T* to, int64_t first, int64_t end) {
-    for (int64_t j = 0; j < a.size[1]; ++j)
-        for (int64_t i = first; i < end; ++i) {
-            const T* x = from + i * a.from[0] + j * a.from[1];
-            T* y = to + i * a.to[0] + j * a.to[1];
-            for (int64_t d = 0; d < a.size[2]; ++d)
-                for (int64_t h = 0; h < a.size[3]; ++h) {
-                    const T* x_row = x + d * a.from[2] + h * a.from[3];
-                    T* y_row = y + d * a.to[2] + h * a.to[3];
-                    for (int64_t w = 0; w < a.size[4]; ++w) y_row[w * a.to[4]] = x_row[w * a.from[4]];
-                }
+struct Arranging {
+    const T* from;
+    const Arranged& a;
+    T* to;
+    int64_t taps;
+
+    // body(tap, offset in from, offset in to)
+    template <class Body>
+    void for_taps(const Body& body) const {
+        int64_t tap = 0;
+        for (int64_t d = 0; d < a.size[2]; ++d)
+            for (int64_t h = 0; h < a.size[3]; ++h)
+                for (int64_t w = 0; w < a.size[4]; ++w)
+                    body(tap++, d * a.from[2] + h * a.from[3] + w * a.from[4], d * a.to[2] + h * a.to[3] + w * a.to[4]);
+    }
+    const T* source(int64_t i, int64_t j) const { return from + i * a.from[0] + j * a.from[1]; }
+    T* target(int64_t i, int64_t j) const { return to + i * a.to[0] + j * a.to[1]; }
+
+    // Rows `first` up to `end` of the result.
+    void rows(int64_t first, int64_t end) const {
+        if (taps > most_buffered) return one_by_one(first, end);
+        int64_t from_tap[most_buffered], to_tap[most_buffered];
+        bool dense = a.to[1] == taps;
+        for_taps([&](int64_t tap, int64_t from_offset, int64_t to_offset) {
+            from_tap[tap] = from_offset, to_tap[tap] = to_offset, dense = dense && to_offset == tap;
+        });
+        for (int64_t j = 0; j < a.size[1]; j += block_side)
+            for (int64_t i = first; i < end; i += block_side)
+                block(i, std::min(block_side, end - i), j, std::min(block_side, a.size[1] - j), from_tap, to_tap, dense);
+    }
+    void block(int64_t i, int64_t i_count, int64_t j, int64_t j_count, const int64_t* from_tap, const int64_t* to_tap, bool dense) const {
+        T buffer[block_side][block_side * most_buffered];
+        for (int64_t l = 0; l < j_count; ++l)
+            for (int64_t k = 0; k < i_count; ++k) {
+                const T* x = source(i + k, j + l);
+                for (int64_t t = 0; t < taps; ++t) buffer[k][l * taps + t] = x[from_tap[t]];
+            }
+        for (int64_t k = 0; k < i_count; ++k) {
+            if (dense) std::memcpy(target(i + k, j), buffer[k], size_t(j_count * taps) * sizeof(T));
+            else
+                for (int64_t l = 0; l < j_count; ++l)
+                    for (int64_t t = 0; t < taps; ++t) target(i + k, j + l)[to_tap[t]] = buffer[k][l * taps + t];
         }
-}
+    }
+    void one_by_one(int64_t first, int64_t end) const {
+        for (int64_t j = 0; j < a.size[1]; ++j)
+            for (int64_t i = first; i < end; ++i) {
+                const T* x = source(i, j);
+                T* y = target(i, j);
+                for_taps([&](int64_t, int64_t from_offset, int64_t to_offset) { y[to_offset] = x[from_offset]; });
+            }
+    }
+};
 
 template <class T>
 void arrange(const T* from, const Arranged& a, T* to, int threads) {
-    const int64_t blocks = (a.size[0] + rows_at_once - 1) / rows_at_once;
-    in_ranges(blocks, double(a.size[0]) * a.size[1] * a.size[2] * a.size[3] * a.size[4], threads, [&](int64_t begin, int64_t end) {
-        for (int64_t b = begin; b < end; ++b) arrange_rows(from, a, to, b * rows_at_once, std::min((b + 1) * rows_at_once, a.size[0]));
+    const Arranging<T> arranging{from, a, to, a.size[2] * a.size[3] * a.size[4]};
+    const int64_t blocks = (a.size[0] + block_side - 1) / block_side;
+    in_ranges(blocks, double(a.size[0]) * a.size[1] * arranging.taps, threads, [&](int64_t begin, int64_t end) {
+        arranging.rows(begin * block_side, std::min(end * block_side, a.size[0]));
     });
 }
 

@@ -23,7 +23,7 @@ constexpr int64_t box_pixels = 160, box_pixels_of_lanes = 1024;
 constexpr int64_t slab_bytes = 256 << 10;
 constexpr int64_t task_bytes = 256 << 10;   // sums of a task
 constexpr int64_t slices_bytes = 1 << 20;   // sums of all slices
-constexpr int64_t most_slices = 8;
+constexpr int64_t most_slices = 8, enough_tasks = 32;
 constexpr int64_t most_inputs = 64;         // input channels of a task, of kernels of several taps: three rows of them are in the slab
 constexpr int64_t most_inputs_of_one_tap = 256;
 
@@ -224,11 +224,12 @@ struct Outer {
     }
     int64_t slices_of() const {
         int64_t n = 1;
-        while (n < most_slices && 2 * n <= boxes && 2 * n * sums() * int64_t(sizeof(T)) <= slices_bytes) n *= 2;
+        while (n < most_slices && n * tasks_of_slice() < enough_tasks && 2 * n <= boxes && 2 * n * sums() * int64_t(sizeof(T)) <= slices_bytes) n *= 2;
         return n;
     }
     int64_t sums() const { return groups * padded * rows; }  // of a slice
-    int64_t tasks() const { return slices * groups * chunks * ceil_div(blocks, at_once); }
+    int64_t tasks_of_slice() const { return groups * chunks * ceil_div(blocks, at_once); }
+    int64_t tasks() const { return slices * tasks_of_slice(); }
     int64_t width(int64_t block) const { return std::min(wide, padded - block * wide); }
 
     // Sums: [slice][group][block][chunk][kd, kh, kw, input channel of the chunk][width of the block]
