@@ -32,10 +32,11 @@ struct Arranged {
 
 // A block of elements and their taps goes through a buffer: whole lines are read, and whole lines written. Both arrays may have rows a
 // power of two apart, of which a cache holds only a few at a time.
-constexpr int64_t block_side = 16, most_buffered = 16;  // taps
+constexpr int64_t most_buffered = 9;  // taps; more are whole lines by themselves
 
 template <class T>
 struct Arranging {
+    static constexpr int64_t block_side = 64 / int64_t(sizeof(T));
     const T* from;
     const Arranged& a;
     T* to;
@@ -92,6 +93,7 @@ struct Arranging {
 template <class T>
 void arrange(const T* from, const Arranged& a, T* to, int threads) {
     const Arranging<T> arranging{from, a, to, a.size[2] * a.size[3] * a.size[4]};
+    constexpr int64_t block_side = Arranging<T>::block_side;
     const int64_t blocks = (a.size[0] + block_side - 1) / block_side;
     in_ranges(blocks, double(a.size[0]) * a.size[1] * arranging.taps, threads, [&](int64_t begin, int64_t end) {
         arranging.rows(begin * block_side, std::min(end * block_side, a.size[0]));

@@ -172,15 +172,18 @@ FASTCONV_INLINE void side_by_side(const T* from, const int64_t* channel, int64_t
         for (int64_t v = 0; v < width; v += L) {
             const int64_t n = std::min<int64_t>(L, count - i);
             Vec<T> row[L];
-            if (n == L && stride == 1) {  // constant trip counts: the rows stay in registers
+            // constant trip counts: the rows stay in registers
+            if (n == L && stride == 1)
                 for (int l = 0; l < L; ++l) row[l] = load(from + channel[v + l] + i);
-                transpose<T>(row);
-                for (int l = 0; l < L; ++l) store(out + (i + l) * step + v, row[l]);
-            } else {
+            else if (stride == 1)
+                for (int l = 0; l < L; ++l) row[l] = load_first(from + channel[v + l] + i, n);
+            else
                 for (int l = 0; l < L; ++l) row[l] = row_of(from + channel[v + l] + i * stride, stride, n);
-                transpose<T>(row);
+            transpose<T>(row);
+            if (n == L)
+                for (int l = 0; l < L; ++l) store(out + (i + l) * step + v, row[l]);
+            else
                 for (int64_t l = 0; l < n; ++l) store(out + (i + l) * step + v, row[l]);
-            }
         }
 }
 
