@@ -1,8 +1,8 @@
 // The register tile of depthwise, where pixels are on the vector: R rows (up to 8) of one vector of columns, for all taps.
 //
 // For each kw the kh weights stay in registers and each of the (R - 1) s + kh input rows is loaded once, shifted by kw, for all
-// output rows that want it: H = 3, R = 8 has 13 loads for 24 multiply-adds. At the left and right edge lanes outside the image are
-// masked; of two vectors every other lane is taken where w has stride 2.
+// output rows that want it: H = 3, R = 8 has 13 loads for 24 multiply-adds. At the left and right edge lanes outside the image
+// are masked; of two vectors every other lane is taken where w has stride 2.
 #pragma once
 #include "depthwise_last.hpp"
 
@@ -21,8 +21,8 @@ struct Columns {  // of the output, in vectors
     int64_t last, first_inside, last_inside;  // from first_inside to last_inside no lane of any kw is outside the row
     int64_t inputs, outputs;                  // elements of a row
     const int64_t* shift;                     // of each kw, from the place of output column 0
-    const Mask<T>*mask, *more;  // [vector at an edge][kw]: lanes inside the row, and with step 2 of the second vector of inputs; null
-                                // if they were too many to list
+    const Mask<T>*mask, *more;  // [vector at an edge][kw]: lanes inside the row, and with step 2 of the second vector of inputs;
+                                // null if they were too many to list
     int64_t masks, left_masks;  // how many there are, and at the left edge
 };
 
@@ -52,8 +52,10 @@ struct Reading {  // one output channel of one plane
 template <int H_, int W_, int S_, int X_>
 struct Form {
     static constexpr int H = H_, W = W_, S = S_, X = X_;
-    static constexpr int most_rows = H == 9 ? 4 : H == 7 || (H == 3 && X == 2) ? 7 : 8;  // so that sums and weights fit the registers
-    static constexpr bool pairs = H == 3 && W == 3 && X == 2;  // kw 1 and 2 are the even and the odd elements of what is loaded once
+    // so that sums and weights fit the registers
+    static constexpr int most_rows = H == 9 ? 4 : H == 7 || (H == 3 && X == 2) ? 7 : 8;
+    // kw 1 and 2 are the even and the odd elements of what is loaded once
+    static constexpr bool pairs = H == 3 && W == 3 && X == 2;
 };
 
 // From the sums to the output.
@@ -83,11 +85,14 @@ FASTCONV_NOINLINE void finish(const Reading<T>& in, int64_t h, int64_t w, int64_
 // The inputs that a vector of outputs meets with one kw.
 template <class T, int X, bool Edge>
 struct Inputs {
+    static constexpr auto all = std::make_index_sequence<size_t(lanes<T>)>{};
+
     const T* const* row;
     int64_t at;  // in a row, of the first lane
     Mask<T> mask, more;
 
-    Inputs(const Columns<T>& columns, const T* const* from, int64_t w, int64_t kw, int64_t edge) : row(from), at(w * X + columns.shift[kw]) {
+    Inputs(const Columns<T>& columns, const T* const* from, int64_t w, int64_t kw, int64_t edge)
+        : row(from), at(w * X + columns.shift[kw]) {
         if (!Edge) return;
         const auto inside = [&](const Mask<T>* listed, int64_t first) {
             return listed ? listed[edge + kw] : lanes_between<T>(-first, columns.inputs - first);
@@ -96,15 +101,19 @@ struct Inputs {
         if (X == 2) more = inside(columns.more, at + lanes<T>);
     }
 
-    template <int Odd = 0>
     FASTCONV_INLINE Vec<T> of_row(int64_t i) const {
         const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
         if constexpr (X == 1) return x;
         else {
             const T* next = row[i] + at + lanes<T>;
-            return every_other_unsorted<T, Odd>(x, Edge ? load_masked<T>(next, more) : load(next),
-                                                std::make_index_sequence<size_t(lanes<T>)>{});
+            return every_other_unsorted<T, 0>(x, Edge ? load_masked<T>(next, more) : load(next), all);
         }
+    }
+
+    FASTCONV_INLINE void split_row(int64_t i, Vec<T>& even, Vec<T>& odd) const {
+        const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
+        const Vec<T> next = Edge ? load_masked<T>(row[i] + at + lanes<T>, more) : load(row[i] + at + lanes<T>);
+        even = every_other_unsorted<T, 0>(x, next, all), odd = every_other_unsorted<T, 1>(x, next, all);
     }
 };
 
@@ -137,13 +146,23 @@ struct Tile {
         } else if constexpr (H > 0) {
 #pragma GCC unroll 1
             for (int64_t kw = 0; kw < in.steps.kw; ++kw) add_known(kw);
+        } else if (R > 1 && in.steps.stride == 1 && in.steps.dilation == 1) {
+            for_columns([&](const Column& input, const T* taps) __attribute__((always_inline)) { add_near(input, taps); });
+        } else if (in.steps.stride == 1) {
+            for_columns([&](const Column& input, const T* taps) __attribute__((always_inline)) { add_apart<1>(input, taps); });
         } else {
-            const T *const* first = row, *taps = weight;  // of kd
-#pragma GCC unroll 1
-            for (int64_t kd = 0; kd < in.steps.kd; ++kd, first += in.steps.depth)
-#pragma GCC unroll 1
-                for (int64_t kw = 0; kw < in.steps.kw; ++kw, taps += in.steps.kh) add_any(Column(in.columns, first, w, kw, edge), taps);
+            for_columns([&](const Column& input, const T* taps) __attribute__((always_inline)) { add_apart<0>(input, taps); });
         }
+    }
+
+    template <class Body>
+    FASTCONV_INLINE void for_columns(Body body) const {
+        const T *const* first = row, *taps = weight;  // of kd
+#pragma GCC unroll 1
+        for (int64_t kd = 0; kd < in.steps.kd; ++kd, first += in.steps.depth)
+#pragma GCC unroll 1
+            for (int64_t kw = 0; kw < in.steps.kw; ++kw, taps += in.steps.kh)
+                body(Column(in.columns, first, w, kw, edge), taps);
     }
 
     // Input row i, to all sums that want it.
@@ -159,7 +178,7 @@ struct Tile {
 #pragma GCC unroll 9
         for (int k = 0; k < H; ++k) tap[k] = broadcast(weight[kw * H + k]);
 #pragma GCC unroll 24
-        for (int i = 0; i < reads; ++i) add(i, rounded(input.of_row(i)), tap);  // rounded: in a register, else it is loaded for each tap
+        for (int i = 0; i < reads; ++i) add(i, rounded(input.of_row(i)), tap);  // in a register, else it is loaded for each tap
     }
 
     // kw and kw + 1
@@ -170,31 +189,43 @@ struct Tile {
         for (int k = 0; k < 2 * H; ++k) tap[k] = broadcast(weight[kw * H + k]);
 #pragma GCC unroll 24
         for (int i = 0; i < reads; ++i) {
-            const Vec<T> even = input.template of_row<0>(i), odd = input.template of_row<1>(i);
+            Vec<T> even, odd;
+            input.split_row(i, even, odd);
             add(i, even, tap);
             add(i, odd, tap + H);
         }
     }
 
-    FASTCONV_INLINE void add_any(const Column& input, const T* tap_of) {
-        const Steps& steps = in.steps;
+    // Rows that follow each other: three taps at a time, as with H = 3.
+    FASTCONV_INLINE void add_near(const Column& input, const T* taps) {
         int64_t k = 0;
-        if (R > 1 && steps.stride == 1 && steps.dilation == 1)  // three at a time, as with H = 3
-            for (; k + 3 <= steps.kh; k += 3) {
-                const Vec<T> tap[3] = {broadcast(tap_of[k]), broadcast(tap_of[k + 1]), broadcast(tap_of[k + 2])};
+        for (; k + 3 <= in.steps.kh; k += 3) {
+            const Vec<T> tap[3] = {broadcast(taps[k]), broadcast(taps[k + 1]), broadcast(taps[k + 2])};
 #pragma GCC unroll 10
-                for (int i = 0; i < R + 2; ++i) {
-                    const Vec<T> x = rounded(input.of_row(k + i));
+            for (int i = 0; i < R + 2; ++i) {
+                const Vec<T> x = rounded(input.of_row(k + i));
 #pragma GCC unroll 3
-                    for (int q = 0; q < 3; ++q)
-                        if (i >= q && i - q < R) sum[i - q] += x * tap[q];
-                }
+                for (int q = 0; q < 3; ++q)
+                    if (i >= q && i - q < R) sum[i - q] += x * tap[q];
             }
+        }
 #pragma GCC unroll 1
-        for (; k < steps.kh; ++k) {
-            const Vec<T> tap = broadcast(tap_of[k]);
+        for (; k < in.steps.kh; ++k) {
+            const Vec<T> tap = broadcast(taps[k]);
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) sum[r] += input.of_row(r * steps.stride + k * steps.dilation) * tap;
+            for (int r = 0; r < R; ++r) sum[r] += input.of_row(k + r) * tap;
+        }
+    }
+
+    // One tap at a time; Stride: along h, or 0 if it is not 1.
+    template <int Stride>
+    FASTCONV_INLINE void add_apart(const Column& input, const T* taps) {
+        const int64_t stride = Stride ? Stride : in.steps.stride;
+#pragma GCC unroll 1
+        for (int64_t k = 0; k < in.steps.kh; ++k) {
+            const Vec<T> tap = broadcast(taps[k]);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) sum[r] += input.of_row(r * stride + k * in.steps.dilation) * tap;
         }
     }
 
@@ -244,8 +275,10 @@ void plane(const Reading<T>& in, int64_t rows) {
     constexpr int most = F::most_rows;
     for (int64_t h = 0, n; h < rows; h += n) {
         const int64_t left = rows - h;
-        const bool seven = left == 7 || left == 9 || left == 11 || left == 13 || left == 14 || left == 21 || (most == 7 && left > 14);
-        n = in.crowded ? std::min<int64_t>(left, 2) : most > 4 && seven ? 7 : left >= 8 && most == 8 ? 8 : left >= 4 ? 4 : std::min<int64_t>(left, 2);
+        const bool seven = left == 7 || left == 9 || left == 11 || left == 13 || left == 14 || left == 21
+                           || (most == 7 && left > 14);
+        const int64_t few = std::min<int64_t>(left, 2);
+        n = in.crowded ? few : most > 4 && seven ? 7 : left >= 8 && most == 8 ? 8 : left >= 4 ? 4 : few;
         switch (n) {
             case 8: if constexpr (most >= 8) band<T, F, 8>(in, h); break;
             case 7: if constexpr (most >= 7) band<T, F, 7>(in, h); break;
@@ -264,11 +297,13 @@ FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t h) {
     const int64_t rows = in.steps.kd * in.steps.kh;
     for (int64_t w = in.columns.last; w >= 0; w -= L) {
         const auto product = [&](int64_t k, int64_t kw, int r) __attribute__((always_inline)) {
-            const int64_t kd = in.steps.kd == 1 ? 0 : k / in.steps.kh, kh = k - kd * in.steps.kh, at = w * X + in.columns.shift[kw];
+            const int64_t kd = in.steps.kd == 1 ? 0 : k / in.steps.kh, kh = k - kd * in.steps.kh;
+            const int64_t at = w * X + in.columns.shift[kw];
             const T* from = in.row[kd * in.steps.depth + (h + r) * in.steps.stride + kh * in.steps.dilation] + at;
             const bool inside = at >= 0 && at + X * L <= in.columns.inputs;
             const auto read = [&](int64_t i) __attribute__((always_inline)) {
-                return inside ? load(from + i) : load_masked<T>(from + i, lanes_between<T>(-at - i, in.columns.inputs - at - i));
+                return inside ? load(from + i)
+                              : load_masked<T>(from + i, lanes_between<T>(-at - i, in.columns.inputs - at - i));
             };
             const Vec<T> tap = broadcast(in.weight[(kd * in.steps.kw + kw) * in.steps.kh + kh]);
             if constexpr (X == 1) return rounded(read(0) * tap);

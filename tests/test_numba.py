@@ -9,10 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
+from helpers import at_once
 
 import fastconv
 from fastconv.backends import Candidate, get, numba_jit
@@ -185,19 +185,13 @@ def test_concurrent_calls():
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 32, 28, 28), dtype=np.float32), rng.standard_normal((32, 32, 3, 3), dtype=np.float32)
     conv = fastconv.prepare(w, padding=1, backend="numba")
-    expected, failures = conv(x), []
+    expected = conv(x)
 
-    def work():
+    def work(_):
         for _ in range(20):
-            if not np.array_equal(conv(x), expected):
-                failures.append("different bits")
+            assert np.array_equal(conv(x), expected), "different bits"
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    assert not at_once(work)
 
 
 # ---- memory

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import at_once
 
 runtime = pytest.importorskip("fastconv._runtime")
 
@@ -85,19 +86,11 @@ def test_a_nested_region_runs_on_its_thread():
 
 
 def test_concurrent_callers():
-    failures = []
-
-    def call():
+    def call(_):
         for parts in range(40):
-            if counted(parts) != Counter(range(parts)):
-                failures.append(parts)
+            assert counted(parts) == Counter(range(parts)), parts
 
-    threads = [threading.Thread(target=call) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    assert not at_once(call)
 
 
 def test_a_small_thread_stack():
@@ -472,22 +465,15 @@ def test_one_packing_for_every_batch_and_concurrent_callers(module):
     kernel = kernel_for(module)
     packed = kernel_for(module, batch=1).pack(w, b)
     reference = expected(x, w, b)
-    wrong = []
 
-    def call():
+    def call(_):
         out = np.empty((2, 5, 6, 4), "f4")
         for _ in range(200):
             out.fill(np.nan)
             kernel.run(x, packed, out, None, 2)
-            if not np.array_equal(out, reference):
-                wrong.append(out)
+            assert np.array_equal(out, reference)
 
-    threads = [threading.Thread(target=call) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not at_once(call)
 
 
 def unaligned(a):

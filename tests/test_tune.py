@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_backend
+from helpers import at_once
 from test_cli import TINY, fails
 from tuning_cases import IM2COL, NEWER, P, native, planned, untuned
 
@@ -371,18 +371,12 @@ def test_autotuning_measures_what_the_file_names_in_vain(path: Path, measured: l
 
 def test_threads_that_plan_at_once_measure_once(measured: list[Any]) -> None:
     found: list[str] = []
-    start = threading.Barrier(4)
 
-    def run() -> None:
+    def run(_: int) -> None:
         with fastconv.config(autotune=True):
-            start.wait()
             found.append(plan(P).backend)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert not at_once(run, 4)
     assert found == ["im2col"] * 4 and len(measured) == 1
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from ... import files, reasons
 from ...errors import printable
 from ...problem import ConvProblem
-from ...reasons import Reason
 from ..record import FORMAT
+from ..results import LeftOut
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,6 @@ class Peak:
     flops_method: str = ""
     bandwidth_method: str = ""
     flops_data: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    problem: ConvProblem
-    contender: str
-    reason: Reason
 
 
 @dataclass(frozen=True)
