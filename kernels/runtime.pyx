@@ -43,6 +43,8 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         const void* packed
         int32_t threads
         ParallelFor parallel_for
+    cdef struct CPool "fastconv::Pool":
+        pass
     ctypedef const char* (*Refuses)(const Problem&) noexcept nogil
     ctypedef size_t (*PackedBytes)(const Problem&) noexcept nogil
     ctypedef size_t (*WorkspaceBytes)(const Problem&, int) noexcept nogil
@@ -63,6 +65,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         int32_t float32_lanes
         int32_t algorithm_count
         const Algorithm* algorithms
+        const CPool* pool
 
 cdef extern from "regions.hpp" namespace "fastconv" nogil:
     cppclass Regions:
@@ -533,3 +536,4 @@ cdef class Packed:
 
 
 include "shortcut.pxi"
+include "pool.pxi"
