@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .adaptive_pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    global_avg_pool,
+    global_max_pool,
+)
 from .backends import enable_backend, registry
 from .directions import (
     conv1d_backward,
@@ -24,9 +34,53 @@ from .errors import Unavailable, Unsupported
 from .image import convolve, correlate
 from .ops import conv1d, conv2d, conv3d, explain
 from .plan import Plan
+from .pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    min_pool1d,
+    min_pool2d,
+    min_pool3d,
+)
+from .pooling_gradients import (
+    adaptive_avg_pool1d_input,
+    adaptive_avg_pool2d_input,
+    adaptive_avg_pool3d_input,
+    adaptive_max_pool1d_input,
+    adaptive_max_pool2d_input,
+    adaptive_max_pool3d_input,
+    avg_pool1d_input,
+    avg_pool2d_input,
+    avg_pool3d_input,
+    global_avg_pool_input,
+    global_max_pool_input,
+    lp_pool1d_input,
+    lp_pool2d_input,
+    lp_pool3d_input,
+    max_pool1d_input,
+    max_pool2d_input,
+    max_pool3d_input,
+    min_pool1d_input,
+    min_pool2d_input,
+    min_pool3d_input,
+)
 from .prepared import PreparedConv, prepare
 from .problem import ConvProblem
 from .settings import config, get_num_threads, set_num_threads
+from .unpooling import (
+    max_unpool1d,
+    max_unpool1d_input,
+    max_unpool2d,
+    max_unpool2d_input,
+    max_unpool3d,
+    max_unpool3d_input,
+)
 
 if TYPE_CHECKING:
     from .verify.check import Report
@@ -34,10 +88,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ConvProblem", "Plan", "PreparedConv", "Unavailable", "Unsupported", "backends", "check", "config", "conv1d",
-    "conv1d_backward", "conv1d_input", "conv1d_weight", "conv2d", "conv2d_backward", "conv2d_input", "conv2d_weight",
-    "conv3d", "conv3d_backward", "conv3d_input", "conv3d_weight", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "convolve", "correlate", "enable_backend", "explain", "get_num_threads", "prepare", "set_num_threads",
+    "ConvProblem", "Plan", "PreparedConv", "Unavailable", "Unsupported", "adaptive_avg_pool1d", "adaptive_avg_pool1d_input",
+    "adaptive_avg_pool2d", "adaptive_avg_pool2d_input", "adaptive_avg_pool3d", "adaptive_avg_pool3d_input",
+    "adaptive_max_pool1d", "adaptive_max_pool1d_input", "adaptive_max_pool2d", "adaptive_max_pool2d_input",
+    "adaptive_max_pool3d", "adaptive_max_pool3d_input", "avg_pool1d", "avg_pool1d_input", "avg_pool2d", "avg_pool2d_input",
+    "avg_pool3d", "avg_pool3d_input", "backends", "check", "config", "conv1d", "conv1d_backward", "conv1d_input",
+    "conv1d_weight", "conv2d", "conv2d_backward", "conv2d_input", "conv2d_weight", "conv3d", "conv3d_backward",
+    "conv3d_input", "conv3d_weight", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolve", "correlate",
+    "enable_backend", "explain", "get_num_threads", "global_avg_pool", "global_avg_pool_input", "global_max_pool",
+    "global_max_pool_input", "lp_pool1d", "lp_pool1d_input", "lp_pool2d", "lp_pool2d_input", "lp_pool3d", "lp_pool3d_input",
+    "max_pool1d", "max_pool1d_input", "max_pool2d", "max_pool2d_input", "max_pool3d", "max_pool3d_input", "max_unpool1d",
+    "max_unpool1d_input", "max_unpool2d", "max_unpool2d_input", "max_unpool3d", "max_unpool3d_input", "min_pool1d",
+    "min_pool1d_input", "min_pool2d", "min_pool2d_input", "min_pool3d", "min_pool3d_input", "prepare", "set_num_threads",
 ]
 
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import cuda_arrays, torch_arrays
-from .errors import clipped, printable
+from .dtypes import DTYPES, INTEGERS
+from .errors import clipped, printable, shown
 
 
 class Kind(Protocol):
@@ -70,7 +71,7 @@ def _type(array: Any) -> str:
     return clipped(type(array).__name__)
 
 
-NATIVE: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
+NATIVE: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in (*DTYPES, *INTEGERS)}
 NUMPY = NumpyKind()
 _ARRAY = frozenset({np.ndarray})
 _PLAIN = frozenset({np.ndarray, type(None)})
@@ -128,3 +129,30 @@ def ready(array: np.ndarray, dtype: str) -> np.ndarray:
     if array.dtype == native and array.flags.aligned:
         return array
     return array.astype(native, order="K", copy=True)
+
+
+def check_like(name: str, array: Any, shape: tuple[int, ...], dtype: str, note: str = "", of: str = "output") -> None:
+    """
+    Raises:
+        ValueError, TypeError: `array` has not exactly this shape and dtype, which are those of the `of`.
+    """
+    if tuple(array.shape) != shape:
+        raise ValueError(f"{name} must have the {of}'s shape {shape}, got {shown(tuple(array.shape))}{note}")
+    if array.dtype.name != dtype:
+        raise TypeError(f"{name} must have the {of}'s dtype {dtype}, got {array.dtype.name}")
+
+
+def needs_temporary(y: np.ndarray, read: tuple[Any, ...], residual: np.ndarray | None = None) -> bool:
+    """Whether a kernel could not write `y`, which a user gave, directly: odd bytes, or memory that it still reads.
+
+    Raises:
+        ValueError: it must not be written at all.
+    """
+    if not y.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    if not (y.dtype.isnative and y.flags.aligned) or any(a is not None and np.may_share_memory(a, y) for a in read):
+        return True
+    if residual is None or not np.may_share_memory(residual, y):
+        return False
+    same = (residual.__array_interface__["data"] == y.__array_interface__["data"] and residual.strides == y.strides)
+    return not same

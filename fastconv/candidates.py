@@ -135,13 +135,8 @@ def ranked(problem: ConvProblem, backend: str = "auto", algorithm: str | None = 
     """(all that compute the problem, the model's choice first; all that do not). Arguments and errors as for `plan`."""
     accepted: list[tuple[tuple[bool, float, int], Ranked]] = []
     rejected: list[Rejected] = []
-    for who in _asked(backend, device):
-        if device == "cuda" and who.device != "cuda":
-            raise Unsupported(f"backend {who.name!r} computes on the CPU, and does not take CUDA arrays")
-        reason = who.unavailable()
+    for who, reason in asked(backend, device):
         if reason is not None:
-            if backend != "auto":
-                raise Unavailable(f"backend {who.name!r} is not available: {reason}")
             rejected.append(Rejected(who.name, None, f"unavailable: {reason}"))
             continue
         for candidate in listed(who, problem):
@@ -174,13 +169,23 @@ def variants(problem: ConvProblem, of: Ranked, prepared: bool) -> list[Ranked]:
             if refusal(who, problem, each) is None]
 
 
-def _asked(backend: str, device: str) -> Iterator[Backend]:
-    if backend != "auto":
-        yield get(backend)
+def asked(backend: str, device: str) -> Iterator[tuple[Backend, str | None]]:
+    """(the backend of that name, or each of the device's; why it cannot run here).
+
+    Raises:
+        Unavailable: the one that is named cannot run here.
+        Unsupported: it does not take arrays of the device.
+    """
+    if backend == "auto":
+        yield from ((who, who.unavailable()) for who in registry().values() if who.device == device)
         return
-    for who in registry().values():
-        if who.device == device:
-            yield who
+    who = get(backend)
+    if device == "cuda" and who.device != "cuda":
+        raise Unsupported(f"backend {who.name!r} computes on the CPU, and does not take CUDA arrays")
+    reason = who.unavailable()
+    if reason is not None:
+        raise Unavailable(f"backend {who.name!r} is not available: {reason}")
+    yield who, None
 
 
 def _nobody(problem: ConvProblem, backend: str, algorithm: str | None, rejected: list[Rejected]) -> str:

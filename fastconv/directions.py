@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from . import arrays, ops, settings, torch_arrays
+from .arguments import axes_of, flag, image_sizes, normalize_layout, shape
 from .errors import shown
 from .plan import chosen_kernel
-from .problem import ConvProblem, axes_of, flag, normalize_layout, normalize_padding, result_dtype, shape
+from .problem import ConvProblem, result_dtype
+from .window import normalize_padding
 
 _REMEMBERED = 512
 _memo: dict[Any, ops.Bound] = {}
@@ -355,16 +357,10 @@ def bind_transposed(
 def _transposed_problem(ndim: int, x_shape: tuple[int, ...], w_shape: tuple[int, ...], b: Any, stride: Any, padding: Any,
                         output_padding: Any, groups: Any, dilation: Any, layout: str, more: dict[str, Any]) -> ConvProblem:
     """The gradient of the input of the convolution whose output is `x`."""
-    space = "DHW"[3 - ndim:]
-    expected = f"(N, {', '.join(space)}, C)" if layout == "channels_last" else f"(N, C, {', '.join(space)})"
-    if len(x_shape) not in (ndim + 1, ndim + 2):
-        raise ValueError(f"input of conv_transpose{ndim}d must have shape {expected}, or the same without N, got "
-                         f"{shown(x_shape)}")
+    batch, channels, size = image_sizes("input", f"conv_transpose{ndim}d", x_shape, ndim, layout)
     if len(w_shape) != ndim + 2 or 0 in w_shape:
         raise ValueError(f"weight of conv_transpose{ndim}d must have shape (in_channels, out_channels / groups, "
-                         f"{', '.join('k' + axis for axis in space)}), without a 0, got {shown(w_shape)}")
-    last = layout == "channels_last"
-    channels, size = (x_shape[-1], x_shape[-ndim - 1:-1]) if last else (x_shape[-ndim - 1], x_shape[-ndim:])
+                         f"{', '.join('k' + axis for axis in 'DHW'[3 - ndim:])}), without a 0, got {shown(w_shape)}")
     groups, = axes_of("groups", groups, 1)
     if channels != w_shape[0]:
         raise ValueError(f"weight of shape {shown(w_shape)} expects {w_shape[0]} input channels, got {channels}")
@@ -390,5 +386,5 @@ def _transposed_problem(ndim: int, x_shape: tuple[int, ...], w_shape: tuple[int,
     reached = tuple((low, high - more_) for (low, high), more_ in zip(pads, more_rows))
     return ConvProblem(
         input_size=tuple(made), kernel_size=kernel, in_channels=out_channels, out_channels=channels,
-        batch=x_shape[0] if len(x_shape) == ndim + 2 else 1, groups=groups, stride=stride, padding=reached, dilation=dilation,
+        batch=batch, groups=groups, stride=stride, padding=reached, dilation=dilation,
         layout=layout, direction="backward_input", bias=b is not None, **more)

@@ -30,3 +30,4 @@ TABLE = {dtype.name: dtype for dtype in (
     Dtype("float64", 8, 2.0**-53, 2.0**-1074, 2.0**-1022),
 )}
 DTYPES = tuple(TABLE)
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")  # what is compared, never summed

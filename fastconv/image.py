@@ -17,7 +17,7 @@ import numpy as np
 from . import arrays, ops, torch_arrays
 from .dtypes import DTYPES
 from .errors import shown
-from .padding import NUMPY_MODES
+from .window import NUMPY_MODES
 
 MODES = ("same", "valid", "full")
 BOUNDARIES = {"zeros": "zeros", "constant": "zeros", "reflect": "reflect", "symmetric": "symmetric", "edge": "replicate",

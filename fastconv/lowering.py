@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import activations
-from .padding import index_map, pad
 from .problem import ConvProblem
+from .window import index_map, pad
 
 Index = tuple[slice, ...]
 

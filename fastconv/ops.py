@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from . import arrays, settings, torch_arrays
+from .arguments import integer
 from .backends import Kernel, Shortcut
 from .errors import shown
 from .plan import Plan, chosen_kernel, plan
-from .problem import ConvProblem, integer, result_dtype
+from .problem import ConvProblem, result_dtype
 
 _MEMO_SIZE = 1024
 _SHORTCUTS_PER_SHAPE = 16
@@ -214,9 +215,9 @@ def execute(bound: Bound, kind: arrays.Kind, x: Any, packed: Any, residual: Any,
         result = kind.empty(bound.output_shape, bound.problem.dtype)
         y = kind.view("out", result)
     else:
-        _check_like("out", y, bound, "")
+        arrays.check_like("out", y, bound.output_shape, bound.problem.dtype)
     if residual is not None:
-        _check_like("residual", residual, bound, " (residual never broadcasts)")
+        arrays.check_like("residual", residual, bound.output_shape, bound.problem.dtype, " (residual never broadcasts)")
     if bound.problem.batch == 0:
         if bound.problem.direction == "backward_weight":
             y[...] = 0
@@ -235,34 +236,14 @@ def _run_on_cpu(bound: Bound, x: np.ndarray, packed: Any, y: np.ndarray, residua
     x = arrays.ready(x, dtype)
     r = None if residual is None else arrays.ready(residual, dtype)
     target = y
-    if read is not None:
-        if not y.flags.writeable:
-            raise ValueError("out must be writeable, got a read-only array")
-        if _needs_temporary(y, read, r):
-            target = np.empty(y.shape, dtype)
+    if read is not None and arrays.needs_temporary(y, read, r):
+        target = np.empty(y.shape, dtype)
     if bound.batched:
         bound.kernel.run(x, packed, target, r)
     else:
         bound.kernel.run(x[None], packed, target[None], None if r is None else r[None])
     if target is not y:
         y[...] = target
-
-
-def _needs_temporary(y: np.ndarray, read: tuple[Any, ...], residual: np.ndarray | None) -> bool:
-    """Whether a kernel could not write `y` directly: odd bytes, or memory that it still reads."""
-    if not (y.dtype.isnative and y.flags.aligned) or any(a is not None and np.may_share_memory(a, y) for a in read):
-        return True
-    if residual is None or not np.may_share_memory(residual, y):
-        return False
-    same = (residual.__array_interface__["data"] == y.__array_interface__["data"] and residual.strides == y.strides)
-    return not same
-
-
-def _check_like(name: str, array: Any, bound: Bound, note: str) -> None:
-    if tuple(array.shape) != bound.output_shape:
-        raise ValueError(f"{name} must have the output's shape {bound.output_shape}, got {shown(tuple(array.shape))}{note}")
-    if array.dtype.name != bound.problem.dtype:
-        raise TypeError(f"{name} must have the output's dtype {bound.problem.dtype}, got {array.dtype.name}")
 
 
 def explain(problem: Any, *arguments: Any, ndim: int = 2, backend: str = "auto", algorithm: str | None = None,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from . import settings, wisdom
-from .backends import Candidate, Kernel, Varied, get, registry
-from .candidates import Ranked, Rejected, bind, listed, ranked, refusal
-from .errors import shown
+from .backends import Candidate, Kernel, Pooling, PoolKernel, Varied, get, registry
+from .candidates import Ranked, Rejected, asked, bind, listed, ranked, refusal
+from .errors import Unsupported, clipped, shown
+from .pool_problem import PoolProblem
 from .problem import ConvProblem
 
 _RESULTS = {"forward": "output", "backward_input": "gradient of the input", "backward_weight": "gradient of the weight"}
@@ -116,6 +117,30 @@ def _choose(problem: ConvProblem, backend: str, algorithm: str | None, device: s
     if settings.current().verbose:
         print(f"fastconv: {problem.text} -> {best}{' from wisdom' if known else ''}", file=sys.stderr)
     return best, known is not None
+
+
+def chosen_pool_kernel(problem: PoolProblem, backend: str = "auto", device: str = "cpu") -> PoolKernel:
+    """The kernel of a pooling, which knows no candidates: of the first backend, in the registry's order, that does not refuse.
+
+    Raises:
+        Unavailable, ValueError: as `plan`.
+        Unsupported: whoever was asked for refuses the problem, or does not pool.
+    """
+    return _choose_pool(problem, _meant(backend, None, device), device, settings.current().planning)
+
+
+@functools.lru_cache(maxsize=256)
+def _choose_pool(problem: PoolProblem, backend: str, device: str, planning: tuple[Any, ...]) -> PoolKernel:
+    reasons = []
+    for who, reason in asked(backend, device):
+        if reason is None:
+            reason = who.refuses_pool(problem) if isinstance(who, Pooling) else "computes no pooling"
+        if reason is None:
+            if settings.current().verbose:
+                print(f"fastconv: {problem} -> {who.name}", file=sys.stderr)
+            return cast(Pooling, who).bind_pool(problem)
+        reasons.append(f"{who.name}: {reason}")
+    raise Unsupported(clipped(f"no backend that was asked for computes {problem}: {'; '.join(reasons)}", 480))
 
 
 def _meant(backend: str, algorithm: str | None, device: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from . import arrays, directions, ops, settings, torch_arrays
+from .arguments import flag
+from .arguments import shape as shape_of
 from .backends import Shortcut
 from .errors import shown
 from .plan import Plan, plan
-from .problem import flag
-from .problem import shape as shape_of
 
 _SHAPES_KEPT = 8  # plans (and packings) kept per prepared operator
 

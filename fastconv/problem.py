@@ -1,5 +1,5 @@
-"""ConvProblem: one convolution, fully described. The only place that validates; what passes here, a backend either
-computes or refuses.
+"""ConvProblem: one convolution, fully described. The only place that validates one; what passes here, a backend
+either computes or refuses. What is not convolution's own is in `arguments` and `window`.
 
 Words and meaning are PyTorch's (`torch.nn.functional.conv2d`): "convolution" is cross-correlation. The text form lives in
 `problem_text.py`.
@@ -8,7 +8,6 @@ Words and meaning are PyTorch's (`torch.nn.functional.conv2d`): "convolution" is
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,20 +15,14 @@ from typing import Any
 import numpy as np
 
 from . import problem_text
+from .arguments import axes_of, flag, given, image_sizes, integer, normalize_layout, one_of, positive_tuple, shape
 from .dtypes import DTYPES, TABLE
 from .errors import shown
 from .settings import ACCURACIES
+from .window import LARGEST, PADDING_MODES, effective_padding, low_and_high, normalize_padding, outputs
 
-PADDING_MODES = ("zeros", "reflect", "symmetric", "replicate", "circular")
 DIRECTIONS = ("forward", "backward_input", "backward_weight")
 ACTIVATIONS = ("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
-PADDING_WORDS = ("valid", "same", "same_lower", "full")
-LAYOUTS = {
-    "channels_first": (1, 2, 3), "channels_last": (1, 2, 3),
-    "NCW": (1,), "NCHW": (2,), "NCDHW": (3,), "NWC": (1,), "NHWC": (2,), "NDHWC": (3,),
-}
-
-_LARGEST = 2**62  # bytes of any one array, padded input included: far above memory, far below int64 overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +80,19 @@ class ConvProblem:
         if ndim not in (1, 2, 3):
             raise ValueError(f"input size must be a tuple of 1, 2 or 3 spatial sizes, got {shown(self.input_size)}")
         put = object.__setattr__
-        put(self, "input_size", _positive_tuple("input size", self.input_size, ndim))
-        put(self, "kernel_size", _positive_tuple("kernel size", self.kernel_size, ndim))
-        put(self, "stride", _positive_tuple("stride", _given(self.stride, 1), ndim))
-        put(self, "dilation", _positive_tuple("dilation", _given(self.dilation, 1), ndim))
+        put(self, "input_size", positive_tuple("input size", self.input_size, ndim))
+        put(self, "kernel_size", positive_tuple("kernel size", self.kernel_size, ndim))
+        put(self, "stride", positive_tuple("stride", given(self.stride, 1), ndim))
+        put(self, "dilation", positive_tuple("dilation", given(self.dilation, 1), ndim))
         for name, least in (("batch", 0), ("in_channels", 1), ("out_channels", 1), ("groups", 1), ("count", 1)):
             put(self, name, integer(name, getattr(self, name), least))
         put(self, "activation", normalize_activation(self.activation))
         _check_channels(self.in_channels, self.out_channels, self.groups)
-        _one_of("padding_mode", self.padding_mode, PADDING_MODES)
-        _one_of("dtype", self.dtype, DTYPES)
+        one_of("padding_mode", self.padding_mode, PADDING_MODES)
+        one_of("dtype", self.dtype, DTYPES)
         put(self, "layout", normalize_layout(self.layout, ndim))
-        _one_of("direction", self.direction, DIRECTIONS)
-        _one_of("accuracy", self.accuracy, ACCURACIES)
+        one_of("direction", self.direction, DIRECTIONS)
+        one_of("accuracy", self.accuracy, ACCURACIES)
         for name in ("bias", "residual"):
             put(self, name, flag(name, getattr(self, name)))
         if self.direction == "backward_weight" and (self.bias or self.residual or self.activation):
@@ -108,14 +101,13 @@ class ConvProblem:
             raise TypeError(f"name must be a string, got {shown(self.name)}")
         if '"' in self.name or not self.name.isprintable():
             raise ValueError(f"name must be printable, without a quotation mark, got {shown(self.name)}")
-        padding = _given(self.padding, ((0, 0),) * ndim)
+        padding = given(self.padding, ((0, 0),) * ndim)
         unread = self.direction == "backward_input"
-        put(self, "padding", tuple(_effective_padding(*axis, unread) for axis in zip(
-            self.input_size, self.kernel_size, self.stride, self.dilation, _low_and_high(padding, ndim))))
+        put(self, "padding", tuple(effective_padding(*axis, unread) for axis in zip(
+            self.input_size, self.kernel_size, self.stride, self.dilation, low_and_high(padding, ndim))))
         padded = tuple(size + low + high for size, (low, high) in zip(self.input_size, self.padding))
         put(self, "padded_size", padded)
-        put(self, "output_size", tuple((p - d * (k - 1) - 1) // s + 1 for p, k, s, d in
-                                       zip(padded, self.kernel_size, self.stride, self.dilation)))
+        put(self, "output_size", tuple(map(outputs, padded, self.kernel_size, self.stride, self.dilation)))
         put(self, "sizes_hash", hash((self.batch, self.in_channels, self.out_channels, self.groups, self.input_size,
                                       self.kernel_size, self.stride, self.padding, self.dilation)))
         self._check_bytes()
@@ -128,7 +120,7 @@ class ConvProblem:
         sizes = {"output": math.prod(self.output_shape), "weight": math.prod(self.weight_shape),
                  "padded input": max(1, self.batch) * self.in_channels * math.prod(self.padded_size)}
         for what, elements in sizes.items():
-            if elements * item >= _LARGEST:
+            if elements * item >= LARGEST:
                 raise ValueError(f"the {what} would have {elements} elements, beyond what can be addressed")
 
     # ---- derived sizes
@@ -217,18 +209,15 @@ class ConvProblem:
         what the user calls the two."""
         layout = normalize_layout(layout, ndim)
         input_shape, weight_shape = shape(names[0], input_shape), shape(names[1], weight_shape)
-        _check_ranks(input_shape, weight_shape, ndim, layout, names)
-        batch = input_shape[0] if len(input_shape) == ndim + 2 else 1
-        last = layout == "channels_last"
-        in_channels = input_shape[-1] if last else input_shape[-ndim - 1]
-        size = tuple(input_shape[-ndim - 1:-1] if last else input_shape[-ndim:])
+        batch, in_channels, size = image_sizes(names[0], f"conv{ndim}d", input_shape, ndim, layout)
+        _check_weight_rank(weight_shape, ndim, names[1])
         out_channels, kernel = weight_shape[0], tuple(weight_shape[2:])
         groups = integer("groups", groups, 1)
         _check_weight(in_channels, weight_shape, groups, names)
         if bias_shape is not None and shape("bias", bias_shape) != (out_channels,):
             raise ValueError(f"bias must have shape ({out_channels},), one value per output channel, got {shown(bias_shape)}")
-        size = _positive_tuple("input size", size, ndim)
-        kernel = _positive_tuple("kernel size", kernel, ndim)
+        size = positive_tuple("input size", size, ndim)
+        kernel = positive_tuple("kernel size", kernel, ndim)
         stride = axes_of("stride", stride, ndim)
         dilation = axes_of("dilation", dilation, ndim)
         return cls(
@@ -271,40 +260,6 @@ def result_dtype(input_dtype: Any, weight_dtype: Any, names: tuple[str, str] = (
     return promoted
 
 
-def axes_of(name: str, value: Any, ndim: int, least: int = 1) -> tuple[int, ...]:
-    """One integer per axis, of one for all or that many; as PyTorch takes it, also of a single one in a sequence."""
-    entries = _entries(value)
-    if entries is None:
-        return (integer(name, value, least),) * ndim
-    if len(entries) not in (1, ndim):
-        raise ValueError(f"{name} must be an integer or {ndim} of them, one per spatial axis, got {shown(value)}")
-    return tuple(integer(name, entry, least, whole=value) for entry in entries) * (ndim // len(entries))
-
-
-def flag(name: str, value: Any) -> bool:
-    """`value` as a bool."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {shown(value)}")
-    return bool(value)
-
-
-def shape(name: str, value: Any) -> tuple[int, ...]:
-    """The shape of the argument `name`, as given by its user."""
-    entries = _entries(value)
-    if entries is None:
-        raise TypeError(f"{name} shape must be a tuple of integers, got {shown(value)}")
-    return tuple(integer(f"{name} shape", entry, 0, whole=value) for entry in entries)
-
-
-def normalize_layout(layout: str, ndim: int) -> str:
-    if not isinstance(layout, str):
-        raise TypeError(f"layout must be a string, got {shown(layout)}")
-    if ndim not in LAYOUTS.get(layout, ()):
-        fitting = [name for name, dims in LAYOUTS.items() if ndim in dims]
-        raise ValueError(f"layout for {ndim} spatial axes must be one of {', '.join(fitting)}, got {shown(layout)}")
-    return "channels_last" if layout[-1] in "Ct" and layout != "channels_first" else "channels_first"
-
-
 def normalize_activation(activation: Any) -> tuple[str, float] | None:
     if activation is None:
         return None
@@ -313,7 +268,7 @@ def normalize_activation(activation: Any) -> tuple[str, float] | None:
     if not isinstance(activation, tuple) or not 1 <= len(activation) <= 2:
         raise TypeError(f"activation must be a name or (name, parameter), got {shown(activation)}")
     name, *parameter = activation
-    _one_of("activation", name, ACTIVATIONS)
+    one_of("activation", name, ACTIVATIONS)
     number = _finite(parameter[0]) if parameter else None
     if name != "leaky_relu":
         if parameter and number != 0:
@@ -334,71 +289,12 @@ def _finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def normalize_padding(padding: Any, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int],
-                      dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """((low, high), ...) of what the user wrote: an int, one entry per axis (ints or pairs), or a word."""
-    reach = [d * (k - 1) for k, d in zip(kernel, dilation)]
-    if isinstance(padding, str):
-        _one_of("padding", padding, PADDING_WORDS)
-        if padding == "valid":
-            return ((0, 0),) * len(size)
-        if padding == "full":
-            return tuple((r, r) for r in reach)
-        # TensorFlow and ONNX SAME_UPPER / SAME_LOWER: the output has ceil(input / stride) elements
-        totals = [max((-(-i // s) - 1) * s + r + 1 - i, 0) for i, s, r in zip(size, stride, reach)]
-        return tuple((t // 2, t - t // 2) if padding == "same" else (t - t // 2, t // 2) for t in totals)
-    if not isinstance(padding, (tuple, list)):
-        return ((integer("padding", padding, 0),) * 2,) * len(size)
-    if len(padding) == 1 and not isinstance(padding[0], (tuple, list)):
-        return ((integer("padding", padding[0], 0, whole=padding),) * 2,) * len(size)
-    if len(padding) != len(size):
-        raise ValueError(f"padding must be one entry per spatial axis ({len(size)}), or ((low, high), ...) per axis, "
-                         f"got {shown(padding)}")
-    return tuple(_padding_pair(entry, padding) for entry in padding)
-
-
-def _padding_pair(entry: Any, padding: Any) -> tuple[int, int]:
-    if not isinstance(entry, (tuple, list)):
-        return (integer("padding", entry, 0, whole=padding),) * 2
-    if len(entry) != 2:
-        raise ValueError(f"padding of an axis must be an integer or (low, high), got {shown(entry)} in {shown(padding)}")
-    return integer("padding", entry[0], 0, whole=padding), integer("padding", entry[1], 0, whole=padding)
-
-
-def _low_and_high(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
-    """The attribute `padding`, checked: high may be negative (see ConvProblem)."""
-    if not isinstance(padding, tuple) or len(padding) != ndim or any(not isinstance(p, tuple) or len(p) != 2 for p in padding):
-        raise ValueError(f"padding must be ((low, high), ...), one pair per spatial axis ({ndim}), got {shown(padding)}")
-    return tuple((integer("padding", low, 0, whole=padding), integer("padding", high, None, whole=padding))
-                 for low, high in padding)
-
-
-def _effective_padding(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int],
-                       unread: bool = False) -> tuple[int, int]:
-    """`unread`: windows may leave more than a stride of the input unread."""
-    low, high = padding
-    if low < 0 or high <= -stride and not unread:
-        raise ValueError(f"padding must not be negative, got {shown(padding)}")
-    extent = dilation * (kernel - 1) + 1
-    padded = size + low + high
-    if extent > padded:
-        raise ValueError(f"kernel does not fit: it spans {extent} ({kernel} taps, dilation {dilation}), but the padded input "
-                         f"has {padded} ({size} + {low} + {high})")
-    return low, (padded - extent) // stride * stride + extent - size - low
-
-
-def _check_ranks(input_shape: Sequence[int], weight_shape: Sequence[int], ndim: int, layout: str,
-                 names: tuple[str, str]) -> None:
-    space = "WHD"[:ndim][::-1]
-    expected = f"(N, {', '.join(space)}, C)" if layout == "channels_last" else f"(N, C, {', '.join(space)})"
-    if len(input_shape) not in (ndim + 1, ndim + 2):
-        raise ValueError(f"{names[0]} of conv{ndim}d must have shape {expected}, or the same without N, got "
-                         f"{shown(input_shape)}")
+def _check_weight_rank(weight_shape: Sequence[int], ndim: int, name: str) -> None:
     if len(weight_shape) != ndim + 2:
-        raise ValueError(f"{names[1]} of conv{ndim}d must have shape (out_channels, in_channels / groups, "
-                         f"{', '.join('k' + axis for axis in space)}), got {shown(weight_shape)}")
+        raise ValueError(f"{name} of conv{ndim}d must have shape (out_channels, in_channels / groups, "
+                         f"{', '.join('k' + axis for axis in 'DHW'[3 - ndim:])}), got {shown(weight_shape)}")
     if 0 in weight_shape:
-        raise ValueError(f"{names[1]} must not be empty, got shape {shown(weight_shape)}")
+        raise ValueError(f"{name} must not be empty, got shape {shown(weight_shape)}")
 
 
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
@@ -416,48 +312,3 @@ def _check_weight(in_channels: int, weight_shape: Sequence[int], groups: int, na
                          f"input channels ({weight_shape[1]} x {groups}), got {in_channels}")
 
 
-def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, one of {', '.join(allowed)}, got {shown(value)}")
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {shown(value)}")
-
-
-def integer(name: str, value: Any, least: int | None, whole: Any = None) -> int:
-    """`value` as a Python int, at least `least` (None: any). NumPy integers pass; bool, float and str do not."""
-    given = value if whole is None else whole
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {shown(given)}")
-    try:
-        number = operator.index(value)
-    except Exception:  # whatever an object's __index__ does
-        raise TypeError(f"{name} must be an integer, got {shown(given)}") from None
-    if least is not None and number < least:
-        rule = "positive" if least == 1 else "at least 0"
-        raise ValueError(f"{name} must be {rule}, got {shown(given)}")
-    if number >= 2**63:
-        raise ValueError(f"{name} must be below 2**63, got {shown(given)}")
-    return number
-
-
-def _positive_tuple(name: str, value: Any, ndim: int) -> tuple[int, ...]:
-    """One entry per axis, of an integer or that many."""
-    entries = _entries(value)
-    if entries is not None and len(entries) != ndim:
-        raise ValueError(f"{name} must be an integer or {ndim} of them, one per spatial axis, got {shown(value)}")
-    return axes_of(name, value, ndim)
-
-
-def _given(value: Any, otherwise: Any) -> Any:
-    """A field's value; () stands for the default."""
-    return otherwise if isinstance(value, tuple) and not value else value
-
-
-def _entries(value: Any) -> tuple[Any, ...] | None:
-    """The entries of a tuple, a list or an array of one axis; None if it is something else."""
-    if isinstance(value, (tuple, list)):
-        return tuple(value)
-    try:
-        return tuple(value) if np.ndim(value) == 1 else None
-    except Exception:  # whatever an object does when NumPy looks at it
-        return None

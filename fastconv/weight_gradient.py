@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .padding import pad
 from .problem import ConvProblem
+from .window import pad
 
 _ENOUGH = 2048  # pixels of a product: fewer are those of several images
 _MOST_GROUPS = 32  # each is a product of its own

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastconv
-from fastconv.padding import NUMPY_MODES
-from fastconv.problem import PADDING_MODES, ConvProblem, normalize_padding
+from fastconv.problem import ConvProblem
+from fastconv.window import NUMPY_MODES, PADDING_MODES, normalize_padding
 
 DTYPES = ("float32", "float64")
 LAYOUTS = ("channels_first", "channels_last")

@@ -8,7 +8,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from fastconv.problem import ACTIVATIONS, PADDING_MODES, ConvProblem
+from fastconv.problem import ACTIVATIONS, ConvProblem
+from fastconv.window import PADDING_MODES
 
 _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 65)
 _LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 18, 23, 31, 32, 33, 47, 64, 65, 66)

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastconv import activations
 from fastconv.backends import Candidate, refuses_direction
-from fastconv.padding import pad
+from fastconv.window import pad
 
 
 class StepwiseKernel:

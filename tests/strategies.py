@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from fastconv.problem import ACTIVATIONS, PADDING_MODES, ConvProblem
+from fastconv.problem import ACTIVATIONS, ConvProblem
+from fastconv.window import PADDING_MODES
 
 
 def activations() -> st.SearchStrategy[Any]:

@@ -20,10 +20,11 @@ ROOT = PACKAGE.parent
 
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
-    {"errors", "files", "hardware", "kept", "streams", "cuda_arrays"}, {"settings"}, {"native"}, {"problem_text", "dtypes"},
-    {"problem"}, {"padding", "activations", "unit_axes", "native_problem"}, {"algorithms", "lowering", "weight_gradient"},
-    {"backends"}, {"wisdom", "candidates"}, {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"},
-    {"directions", "image"}, {"prepared"}, {"stated"}, {"bench"}, {"cli"}, {"__main__"},
+    {"errors", "files", "hardware", "kept", "streams", "cuda_arrays"}, {"settings", "arguments"}, {"native", "window"},
+    {"problem_text", "dtypes"}, {"problem", "pool_problem"}, {"activations", "unit_axes", "native_problem"},
+    {"algorithms", "lowering", "weight_gradient"}, {"backends"}, {"wisdom", "candidates"}, {"verify", "timing"}, {"tuning"},
+    {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"}, {"directions", "image", "pool_calls"}, {"prepared", "pooling"},
+    {"adaptive_pooling", "unpooling"}, {"pooling_gradients"}, {"stated"}, {"bench"}, {"cli"}, {"__main__"},
 )
 
 

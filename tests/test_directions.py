@@ -48,7 +48,8 @@ import fastconv
 from fastconv.algorithms import sums_products
 from fastconv.backends import Candidate, get
 from fastconv.candidates import ranked
-from fastconv.problem import PADDING_MODES, ConvProblem
+from fastconv.problem import ConvProblem
+from fastconv.window import PADDING_MODES
 
 
 def check(case: Case, wanted: Any, dtype: str, **keywords: Any) -> None:

@@ -15,7 +15,7 @@ from stepwise_backend import StepwiseBackend, StepwiseKernel
 import fastconv
 from fastconv import activations, settings
 from fastconv.backends import register
-from fastconv.padding import NUMPY_MODES
+from fastconv.window import NUMPY_MODES
 
 
 class WrongTail(StepwiseKernel):

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import problems
 
-from fastconv.problem import ACTIVATIONS, PADDING_MODES, ConvProblem
+from fastconv.problem import ACTIVATIONS, ConvProblem
 from fastconv.verify.matrix import matrix
+from fastconv.window import PADDING_MODES
 
 
 @given(problems())

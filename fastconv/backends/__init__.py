@@ -20,6 +20,7 @@ from .. import settings
 from ..errors import Unavailable, clipped, shown
 
 if TYPE_CHECKING:
+    from ..pool_problem import PoolProblem
     from ..problem import ConvProblem
 
 ORDER = ("cython_native", "numba_jit", "im2col", "naive", "numba_cuda")  # fastest first; the last never for NumPy by itself
@@ -89,7 +90,8 @@ class Backend(Protocol):
 
     name: str
     device: str  # "cpu" or "cuda"
-    # optional: `directions`, those it computes itself; else only "forward", and the others as forward problems (see `lowering`)
+    # optional: the methods of `Varied` and of `Pooling`; `directions`, those it computes itself, else only "forward", and the
+    # others as forward problems (see `lowering`)
 
     def unavailable(self) -> str | None:
         """Why it cannot run here, with what would change that; None if it can."""
@@ -120,6 +122,40 @@ class Varied(Protocol):
 
     def variants(self, problem: ConvProblem, candidate: Candidate) -> tuple[Candidate, ...]:
         """Other tiles of a candidate that may be faster, best first; without that candidate itself."""
+
+
+class PoolKernel(Protocol):
+    """A pooling bound to its problem; may be used by several threads at once. It reads the problem's tables, and nothing else
+    of how the windows were stated: see `pool_problem`."""
+
+    def run(self, first: np.ndarray, result: np.ndarray, indices: np.ndarray | None = None, input: np.ndarray | None = None,
+            /) -> None:
+        """Compute into `result`, overwriting all of it; the same bits for any number of threads.
+
+        All arrays are in the problem's layout, dtype (`indices`: int64) and shape, native-endian and aligned, with any strides,
+        and apart from each other.
+
+        Args:
+            first: the input; of `backward_input` the output's gradient.
+            indices: where each output of max and min lies in its plane of the input, as a flat index of its spatial axes: the
+                first of equals; of several NaN the last. Forward: written, where the problem's `return_indices` is set, and
+                else None. `backward_input`: read, and known to lie in the plane; None for the other ops.
+            input: of the forward call; of `backward_input` for lp only.
+
+        `backward_input` adds up what a position gets in the order of the outputs; lp multiplies the sum of
+        ``∂y · s^(1/p - 1) · scale / divisor`` by ``x^(p - 1)``, where s, of each window, is what the root is taken of, and a
+        window with s = 0 adds nothing. What no window reads is 0.
+        """
+
+
+@runtime_checkable
+class Pooling(Protocol):
+    """A backend that pools as well."""
+
+    def refuses_pool(self, problem: PoolProblem) -> str | None:
+        """Why it does not compute the problem, in one line; None if it does. Asked only while available."""
+
+    def bind_pool(self, problem: PoolProblem) -> PoolKernel: ...
 
 
 def weights_of(problem: ConvProblem) -> tuple[Hashable, ...]:

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from .. import activations
-from ..padding import pad
+from ..pool_problem import PoolProblem
 from ..problem import ConvProblem
+from ..window import pad
 from . import Candidate, refuses_direction, weights_of
+from .sliced_pooling import SlicedPool
 
 BLOCK_BYTES = 3 << 19  # of columns and products of one block: less costs BLAS, more costs cache; within noise from 1 to 2 MB
 
@@ -144,6 +146,12 @@ class Im2colBackend:
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> Im2colKernel:
         return Im2colKernel(problem)
+
+    def refuses_pool(self, problem: PoolProblem) -> str | None:
+        return None
+
+    def bind_pool(self, problem: PoolProblem) -> SlicedPool:
+        return SlicedPool(problem)
 
 
 backend = Im2colBackend()

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import activations
-from ..padding import index_map, pad
+from ..pool_problem import PoolProblem
 from ..problem import DIRECTIONS, ConvProblem
+from ..window import index_map, pad
 from . import Candidate, weights_of
+from .naive_pooling import NaivePool
 
 
 class NaiveKernel:
@@ -127,6 +129,12 @@ class NaiveBackend:
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NaiveKernel:
         return NaiveKernel(problem)
+
+    def refuses_pool(self, problem: PoolProblem) -> str | None:
+        return None
+
+    def bind_pool(self, problem: PoolProblem) -> NaivePool:
+        return NaivePool(problem)
 
 
 backend = NaiveBackend()

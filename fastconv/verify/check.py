@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import settings
+from ..arguments import flag, integer
 from ..backends import Backend, Candidate, Kernel, get, registry
 from ..candidates import bind, listed, refusal
 from ..errors import Unavailable, shown
-from ..problem import ConvProblem, flag, integer
+from ..problem import ConvProblem
 from .data import Arrays, integer_arrays, random_arrays
 from .judge import Judge
 from .matrix import matrix, other_directions

@@ -13,7 +13,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from ..problem import ACTIVATIONS, PADDING_MODES, ConvProblem
+from ..problem import ACTIVATIONS, ConvProblem
+from ..window import PADDING_MODES
 
 
 def matrix(quick: bool = False) -> tuple[ConvProblem, ...]:

@@ -12,8 +12,8 @@ import numpy as np
 from .. import activations
 from ..backends import Candidate, naive
 from ..lowering import terms
-from ..padding import index_map
 from ..problem import ConvProblem
+from ..window import index_map
 from .data import Arrays
 
 _CHUNK = 1 << 20  # gathered elements at a time

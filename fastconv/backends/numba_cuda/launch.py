@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...cuda_arrays import CudaView, contiguous_strides, device_view, empty_like
-from ...padding import index_map
 from ...problem import ConvProblem
+from ...window import index_map
 from .. import weights_of
 from . import intrinsics as device
 from . import kernels

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from ...padding import index_map
 from ...problem import ConvProblem
+from ...window import index_map
 from .compile import stage
 from .kernels import CONTEXT, DIRECT, GEMM, MAX_SPAN
 from .vectors import SPAN, VECTOR_BYTES

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ...padding import NUMPY_MODES
 from ...problem import ConvProblem
 from ...verify.data import Arrays
+from ...window import NUMPY_MODES
 from . import Bound
 from .common import library, missing, pads, refuses_extras
 
