@@ -25,7 +25,7 @@ cdef extern from "pool_abi.hpp" namespace "fastconv" nogil:
     void find_grid(PoolAxis&) noexcept
 
 cdef extern from "runtime.hpp" namespace "fastconv" nogil:
-    Outcome run_pool(const PoolKernel&, const CPoolProblem&, PoolCall&, bint&) noexcept
+    Outcome run_pool(const PoolKernel&, const CPoolProblem&, PoolCall&) noexcept
 
 cdef tuple POOLINGS = ("max", "min", "average", "lp")
 
@@ -45,8 +45,9 @@ cdef class Pool:
     def __cinit__(self, Module module not None, *, str op not None, str dtype not None, batch, channels, input, output, taps, dilation,
                   first, count, divisor, double norm_type=0, double divisor_override=0, double scale=0, bint channels_last=False):
         cdef CPoolProblem* p = &self.problem
-        cdef int i
+        cdef int i, skipped
         self.module, self.channels_last, self.axes, self.tables = module, channels_last, len(input), []
+        skipped = AXES - self.axes
         if not 1 <= self.axes <= AXES:
             raise ValueError(f"input must have 1 to {AXES} values, got {input!r}")
         memset(p, 0, sizeof(CPoolProblem))
@@ -54,14 +55,14 @@ cdef class Pool:
         p.operation = <Pooling> index_in(POOLINGS, op, "op")
         p.norm, p.divisor = norm_type, scale if op == "lp" else divisor_override
         p.batch, p.channels = checked(batch, 0, "batch"), checked(channels, 1, "channels")
-        for i in range(AXES - self.axes):
+        for i in range(skipped):
             self.fill_axis(i, 1, 1, 1, 1, (0,), (1,), (1,))
         for values, name in ((output, "output"), (taps, "taps"), (dilation, "dilation"), (first, "first"), (count, "count"),
                              (divisor, "divisor")):
             if len(values) != self.axes:
                 raise ValueError(f"{name} must have {self.axes} entries, got {len(values)}")
-        for i, axis in enumerate(zip(input, output, taps, dilation, first, count, divisor)):
-            self.fill_axis(AXES - self.axes + i, *axis)
+        for i in range(self.axes):
+            self.fill_axis(skipped + i, input[i], output[i], taps[i], dilation[i], first[i], count[i], divisor[i])
         self.check_bytes()
 
     cdef int check_bytes(self) except -1:
@@ -131,7 +132,7 @@ cdef class Pool:
                 raise ValueError("dilation must be 1 in a gradient")
         self.see(&call.grad_output, grad_output, b"grad_output", False, False)
         self.see(&call.grad_input, grad_input, b"grad_input", True, True)
-        if self.problem.operation == 3:
+        if <int> self.problem.operation == 3:
             self.see(&call.input, input, b"input", True, False)
             self.see(&call.output, output, b"output", False, False)
         self.run(&kernels_of(self.module).gradient, &call, threads)
@@ -149,24 +150,23 @@ cdef class Pool:
 
     cdef int run(self, const PoolKernel* kernel, PoolCall* call, int threads) except -1:
         cdef Outcome outcome
-        cdef bint inside = True
         check_threads(threads)
         if self.problem.batch == 0:
             return 0
         call.threads, call.parallel_for = threads, <ParallelFor> &run_parallel
         with nogil:
-            outcome = run_pool(kernel[0], self.problem, call[0], inside)
+            outcome = run_pool(kernel[0], self.problem, call[0])
         if outcome == raised:
             propagate()
         if outcome == no_memory:
             raise MemoryError(f"cannot allocate {kernel.workspace_bytes(self.problem, call[0]):,} bytes of workspace")
-        if not inside:
+        if outcome == outside:
             raise ValueError("indices must lie within the spatial axes of the input")
         return 0
 
     cdef int see(self, View* view, cnp.ndarray array, const char* argument, bint of_input, bint writable) except -1:
         """An array as the kernels see it: `of_input` in size, or of the outputs."""
-        cdef int i, place, count = self.axes + 2, rest = 1 if self.channels_last else 2
+        cdef int i, count = self.axes + 2, skipped = AXES - self.axes, rest = 1 if self.channels_last else 2
         cdef bint places = argument == b"indices"
         cdef int kind = cnp.NPY_INT64 if places else cnp.NPY_DOUBLE if <int> self.problem.dtype else cnp.NPY_FLOAT
         cdef int size = 8 if places or <int> self.problem.dtype else 4
@@ -174,15 +174,14 @@ cdef class Pool:
         if (cnp.PyArray_TYPE(array) != kind or not cnp.PyArray_ISNOTSWAPPED(array)
                 or not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)):
             raise ValueError(f"{name} must be native and aligned {'int64' if places else DTYPES[<int> self.problem.dtype]}, "
-                             f"got {array.dtype!r}")
+                             f"got {(<object> array).dtype!r}")
         if writable and not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
             raise ValueError(f"{name} must be writable")
-        sizes = tuple([self.problem.axis[AXES - self.axes + i].input if of_input else self.problem.axis[AXES - self.axes + i].output
-                       for i in range(self.axes)])
+        sizes = tuple([self.problem.axis[i].input if of_input else self.problem.axis[i].output for i in range(skipped, AXES)])
         batch, channels = self.problem.batch, self.problem.channels
         expected = (batch, *sizes, channels) if self.channels_last else (batch, channels, *sizes)
-        if array.shape != expected:
-            raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
+        if (<object> array).shape != expected:
+            raise ValueError(f"{name} must have shape {expected}, got {(<object> array).shape}")
         cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(array)
         cdef cnp.npy_intp* steps = cnp.PyArray_STRIDES(array)
         cdef int64_t step
@@ -190,13 +189,13 @@ cdef class Pool:
         view.data = cnp.PyArray_DATA(array)
         for i in range(count):
             if not set_stride(&step, lengths[i], steps[i], lengths[i], size, writable):
-                raise ValueError(f"{name} has an unusable stride of 0 bytes or of a part of an element: strides {array.strides}")
+                raise ValueError(f"{name} has an unusable stride of 0 bytes or of a part of an element: strides {(<object> array).strides}")
             if i == 0:
                 view.batch = step
             elif i == (count - 1 if self.channels_last else 1):
                 view.channel = step
             else:
-                view.space[AXES - self.axes + i - rest] = step
+                view.space[skipped + i - rest] = step
         return 0
 
     def __repr__(self):

@@ -165,8 +165,8 @@ bool with_workspace(size_t bytes, Body body) {
     return workspace.get() && (body(workspace.get()), true);
 }
 
-// What became of a call. `raised`: it gave way to a signal handler that raised; Python's error is set.
-enum Outcome : int { raised = -1, no_memory = 0, done = 1 };
+// What became of a call. `raised`: it gave way to a signal handler that raised; Python's error is set. `outside`: an index was.
+enum Outcome : int { raised = -1, no_memory = 0, done = 1, outside = 2 };
 
 inline double multiply_adds_of(const Problem& p) {
     double all = double(p.batch) * double(p.groups * p.out_channels) * double(p.in_channels);
@@ -227,18 +227,18 @@ inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, 
     return outcome;
 }
 
-// Pooling: all that a call of `kernel` needs but its workspace. `inside`: no index was outside of the input. Every tap is worth a
-// multiply-add, every input and output four: they come from memory.
-inline Outcome run_pool(const PoolKernel& kernel, const PoolProblem& problem, PoolCall& call, bool& inside) {
+// A call of pooling, ready but for the workspace. Every tap is worth a multiply-add, every input four: it comes from memory.
+inline Outcome run_pool(const PoolKernel& kernel, const PoolProblem& problem, PoolCall& call) {
     double inputs = double(problem.batch) * double(problem.channels), taps = inputs;
     for (const PoolAxis& a : problem.axis) inputs *= double(a.input), taps *= double(a.output) * double(a.taps);
     Signals signals((taps + 4 * inputs) / call.threads);
     call.interrupt = signals.interrupt();
+    bool inside = true;
     const bool ran = with_workspace(kernel.workspace_bytes(problem, call), [&](void* memory) {
         call.workspace = memory;
         inside = kernel.run(problem, call);
     });
-    return signals.raised() ? raised : ran ? done : no_memory;
+    return signals.raised() ? raised : !ran ? no_memory : inside ? done : outside;
 }
 
 // ---------------------------------------------------------------------------------------------------- measurements

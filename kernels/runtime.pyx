@@ -85,7 +85,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
         @staticmethod
         void release(void*, size_t) noexcept
     cdef enum Outcome "fastconv::Outcome":
-        raised, no_memory, done
+        raised, no_memory, done, outside
     Outcome run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
     bint pack_with_workspace(const Algorithm&, const Problem&, PackCall) noexcept
     Outcome pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
