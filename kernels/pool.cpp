@@ -28,11 +28,25 @@ class Forward {
         adjacent_ = out_.space[2] == unit_ || w.output == 1;
         slides_ = w.regular && (unit_ == 1 ? w.stride <= 2 || (w.stride <= 4 && w.dilation == 1)
                                            : w.stride == 1 && blocks_ == 1 && adjacent_);
+        if (!pixels_ && ceil_div(w.output, L) * w.taps > w.output * (w.taps / L + 8)) slides_ = false;  // long windows, few of them
         single_ = unit_ == 1 && !slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1;
         cut();
     }
 
     size_t workspace_bytes() const { return crew().bytes(); }
+
+    // The same by one thread, that of another call.
+    size_t bytes_alone() const {
+        const Crew crew = this->crew();
+        return crew.common_bytes + crew.own_bytes;
+    }
+    void run_alone(char* memory) const {
+        T* const divisors = reinterpret_cast<T*>(memory);
+        if constexpr (Op::divides) fill_divisors(divisors);
+        const Part mine(memory + crew().common_bytes, *this, divisors);
+        const Grid<6> items = this->items();
+        items.each(0, items.count(), [&](const auto& at) { band(at, mine); });
+    }
 
     void run() const {
         const Crew crew = this->crew();
@@ -204,10 +218,106 @@ class Forward {
     static constexpr int64_t nothing = 0, one = 1;
 };
 
+// Small planes: a vector's worth of them at a time, transposed, so that channels lie side by side.
 template <class T, class Op>
-constexpr PoolKernel forward{[](const PoolProblem& p, const PoolCall& call) { return Forward<T, Op>(p, call).workspace_bytes(); },
+class Turned {
+   public:
+    Turned(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c) {
+        inputs_ = p_.axis[0].input * p_.axis[1].input * p_.axis[2].input, outputs_ = p_.axis[0].output * p_.axis[1].output * p_.axis[2].output;
+        groups_ = ceil_div(p_.channels, L);
+    }
+
+    static bool suits(const PoolProblem& p, const PoolCall& c) {
+        constexpr int64_t most = (64 << 10) / vector_bytes;
+        const PoolAxis *d = p.axis, *h = d + 1, *w = d + 2;
+        if (p.channels < L / 2 || d->input * h->input * w->input > most || d->output * h->output * w->output > most) return false;
+        if (d->output * h->output * w->output == 1) return false;  // sums of a plane are as fast where they are
+        const auto plain = [](const View& v, int64_t depth, int64_t height, int64_t width) {
+            return (width == 1 || v.space[2] == 1) && (height == 1 || v.space[1] == width) && (depth == 1 || v.space[0] == height * width);
+        };
+        return plain(c.input, d->input, h->input, w->input) && plain(c.output, d->output, h->output, w->output);
+    }
+
+    size_t workspace_bytes() const { return crew().bytes(); }
+
+    void run() const {
+        const Crew crew = this->crew();
+        const Grid<2> items{{p_.batch, groups_}};
+        crew.share(items.count(), [&](int64_t part, const auto& each) {
+            T* const inputs = reinterpret_cast<T*>(crew.own(part));
+            T* const outputs = inputs + round_up(inputs_, L) * L;
+            const Forward<T, Op> all(inner_problem(), inner_call(inputs, outputs));
+            char* const memory = reinterpret_cast<char*>(outputs + round_up(outputs_, L) * L);
+            each([&](int64_t begin, int64_t end) {
+                items.each(begin, end, [&](const int64_t(&at)[2]) {
+                    const int64_t channel = at[1] * L, channels = std::min(L, p_.channels - channel);
+                    turn_in(plane(call_.input, at[0], channel), channels, inputs);
+                    all.run_alone(memory);
+                    turn_out(outputs, channels, plane(call_.output, at[0], channel));
+                });
+            });
+        });
+    }
+
+   private:
+    static constexpr int64_t L = lanes<T>;
+
+    Crew crew() const {
+        const size_t planes = size_t((round_up(inputs_, L) + round_up(outputs_, L)) * vector_bytes);
+        const size_t rest = Forward<T, Op>(inner_problem(), inner_call(nullptr, nullptr)).bytes_alone();
+        return pool_crew(p_, call_, p_.batch * groups_, planes + rest, 0);
+    }
+    PoolProblem inner_problem() const {
+        PoolProblem inner = p_;
+        inner.batch = 1, inner.channels = L;
+        return inner;
+    }
+    PoolCall inner_call(T* inputs, T* outputs) const {
+        PoolCall inner = call_;
+        const PoolAxis &h = p_.axis[1], &w = p_.axis[2];
+        inner.input = {inputs, 0, 1, {h.input * w.input * L, w.input * L, L}};
+        inner.output = {outputs, 0, 1, {h.output * w.output * L, w.output * L, L}};
+        inner.threads = 1;
+        return inner;
+    }
+    static T* plane(const View& v, int64_t batch, int64_t channel) { return static_cast<T*>(v.data) + batch * v.batch + channel * v.channel; }
+
+    void turn_in(const T* from, int64_t channels, T* to) const {
+        for (int64_t i = 0; i < inputs_; i += L) {
+            const int64_t n = std::min(L, inputs_ - i);
+            Vec<T> row[L];
+            for (int64_t c = 0; c < L; ++c) row[c] = c < channels ? load_some(from + c * call_.input.channel + i, n) : Vec<T>{};
+            transpose<T>(row);
+            for (int64_t k = 0; k < L; ++k) store(to + (i + k) * L, row[k]);
+        }
+    }
+    void turn_out(const T* from, int64_t channels, T* to) const {
+        for (int64_t i = 0; i < outputs_; i += L) {
+            const int64_t n = std::min(L, outputs_ - i);
+            Vec<T> row[L];
+            for (int64_t k = 0; k < L; ++k) row[k] = load(from + (i + k) * L);
+            transpose<T>(row);
+            for (int64_t c = 0; c < channels; ++c) {
+                T* const at = to + c * call_.output.channel + i;
+                if (n == L) store(at, row[c]);
+                else store_first(at, row[c], n);
+            }
+        }
+    }
+
+    PoolProblem p_;
+    PoolCall call_;
+    int64_t inputs_, outputs_, groups_;  // of a plane; of planes, a vector's worth each
+};
+
+template <class T, class Op>
+constexpr PoolKernel forward{[](const PoolProblem& p, const PoolCall& call) {
+                                 if (Turned<T, Op>::suits(p, call)) return Turned<T, Op>(p, call).workspace_bytes();
+                                 return Forward<T, Op>(p, call).workspace_bytes();
+                             },
                              [](const PoolProblem& p, const PoolCall& call) {
-                                 Forward<T, Op>(p, call).run();
+                                 if (Turned<T, Op>::suits(p, call)) Turned<T, Op>(p, call).run();
+                                 else Forward<T, Op>(p, call).run();
                                  return true;
                              }};
 
