@@ -228,10 +228,10 @@ class Turned {
     }
 
     static bool suits(const PoolProblem& p, const PoolCall& c) {
-        constexpr int64_t most = (64 << 10) / vector_bytes;
+        constexpr int64_t most = (64 << 10) / vector_bytes, most_folded = 256;  // sums of long planes are as fast where they lie
         const PoolAxis *d = p.axis, *h = d + 1, *w = d + 2;
         if (p.channels < L / 2 || d->input * h->input * w->input > most || d->output * h->output * w->output > most) return false;
-        if (d->output * h->output * w->output == 1) return false;  // sums of a plane are as fast where they are
+        if (d->output * h->output * w->output == 1 && d->input * h->input * w->input > most_folded) return false;
         const auto plain = [](const View& v, int64_t depth, int64_t height, int64_t width) {
             return (width == 1 || v.space[2] == 1) && (height == 1 || v.space[1] == width) && (depth == 1 || v.space[0] == height * width);
         };
