@@ -111,10 +111,11 @@ class PoolProblem:
         if self.op == "lp":
             raise ValueError(f"adaptive pooling is for max, min and average, got op {self.op!r}")
         put(self, "adaptive_size", positive_tuple("output size", self.adaptive_size, ndim))
-        for name in ("kernel_size", "stride", "padding", "dilation"):
-            if getattr(self, name):
+        ones = (1,) * ndim
+        for name, plain in (("kernel_size", ()), ("stride", ()), ("padding", ()), ("dilation", ones)):
+            if getattr(self, name) not in ((), plain):
                 raise ValueError(f"{name} has no place in adaptive pooling, got {shown(getattr(self, name))}")
-        put(self, "dilation", (1,) * ndim)
+        put(self, "dilation", ones)
         put(self, "output_size", self.adaptive_size)
         self._check_bytes()
         tables = [_adaptive(size, out) for size, out in zip(self.input_size, self.adaptive_size)]

@@ -144,7 +144,7 @@ class PoolKernel(Protocol):
 
         `backward_input` adds up what a position gets in the order of the outputs; lp multiplies the sum of
         ``∂y · s^(1/p - 1) · scale / divisor`` by ``x^(p - 1)``, where s, of each window, is what the root is taken of, and a
-        window with s = 0 adds nothing. What no window reads is 0.
+        window with s = 0 adds nothing. What no window reads is 0. Powers are NumPy's: x^0.5 is the square root, also of -Inf.
         """
 
 

@@ -14,16 +14,17 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import threading
 from typing import Any
 
 import numpy as np
 
-from ... import native, settings
+from ... import settings
 from ...kept import Kept
+from ...pool_problem import PoolProblem
 from ...problem import ConvProblem
 from ...unit_axes import with_near_strides
-from .. import Candidate, refuses_direction, weights_of
+from .. import Candidate, PoolKernel, refuses_direction, weights_of
+from .threads import perform
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
@@ -157,32 +158,6 @@ def _give_back(scratch: Scratch) -> None:
         _idle.append(scratch)
 
 
-# ---- threads
-
-
-def perform(entry: Any, parts: int, context: int) -> None:
-    """Run all parts of a job: on the native pool, or without it on Python threads (ctypes releases the GIL)."""
-    if parts == 1:
-        entry.ctypes(context, 0)
-        return
-    runtime = None if settings.current().no_native else native.runtime()
-    if runtime is not None:
-        runtime.parallel_for(parts, entry.address, context)
-        return
-    started, mine = [], [0]
-    for part in range(1, parts):
-        thread = threading.Thread(target=entry.ctypes, args=(context, part))
-        try:
-            thread.start()
-            started.append(thread)
-        except RuntimeError:  # no more threads to be had
-            mine.append(part)
-    for part in mine:
-        entry.ctypes(context, part)
-    for thread in started:
-        thread.join()
-
-
 # ---- the backend
 
 
@@ -215,6 +190,14 @@ class NumbaBackend:
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NumbaKernel:
         return NumbaKernel(problem, candidate.algorithm)
+
+    def refuses_pool(self, problem: PoolProblem) -> str | None:
+        return None
+
+    def bind_pool(self, problem: PoolProblem) -> PoolKernel:
+        from .pooling import NumbaPool
+
+        return NumbaPool(problem)
 
 
 def prefers_direct(problem: ConvProblem) -> bool:

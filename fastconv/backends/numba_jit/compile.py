@@ -25,7 +25,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
 
 from ... import activations, settings
-from . import kernels, vectors
+from . import kernels, pool_stages, vectors
 from .kernels import CONTEXT
 
 # name: the function and how many int64 it takes besides the context
@@ -36,6 +36,7 @@ STAGES = {
     "finish": (kernels.finish_stage, 7),
     "convolve": (kernels.convolve_stage, 1),
     "pack": (kernels.pack_stage, 1),
+    **{name: (function, 1) for name, function in pool_stages.STAGES.items()},
 }
 
 _config: Any = numba.config
@@ -63,25 +64,26 @@ def stage(name: str, dtype: str) -> Any:
 def _compile(name: str, dtype: str, directory: str | None) -> Any:
     function, arguments = STAGES.get(name) or (kernels.activation_stage(name), 2)
     entry = _entry(function, arguments, dtype, f"{stamp()} {name}")
+    record = pool_stages.POOL_CONTEXT if name in pool_stages.STAGES else CONTEXT
     before = _config.CACHE_DIR
     try:
         if directory is not None:
             _config.CACHE_DIR = str(Path(directory) / "numba")
         if _config.CACHE_DIR or _has_a_place():
             with suppress(Exception):
-                return _compiled_entry(entry, arguments, _Cache(entry))
+                return _compiled_entry(entry, arguments, record, _Cache(entry))
             with suppress(Exception):  # damaged files, of whatever kind; or no directory can be written
                 emptied = _Cache(entry)
                 emptied.flush()
-                return _compiled_entry(entry, arguments, emptied)
-        return _compiled_entry(entry, arguments, None)
+                return _compiled_entry(entry, arguments, record, emptied)
+        return _compiled_entry(entry, arguments, record, None)
     finally:
         _config.CACHE_DIR = before
 
 
-def _compiled_entry(entry: FunctionType, arguments: int, cache: Any) -> Any:
+def _compiled_entry(entry: FunctionType, arguments: int, record: np.dtype[Any], cache: Any) -> Any:
     """What `numba.cfunc` makes of it, from that cache or into it."""
-    context = types.CPointer(numba.from_dtype(CONTEXT))
+    context = types.CPointer(numba.from_dtype(record))
     options = {"nopython": True, "error_model": "numpy", "boundscheck": False}
     made = CFunc(entry, ((context, *[types.int64] * arguments), types.void), locals={}, options=options)
     if cache is not None:
@@ -126,7 +128,7 @@ def _has_a_place() -> bool:
 @functools.cache
 def stamp() -> str:
     """Differs between versions of what a stage is made of, and between vector widths."""
-    modules = (kernels, vectors, activations)
+    modules = (kernels, pool_stages, vectors, activations)
     texts = [Path(module.__file__ or "").read_bytes() for module in modules]
     return hashlib.sha256(b"".join(texts) + repr(vectors.TARGET).encode()).hexdigest()
 
