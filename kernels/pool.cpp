@@ -119,7 +119,7 @@ class Forward {
     }
 
     Grid<6> items() const {
-        return {{p_.batch, pixels_ ? 1 : p_.channels, p_.axis[0].output, ceil_div(p_.axis[1].output, band_), segments_, blocks_}};
+        return {{p_.batch, pixels_ ? 1 : p_.channels, p_.axis[0].output, blocks_, segments_, ceil_div(p_.axis[1].output, band_)}};
     }
     Crew crew() const {
         const size_t own = size_t(round_up((band_ * pitch_ + round_up(length_ * unit_ + L, L)) * int64_t(sizeof(T)), 64));
@@ -140,8 +140,8 @@ class Forward {
 
     void band(const int64_t (&at)[6], const Part& mine) const {
         const PoolAxis &d = p_.axis[0], &h = p_.axis[1];
-        const int64_t od = at[2], channel = at[1] + at[5] * unit_, units = pixels_ ? std::min(unit_, p_.channels - channel) : 1;
-        const int64_t top = at[3] * band_, bottom = std::min(top + band_, h.output);
+        const int64_t od = at[2], channel = at[1] + at[3] * unit_, units = pixels_ ? std::min(unit_, p_.channels - channel) : 1;
+        const int64_t top = at[5] * band_, bottom = std::min(top + band_, h.output);
         const Segment seg = segment(at[4]);
         const T* from = static_cast<const T*>(in_.data) + at[0] * in_.batch + channel * in_.channel;
         T* to = static_cast<T*>(out_.data) + at[0] * out_.batch + channel * out_.channel + od * out_.space[0] + seg.begin * out_.space[2];

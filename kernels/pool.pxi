@@ -89,7 +89,7 @@ cdef class Pool:
                 raise ValueError(f"windows must lie within the {axis.input} inputs of axis {i} of {AXES}, got {axis.count[o]} "
                                  f"taps from {axis.first[o]} on")
             last = axis.first[o] + (axis.count[o] - 1) * axis.dilation
-            if last < before or o > 0 and axis.first[o] < axis.first[o - 1]:
+            if axis.dilation == 1 and (last < before or o > 0 and axis.first[o] < axis.first[o - 1]):
                 raise ValueError(f"windows must follow each other on axis {i} of {AXES}, got one that goes back at {o}")
             before = last
             if axis.divisor[o] < 1:

@@ -10,7 +10,8 @@ namespace fastconv {
 enum class Pooling : int32_t { max, min, average, lp };
 
 // The windows along one axis, an entry of each table for each output: the taps of window o are the inputs first[o] + j dilation,
-// 0 <= j < count[o], of which there is one at least. Neither the first taps nor the last ever go back from a window to the next.
+// 0 <= j < count[o], of which there is one at least. With dilation 1 neither the first taps nor the last ever go back from a window to
+// the next.
 struct PoolAxis {
     int64_t input, output, dilation;
     int64_t taps;  // of a whole window: no count is larger

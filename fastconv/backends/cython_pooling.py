@@ -18,9 +18,11 @@ class NativePool:
     def __init__(self, problem: PoolProblem, isa: str) -> None:
         p = self.problem = problem
         whole = all((p.divisor[axis] == taps).all() for axis, taps in enumerate(p.kernel_size))  # each sum is what lp wants
+        taps = p.kernel_size or tuple(int(count.max()) for count in p.count)
+        dilation = tuple(step if number > 1 else 1 for step, number in zip(p.dilation, taps))
         self.native: Any = runtime().Pool(
             isa_module(isa), op=p.op, dtype=p.dtype, batch=p.batch, channels=p.channels, input=p.input_size,
-            output=p.output_size, taps=_taps(p), dilation=p.dilation, first=p.first, count=p.count, divisor=p.divisor,
+            output=p.output_size, taps=taps, dilation=dilation, first=p.first, count=p.count, divisor=p.divisor,
             norm_type=p.norm_type or 0.0, divisor_override=p.divisor_override or 0, scale=0.0 if whole else p.scale,
             channels_last=p.channels_last)
 
@@ -50,8 +52,3 @@ def refuses(p: PoolProblem) -> str | None:
     if p.norm_type is not None and p.norm_type < 0:
         return "computes no gradient of a norm with a negative exponent"
     return None
-
-
-def _taps(p: PoolProblem) -> tuple[int, ...]:
-    """Of a whole window; of an adaptive one of the largest."""
-    return p.kernel_size or tuple(int(count.max()) for count in p.count)
