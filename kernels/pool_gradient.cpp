@@ -224,7 +224,7 @@ class Gradient {
             }
             for (int64_t c = 0; c < units; ++c) {
                 const T each = x[w * step + c];
-                gradient[c] *= S == norm_2 ? each : std::pow(each, T(p_.norm - 1));
+                gradient[c] *= S == norm_2 ? each : power(each, T(p_.norm - 1));
             }
         }
     }

@@ -89,9 +89,14 @@ FASTCONV_INLINE Vec<T> square_root(Vec<T> v) {
 #endif
 }
 
+// As NumPy and PyTorch: 0.5 is the square root, NaN of -Inf, for which C's pow gives Inf.
+template <class T>
+inline T power(T x, T p) {
+    return p == T(0.5) ? std::sqrt(x) : std::pow(x, p);
+}
 template <class T>
 FASTCONV_NOINLINE Vec<T> power(Vec<T> v, T p) {
-    for (int l = 0; l < lanes<T>; ++l) v[l] = std::pow(v[l], p);
+    for (int l = 0; l < lanes<T>; ++l) v[l] = power(v[l], p);
     return v;
 }
 
@@ -101,7 +106,7 @@ struct Norm : Sum<T> {
     static constexpr bool divides = true;
     T p, factor;
     explicit Norm(const PoolProblem& problem) : p(T(problem.norm)), factor(problem.divisor > 0 ? T(problem.divisor) : T(1)) {}
-    FASTCONV_INLINE T prepare(T x) const { return P == 1 ? x : P == 2 ? rounded(x * x) : std::pow(x, p); }
+    FASTCONV_INLINE T prepare(T x) const { return P == 1 ? x : P == 2 ? rounded(x * x) : power(x, p); }
     FASTCONV_INLINE Vec<T> prepare(Vec<T> x) const {
         if constexpr (P == 1) return x;
         else if constexpr (P == 2) return rounded(x * x);
@@ -109,13 +114,13 @@ struct Norm : Sum<T> {
     }
     FASTCONV_INLINE T finish(T sum, T divisor) const {
         sum = sum / divisor * factor;
-        return P == 1 ? sum : P == 2 ? std::sqrt(sum) : std::pow(sum, 1 / p);
+        return P == 1 ? sum : P == 2 ? std::sqrt(sum) : power(sum + T(0), 1 / p);  // of -0 no negative power is asked
     }
     FASTCONV_INLINE Vec<T> finish(Vec<T> sum, Vec<T> divisor) const {
         sum = sum / divisor * factor;
         if constexpr (P == 1) return sum;
         else if constexpr (P == 2) return square_root<T>(sum);
-        else return power<T>(sum, 1 / p);
+        else return power<T>(sum + T(0), 1 / p);
     }
 };
 

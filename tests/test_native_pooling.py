@@ -1,4 +1,4 @@
-"""The native pooling kernels, on every ISA: each of their ways through a problem, flush against forbidden memory, on any threads."""
+"""The native pooling kernels, on every ISA: each of their ways through a problem, beside forbidden memory, on any threads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def windows(op: str, size: tuple[int, ...], channels: int, kernel: Any, stride: 
     each = [(value,) * ndim if isinstance(value, int) else value for value in (kernel, stride, dilation)]
     norm = more.pop("norm_type", 2.0) if op == "lp" else None
     low = (padding,) * ndim if isinstance(padding, int) else padding
-    return PoolProblem(op, size, channels, more.pop("batch", 2), *each[:2], tuple((p, p) for p in low), each[2], norm_type=norm, **more)
+    batch, padded = more.pop("batch", 2), tuple((p, p) for p in low)
+    return PoolProblem(op, size, channels, batch, *each[:2], padded, each[2], norm_type=norm, **more)
 
 
 # one or more for each way that a kernel takes: what vectors run over, strides, segments of long rows, long windows, tables
@@ -161,7 +162,8 @@ def test_nothing_is_touched_beside_the_arrays(isa, side):
 @pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
 @pytest.mark.parametrize("isa", ISAS)
 def test_threads_and_batch_change_no_bit(isa, layout, op):
-    shapes = (dict(size=(60, 90), channels=5, kernel=3, stride=1, padding=1), dict(size=(60, 61), channels=21, kernel=3, stride=2),
+    shapes = (dict(size=(60, 90), channels=5, kernel=3, stride=1, padding=1),
+              dict(size=(60, 61), channels=21, kernel=3, stride=2),
               dict(size=(13, 12), channels=70, kernel=5, stride=1, padding=2))
     for shape, direction in itertools.product(shapes, ("forward", "backward_input")):
         p = windows(op, **shape, batch=3, layout=layout, direction=direction)
@@ -182,7 +184,7 @@ def test_threads_and_batch_change_no_bit(isa, layout, op):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_long_sums_are_as_exact_as_promised(isa):
-    """float32 means of all alike and of alternating signs, along either axis: a running sum of 3 million would lose four digits."""
+    """float32 means: a running sum of 3 million would lose four digits."""
     for size, layout in (((3_000_000,), "channels_first"), ((1500, 2000), "channels_first"), ((300, 200), "channels_last")):
         p = PoolProblem("average", size, 1 if layout == "channels_first" else 16, adaptive_size=(1,) * len(size), layout=layout)
         x = np.random.default_rng(0).random(p.input_shape, np.float32)
@@ -205,9 +207,9 @@ def test_an_index_outside_is_an_error(isa):
 
 
 @pytest.mark.parametrize("change", [
-    dict(first=[(0, 1, 4)]), dict(first=[(0, 2, 1)]), dict(count=[(2, 2, 0)]), dict(count=[(2, 2, 3)]), dict(first=[(-1, 1, 2)]),
-    dict(divisor=[(2, 2, 0)]), dict(first=[(0, 1)]), dict(output=(4,)), dict(taps=(0,)), dict(dtype="int8"), dict(op="mean"),
-    dict(channels=0), dict(batch=1 << 60)])
+    dict(first=[(0, 1, 4)]), dict(first=[(0, 2, 1)]), dict(first=[(-1, 1, 2)]), dict(first=[(0, 1)]),
+    dict(count=[(2, 2, 0)]), dict(count=[(2, 2, 3)]), dict(divisor=[(2, 2, 0)]), dict(output=(4,)), dict(taps=(0,)),
+    dict(dtype="int8"), dict(op="mean"), dict(channels=0), dict(batch=1 << 60)])
 def test_tables_that_lead_outside_are_refused(change):
     fields = dict(op="max", dtype="float32", batch=1, channels=1, input=(5,), output=(3,), taps=(2,), dilation=(1,),
                   first=[(0, 1, 2)], count=[(2, 2, 2)], divisor=[(2, 2, 2)])
