@@ -148,7 +148,7 @@ class Gradient {
         for (int64_t w = 0; w < p_.axis[2].input; ++w) copy(to + w * to_.space[2], made + w * units, units);
     }
 
-    // sums (+)= y' weight, of lp times y^(1 - p), or 0 where y is
+    // sums (+)= y' weight, of lp times y^(1 - p), or times 0 where y is
     void add_row(const T* gradient, const T* y, int64_t units, T weight, bool first, T* sums) const {
         const int64_t pixels = p_.axis[2].output, step = from_.space[2], y_step = S == average ? 0 : call_.output.space[2];
         const bool one = (step == units && (S == average || y_step == units)) || pixels == 1;
@@ -169,9 +169,9 @@ class Gradient {
     }
     Vec<T> sloped(Vec<T> gradient, Vec<T> y) const {
         if constexpr (S == average) return gradient;
-        else if constexpr (S == norm_1) return y != 0 ? gradient : Vec<T>{};
-        else if constexpr (S == norm_2) return y != 0 ? gradient / y : Vec<T>{};
-        else return y != 0 ? gradient * power<T>(y, T(1 - p_.norm)) : Vec<T>{};
+        else if constexpr (S == norm_1) return y != 0 ? gradient : gradient * T(0);
+        else if constexpr (S == norm_2) return y != 0 ? gradient / y : gradient * T(0);
+        else return gradient * (y != 0 ? power<T>(y, T(1 - p_.norm)) : Vec<T>{});
     }
 
     // Inputs of phase f are f + m s + begin, of outputs m - q where f + q s is a tap.
