@@ -228,10 +228,9 @@ class Turned {
     }
 
     static bool suits(const PoolProblem& p, const PoolCall& c) {
-        constexpr int64_t most = (64 << 10) / vector_bytes, most_folded = 256;  // sums of long planes are as fast where they lie
+        constexpr int64_t most = (64 << 10) / vector_bytes;
         const PoolAxis *d = p.axis, *h = d + 1, *w = d + 2;
         if (p.channels < L / 2 || d->input * h->input * w->input > most || d->output * h->output * w->output > most) return false;
-        if (d->output * h->output * w->output == 1 && d->input * h->input * w->input > most_folded) return false;
         const auto plain = [](const View& v, int64_t depth, int64_t height, int64_t width) {
             return (width == 1 || v.space[2] == 1) && (height == 1 || v.space[1] == width) && (depth == 1 || v.space[0] == height * width);
         };
@@ -310,14 +309,78 @@ class Turned {
     int64_t inputs_, outputs_, groups_;  // of a plane; of planes, a vector's worth each
 };
 
+// One window over all of a plane that lies in one piece: a vector's worth of planes at a time, whose sums, vectors, are transposed.
+template <class T, class Op>
+class Whole {
+   public:
+    Whole(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c), op_(problem) {}
+
+    static bool suits(const PoolProblem& p, const PoolCall& c) {
+        constexpr int64_t most = 4096;  // of one long plane and few others the threads had too little to share
+        int64_t size = 1;
+        for (int a = max_axes - 1; a >= 0; --a) {
+            const PoolAxis& axis = p.axis[a];
+            if (axis.output > 1 || axis.count[0] < axis.input || (axis.dilation > 1 && axis.input > 1)) return false;
+            if (axis.input > 1 && c.input.space[a] != size) return false;
+            size *= axis.input;
+        }
+        return p.channels >= L / 2 && size <= most;
+    }
+
+    size_t workspace_bytes() const { return crew().bytes(); }
+
+    void run() const {
+        const Grid<2> items = this->items();
+        const int64_t size = p_.axis[0].input * p_.axis[1].input * p_.axis[2].input;
+        T divisor = p_.operation == Pooling::average ? T(p_.divisor) : T(1);
+        if ((p_.operation == Pooling::average) == (p_.divisor == 0))
+            divisor = T(p_.axis[0].divisor[0]) * T(p_.axis[1].divisor[0]) * T(p_.axis[2].divisor[0]);
+        crew().share(items.count(), [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                items.each(begin, end, [&](const int64_t(&at)[2]) { planes(at[0], at[1] * L, size, divisor); });
+            });
+        });
+    }
+
+   private:
+    static constexpr int64_t L = lanes<T>;
+    Grid<2> items() const { return {{p_.batch, ceil_div(p_.channels, L)}}; }
+    Crew crew() const { return pool_crew(p_, call_, items().count(), 0, 0); }
+
+    void planes(int64_t batch, int64_t channel, int64_t size, T divisor) const {
+        const T* from = static_cast<const T*>(call_.input.data) + batch * call_.input.batch + channel * call_.input.channel;
+        T* to = static_cast<T*>(call_.output.data) + batch * call_.output.batch + channel * call_.output.channel;
+        const int64_t n = std::min(L, p_.channels - channel);
+        Vec<T> sum[L];
+        for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_to_vector(op_, from + c * call_.input.channel, size, false) : Vec<T>{};
+        transpose<T>(sum);
+        for (int64_t half = L / 2; half > 0; half /= 2)
+            for (int64_t l = 0; l < half; ++l) sum[l] = op_.combine(sum[l], sum[l + half]);
+        if constexpr (Op::divides) sum[0] = op_.finish(sum[0], broadcast(divisor));
+        T all[L];
+        store(all, sum[0]);
+        spread(to, call_.output.channel, all, n);
+    }
+
+    PoolProblem p_;
+    PoolCall call_;
+    Op op_;
+};
+
+// body(worker) with the one for this call
+template <class T, class Op, class Body>
+auto with_worker(const PoolProblem& p, const PoolCall& call, const Body& body) {
+    if (Whole<T, Op>::suits(p, call)) return body(Whole<T, Op>(p, call));
+    if (Turned<T, Op>::suits(p, call)) return body(Turned<T, Op>(p, call));
+    return body(Forward<T, Op>(p, call));
+}
+
 template <class T, class Op>
 constexpr PoolKernel forward{[](const PoolProblem& p, const PoolCall& call) {
-                                 if (Turned<T, Op>::suits(p, call)) return Turned<T, Op>(p, call).workspace_bytes();
-                                 return Forward<T, Op>(p, call).workspace_bytes();
+                                 return with_worker<T, Op>(p, call, [](const auto& worker) { return worker.workspace_bytes(); });
                              },
                              [](const PoolProblem& p, const PoolCall& call) {
-                                 if (Turned<T, Op>::suits(p, call)) Turned<T, Op>(p, call).run();
-                                 else Forward<T, Op>(p, call).run();
+                                 with_worker<T, Op>(p, call, [](const auto& worker) { worker.run(); });
                                  return true;
                              }};
 

@@ -277,14 +277,13 @@ FASTCONV_INLINE T fold_lanes(const Op& op, Vec<T> v) {
     else return fold_lanes<H / 2, T>(op, v);
 }
 
-// n elements side by side to one: blocks on several sums, which are summed in pairs. prepared: they are.
+// n elements side by side to those of a vector: blocks on several sums, which are summed in pairs. prepared: they are.
 template <class T, class Op>
-T fold(const Op& op, const T* p, int64_t n, bool prepared) {
+Vec<T> fold_to_vector(const Op& op, const T* p, int64_t n, bool prepared) {
     constexpr int64_t L = lanes<T>, block = 64 * L;
     if (n > block) {
-        const int64_t half = round_up(n / 2, block);
-        const T a = fold(op, p, half, prepared);
-        return op.combine(a, half < n ? fold(op, p + half, n - half, prepared) : op.identity());
+        const int64_t half = std::min(round_up(n / 2, block), n - 1);
+        return op.combine(fold_to_vector(op, p, half, prepared), fold_to_vector(op, p + half, n - half, prepared));
     }
     const auto at = [&](int64_t i) __attribute__((always_inline)) { return prepared ? load(p + i) : op.prepare(load(p + i)); };
     Vec<T> sum[4];
@@ -299,7 +298,11 @@ T fold(const Op& op, const T* p, int64_t n, bool prepared) {
         const Vec<T> rest = prepared ? last : op.prepare(last);
         sum[1] = op.combine(sum[1], lanes_within<T>(0, n - i) ? rest : broadcast(op.identity()));
     }
-    return fold_lanes<lanes<T> / 2, T>(op, op.combine(op.combine(sum[0], sum[1]), op.combine(sum[2], sum[3])));
+    return op.combine(op.combine(sum[0], sum[1]), op.combine(sum[2], sum[3]));
+}
+template <class T, class Op>
+T fold(const Op& op, const T* p, int64_t n, bool prepared) {
+    return fold_lanes<lanes<T> / 2, T>(op, fold_to_vector(op, p, n, prepared));
 }
 
 // Any windows, one by one: the first taps are row[first[i]].
