@@ -29,7 +29,8 @@ def adaptive_avg_pool1d(
 def adaptive_avg_pool2d(
     input: Any, output_size: Any, *, layout: str = "channels_first", out: Any = None, backend: str = "auto",
 ) -> Any:
-    """2-D average pooling to a size: output o covers the inputs from floor(o·in / out) to ceil((o + 1)·in / out).
+    """2-D average pooling to a size (`torch.nn.functional.adaptive_avg_pool2d`): output o covers the inputs from
+    floor(o·in / out) to ceil((o + 1)·in / out).
 
     Args:
         input: as for `avg_pool2d`.
@@ -67,7 +68,8 @@ def adaptive_max_pool2d(
     input: Any, output_size: Any, return_indices: bool = False, *, layout: str = "channels_first", out: Any = None,
     backend: str = "auto",
 ) -> Any:
-    """2-D max pooling to a size: output o covers the inputs from floor(o·in / out) to ceil((o + 1)·in / out).
+    """2-D max pooling to a size (`torch.nn.functional.adaptive_max_pool2d`): output o covers the inputs from
+    floor(o·in / out) to ceil((o + 1)·in / out).
 
     Args:
         input: as for `max_pool2d`.

@@ -126,13 +126,8 @@ def chosen_pool_kernel(problem: PoolProblem, backend: str = "auto", device: str 
         Unavailable, ValueError: as `plan`.
         Unsupported: whoever was asked for refuses the problem, or does not pool.
     """
-    return _choose_pool(problem, _meant(backend, None, device), device, settings.current().planning)
-
-
-@functools.lru_cache(maxsize=256)
-def _choose_pool(problem: PoolProblem, backend: str, device: str, planning: tuple[Any, ...]) -> PoolKernel:
     reasons = []
-    for who, reason in asked(backend, device):
+    for who, reason in asked(_meant(backend, None, device), device):
         if reason is None:
             reason = who.refuses_pool(problem) if isinstance(who, Pooling) else "computes no pooling"
         if reason is None:

@@ -16,6 +16,7 @@ from . import arrays, ops, settings, torch_arrays
 from .arguments import flag
 from .backends import PoolKernel
 from .errors import shown
+from .kept import Kept
 from .plan import chosen_pool_kernel
 from .pool_problem import PoolProblem, pool_dtype
 from .problem import result_dtype
@@ -65,8 +66,7 @@ class Bound:
         return batched_shape if self.batched else batched_shape[1:]
 
 
-_REMEMBERED = 512
-_memo: dict[Any, Bound] = {}
+_memo = Kept(16 << 20)  # Bounds: their tables are as long as the axes
 
 
 def forward(call: Call, input: Any, out: Any, return_indices: Any = False) -> Any:
@@ -76,7 +76,7 @@ def forward(call: Call, input: Any, out: Any, return_indices: Any = False) -> An
     kind, call, (x, y) = _in_memory_order(kind, call, (x,), (x, y))
     bound = _known(call, x, pool_dtype(call.op, x.dtype), kind.device, "forward", return_indices)
     shape = bound.shape(bound.problem.output_shape)
-    result, y = _result(kind, shape, bound.problem.dtype, out, y, "output")
+    result, y = result_of(kind, shape, bound.problem.dtype, out, y, "output")
     indices = kind.empty(shape, "int64") if return_indices else None
     if bound.problem.batch:
         x = arrays.ready(x, bound.problem.dtype)
@@ -98,7 +98,7 @@ def gradient(call: Call, grad_output: Any, input: Any, out: Any, indices: Any = 
                          f"these arguments, got {shown(tuple(g.shape))}")
     if i is not None:
         i = checked_indices(i, shape, p.input_size)
-    result, y = _result(kind, bound.shape(p.input_shape), p.dtype, out, y, "input")
+    result, y = result_of(kind, bound.shape(p.input_shape), p.dtype, out, y, "input")
     if not p.batch:
         return result
     magnitudes = np.abs(x) if bound.absolute else x
@@ -147,7 +147,7 @@ def _in_memory_order(kind: Any, call: Call, deciding: tuple[Any, ...], views: tu
     return kind, call._replace(layout=layout), views
 
 
-def _result(kind: arrays.Kind, shape: tuple[int, ...], dtype: str, out: Any, y: Any, of: str) -> tuple[Any, Any]:
+def result_of(kind: arrays.Kind, shape: tuple[int, ...], dtype: str, out: Any, y: Any, of: str) -> tuple[Any, Any]:
     """(what the user gets, its view): made, or `out` if it is right."""
     if out is not None:
         arrays.check_like("out", y, shape, dtype, of=of)
@@ -166,9 +166,8 @@ def _known(call: Call, x: Any, dtype: str, device: str, direction: str, return_i
         return _bound(call, x, dtype, device, direction, return_indices)
     if found is None:
         found = _bound(call, x, dtype, device, direction, return_indices)
-        if len(_memo) >= _REMEMBERED:
-            _memo.clear()
-        _memo[key] = found
+        p = found.problem  # a step of `sliced_pooling` takes 200 bytes, the entries of the tables the rest
+        _memo.put(key, found, 4096 + 300 * sum(p.output_size) + 8 * sum(p.input_size))
     return found
 
 

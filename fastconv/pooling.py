@@ -27,7 +27,7 @@ def max_pool2d(
     input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = False, *, layout: str = "channels_first", out: Any = None, backend: str = "auto",
 ) -> Any:
-    """2-D max pooling: the largest value of each window, and on demand where it is.
+    """2-D max pooling (`torch.nn.functional.max_pool2d`): the largest value of each window, and on demand where it is.
 
     Args:
         input: (N, C, H, W), or (C, H, W) for one image; channels_last: (N, H, W, C) or (H, W, C). float32, float64, any integer
@@ -115,7 +115,7 @@ def avg_pool2d(
     count_include_pad: bool = True, divisor_override: int | None = None, *, dilation: Any = 1, layout: str = "channels_first",
     out: Any = None, backend: str = "auto",
 ) -> Any:
-    """2-D average pooling: the mean of each window.
+    """2-D average pooling (`torch.nn.functional.avg_pool2d`): the mean of each window.
 
     Args:
         input: as for `max_pool2d`; float32 or float64.
@@ -161,7 +161,7 @@ def lp_pool2d(
     input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False, *, padding: Any = 0,
     dilation: Any = 1, layout: str = "channels_first", out: Any = None, backend: str = "auto",
 ) -> Any:
-    """2-D power-average pooling: (Σ x^p)^(1/p) over each window, p = `norm_type`.
+    """2-D power-average pooling (`torch.nn.functional.lp_pool2d`): (Σ x^p)^(1/p) over each window, p = `norm_type`.
 
     Powers of negative values are what they are: an odd p may give NaN, and so does a p that is no integer. Where ceil_mode cuts
     a window short, its sum is scaled up to the whole kernel, as PyTorch does.

@@ -14,7 +14,7 @@ import numpy as np
 from . import arrays, torch_arrays
 from .arguments import axes_of, integer, normalize_layout
 from .errors import shown
-from .pool_calls import checked_indices
+from .pool_calls import checked_indices, result_of
 from .pool_problem import images, pool_dtype, pool_stride
 from .problem import result_dtype
 
@@ -33,7 +33,8 @@ def max_unpool2d(
     input: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, output_size: Any = None, *,
     layout: str = "channels_first", out: Any = None,
 ) -> Any:
-    """Max unpooling in 2-D: the values of `input` at the places that `indices` names, zeros elsewhere.
+    """Max unpooling in 2-D (`torch.nn.functional.max_unpool2d`): the values of `input` at the places that `indices` names, and
+    zeros elsewhere.
 
     Args:
         input: (N, C, H, W), or (C, H, W) for one image; channels_last: (N, H, W, C) or (H, W, C). Any dtype of `max_pool2d`.
@@ -146,14 +147,11 @@ def _flat(array: np.ndarray, last: bool, ndim: int) -> np.ndarray:
 
 
 def _returned(kind: Any, made: np.ndarray, shape: tuple[int, ...], dtype: str, out: Any, y: Any, of: str) -> Any:
-    if out is None:
-        out = kind.empty(shape, dtype)
-        y = kind.view("out", out)
-    else:
-        arrays.check_like("out", y, shape, dtype, of=of)
-        arrays.needs_temporary(y, ())  # whether it may be written; `made` is one already
+    result, y = result_of(kind, shape, dtype, out, y, of)
+    if out is not None:
+        arrays.needs_temporary(y, ())  # says whether it may be written; `made` is one already
     y[...] = made
-    return out
+    return result
 
 
 def _shapes(ndim: int, shape: tuple[int, ...], sizes: tuple[Any, ...],

@@ -48,7 +48,7 @@ def plain(value):
 
 
 _expected: dict[str, list] = {}  # (sample, torch's answer) by name, the same for all backends
-MOST = 60  # samples of a function; FASTCONV_ALL_SAMPLES=1 takes all, which is five thousand
+MOST = 60  # samples of a function; FASTCONV_ALL_SAMPLES=1 takes all, some 3,500
 
 
 def samples(name, operations):

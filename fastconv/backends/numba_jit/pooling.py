@@ -69,9 +69,15 @@ class NumbaPool:
 
 
 def _read(p: PoolProblem) -> tuple[np.ndarray, ...]:
-    """Along each axis, whether any window reads an input."""
+    """Along each axis, whether any window reads an input; of what asks for it, which is lp's gradient."""
     marks = [np.zeros(size, np.int64) for size in p.input_size]
-    for axis, mark in enumerate(marks):
-        for tap in range(int(p.count[axis].max())):
-            mark[p.first[axis][p.count[axis] > tap] + tap * p.dilation[axis]] = 1
+    for mark, first, count, step in zip(marks, p.first, p.count, p.dilation):
+        if p.norm_type is None or p.direction == "forward":
+            break
+        if count.max() > len(count):
+            for begin, taps in zip(first.tolist(), count.tolist()):
+                mark[begin:begin + (taps - 1) * step + 1:step] = 1
+        else:
+            for tap in range(int(count.max())):
+                mark[first[count > tap] + tap * step] = 1
     return tuple(marks)
