@@ -2,10 +2,10 @@
 
     python benchmarks/pooling.py [--rounds 7] [--threads 2] [--only PART OF A NAME]
 
-Every result, ours and PyTorch's, is compared with a float64 one first. PyTorch runs in a process of its own, as two thread pools in
-one disturb each other; the two take turns, block by block, while the other sleeps, and a ratio is the median over rounds of what
-each round gives. GB/s: bytes of input and output, each once, by the time of a call. "of copy": in relation to a copy of as many
-bytes. "fresh": every call makes its output; "out=": one output for all of them.
+Every result, ours and PyTorch's, is compared with a float64 one first. PyTorch runs in a process of its own, as two thread
+pools in one disturb each other; the two take turns, block by block, while the other sleeps, and a ratio is the median over rounds
+of what each round gives. GB/s: bytes of input and output, each once, by the time of a call. "of copy": in relation to a copy of
+as many bytes. "fresh": every call makes its output; "out=": one output for all of them.
 """
 
 from __future__ import annotations
@@ -50,20 +50,28 @@ class Case(NamedTuple):
 STEM = dict(kernel_size=3, stride=2, padding=1)
 HALF = dict(kernel_size=2, stride=2)
 SAME = dict(kernel_size=3, stride=1, padding=1)
+ONE = dict(output_size=1)
 CASES = (
-    Case("resnet stem", "max_pool2d", (8, 64, 112, 112), STEM), Case("resnet stem", "max_pool2d", (8, 64, 112, 112), STEM, True),
-    Case("resnet stem, one", "max_pool2d", (1, 64, 112, 112), STEM), Case("vgg 1", "max_pool2d", (1, 64, 224, 224), HALF),
-    Case("vgg 3", "max_pool2d", (1, 256, 56, 56), HALF), Case("vgg 3", "max_pool2d", (1, 256, 56, 56), HALF, True),
+    Case("resnet stem", "max_pool2d", (8, 64, 112, 112), STEM),
+    Case("resnet stem", "max_pool2d", (8, 64, 112, 112), STEM, last=True),
+    Case("resnet stem, one", "max_pool2d", (1, 64, 112, 112), STEM),
+    Case("vgg 1", "max_pool2d", (1, 64, 224, 224), HALF),
+    Case("vgg 3", "max_pool2d", (1, 256, 56, 56), HALF),
+    Case("vgg 3", "max_pool2d", (1, 256, 56, 56), HALF, last=True),
     Case("googlenet", "max_pool2d", (1, 192, 56, 56), dict(kernel_size=3, stride=2, ceil_mode=True)),
-    Case("inception 3a", "max_pool2d", (8, 192, 28, 28), SAME), Case("inception 5a", "max_pool2d", (8, 832, 7, 7), SAME),
+    Case("inception 3a", "max_pool2d", (8, 192, 28, 28), SAME),
+    Case("inception 5a", "max_pool2d", (8, 832, 7, 7), SAME),
     Case("spp", "max_pool2d", (1, 512, 13, 13), dict(kernel_size=5, stride=1, padding=2)),
     Case("unet, places", "max_pool2d", (1, 64, 256, 256), dict(**HALF, return_indices=True)),
-    Case("inception", "avg_pool2d", (8, 288, 35, 35), SAME), Case("inception", "avg_pool2d", (8, 288, 35, 35), SAME, True),
-    Case("densenet", "avg_pool2d", (1, 128, 56, 56), HALF), Case("global", "adaptive_avg_pool2d", (8, 2048, 7, 7), dict(output_size=1)),
-    Case("global", "adaptive_avg_pool2d", (1, 2048, 7, 7), dict(output_size=1), True),
+    Case("inception", "avg_pool2d", (8, 288, 35, 35), SAME),
+    Case("inception", "avg_pool2d", (8, 288, 35, 35), SAME, last=True),
+    Case("densenet", "avg_pool2d", (1, 128, 56, 56), HALF),
+    Case("global", "adaptive_avg_pool2d", (8, 2048, 7, 7), ONE),
+    Case("global", "adaptive_avg_pool2d", (1, 2048, 7, 7), ONE, last=True),
     Case("alexnet", "adaptive_avg_pool2d", (8, 256, 13, 13), dict(output_size=6)),
     Case("speech", "max_pool1d", (8, 64, 16000), dict(kernel_size=4, stride=4)),
-    Case("video", "max_pool3d", (1, 64, 16, 56, 56), HALF), Case("norm", "lp_pool2d", (1, 128, 56, 56), dict(norm_type=2.0, **HALF)),
+    Case("video", "max_pool3d", (1, 64, 16, 56, 56), HALF),
+    Case("norm", "lp_pool2d", (1, 128, 56, 56), dict(norm_type=2.0, **HALF)),
 )
 
 
@@ -157,9 +165,10 @@ def measure(number: int, peer: Torch, rounds: int, threads: int) -> float | None
         theirs.append(peer.ask("time", number))
     ratio = statistics.median(t / f for t, f in zip(theirs, fresh))
     share = statistics.median(c / k for c, k in zip(copies, kept))
-    shape = "x".join(map(str, case.shape))
-    print(f"{case.name:17} {case.function:20} {shape:17} {'last' if case.last else 'first':6} {min(fresh) * 1e6:8.0f} "
-          f"{min(kept) * 1e6:8.0f} {nbytes / min(kept) / 1e9:7.1f} {share:8.2f} {min(theirs) * 1e6:9.0f} {ratio:7.2f}", flush=True)
+    rate, layout = nbytes / min(kept) / 1e9, "last" if case.last else "first"
+    row = (case.name, case.function, "x".join(map(str, case.shape)), layout, min(fresh) * 1e6, min(kept) * 1e6, rate, share,
+           min(theirs) * 1e6, ratio)
+    print("{:17} {:20} {:17} {:6} {:8.0f} {:8.0f} {:7.1f} {:8.2f} {:9.0f} {:7.2f}".format(*row), flush=True)
     return ratio
 
 
@@ -171,13 +180,16 @@ def main() -> None:
     options = parser.parse_args()
     fastconv.set_num_threads(options.threads)
     peer = Torch(options.threads)
-    print(f"fastconv {fastconv.__version__}, torch {peer.version}, {options.threads} threads; microseconds; ratio: torch / fresh\n"
-          f"{'name':17} {'function':20} {'shape':17} {'':6} {'fresh':>8} {'out=':>8} {'GB/s':>7} {'of copy':>8} {'torch':>9} "
-          f"{'ratio':>7}")
-    found = [measure(number, peer, options.rounds, options.threads) for number, case in enumerate(CASES) if options.only in case.name]
+    print(f"fastconv {fastconv.__version__}, torch {peer.version}, {options.threads} threads; us a call; ratio: torch / fresh")
+    names = ("name", "function", "shape", "", "fresh", "out=", "GB/s", "of copy", "torch", "ratio")
+    print("{:17} {:20} {:17} {:6} {:>8} {:>8} {:>7} {:>8} {:>9} {:>7}".format(*names))
+    chosen = [number for number, case in enumerate(CASES) if options.only in case.name]
+    found = [measure(number, peer, options.rounds, options.threads) for number in chosen]
+    peer.connection.send(None)
     ratios = [ratio for ratio in found if ratio is not None]
     if ratios:
-        print(f"geometric mean of {len(ratios)}: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f} times as fast as torch")
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        print(f"geometric mean of {len(ratios)}: {mean:.2f} times as fast as torch")
 
 
 if __name__ == "__main__":
