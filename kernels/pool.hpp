@@ -34,12 +34,12 @@ inline bool channels_side_by_side(const PoolProblem& p, const View& a, const Vie
     return p.channels > 1 && a.channel == 1 && b.channel == 1;
 }
 
-// How many channels a part takes at a time: all, if threads have enough to do and a row of them fits; else whole lines.
+// How many channels a part takes at a time: all, as they are read in one piece, unless there are too few `rows` for all threads; else
+// whole lines.
 template <class T>
-int64_t channels_at_a_time(const PoolProblem& p, int64_t row, int64_t rows, int threads) {
-    constexpr int64_t line = 64 / int64_t(sizeof(T)), room = (32 << 10) / int64_t(sizeof(T));
-    const int64_t fit = std::max(room / std::max<int64_t>(row, 1), 4 * line);
-    const int64_t blocks = std::max(ceil_div(p.channels, fit), std::min(ceil_div(4 * threads, rows), p.channels / line));
+int64_t channels_at_a_time(const PoolProblem& p, int64_t rows, int threads) {
+    constexpr int64_t line = 64 / int64_t(sizeof(T));
+    const int64_t blocks = std::min(ceil_div(4 * threads, std::max<int64_t>(rows, 1)), p.channels / line);
     return blocks <= 1 ? p.channels : std::min(p.channels, round_up(ceil_div(p.channels, blocks), line));
 }
 

@@ -22,7 +22,7 @@ class Forward {
         if (!pixels_) merge(0, 1), merge(1, 2);
         const PoolAxis &h = p_.axis[1], &w = p_.axis[2];
         const int64_t rows = p_.batch * p_.axis[0].output * h.output;
-        unit_ = pixels_ ? channels_at_a_time<T>(p_, w.input, rows, c.threads) : 1;
+        unit_ = pixels_ ? channels_at_a_time<T>(p_, rows, c.threads) : 1;
         blocks_ = pixels_ ? ceil_div(p_.channels, unit_) : 1;
         dense_ = unit_ == 1 ? in_.space[2] == 1 : in_.space[2] == unit_ || w.input == 1;
         adjacent_ = out_.space[2] == unit_ || w.output == 1;
@@ -85,12 +85,12 @@ class Forward {
         p_.axis[a] = {1, 1, 1, 1, &nothing, &one, &one, 0, 1, true};
     }
 
-    // Bands of rows and segments of columns, whose rows fit into half of L1.
+    // Bands of rows, which fit into half of L1, and segments of columns, of which a long one does not fill L2.
     void cut() {
         constexpr int64_t room = (16 << 10) / int64_t(sizeof(T)), most_in_a_band = 16;
         const PoolAxis &h = p_.axis[1], &w = p_.axis[2];
         const int64_t span = w.regular ? (w.output - 1) * w.stride + (w.taps - 1) * w.dilation + 1 : w.input;
-        segments_ = span * unit_ > 2 * room && w.output > 1 ? std::min(ceil_div(span * unit_, 2 * room), w.output) : 1;
+        segments_ = std::min(std::max<int64_t>(span * unit_ / (4 * room), 1), w.output);
         int64_t longest = 0, most = 0;
         for (int64_t s = 0; s < segments_; ++s) {
             const Segment each = segment(s);

@@ -27,7 +27,7 @@ class Gradient {
         const PoolAxis& w = p_.axis[2];
         pixels_ = channels_side_by_side(p_, from_, to_) && (S == average || (c.input.channel == 1 && c.output.channel == 1));
         const int64_t rows = p_.batch * p_.axis[0].input * p_.axis[1].input;
-        unit_ = pixels_ ? channels_at_a_time<T>(p_, w.output, rows, c.threads) : 1;
+        unit_ = pixels_ ? channels_at_a_time<T>(p_, rows, c.threads) : 1;
         blocks_ = pixels_ ? ceil_div(p_.channels, unit_) : 1;
         const bool whole = blocks_ == 1 && (!pixels_ || to_.space[2] == unit_ || w.input == 1);
         phases_ = !w.regular || !whole || (pixels_ && w.stride > 1) ? 0 : w.stride;
@@ -251,7 +251,7 @@ class Scatter {
     Scatter(const PoolProblem& problem, const PoolCall& c)
         : p_(problem), call_(c), from_(c.grad_output), to_(c.grad_input), places_(c.indices) {
         pixels_ = channels_side_by_side(p_, from_, to_) && places_.channel == 1;
-        unit_ = pixels_ ? channels_at_a_time<T>(p_, 1, p_.batch, c.threads) : 1;
+        unit_ = pixels_ ? channels_at_a_time<T>(p_, p_.batch, c.threads) : 1;
         const PoolAxis &h = p_.axis[1], &w = p_.axis[2];
         step_ = w.input > 1 ? to_.space[2] : h.input > 1 ? to_.space[1] : to_.space[0];
         even_ = (w.input == 1 || h.input == 1 || to_.space[1] == w.input * to_.space[2]) &&

@@ -22,7 +22,7 @@ class Indices {
         const int64_t rows = p_.batch * p_.axis[0].output * p_.axis[1].output;
         const bool narrow = p_.axis[0].input * p_.axis[1].input * w.input <= std::numeric_limits<Int>::max();
         pixels_ = narrow && channels_side_by_side(p_, in_, out_) && places_.channel == 1;
-        unit_ = pixels_ ? channels_at_a_time<T>(p_, 1, rows, c.threads) : 1;
+        unit_ = pixels_ ? channels_at_a_time<T>(p_, rows, c.threads) : 1;
         blocks_ = pixels_ ? ceil_div(p_.channels, unit_) : 1;
         const int64_t span = (w.output - 1) * w.stride + (w.taps - 1) * w.dilation + 1;
         slides_ = narrow && !pixels_ && w.regular && w.stride <= 2 && in_.space[2] == 1 && span <= longest;

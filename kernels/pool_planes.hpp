@@ -18,7 +18,7 @@ class Turned {
     }
 
     static bool suits(const PoolProblem& p, const PoolCall& c) {
-        constexpr int64_t most = (64 << 10) / vector_bytes;
+        constexpr int64_t most = (96 << 10) / vector_bytes;  // of inputs and of outputs: both stay in L2
         const PoolAxis *d = p.axis, *h = d + 1, *w = d + 2;
         if (p.channels < L / 2 || d->input * h->input * w->input > most || d->output * h->output * w->output > most) return false;
         const auto plain = [](const View& v, int64_t depth, int64_t height, int64_t width) {
