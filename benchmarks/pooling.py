@@ -4,8 +4,8 @@
 
 Every result, ours and PyTorch's, is compared with a float64 one first. PyTorch runs in a process of its own, as two thread
 pools in one disturb each other; the two take turns, block by block, while the other sleeps, and a ratio is the median over
-rounds of what each round gives. GB/s: bytes of input and output, each once, by the time of a call. "of copy": in relation to a copy of
-as many bytes. "fresh": every call makes its output; "out=": one output for all of them.
+rounds of what each round gives. GB/s: bytes of input and output, each once, by the time of a call. "of copy": in relation to a
+copy of as many bytes. "fresh": every call makes its output; "out=": one output for all of them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import signal
 from typing import Any
 
 import numpy as np
@@ -204,6 +206,50 @@ def test_an_index_outside_is_an_error(isa):
         indices[1, 1, 0, 1] = wrong
         with pytest.raises(ValueError, match="indices must lie within"):
             run(p, isa, values, indices, None, np.empty(p.result_shape, np.float32))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer's signals")
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_a_long_call_gives_way(layout):
+    """A handler that raises ends it, in the middle: the work is doubled until it is long enough to see that."""
+    def stop(*_: object) -> None:
+        raise Stop
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for batch in (2**n for n in range(4, 14)):
+            p = windows("average", (200, 200), 8, 21, 20, batch=batch, layout=layout)
+            x = np.broadcast_to(np.ones((1, *p.input_shape[1:]), np.float32), p.input_shape)
+            y = np.full(p.output_shape, np.nan, np.float32)
+            with contextlib.suppress(Stop):
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                NativePool(p, ISAS[-1]).run(x, y)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if np.isnan(y).any() and not np.isnan(y).all():
+                return
+        pytest.fail("no call ended early")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_scattered_values_add_up_or_replace_each_other(isa):
+    p = windows("max", (3, 4), 2, 2, 1, direction="backward_input")
+    values = np.arange(1, 1 + np.prod(p.output_shape), dtype=np.float32).reshape(p.output_shape)
+    indices = np.zeros(p.output_shape, np.int64)
+    indices[..., 1, 2] = 11
+    for add in (True, False):
+        result = np.full(p.input_shape, np.nan, np.float32)
+        NativePool(p, isa).native.scatter(values, indices, result, add)
+        flat, expected = values.reshape(2, 2, 6), np.zeros((2, 2, 12), np.float32)
+        expected[..., 0] = flat[..., :5].sum(axis=-1) if add else flat[..., 4]
+        expected[..., 11] = flat[..., 5]
+        np.testing.assert_array_equal(result.reshape(2, 2, 12), expected)
 
 
 @pytest.mark.parametrize("change", [
