@@ -288,16 +288,30 @@ class Scatter {
         const uint64_t size = uint64_t(d.input * h.input * w.input);
         bool inside = true;
         for (int64_t od = 0; od < d.output; ++od)
-            for (int64_t oh = 0; oh < h.output; ++oh)
-                for (int64_t ow = 0; ow < w.output; ++ow) {
-                    const T* y = from + od * from_.space[0] + oh * from_.space[1] + ow * from_.space[2];
-                    const int64_t* place = places + od * places_.space[0] + oh * places_.space[1] + ow * places_.space[2];
+            for (int64_t oh = 0; oh < h.output; ++oh) {
+                const T* y = from + od * from_.space[0] + oh * from_.space[1];
+                const int64_t* place = places + od * places_.space[0] + oh * places_.space[1];
+                if (units == 1 && even_) {
+                    inside &= row(y, place, w.output, size, to);
+                    continue;
+                }
+                for (int64_t ow = 0; ow < w.output; ++ow, y += from_.space[2], place += places_.space[2])
                     for (int64_t c = 0; c < units; ++c) {
                         if (uint64_t(place[c]) >= size) inside = false;
                         else if (Add) to[offset(place[c]) + c] += y[c];
                         else to[offset(place[c]) + c] = y[c];
                     }
-                }
+            }
+        return inside;
+    }
+    bool row(const T* y, const int64_t* place, int64_t n, uint64_t size, T* to) const {
+        const int64_t y_step = from_.space[2], place_step = places_.space[2], step = step_;
+        bool inside = true;
+        for (int64_t i = 0; i < n; ++i, y += y_step, place += place_step) {
+            if (uint64_t(*place) >= size) inside = false;
+            else if (Add) to[*place * step] += *y;
+            else to[*place * step] = *y;
+        }
         return inside;
     }
     FASTCONV_INLINE int64_t offset(int64_t place) const {
