@@ -128,16 +128,22 @@ class Gradient {
                 const T* y = S == average ? nullptr : at(call_.output, at_[0], channel, od, oh);
                 add_row(at(from_, at_[0], channel, od, oh), y, units, weight, first, sums);
             }
-        for (int64_t i = 0; i < w.output * units; i += L) store_some(sums + i, load(sums + i) / load(mine.divisors + i), w.output * units - i);
+        divide(sums, units, mine.divisors);
         const bool straight = S == average && (to_.space[2] == units || w.input == 1);
         T* const inputs = straight && phases_ <= 1 ? to : mine.inputs;
         const T* const made = phases_ ? by_phases(mine, units, inputs) : by_pixels(sums, units, inputs);
         if (S != average) multiply(const_cast<T*>(made), at(call_.input, at_[0], channel, at_[2], at_[3]), units);
         if (made != to) put_row(to, made, units);
     }
-    static void store_some(T* to, Vec<T> v, int64_t n) {
-        if (n >= L) store(to, v);
-        else store_first(to, v, n);
+    void divide(T* sums, int64_t units, const T* divisors) const {
+        const int64_t pixels = p_.axis[2].output, count = pixels * units;
+        if (units < unit_) {  // the last channels
+            for (int64_t i = 0; i < count; ++i) sums[i] /= divisors[i / units * unit_];
+            return;
+        }
+        int64_t i = 0;
+        for (; i + L <= count; i += L) store(sums + i, load(sums + i) / load(divisors + i));
+        if (i < count) store_first(sums + i, load(sums + i) / load(divisors + i), count - i);
     }
 
     void clear_row(T* to, int64_t units) const {

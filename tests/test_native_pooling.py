@@ -55,7 +55,8 @@ SHAPES = {
     "tiny planes": dict(size=(2, 3), channels=33, kernel=(2, 3), stride=1),
 }
 FOLDS = {"planes": ((31, 33), 3, (1, 1)), "short planes": ((7, 7), 21, (1, 1)), "uneven": ((13, 50), 3, (5, 7)),
-         "rows": ((9, 500), 2, (3, 1)), "volumes": ((3, 9, 11), 3, (1, 1, 1))}
+         "rows": ((9, 500), 2, (3, 1)), "volumes": ((3, 9, 11), 3, (1, 1, 1)),
+         "blocks": ((26,), 67, (38,))}  # of channels, the last one smaller
 
 
 def adaptive(op: str, name: str, **more: Any) -> PoolProblem:
