@@ -25,6 +25,7 @@ from setuptools.command.build_ext import build_ext
 
 # kernels/<name>.cpp, defining `const Algorithm& <name>_algorithm()`
 ALGORITHMS = ["gemm", "direct", "winograd", "depthwise", "fft", "dot", "outer"]
+POOLING = ["pool", "pool_indices", "pool_gradient"]  # for all of a module's pooling: `const Pool& pool()` in the first
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 ISAS = {"baseline": []}
@@ -208,7 +209,7 @@ def jobs():
     listed = " ".join(f"A({name})" for name in ALGORITHMS)
     python = [sysconfig.get_path("include")]
     yield "_runtime", compile_runtime
-    for name in [*ALGORITHMS, "peak", "module"]:
+    for name in [*ALGORITHMS, *POOLING, "peak", "module"]:
         for isa, flags in reversed(ISAS.items()):
             flags = [*flags, f"-DFASTCONV_ISA={isa}"]
             if name == "module":

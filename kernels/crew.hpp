@@ -17,6 +17,7 @@ constexpr double winograd = 1e5;      // of transformed inputs and weights: the 
 constexpr double depthwise = 5e4;
 constexpr double dot = 256 << 10;     // or bytes of weights, if they are more
 constexpr double fft = 8 << 10;       // points of a tile's transforms, times channels
+constexpr double pooling = 32 << 10;  // inputs and outputs
 constexpr double packing = 64 << 10;  // weights, of gemm
 }  // namespace worth_a_thread
 

@@ -31,10 +31,7 @@ inline bool on_main_thread() {
 
 class Signals {
 public:
-    Signals(const Problem& p, int threads) : work_(double(p.batch) * double(p.groups * p.out_channels) * double(p.in_channels)) {
-        for (int a = 0; a < max_axes; ++a) work_ *= double(p.output[a]) * double(p.kernel[a]);
-        work_ /= threads;
-    }
+    explicit Signals(double work) : work_(work) {}  // multiply-adds, or as much, of a thread
     Signals(const Signals&) = delete;
 
     Interrupt interrupt() {

@@ -13,6 +13,7 @@
 
 #include "fences.hpp"
 #include "interrupt.hpp"
+#include "pool_abi.hpp"
 #include "threads.hpp"
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -164,11 +165,17 @@ bool with_workspace(size_t bytes, Body body) {
     return workspace.get() && (body(workspace.get()), true);
 }
 
-// What became of a call. `raised`: it gave way to a signal handler that raised; Python's error is set.
-enum Outcome : int { raised = -1, no_memory = 0, done = 1 };
+// What became of a call. `raised`: it gave way to a signal handler that raised; Python's error is set. `outside`: an index was.
+enum Outcome : int { raised = -1, no_memory = 0, done = 1, outside = 2 };
+
+inline double multiply_adds_of(const Problem& p) {
+    double all = double(p.batch) * double(p.groups * p.out_channels) * double(p.in_channels);
+    for (int a = 0; a < max_axes; ++a) all *= double(p.output[a]) * double(p.kernel[a]);
+    return all;
+}
 
 inline Outcome run_ready(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
-    Signals signals(problem, call.threads);
+    Signals signals(multiply_adds_of(problem) / call.threads);
     call.interrupt = signals.interrupt();
     const bool ran = with_workspace(workspace_bytes, [&](void* memory) {
         call.workspace = memory;
@@ -218,6 +225,20 @@ inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, 
     const Outcome outcome = ready ? run_with_workspace(algorithm, problem, call, workspace_bytes) : no_memory;
     Blocks::release(packed, packed_bytes);
     return outcome;
+}
+
+// A call of pooling, ready but for the workspace. Every tap is worth a multiply-add, every input four: it comes from memory.
+inline Outcome run_pool(const PoolKernel& kernel, const PoolProblem& problem, PoolCall& call) {
+    double inputs = double(problem.batch) * double(problem.channels), taps = inputs;
+    for (const PoolAxis& a : problem.axis) inputs *= double(a.input), taps *= double(a.output) * double(a.taps);
+    Signals signals((taps + 4 * inputs) / call.threads);
+    call.interrupt = signals.interrupt();
+    bool inside = true;
+    const bool ran = with_workspace(kernel.workspace_bytes(problem, call), [&](void* memory) {
+        call.workspace = memory;
+        inside = kernel.run(problem, call);
+    });
+    return signals.raised() ? raised : !ran ? no_memory : inside ? done : outside;
 }
 
 // ---------------------------------------------------------------------------------------------------- measurements

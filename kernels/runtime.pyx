@@ -46,6 +46,8 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         const void* packed
         int32_t threads
         ParallelFor parallel_for
+    cdef struct CPool "fastconv::Pool":
+        pass
     ctypedef const char* (*Refuses)(const Problem&) noexcept nogil
     ctypedef size_t (*PackedBytes)(const Problem&) noexcept nogil
     ctypedef size_t (*WorkspaceBytes)(const Problem&, int) noexcept nogil
@@ -66,6 +68,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         int32_t float32_lanes
         int32_t algorithm_count
         const Algorithm* algorithms
+        const CPool* pool
 
 cdef extern from "regions.hpp" namespace "fastconv" nogil:
     cppclass Regions:
@@ -85,7 +88,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
         @staticmethod
         void release(void*, size_t) noexcept
     cdef enum Outcome "fastconv::Outcome":
-        raised, no_memory, done
+        raised, no_memory, done, outside
     Outcome run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
     bint pack_with_workspace(const Algorithm&, const Problem&, PackCall) noexcept
     Outcome pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
@@ -576,3 +579,4 @@ cdef class Packed:
 
 
 include "shortcut.pxi"
+include "pool.pxi"

@@ -233,6 +233,22 @@ FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
     return sorted<T>(every_other_unsorted<T, Odd>(a, b, all), all);
 }
 
+// Elements of a and b by turns, of the first or (High) the second half of each.
+template <class T, bool High, size_t... L>
+FASTCONV_INLINE Vec<T> by_turns(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
+    constexpr int n = lanes<T>, from = High ? n / 2 : 0;
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (from + int(L) / 2 + (L % 2 ? n : 0))...);
+#else
+    typename VectorOf<T>::mask index = {(from + int(L) / 2 + (L % 2 ? n : 0))...};
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+template <class T, bool High>
+FASTCONV_INLINE Vec<T> by_turns(Vec<T> a, Vec<T> b) {
+    return by_turns<T, High>(a, b, std::make_index_sequence<size_t(lanes<T>)>{});
+}
+
 // The elements Phase, Phase + N, Phase + 2 N ... of N vectors, N odd: no two of them are in the same lane, so that the vectors merge
 // into one, which is put in order last.
 template <class T, int N, int Phase, int V, size_t... L>

@@ -99,14 +99,14 @@ struct Work {
     uint64_t float_mode;
 };
 
-struct Pool;
+struct ThreadPool;
 
 struct alignas(line) Worker {
     std::atomic<uint32_t> state{idle};
     Work work;
     alignas(line) std::mutex mutex;  // only for sleeping
     std::condition_variable woken, done;
-    Pool* pool;
+    ThreadPool* pool;
     int64_t part;
 #if defined(__linux__)
     std::atomic<pid_t> thread{0};
@@ -115,7 +115,7 @@ struct alignas(line) Worker {
 #endif
 };
 
-struct Pool {
+struct ThreadPool {
     alignas(line) std::atomic<bool> active{false};
     alignas(line) std::atomic<int64_t> next_extra{0};
     alignas(line) std::atomic<int64_t> spin_ns{0};  // this and all below: written by the owner of `active` only
@@ -124,7 +124,7 @@ struct Pool {
     Worker* worker[max_threads];  // [part]; 0 unused
 };
 
-void run_extra_parts(Pool& pool, const Work& work) {
+void run_extra_parts(ThreadPool& pool, const Work& work) {
     if (work.parts == work.team) return;
     for (;;) {
         const int64_t part = pool.next_extra.fetch_add(1, std::memory_order_relaxed);
@@ -163,7 +163,7 @@ void wake(Worker& worker) {
     worker.woken.notify_one();
 }
 
-void wake_children(Pool& pool, int64_t part, int64_t team) {
+void wake_children(ThreadPool& pool, int64_t part, int64_t team) {
     const int64_t first = part * wake_fan_out + 1;
     for (int64_t child = first; child < std::min(first + wake_fan_out, team); ++child) wake(*pool.worker[child]);
 }
@@ -191,7 +191,7 @@ void claim(Worker& worker) {
 
 void* worker_main(void* argument) {
     Worker& worker = *static_cast<Worker*>(argument);
-    Pool& pool = *worker.pool;
+    ThreadPool& pool = *worker.pool;
 #if defined(__linux__)
     worker.thread.store(static_cast<pid_t>(syscall(SYS_gettid)), std::memory_order_relaxed);
 #endif
@@ -240,7 +240,7 @@ void await(Worker& worker, int64_t spin_ns) {
     worker.done.wait(lock, [&] { return worker.state.load(std::memory_order_acquire) != busy_awaited; });
 }
 
-bool start_worker(Pool& pool, int64_t part) {
+bool start_worker(ThreadPool& pool, int64_t part) {
     Worker* worker = new (std::nothrow) Worker;
     if (!worker) return false;
     worker->pool = &pool;
@@ -272,7 +272,7 @@ bool start_worker(Pool& pool, int64_t part) {
 }
 
 // Number of threads for a region, the caller included.
-int64_t gather_team(Pool& pool, int64_t parts) {
+int64_t gather_team(ThreadPool& pool, int64_t parts) {
     const int64_t wanted = std::min(parts - 1, pool.limit - 1);
     int64_t workers = pool.workers.load(std::memory_order_relaxed);
     if (workers < wanted && pool.calls_to_retry > 0) {
@@ -285,7 +285,7 @@ int64_t gather_team(Pool& pool, int64_t parts) {
     return std::min(workers, wanted) + 1;
 }
 
-void run_region(Pool& pool, int64_t parts, Body body, void* context) {
+void run_region(ThreadPool& pool, int64_t parts, Body body, void* context) {
     const int64_t team = gather_team(pool, parts);
     const bool crowded = team > pool.cpus;  // a spinning thread would keep a working one from its CPU
     pool.spin_ns.store(crowded ? 0 : worker_spin_ns, std::memory_order_relaxed);
@@ -302,18 +302,18 @@ void run_region(Pool& pool, int64_t parts, Body body, void* context) {
 
 // ------------------------------------------------------------------------------------------------------- the pool
 
-std::atomic<Pool*> the_pool{nullptr};
+std::atomic<ThreadPool*> the_pool{nullptr};
 std::atomic<int> cpu_limit{0};  // 0: none
 
 // Only the forking thread lives on in the child: its parent's pool, whatever state it was in, is left alone for good.
 void forget_pool() { the_pool.store(nullptr, std::memory_order_relaxed); }
 
-Pool* get_pool() {
-    Pool* pool = the_pool.load(std::memory_order_acquire);
+ThreadPool* get_pool() {
+    ThreadPool* pool = the_pool.load(std::memory_order_acquire);
     if (pool) return pool;
     static const bool registered = pthread_atfork(nullptr, nullptr, forget_pool) == 0;
     if (!registered) return nullptr;
-    Pool* fresh = new (std::nothrow) Pool;
+    ThreadPool* fresh = new (std::nothrow) ThreadPool;
     if (!fresh) return nullptr;
     fresh->cpus = available_cpus();
     fresh->limit = std::min<int64_t>(max_threads, std::max<int64_t>(fresh->cpus, min_thread_limit));
@@ -327,7 +327,7 @@ Pool* get_pool() {
 }  // namespace
 
 void parallel_for(int64_t parts, Body body, void* context) {
-    Pool* pool = parts > 1 ? get_pool() : nullptr;
+    ThreadPool* pool = parts > 1 ? get_pool() : nullptr;
     const bool mine = pool && !pool->active.load(std::memory_order_relaxed) &&
                       !pool->active.exchange(true, std::memory_order_acquire);
     if (!mine) {
@@ -339,7 +339,7 @@ void parallel_for(int64_t parts, Body body, void* context) {
 }
 
 int worker_count() {
-    const Pool* pool = the_pool.load(std::memory_order_acquire);
+    const ThreadPool* pool = the_pool.load(std::memory_order_acquire);
     return pool ? static_cast<int>(pool->workers.load(std::memory_order_relaxed)) : 0;
 }
 

@@ -82,25 +82,25 @@ def random_arrays(rng: np.random.Generator, p: PoolProblem, special: bool = Fals
     return x, rng.integers(0, int(np.prod(p.input_size)), p.output_shape) if scattered else None, None
 
 
-def oracle(p: PoolProblem, first: Any, indices: Any, source: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """(result, indices) by `naive`, in float64 where that is possible."""
+def oracle(p: PoolProblem, first: Any, indices: Any, source: Any, by: str = "naive") -> tuple[np.ndarray, np.ndarray | None]:
+    """(result, indices) in float64, where that is possible; by another backend where plain loops would take too long."""
     exact = p if p.dtype in INTEGERS else dataclasses.replace(p, dtype="float64")
     result = np.empty(p.result_shape, exact.dtype)
     found = np.empty(p.output_shape, np.int64) if p.return_indices else None
     floats = [None if a is None else a.astype(exact.dtype) for a in (first, source)]
-    registry()["naive"].bind_pool(exact).run(floats[0], result, found if p.return_indices else indices, floats[1])
+    registry()[by].bind_pool(exact).run(floats[0], result, found if p.return_indices else indices, floats[1])
     return result, found
 
 
-def check(p: PoolProblem, actual: np.ndarray, first: Any, indices: Any, source: Any) -> np.ndarray | None:
+def check(p: PoolProblem, actual: np.ndarray, first: Any, indices: Any, source: Any, by: str = "naive") -> np.ndarray | None:
     """Compare with the oracle; its indices. What selects is equal; what sums is within its roundings, which the same sum of
     absolute values bounds."""
-    expected, found = oracle(p, first, indices, source)
+    expected, found = oracle(p, first, indices, source, by)
     if p.op in ("max", "min") and p.direction == "forward":
         np.testing.assert_array_equal(actual, expected)
         return found
     with np.errstate(all="ignore"):
-        size, _ = oracle(p, np.abs(first), indices, source)
+        size, _ = oracle(p, np.abs(first), indices, source, by)
         terms = [int(count.max()) for count in p.count] if p.direction == "forward" else p.output_size
         roundings = 40 + np.prod(terms)
         allowed = np.abs(size) * roundings * TABLE[p.dtype].roundoff * (8 if p.op == "lp" else 1) + TABLE[p.dtype].normal

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.skipif(
     not COMPILER or sys.platform != "linux" or not KERNELS.exists() or bool(cython_native.backend.unavailable()),
     reason="needs a compiler, the sources, and the native kernels")]
 ALGORITHMS = ("gemm", "direct")
+POOLING = ("pool", "pool_indices", "pool_gradient")  # every module has it
 FLAGS = ["-std=c++17", "-O1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-DFASTCONV_ISA=baseline"]
 
 
@@ -57,7 +58,7 @@ FAULTS = [
 def build(sources: Path, package: Path) -> None:
     """A package whose only kernels are these, of the baseline ISA."""
     objects = []
-    for name in (*ALGORITHMS, "peak", "module"):
+    for name in (*ALGORITHMS, *POOLING, "peak", "module"):
         objects.append(str(sources / f"{name}.o"))
         listed = " ".join(f"A({algorithm})" for algorithm in ALGORITHMS)
         subprocess.run([COMPILER, *FLAGS, f"-DFASTCONV_ALGORITHMS={listed}", f"-isystem{sysconfig.get_path('include')}",

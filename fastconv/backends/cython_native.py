@@ -13,9 +13,10 @@ from ..dtypes import TABLE
 from ..errors import Unavailable
 from ..native import isa_module, runnable_isas, runtime
 from ..native_problem import fields
+from ..pool_problem import PoolProblem
 from ..problem import ConvProblem
 from ..unit_axes import without_unit_axes
-from . import Candidate, Kernel, refuses_direction
+from . import Candidate, Kernel, cython_pooling, refuses_direction
 
 NEAR = 6  # tiles that are worth measuring
 MULTIPLY_ADDS = 6e9  # vectors of them in a second and thread: two units at 3 GHz
@@ -149,6 +150,12 @@ class NativeBackend:
         if problem.direction == "backward_weight":
             return NativeWeightGradient(problem, candidate)
         return NativeKernel(problem, candidate)
+
+    def refuses_pool(self, problem: PoolProblem) -> str | None:
+        return cython_pooling.refuses(problem)
+
+    def bind_pool(self, problem: PoolProblem) -> cython_pooling.NativePool:
+        return cython_pooling.NativePool(problem, chosen_isas()[0])
 
 
 backend = NativeBackend()
