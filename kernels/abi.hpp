@@ -8,7 +8,7 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 5;
+constexpr int abi_version = 6;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
@@ -98,6 +98,8 @@ struct Algorithm {
     void (*run)(const Problem&, const Call&);
 };
 
+struct Pointwise;  // pointwise_abi.hpp
+
 struct Module {
     int32_t abi;
     const char* isa;
@@ -106,6 +108,7 @@ struct Module {
     const Algorithm* algorithms;
     // `repeats` x a fixed number of independent fused multiply-adds on one thread; returns the flops done
     double (*fma_loop)(Dtype, int64_t repeats);
+    const Pointwise* pointwise;
 };
 
 }  // namespace fastconv

@@ -35,6 +35,7 @@ public:
         for (int a = 0; a < max_axes; ++a) work_ *= double(p.output[a]) * double(p.kernel[a]);
         work_ /= threads;
     }
+    explicit Signals(double work) : work_(work) {}  // of a thread, in multiply-adds or what takes as long
     Signals(const Signals&) = delete;
 
     Interrupt interrupt() {

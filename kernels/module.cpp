@@ -17,6 +17,7 @@ namespace FASTCONV_ISA {
 #define A(name) const Algorithm& name##_algorithm();
 FASTCONV_ALGORITHMS
 #undef A
+const Pointwise& pointwise();
 
 namespace {
 
@@ -33,7 +34,7 @@ const Module& this_module() {
     static const Algorithm algorithms[] = {FASTCONV_ALGORITHMS};
 #undef A
     static const Module module = {abi_version, FASTCONV_TEXT(FASTCONV_ISA), float32_lanes,
-                                  static_cast<int32_t>(sizeof algorithms / sizeof algorithms[0]), algorithms, fma_loop};
+                                  static_cast<int32_t>(sizeof algorithms / sizeof algorithms[0]), algorithms, fma_loop, &pointwise()};
     return module;
 }
 

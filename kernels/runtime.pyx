@@ -533,3 +533,4 @@ cdef class Packed:
 
 
 include "shortcut.pxi"
+include "pointwise.pxi"

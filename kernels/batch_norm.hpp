@@ -1,0 +1,333 @@
+// Batch normalisation: y = (x - mean) scale + bias with scale = weight / sqrt(variance + epsilon), in training with the statistics of
+// the batch; and its gradients. The data of a channel are summed block by block, a block's mean first, then the squares about it, while
+// it is in L1; blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance", 1983). Sums are
+// double. Blocks, and the order in which they are merged, follow from sizes alone, so that any number of threads makes the same bits.
+#pragma once
+#include <cmath>
+
+#include "pointwise.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+
+// What is known of some values: how many, their mean, the sum of the squares about it.
+struct Moments {
+    double count = 0, mean = 0, squares = 0;
+
+    void merge(const Moments& more) {
+        if (count == 0) return void(*this = more);
+        const double all = count + more.count, apart = more.mean - mean;
+        mean += apart * (more.count / all);
+        squares += more.squares + apart * apart * (count * more.count / all);
+        count = all;
+    }
+};
+
+// Sums of a gradient g, and of g (x - mean).
+struct Sums {
+    double g = 0, gx = 0;
+};
+
+template <class T>
+class BatchNorm {
+   public:
+    BatchNorm(const Normalization& of, const Team& t) : n(of), team(t) {}
+
+    void forward() const {
+        if (n.channels_last) return forward_last();
+        share_channels([&](int64_t c) {
+            if (n.training) {
+                const Moments m = moments_of(c);
+                n.mean[c] = m.mean, n.variance[c] = m.squares / m.count;
+            }
+            normalize(c);
+        }, 2);
+    }
+
+    void backward() const {
+        if (n.channels_last) return backward_last();
+        share_channels([&](int64_t c) {
+            if (n.training) {
+                const Moments m = moments_of(c);
+                n.mean[c] = m.mean, n.variance[c] = m.squares / m.count;
+            }
+            finish(c, sums_of(c));
+            differentiate(c);
+        }, 3);
+    }
+
+   private:
+    static constexpr int L = lanes<T>, D = doubles<T>;
+    static constexpr int64_t block = 4096;  // elements of a channel, which stay in L1 while they are read twice
+    const Normalization& n;
+    const Team& team;
+
+    bool past() const { return goes_past(n.batch * n.channels * n.space, sizeof(T)) && n.result.data != n.input.data &&
+                               n.result.data != n.gradient.data; }
+    double bytes(int arrays) const { return double(n.batch) * double(n.channels) * double(n.space) * sizeof(T) * arrays; }
+    const T* input(int64_t b, int64_t c) const { return static_cast<const T*>(n.input.data) + b * n.input.outer + c * n.input.middle; }
+    const T* gradient(int64_t b, int64_t c) const {
+        return static_cast<const T*>(n.gradient.data) + b * n.gradient.outer + c * n.gradient.middle;
+    }
+    T* result(int64_t b, int64_t c) const { return static_cast<T*>(n.result.data) + b * n.result.outer + c * n.result.middle; }
+    double deviation(int64_t c) const { return std::sqrt(n.variance[c] + n.epsilon); }
+    double scale(int64_t c) const { return n.weight[c] / deviation(c); }
+    // The gradient of the input is scale (g - mean g - (x - mean) slope), the last two in training only.
+    double slope(const Sums& of, int64_t c) const { return of.gx / (double(n.batch * n.space) * (n.variance[c] + n.epsilon)); }
+
+    // ---- rows along space: a channel is one item, whose data are read from memory once where they fit into L2
+
+    template <class Each>
+    void share_channels(const Each& each_channel, int arrays) const {
+        const Crew crew = crew_of(team, bytes(arrays), false);
+        crew.share(n.channels, [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t c = begin; c < end; ++c) each_channel(c);
+            });
+            if (past()) stored_past();
+        });
+    }
+
+    // each(first image, images, first position, positions) for every block of a channel, in order: parts of rows, or several rows.
+    template <class Each>
+    void blocks(const Each& each) const {
+        if (n.space > block / 2) {
+            for (int64_t b = 0; b < n.batch; ++b)
+                for (int64_t s = 0; s < n.space; s += block) each(b, int64_t(1), s, std::min(block, n.space - s));
+        } else {
+            const int64_t images = block / n.space;
+            for (int64_t b = 0; b < n.batch; b += images) each(b, std::min(images, n.batch - b), int64_t(0), n.space);
+        }
+    }
+
+    FASTCONV_NOINLINE Moments moments_of(int64_t c) const {
+        Moments all;
+        blocks([&](int64_t first, int64_t images, int64_t s, int64_t length) {
+            WideSum<T> sum[2];
+            for (int64_t b = first; b < first + images; ++b) add_row(sum, input(b, c) + s, length);
+            const double count = double(images * length), mean = (sum[0].total() + sum[1].total()) / count;
+            WideSum<T> squares, apart;
+            for (int64_t b = first; b < first + images; ++b) add_squares(squares, apart, input(b, c) + s, length, mean);
+            const double off = apart.total();  // what rounding left of the mean
+            all.merge({count, mean + off / count, squares.total() - off * off / count});
+        });
+        return all;
+    }
+    static FASTCONV_INLINE void add_row(WideSum<T> (&sum)[2], const T* x, int64_t length) {
+        int64_t i = 0;
+        for (; i + 2 * L <= length; i += 2 * L) sum[0].add(load(x + i)), sum[1].add(load(x + i + L));
+        for (; i < length; i += L) sum[0].add(load_some(x + i, std::min<int64_t>(L, length - i)));
+    }
+    static FASTCONV_INLINE void add_squares(WideSum<T>& squares, WideSum<T>& apart, const T* x, int64_t length, double mean) {
+        const Vec<double> middle = broadcast(mean);
+        for (int64_t i = 0; i < length; i += L) {
+            const int64_t count = std::min<int64_t>(L, length - i);
+            const Widened<T> v = widened<T>(load_some(x + i, count));
+            for (int p = 0; p < D; ++p) {
+                Vec<double> d = v.part[p] - middle;
+                if (count < L) d = Vec<double>(Mask<double>(d) & lanes_between<double>(0, count - p * lanes<double>));
+                squares.part[p] = madd<double>(d, d, squares.part[p]);
+                apart.part[p] += d;
+            }
+        }
+    }
+
+    FASTCONV_NOINLINE Sums sums_of(int64_t c) const {
+        Sums all;
+        const Vec<double> mean = broadcast(n.mean[c]);
+        blocks([&](int64_t first, int64_t images, int64_t s, int64_t length) {
+            WideSum<T> g_sum, gx_sum;
+            for (int64_t b = first; b < first + images; ++b) {
+                const T *x = input(b, c) + s, *g = gradient(b, c) + s;
+                for (int64_t i = 0; i < length; i += L) {
+                    const int64_t count = std::min<int64_t>(L, length - i);
+                    add_product(g_sum, gx_sum, load_some(x + i, count), load_some(g + i, count), mean);
+                }
+            }
+            all.g += g_sum.total(), all.gx += gx_sum.total();
+        });
+        return all;
+    }
+    static FASTCONV_INLINE void add_product(WideSum<T>& g_sum, WideSum<T>& gx_sum, Vec<T> x, Vec<T> g, Vec<double> mean) {
+        const Widened<T> wide_x = widened<T>(x), wide_g = widened<T>(g);
+        g_sum.add(wide_g);
+        for (int p = 0; p < D; ++p) gx_sum.part[p] = madd<double>(wide_g.part[p], wide_x.part[p] - mean, gx_sum.part[p]);
+    }
+
+    void normalize(int64_t c) const {
+        const Vec<T> mean = broadcast(T(n.mean[c])), factor = broadcast(T(scale(c))), bias = broadcast(T(n.bias[c]));
+        const bool far = past();
+        for (int64_t b = 0; b < n.batch; ++b) {
+            const T* x = input(b, c);
+            T* y = result(b, c);
+            by_vectors(y, n.space, far, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+                store_some(y + i, madd<T>(load_some(x + i, count) - mean, factor, bias), count, far);
+            });
+        }
+    }
+
+    void finish(int64_t c, const Sums& sums) const {
+        n.grad_bias[c] = sums.g, n.grad_weight[c] = sums.gx / deviation(c);
+    }
+    Sums sums_again(int64_t c) const { return {n.grad_bias[c], n.grad_weight[c] * deviation(c)}; }
+
+    struct Factors {
+        T mean, scale, mean_g, slope;
+    };
+    Factors factors(int64_t c) const {
+        const Sums sums = sums_again(c);
+        if (!n.training) return {T(0), T(scale(c)), T(0), T(0)};
+        return {T(n.mean[c]), T(scale(c)), T(sums.g / double(n.batch * n.space)), T(slope(sums, c))};
+    }
+
+    void differentiate(int64_t c) const {
+        const Factors f = factors(c);
+        const bool far = past();
+        for (int64_t b = 0; b < n.batch; ++b) {
+            const T *x = input(b, c), *g = gradient(b, c);
+            T* y = result(b, c);
+            by_vectors(y, n.space, far, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+                const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), broadcast(f.mean), broadcast(f.scale),
+                                                 broadcast(f.mean_g), broadcast(f.slope));
+                store_some(y + i, dx, count, far);
+            });
+        }
+    }
+    static FASTCONV_INLINE Vec<T> differentiated(Vec<T> x, Vec<T> g, Vec<T> mean, Vec<T> scale, Vec<T> mean_g, Vec<T> slope) {
+        return scale * madd<T>(mean - x, slope, g - mean_g);
+    }
+
+    // ---- channels side by side: `space` pixels in chunks, of which each channel has partial results in the workspace
+
+    static constexpr int64_t rows_of_block = 128;
+    int64_t chunk() const {  // pixels
+        const int64_t least = (n.space + Normalization::most_chunks - 1) / Normalization::most_chunks;
+        return (least + rows_of_block - 1) / rows_of_block * rows_of_block;
+    }
+    int64_t chunks() const { return (n.space + chunk() - 1) / chunk(); }
+    int64_t padded() const { return (n.channels + L - 1) / L * L; }
+    double* partial() const { return reinterpret_cast<double*>(static_cast<char*>(team.workspace) + size_t(team.threads) * 64); }
+
+    // body(chunk, first channel, channels) for vectors of channels
+    template <class Body>
+    void share_chunks(const Body& body) const {
+        const int64_t strips = padded() / L;
+        crew_of(team, bytes(1), false).share(chunks() * strips, [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) body(i / strips, i % strips * L, std::min<int64_t>(L, n.channels - i % strips * L));
+            });
+        });
+    }
+
+    // The moments of every channel, to mean and variance.
+    void moments_last() const {
+        double* const means = partial();
+        double* const squares = means + chunks() * padded();
+        share_chunks([&](int64_t k, int64_t c, int64_t count) { chunk_moments(k, c, count, means + k * padded() + c, squares + k * padded() + c); });
+        for (int64_t c = 0; c < n.channels; ++c) {
+            Moments all;
+            for (int64_t k = 0; k < chunks(); ++k)
+                all.merge({double(std::min(chunk(), n.space - k * chunk())), means[k * padded() + c], squares[k * padded() + c]});
+            n.mean[c] = all.mean, n.variance[c] = all.squares / all.count;
+        }
+    }
+
+    FASTCONV_NOINLINE void chunk_moments(int64_t k, int64_t c, int64_t count, double* mean, double* squares) const {
+        Moments all[L];
+        const int64_t end = std::min(n.space, (k + 1) * chunk()), step = n.input.inner;
+        for (int64_t s = k * chunk(); s < end; s += rows_of_block) {
+            const int64_t rows = std::min(rows_of_block, end - s);
+            const T* x = input(0, c) + s * step;
+            WideSum<T> sum, square, apart;
+            for (int64_t r = 0; r < rows; ++r) sum.add(load_some(x + r * step, count));
+            Widened<T> middle;
+            for (int p = 0; p < D; ++p) middle.part[p] = sum.part[p] / broadcast(double(rows));
+            for (int64_t r = 0; r < rows; ++r) {
+                const Widened<T> v = widened<T>(load_some(x + r * step, count));
+                for (int p = 0; p < D; ++p) {
+                    const Vec<double> d = v.part[p] - middle.part[p];
+                    square.part[p] = madd<double>(d, d, square.part[p]), apart.part[p] += d;
+                }
+            }
+            for (int l = 0; l < count; ++l) {
+                const int p = l / lanes<double>, at = l % lanes<double>;
+                const double off = apart.part[p][at];
+                all[l].merge({double(rows), middle.part[p][at] + off / double(rows), square.part[p][at] - off * off / double(rows)});
+            }
+        }
+        for (int l = 0; l < count; ++l) mean[l] = all[l].mean, squares[l] = all[l].squares;
+    }
+
+    // Tables of a value per channel, in T, so that vectors of them are loaded.
+    T* table(int which) const { return reinterpret_cast<T*>(partial() + chunks() * padded() * 2) + which * padded(); }
+
+    template <class Put>
+    void share_pixels(int arrays, const Put& put) const {
+        constexpr int64_t pixels = 16;
+        const bool far = past() && n.channels % L == 0 && n.result.inner % L == 0 && reinterpret_cast<uintptr_t>(n.result.data) % vector_bytes == 0;
+        crew_of(team, bytes(arrays), false).share((n.space + pixels - 1) / pixels, [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t s = begin * pixels; s < std::min(end * pixels, n.space); ++s) put(s, far);
+            });
+            if (far) stored_past();
+        });
+    }
+
+    void forward_last() const {
+        if (n.training) moments_last();
+        T *const mean = table(0), *const factor = table(1), *const bias = table(2);
+        for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
+        share_pixels(2, [&](int64_t s, bool far) {
+            const T* x = input(0, 0) + s * n.input.inner;
+            T* y = result(0, 0) + s * n.result.inner;
+            by_vectors(y, n.channels, false, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+                const Vec<T> value = madd<T>(load_some(x + i, count) - load(mean + i), load(factor + i), load(bias + i));
+                store_some(y + i, value, count, far);
+            });
+        });
+    }
+
+    void backward_last() const {
+        if (n.training) moments_last();
+        double* const of_g = partial();
+        double* const of_gx = of_g + chunks() * padded();
+        share_chunks([&](int64_t k, int64_t c, int64_t count) { chunk_sums(k, c, count, of_g + k * padded() + c, of_gx + k * padded() + c); });
+        T *const mean = table(0), *const factor = table(1), *const mean_g = table(2), *const slopes = table(3);
+        for (int64_t c = 0; c < n.channels; ++c) {
+            Sums all;
+            for (int64_t k = 0; k < chunks(); ++k) all.g += of_g[k * padded() + c], all.gx += of_gx[k * padded() + c];
+            finish(c, all);
+            const Factors f = factors(c);
+            mean[c] = f.mean, factor[c] = f.scale, mean_g[c] = f.mean_g, slopes[c] = f.slope;
+        }
+        share_pixels(3, [&](int64_t s, bool far) {
+            const T *x = input(0, 0) + s * n.input.inner, *g = gradient(0, 0) + s * n.gradient.inner;
+            T* y = result(0, 0) + s * n.result.inner;
+            by_vectors(y, n.channels, false, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+                const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), load(mean + i), load(factor + i),
+                                                 load(mean_g + i), load(slopes + i));
+                store_some(y + i, dx, count, far);
+            });
+        });
+    }
+
+    FASTCONV_NOINLINE void chunk_sums(int64_t k, int64_t c, int64_t count, double* of_g, double* of_gx) const {
+        WideSum<T> g_sum, gx_sum;
+        Widened<T> mean;
+        for (int p = 0; p < D; ++p)
+            for (int l = 0; l < lanes<double>; ++l) mean.part[p][l] = n.mean[std::min(c + p * lanes<double> + l, n.channels - 1)];
+        for (int64_t s = k * chunk(); s < std::min(n.space, (k + 1) * chunk()); ++s) {
+            const Widened<T> x = widened<T>(load_some(input(0, c) + s * n.input.inner, count));
+            const Widened<T> g = widened<T>(load_some(gradient(0, c) + s * n.gradient.inner, count));
+            g_sum.add(g);
+            for (int p = 0; p < D; ++p) gx_sum.part[p] = madd<double>(g.part[p], x.part[p] - mean.part[p], gx_sum.part[p]);
+        }
+        for (int l = 0; l < count; ++l) {
+            const int p = l / lanes<double>, at = l % lanes<double>;
+            of_g[l] = g_sum.part[p][at], of_gx[l] = gx_sum.part[p][at];
+        }
+    }
+};
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv

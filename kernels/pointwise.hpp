@@ -1,0 +1,91 @@
+// What the pointwise kernels have in common: how a call is shared, sums in double, stores past the caches; and the table of a module.
+#pragma once
+#include <algorithm>
+
+#include "crew.hpp"
+#include "pointwise_abi.hpp"
+#include "vector_math.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+
+const Pointwise& pointwise();
+
+// Denormals are kept: results do not depend on where they are computed.
+inline Crew crew_of(const Team& team, double bytes, bool exponentials) {
+    Crew crew;
+    crew.parts = threads_for(exponentials ? 4 * bytes : bytes, worth_a_thread::pointwise, team.threads);
+    crew.strict = true, crew.memory = static_cast<char*>(team.workspace);
+    crew.parallel_for = team.parallel_for, crew.interrupt = team.interrupt;
+    return crew;
+}
+
+// Whether a result is best written past the caches: nobody finds it there anyway, and a line that is written whole need not be read
+// first.
+inline bool goes_past(int64_t elements, size_t size) { return size_t(elements) * size >= size_t(8) << 20; }
+
+// A vector as vectors of doubles, the first lanes first.
+template <class T>
+constexpr int doubles = int(sizeof(double) / sizeof(T));
+template <class T>
+struct Widened {
+    Vec<double> part[doubles<T>];
+};
+
+template <class T>
+FASTCONV_INLINE Widened<T> widened(Vec<T> v) {
+    if constexpr (sizeof(T) == 8) return {{v}};
+    else {
+#if defined(__AVX512F__)
+        return {{_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1))}};
+#elif defined(__AVX2__)
+        return {{_mm256_cvtps_pd(_mm256_castps256_ps128(v)), _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1))}};
+#elif defined(__x86_64__)
+        return {{_mm_cvtps_pd(v), _mm_cvtps_pd(_mm_movehl_ps(v, v))}};
+#else
+        Widened<T> of;
+        for (int p = 0; p < 2; ++p)
+            for (int l = 0; l < lanes<double>; ++l) of.part[p][l] = v[p * lanes<double> + l];
+        return of;
+#endif
+    }
+}
+
+// Sums of the lanes of vectors: of n floats no error of their own to speak of, n 2^-53; of n doubles n / lanes 2^-53.
+template <class T>
+struct WideSum {
+    Vec<double> part[doubles<T>] = {};
+
+    FASTCONV_INLINE void add(Widened<T> v) {
+        for (int p = 0; p < doubles<T>; ++p) part[p] += v.part[p];
+    }
+    FASTCONV_INLINE void add(Vec<T> v) { add(widened<T>(v)); }
+    FASTCONV_INLINE double total() const {
+        double sum = 0;
+        for (int p = 0; p < doubles<T>; ++p)
+            for (int l = 0; l < lanes<double>; ++l) sum += part[p][l];
+        return sum;
+    }
+};
+
+// put(i, count): vectors of the elements i .. n - 1 of a row, of which those of `to` begin at a line if it goes past the caches.
+template <class T, class Put>
+FASTCONV_INLINE void by_vectors(const T* to, int64_t n, bool past, const Put& put) {
+    constexpr int L = lanes<T>;
+    int64_t i = 0;
+    if (past) {
+        const int64_t before = int64_t(-reinterpret_cast<uintptr_t>(to) % vector_bytes / sizeof(T));
+        if (before && before <= n) put(0, before), i = before;
+    }
+    for (; i + L <= n; i += L) put(i, L);
+    if (i < n) put(i, n - i);
+}
+
+template <class T>
+FASTCONV_INLINE void store_some(T* to, Vec<T> v, int64_t count, bool past) {
+    if (count == lanes<T>) store_past(to, v, past);
+    else store_first(to, v, count);
+}
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv
