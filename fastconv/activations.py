@@ -173,7 +173,7 @@ def _derivative(activation: tuple[str, float], x: np.ndarray) -> np.ndarray:
         e = np.exp(-np.abs(x) * (1 if name == "sigmoid" else 2))
         return (1 if name == "sigmoid" else 4) * e / (1 + e) ** 2
     if name == "gelu":
-        below = 0.5 * np.frompyfunc(math.erfc, 1, 1)(-_SQRT_HALF * x).astype(np.float64)
+        below = 0.5 * np.array(np.frompyfunc(math.erfc, 1, 1)(-_SQRT_HALF * x), np.float64)
         return below + x * _SQRT_HALF_OVER_PI * np.exp(-0.5 * x * x)
     inner = x if name == "silu" else _TANH_SCALE * (x + _TANH_CUBE * x**3)
     slope = 1.0 if name == "silu" else _TANH_SCALE * (1 + 3 * _TANH_CUBE * x * x)

@@ -60,7 +60,7 @@ def dtype_of(**named: np.ndarray | None) -> str:
         if first is None:
             first = name, array.dtype.name
         elif array.dtype.name != first[1]:
-            raise TypeError(f"{name} must have the dtype of {first[0]}, {first[1]}, got {array.dtype.name}; convert one of them")
+            raise TypeError(f"{name} must have the dtype of {first[0]}, {first[1]}, got {array.dtype.name}; convert one")
     assert first is not None
     return first[1]
 

@@ -1,10 +1,10 @@
 """Functions of single elements, the activations of networks, and their gradients: natively, by vectors and threads.
 
-`<name>(input)` is the function, `<name>_input(grad_output, input)` the gradient of its input, as PyTorch's backward computes it.
-All take float32 or float64 arrays of any shape and strides, NumPy's or torch's on the CPU. The result is a new array of the
+`<name>(input)` is the function, `<name>_input(grad_output, input)` the gradient of its input, as PyTorch's backward computes
+it. All take float32 or float64 arrays of any shape and strides, NumPy's or torch's on the CPU. The result is a new array of the
 input's kind, shape, dtype and memory order, or `out`, of the same shape and dtype, which is overwritten and returned; it may be
-one of the other arrays itself. Values are within 4 ulp (`kernels/vector_math.hpp`), the same bits wherever an element lies and as
-the activation of a native convolution; NaN passes through, infinities give the limits.
+one of the other arrays itself. Values are within 4 ulp (`kernels/vector_math.hpp`), the same bits wherever an element lies and
+as the activation of a native convolution; NaN passes through, infinities give the limits.
 
 They raise TypeError for other dtypes (float16 and integers are not converted silently), ValueError for shapes that differ, and
 Unsupported for arrays on a GPU.
@@ -92,8 +92,8 @@ def gelu(input: Any, approximate: str = "none", *, out: Any = None) -> Any:
 
 @torch_arrays.opaque
 def gelu_input(grad_output: Any, input: Any, approximate: str = "none", *, out: Any = None) -> Any:
-    """Gradient of `gelu`'s input: grad_output·(Φ + input·φ), or that of the approximation. grad_output: of the input's shape and
-    dtype."""
+    """Gradient of `gelu`'s input: grad_output·(Φ + input·φ), or that of the approximation. grad_output: of the input's shape
+    and dtype."""
     return _gradient(_gelu(approximate), grad_output, input, out)
 
 

@@ -10,7 +10,8 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-// What is known of some values: how many, their mean, the sum of the squares about it.
+// What is known of some values: how many, their mean, the sum of the squares about it. Values are less the channel's first, so that
+// rounding a mean that is large beside the deviation costs no digits of the squares.
 struct Moments {
     double count = 0, mean = 0, squares = 0;
 
@@ -36,10 +37,7 @@ class BatchNorm {
     void forward() const {
         if (n.channels_last) return forward_last();
         share_channels([&](int64_t c) {
-            if (n.training) {
-                const Moments m = moments_of(c);
-                n.mean[c] = m.mean, n.variance[c] = m.squares / m.count;
-            }
+            if (n.training) keep(c, moments_of(c));
             normalize(c);
         }, 2);
     }
@@ -47,10 +45,7 @@ class BatchNorm {
     void backward() const {
         if (n.channels_last) return backward_last();
         share_channels([&](int64_t c) {
-            if (n.training) {
-                const Moments m = moments_of(c);
-                n.mean[c] = m.mean, n.variance[c] = m.squares / m.count;
-            }
+            if (n.training) keep(c, moments_of(c));
             finish(c, sums_of(c));
             differentiate(c);
         }, 3);
@@ -74,6 +69,14 @@ class BatchNorm {
     double scale(int64_t c) const { return n.weight[c] / deviation(c); }
     // The gradient of the input is scale (g - mean g - (x - mean) slope), the last two in training only.
     double slope(const Sums& of, int64_t c) const { return of.gx / (double(n.batch * n.space) * (n.variance[c] + n.epsilon)); }
+
+    double first(int64_t c) const { return double(*input(0, c)); }
+    void keep(int64_t c, const Moments& m) const { n.mean[c] = first(c) + m.mean, n.variance[c] = m.squares / m.count; }
+    static FASTCONV_INLINE Widened<T> less(Vec<T> x, const Widened<T>& pivot) {
+        Widened<T> of = widened<T>(x);
+        for (int p = 0; p < D; ++p) of.part[p] -= pivot.part[p];
+        return of;
+    }
 
     // ---- rows along space: a channel is one item, whose data are read from memory once where they fit into L2
 
@@ -102,42 +105,54 @@ class BatchNorm {
 
     FASTCONV_NOINLINE Moments moments_of(int64_t c) const {
         Moments all;
-        blocks([&](int64_t first, int64_t images, int64_t s, int64_t length) {
+        const Widened<T> pivot = widened<T>(broadcast(*input(0, c)));
+        blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
             WideSum<T> sum[2];
-            for (int64_t b = first; b < first + images; ++b) add_row(sum, input(b, c) + s, length);
+            for (int64_t b = image; b < image + images; ++b) add_row(sum, input(b, c) + s, length, pivot);
             const double count = double(images * length), mean = (sum[0].total() + sum[1].total()) / count;
             WideSum<T> squares, apart;
-            for (int64_t b = first; b < first + images; ++b) add_squares(squares, apart, input(b, c) + s, length, mean);
+            for (int64_t b = image; b < image + images; ++b) add_squares(squares, apart, input(b, c) + s, length, pivot, mean);
             const double off = apart.total();  // what rounding left of the mean
             all.merge({count, mean + off / count, squares.total() - off * off / count});
         });
         return all;
     }
-    static FASTCONV_INLINE void add_row(WideSum<T> (&sum)[2], const T* x, int64_t length) {
-        int64_t i = 0;
-        for (; i + 2 * L <= length; i += 2 * L) sum[0].add(load(x + i)), sum[1].add(load(x + i + L));
-        for (; i < length; i += L) sum[0].add(load_some(x + i, std::min<int64_t>(L, length - i)));
+    // The lanes beyond a row's end are 0.
+    static FASTCONV_INLINE Widened<T> first_lanes_of(Widened<T> v, int64_t count) {
+        for (int p = 0; p < D; ++p)
+            v.part[p] = Vec<double>(Mask<double>(v.part[p]) & lanes_between<double>(0, count - p * lanes<double>));
+        return v;
     }
-    static FASTCONV_INLINE void add_squares(WideSum<T>& squares, WideSum<T>& apart, const T* x, int64_t length, double mean) {
-        const Vec<double> middle = broadcast(mean);
-        for (int64_t i = 0; i < length; i += L) {
+    static FASTCONV_INLINE void add_row(WideSum<T> (&sum)[2], const T* x, int64_t length, const Widened<T>& pivot) {
+        int64_t i = 0;
+        for (; i + 2 * L <= length; i += 2 * L) sum[0].add(less(load(x + i), pivot)), sum[1].add(less(load(x + i + L), pivot));
+        for (; i < length; i += L) {
             const int64_t count = std::min<int64_t>(L, length - i);
-            const Widened<T> v = widened<T>(load_some(x + i, count));
-            for (int p = 0; p < D; ++p) {
-                Vec<double> d = v.part[p] - middle;
-                if (count < L) d = Vec<double>(Mask<double>(d) & lanes_between<double>(0, count - p * lanes<double>));
-                squares.part[p] = madd<double>(d, d, squares.part[p]);
-                apart.part[p] += d;
-            }
+            sum[0].add(first_lanes_of(less(load_some(x + i, count), pivot), count));
         }
+    }
+    static FASTCONV_INLINE void add_squares(WideSum<T>& squares, WideSum<T>& apart, const T* x, int64_t length,
+                                            const Widened<T>& pivot, double mean) {
+        const auto add = [&](Widened<T> d) __attribute__((always_inline)) {
+            for (int p = 0; p < D; ++p) squares.part[p] = madd<double>(d.part[p], d.part[p], squares.part[p]);
+            apart.add(d);
+        };
+        const auto off = [&](Vec<T> v) __attribute__((always_inline)) {
+            Widened<T> d = less(v, pivot);
+            for (int p = 0; p < D; ++p) d.part[p] -= broadcast(mean);
+            return d;
+        };
+        int64_t i = 0;
+        for (; i + L <= length; i += L) add(off(load(x + i)));
+        if (i < length) add(first_lanes_of(off(load_first(x + i, length - i)), length - i));
     }
 
     FASTCONV_NOINLINE Sums sums_of(int64_t c) const {
         Sums all;
         const Vec<double> mean = broadcast(n.mean[c]);
-        blocks([&](int64_t first, int64_t images, int64_t s, int64_t length) {
+        blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
             WideSum<T> g_sum, gx_sum;
-            for (int64_t b = first; b < first + images; ++b) {
+            for (int64_t b = image; b < image + images; ++b) {
                 const T *x = input(b, c) + s, *g = gradient(b, c) + s;
                 for (int64_t i = 0; i < length; i += L) {
                     const int64_t count = std::min<int64_t>(L, length - i);
@@ -228,22 +243,23 @@ class BatchNorm {
             Moments all;
             for (int64_t k = 0; k < chunks(); ++k)
                 all.merge({double(std::min(chunk(), n.space - k * chunk())), means[k * padded() + c], squares[k * padded() + c]});
-            n.mean[c] = all.mean, n.variance[c] = all.squares / all.count;
+            keep(c, all);
         }
     }
 
     FASTCONV_NOINLINE void chunk_moments(int64_t k, int64_t c, int64_t count, double* mean, double* squares) const {
         Moments all[L];
+        const Widened<T> pivot = widened<T>(load_some(input(0, c), count));
         const int64_t end = std::min(n.space, (k + 1) * chunk()), step = n.input.inner;
         for (int64_t s = k * chunk(); s < end; s += rows_of_block) {
             const int64_t rows = std::min(rows_of_block, end - s);
             const T* x = input(0, c) + s * step;
             WideSum<T> sum, square, apart;
-            for (int64_t r = 0; r < rows; ++r) sum.add(load_some(x + r * step, count));
+            for (int64_t r = 0; r < rows; ++r) sum.add(less(load_some(x + r * step, count), pivot));
             Widened<T> middle;
             for (int p = 0; p < D; ++p) middle.part[p] = sum.part[p] / broadcast(double(rows));
             for (int64_t r = 0; r < rows; ++r) {
-                const Widened<T> v = widened<T>(load_some(x + r * step, count));
+                const Widened<T> v = less(load_some(x + r * step, count), pivot);
                 for (int p = 0; p < D; ++p) {
                     const Vec<double> d = v.part[p] - middle.part[p];
                     square.part[p] = madd<double>(d, d, square.part[p]), apart.part[p] += d;

@@ -46,8 +46,8 @@ SHIFT = {24: 3, 53: 4}  # k of the tail: about where erfcx turns from its series
 
 
 def tail(q: mp.mpf, k: int) -> mp.mpf:
-    """Q(a) exp(a^2/2) / (1 - q), Q the normal distribution's upper tail, at q = (a - k) / (a + k): smooth and bounded on [-1, 1]
-    (M. M. Shepherd, J. G. Laframboise, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x", 1981)."""
+    """Q(a) exp(a^2/2) / (1 - q), Q the normal distribution's upper tail, at q = (a - k) / (a + k): smooth and bounded on
+    [-1, 1] (M. M. Shepherd, J. G. Laframboise, "Chebyshev approximation of (1 + 2x) exp(x^2) erfc x", 1981)."""
     a = k * (1 + q) / (1 - q)
     return mp.erfc(a / mp.sqrt(2)) * mp.exp(a * a / 2) / 2 / (1 - q)
 

@@ -36,18 +36,10 @@ template <class T>
 FASTCONV_INLINE Widened<T> widened(Vec<T> v) {
     if constexpr (sizeof(T) == 8) return {{v}};
     else {
-#if defined(__AVX512F__)
-        return {{_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1))}};
-#elif defined(__AVX2__)
-        return {{_mm256_cvtps_pd(_mm256_castps256_ps128(v)), _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1))}};
-#elif defined(__x86_64__)
-        return {{_mm_cvtps_pd(v), _mm_cvtps_pd(_mm_movehl_ps(v, v))}};
-#else
-        Widened<T> of;
-        for (int p = 0; p < 2; ++p)
-            for (int l = 0; l < lanes<double>; ++l) of.part[p][l] = v[p * lanes<double> + l];
-        return of;
-#endif
+        typedef T Half __attribute__((vector_size(vector_bytes / 2)));
+        Half half[2];
+        std::memcpy(half, &v, sizeof v);  // of registers
+        return {{__builtin_convertvector(half[0], Vec<double>), __builtin_convertvector(half[1], Vec<double>)}};
     }
 }
 

@@ -77,7 +77,7 @@ cdef int check_array(str name, cnp.ndarray array, cnp.ndarray like, bint writabl
     for i in range(cnp.PyArray_NDIM(array)):
         if cnp.PyArray_DIM(array, i) != cnp.PyArray_DIM(like, i):
             raise ValueError(f"{name} must have shape {(<object> like).shape}, got {(<object> array).shape}")
-        if cnp.PyArray_DIM(array, i) > 1 and (
+        if cnp.PyArray_DIM(array, i) > 1 and cnp.PyArray_SIZE(array) > 0 and (
                 cnp.PyArray_STRIDE(array, i) % size or writable and cnp.PyArray_STRIDE(array, i) == 0):
             raise ValueError(f"{name} has an unusable stride: {(<object> array).strides}")
     return 0
@@ -201,8 +201,9 @@ def rows(Module module not None, str kind not None, cnp.ndarray input not None, 
     if kind.startswith("cross_entropy"):
         r.target = targets(target, r.outer * r.inner, r.length, ignored)
         r.loss = per_channel("loss", loss, r.outer * r.inner)
-        r.weight = NULL if weight is None else per_channel("weight", weight, r.length)
-        r.weight_sum = r.length if weight is None else float(weight.sum())
+        r.weight_sum = r.length
+        if weight is not None:
+            r.weight, r.weight_sum = per_channel("weight", weight, r.length), weight.sum()
         r.smoothing, r.ignored = smoothing, ignored
     with nogil:
         outcome = run_rows(module.module[0], r, threads)

@@ -22,8 +22,9 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"errors", "files", "hardware", "kept", "streams", "cuda_arrays"}, {"settings"}, {"native"}, {"problem_text", "dtypes"},
     {"problem"}, {"padding", "activations", "unit_axes", "native_problem"}, {"algorithms", "lowering", "weight_gradient"},
-    {"backends"}, {"wisdom", "candidates"}, {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"},
-    {"directions", "image"}, {"prepared"}, {"stated"}, {"bench"}, {"cli"}, {"__main__"},
+    {"backends"}, {"wisdom", "candidates"}, {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"},
+    {"operands"}, {"ops"}, {"directions", "image", "pointwise", "normalization", "losses"}, {"prepared"},
+    {"stated"}, {"bench"}, {"cli"}, {"__main__"},
 )
 
 
