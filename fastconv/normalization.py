@@ -1,9 +1,11 @@
 """Batch normalisation and its gradients: PyTorch's arguments, meaning and order, natively where it can be.
 
 y = (x - mean)·scale + bias, scale = weight / √(variance + eps), for each channel (S. Ioffe, C. Szegedy, "Batch normalization",
-2015). Statistics are summed in float64, block by block (`kernels/batch_norm.hpp`), in an order that no number of threads
-changes: of n values per channel the mean is within n·2⁻⁵³·mean|x| of the exact one, the variance within some n·2⁻⁵³ of itself.
-(x - mean) is rounded in the input's dtype: where |mean| is large beside the deviation, y has an error of u·|mean|·scale.
+2015). Statistics are summed block by block (`kernels/batch_norm.hpp`), in an order that no number of threads changes, less the
+channel's first value x₀; float32 in float64, 16 values a lane in float32 first. With u = 2⁻²⁴ (float64: 2⁻⁵³) and n values per
+channel, the mean is within (17u + n·2⁻⁵³)·mean|x - x₀| of the exact one, and the variance within as much, relative to itself;
+typical are some 2u. (x - mean) is rounded in the input's dtype: where |mean| is large beside the deviation, y has an error of
+u·|mean|·scale.
 """
 
 from __future__ import annotations

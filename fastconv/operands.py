@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from . import arrays, native, settings
+from .backends.cython_native import chosen_isas
 from .dtypes import DTYPES
 from .errors import Unsupported, shown
 
-_EXACTLY = frozenset({np.ndarray})
+_NAMES: dict[Any, str] = {dtype: name for name, dtype in arrays.NATIVE.items()}  # dtype.name takes a microsecond
+_chosen: tuple[Any, Any] = (None, None)  # the settings that were asked for last, and their native module
 
 
 def native_module() -> Any:
@@ -23,11 +25,15 @@ def native_module() -> Any:
     Raises:
         Unavailable: FASTCONV_ISA names an ISA that cannot run here.
     """
-    if settings.current().no_native or native.runtime() is None or not native.runnable_isas():
-        return None
-    from .backends.cython_native import chosen_isas
-
-    return native.isa_module(chosen_isas()[0])
+    global _chosen
+    current = settings.current()
+    made_for, module = _chosen
+    if made_for is not current:
+        module = None
+        if not current.no_native and native.runtime() is not None and native.runnable_isas():
+            module = native.isa_module(chosen_isas()[0])
+        _chosen = current, module
+    return module
 
 
 def views(required: dict[str, Any], **optional: Any) -> tuple[arrays.Kind, list[Any]]:
@@ -55,12 +61,13 @@ def dtype_of(**named: np.ndarray | None) -> str:
     for name, array in named.items():
         if array is None:
             continue
-        if array.dtype.name not in DTYPES:
-            raise TypeError(f"{name} must be float32 or float64, got {array.dtype.name}; convert it")
+        found = _NAMES.get(array.dtype) or array.dtype.name
+        if found not in DTYPES:
+            raise TypeError(f"{name} must be float32 or float64, got {found}; convert it")
         if first is None:
-            first = name, array.dtype.name
-        elif array.dtype.name != first[1]:
-            raise TypeError(f"{name} must have the dtype of {first[0]}, {first[1]}, got {array.dtype.name}; convert one")
+            first = name, found
+        elif found != first[1]:
+            raise TypeError(f"{name} must have the dtype of {first[0]}, {first[1]}, got {found}; convert one")
     assert first is not None
     return first[1]
 
@@ -96,7 +103,7 @@ def result(kind: arrays.Kind, out: Any, seen: np.ndarray | None, like: np.ndarra
         return made, made if isinstance(made, np.ndarray) else kind.view("out", made)
     assert seen is not None
     same_shape("out", seen, like.shape, of)
-    if seen.dtype.name != dtype:
+    if _NAMES.get(seen.dtype) != dtype and seen.dtype.name != dtype:
         raise TypeError(f"out must have the dtype of {of}, {dtype}, got {seen.dtype.name}")
     if not seen.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
@@ -106,9 +113,10 @@ def result(kind: arrays.Kind, out: Any, seen: np.ndarray | None, like: np.ndarra
 def write(target: np.ndarray, reads: tuple[np.ndarray | None, ...], dtype: str, compute: Callable[[np.ndarray], Any]) -> None:
     """compute(target), or through a temporary array where a kernel could not write it: odd bytes, or memory that it still
     reads and that is not the very array it reads."""
-    if target.dtype.isnative and target.flags.aligned and not any(
-            step == 0 and length > 1 for step, length in zip(target.strides, target.shape)) and not any(
-            array is not None and _overlaps(target, array) for array in reads):
+    flags = target.flags
+    usable = flags.aligned and target.dtype.isnative and (flags.c_contiguous or not any(
+        step == 0 and length > 1 for step, length in zip(target.strides, target.shape)))
+    if usable and not any(array is not None and _overlaps(target, array) for array in reads):
         compute(target)
     else:
         temporary = np.empty(target.shape, dtype)

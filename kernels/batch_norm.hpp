@@ -1,7 +1,7 @@
 // Batch normalisation: y = (x - mean) scale + bias with scale = weight / sqrt(variance + epsilon), in training with the statistics of
 // the batch; and its gradients. The data of a channel are summed block by block, a block's mean first, then the squares about it, while
 // it is in L1; blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance", 1983). Sums are
-// double. Blocks, and the order in which they are merged, follow from sizes alone, so that any number of threads makes the same bits.
+// double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that any number of threads makes the same bits.
 #pragma once
 #include <cmath>
 
@@ -52,13 +52,13 @@ class BatchNorm {
     }
 
    private:
-    static constexpr int L = lanes<T>, D = doubles<T>;
+    static constexpr int L = lanes<T>;
     static constexpr int64_t block = 4096;  // elements of a channel, which stay in L1 while they are read twice
     const Normalization& n;
     const Team& team;
 
     bool past() const { return goes_past(n.batch * n.channels * n.space, sizeof(T)) && n.result.data != n.input.data &&
-                               n.result.data != n.gradient.data; }
+                               n.result.data != n.gradient.data && (n.channels_last || n.space >= 8 * L); }
     double bytes(int arrays) const { return double(n.batch) * double(n.channels) * double(n.space) * sizeof(T) * arrays; }
     const T* input(int64_t b, int64_t c) const { return static_cast<const T*>(n.input.data) + b * n.input.outer + c * n.input.middle; }
     const T* gradient(int64_t b, int64_t c) const {
@@ -72,12 +72,6 @@ class BatchNorm {
 
     double first(int64_t c) const { return double(*input(0, c)); }
     void keep(int64_t c, const Moments& m) const { n.mean[c] = first(c) + m.mean, n.variance[c] = m.squares / m.count; }
-    static FASTCONV_INLINE Widened<T> less(Vec<T> x, const Widened<T>& pivot) {
-        Widened<T> of = widened<T>(x);
-        for (int p = 0; p < D; ++p) of.part[p] -= pivot.part[p];
-        return of;
-    }
-
     // ---- rows along space: a channel is one item, whose data are read from memory once where they fit into L2
 
     template <class Each>
@@ -105,68 +99,49 @@ class BatchNorm {
 
     FASTCONV_NOINLINE Moments moments_of(int64_t c) const {
         Moments all;
-        const Widened<T> pivot = widened<T>(broadcast(*input(0, c)));
+        const Vec<T> pivot = broadcast(*input(0, c));
         blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
-            WideSum<T> sum[2];
-            for (int64_t b = image; b < image + images; ++b) add_row(sum, input(b, c) + s, length, pivot);
-            const double count = double(images * length), mean = (sum[0].total() + sum[1].total()) / count;
-            WideSum<T> squares, apart;
-            for (int64_t b = image; b < image + images; ++b) add_squares(squares, apart, input(b, c) + s, length, pivot, mean);
-            const double off = apart.total();  // what rounding left of the mean
-            all.merge({count, mean + off / count, squares.total() - off * off / count});
+            WideSum<T> sum[1], off[2];
+            for (int64_t b = image; b < image + images; ++b) {
+                const T* x = input(b, c) + s;
+                add_staged(sum, length, [&](int64_t i, int64_t count, Vec<T> (&v)[1]) __attribute__((always_inline)) {
+                    v[0] = only<T>(load_some(x + i, count) - pivot, count);
+                });
+            }
+            const double count = double(images * length);
+            const T mean = T(sum[0].total() / count);
+            for (int64_t b = image; b < image + images; ++b) {
+                const T* x = input(b, c) + s;
+                add_staged(off, length, [&](int64_t i, int64_t n_, Vec<T> (&v)[2]) __attribute__((always_inline)) {
+                    v[1] = only<T>(load_some(x + i, n_) - pivot - broadcast(mean), n_), v[0] = rounded(v[1] * v[1]);
+                });
+            }
+            all.merge(block_moments(count, mean, off[0].total(), off[1].total()));
         });
         return all;
     }
-    // The lanes beyond a row's end are 0.
-    static FASTCONV_INLINE Widened<T> first_lanes_of(Widened<T> v, int64_t count) {
-        for (int p = 0; p < D; ++p)
-            v.part[p] = Vec<double>(Mask<double>(v.part[p]) & lanes_between<double>(0, count - p * lanes<double>));
-        return v;
-    }
-    static FASTCONV_INLINE void add_row(WideSum<T> (&sum)[2], const T* x, int64_t length, const Widened<T>& pivot) {
-        int64_t i = 0;
-        for (; i + 2 * L <= length; i += 2 * L) sum[0].add(less(load(x + i), pivot)), sum[1].add(less(load(x + i + L), pivot));
-        for (; i < length; i += L) {
-            const int64_t count = std::min<int64_t>(L, length - i);
-            sum[0].add(first_lanes_of(less(load_some(x + i, count), pivot), count));
-        }
-    }
-    static FASTCONV_INLINE void add_squares(WideSum<T>& squares, WideSum<T>& apart, const T* x, int64_t length,
-                                            const Widened<T>& pivot, double mean) {
-        const auto add = [&](Widened<T> d) __attribute__((always_inline)) {
-            for (int p = 0; p < D; ++p) squares.part[p] = madd<double>(d.part[p], d.part[p], squares.part[p]);
-            apart.add(d);
-        };
-        const auto off = [&](Vec<T> v) __attribute__((always_inline)) {
-            Widened<T> d = less(v, pivot);
-            for (int p = 0; p < D; ++p) d.part[p] -= broadcast(mean);
-            return d;
-        };
-        int64_t i = 0;
-        for (; i + L <= length; i += L) add(off(load(x + i)));
-        if (i < length) add(first_lanes_of(off(load_first(x + i, length - i)), length - i));
+    // `apart`: the sum of what the values differ from a mean that is not exact.
+    static Moments block_moments(double count, T mean, double squares, double apart) {
+        return {count, double(mean) + apart / count, squares - apart * apart / count};
     }
 
     FASTCONV_NOINLINE Sums sums_of(int64_t c) const {
         Sums all;
-        const Vec<double> mean = broadcast(n.mean[c]);
+        const double mean = n.mean[c] - first(c);
+        const Vec<T> pivot = broadcast(*input(0, c)), middle = broadcast(T(mean));
         blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
-            WideSum<T> g_sum, gx_sum;
+            WideSum<T> sum[2];
             for (int64_t b = image; b < image + images; ++b) {
                 const T *x = input(b, c) + s, *g = gradient(b, c) + s;
-                for (int64_t i = 0; i < length; i += L) {
-                    const int64_t count = std::min<int64_t>(L, length - i);
-                    add_product(g_sum, gx_sum, load_some(x + i, count), load_some(g + i, count), mean);
-                }
+                add_staged(sum, length, [&](int64_t i, int64_t count, Vec<T> (&v)[2]) __attribute__((always_inline)) {
+                    v[0] = load_some(g + i, count);
+                    v[1] = only<T>(rounded(v[0] * (load_some(x + i, count) - pivot - middle)), count);
+                });
             }
-            all.g += g_sum.total(), all.gx += gx_sum.total();
+            all.g += sum[0].total(), all.gx += sum[1].total();
         });
+        all.gx -= (mean - double(T(mean))) * all.g;
         return all;
-    }
-    static FASTCONV_INLINE void add_product(WideSum<T>& g_sum, WideSum<T>& gx_sum, Vec<T> x, Vec<T> g, Vec<double> mean) {
-        const Widened<T> wide_x = widened<T>(x), wide_g = widened<T>(g);
-        g_sum.add(wide_g);
-        for (int p = 0; p < D; ++p) gx_sum.part[p] = madd<double>(wide_g.part[p], wide_x.part[p] - mean, gx_sum.part[p]);
     }
 
     void normalize(int64_t c) const {
@@ -175,7 +150,7 @@ class BatchNorm {
         for (int64_t b = 0; b < n.batch; ++b) {
             const T* x = input(b, c);
             T* y = result(b, c);
-            by_vectors(y, n.space, far, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+            by_vectors(y, n.space, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
                 store_some(y + i, madd<T>(load_some(x + i, count) - mean, factor, bias), count, far);
             });
         }
@@ -201,7 +176,7 @@ class BatchNorm {
         for (int64_t b = 0; b < n.batch; ++b) {
             const T *x = input(b, c), *g = gradient(b, c);
             T* y = result(b, c);
-            by_vectors(y, n.space, far, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+            by_vectors(y, n.space, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
                 const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), broadcast(f.mean), broadcast(f.scale),
                                                  broadcast(f.mean_g), broadcast(f.slope));
                 store_some(y + i, dx, count, far);
@@ -249,29 +224,36 @@ class BatchNorm {
 
     FASTCONV_NOINLINE void chunk_moments(int64_t k, int64_t c, int64_t count, double* mean, double* squares) const {
         Moments all[L];
-        const Widened<T> pivot = widened<T>(load_some(input(0, c), count));
+        const Vec<T> pivot = load_some(input(0, c), count);
         const int64_t end = std::min(n.space, (k + 1) * chunk()), step = n.input.inner;
         for (int64_t s = k * chunk(); s < end; s += rows_of_block) {
             const int64_t rows = std::min(rows_of_block, end - s);
             const T* x = input(0, c) + s * step;
-            WideSum<T> sum, square, apart;
-            for (int64_t r = 0; r < rows; ++r) sum.add(less(load_some(x + r * step, count), pivot));
-            Widened<T> middle;
-            for (int p = 0; p < D; ++p) middle.part[p] = sum.part[p] / broadcast(double(rows));
-            for (int64_t r = 0; r < rows; ++r) {
-                const Widened<T> v = less(load_some(x + r * step, count), pivot);
-                for (int p = 0; p < D; ++p) {
-                    const Vec<double> d = v.part[p] - middle.part[p];
-                    square.part[p] = madd<double>(d, d, square.part[p]), apart.part[p] += d;
-                }
-            }
-            for (int l = 0; l < count; ++l) {
-                const int p = l / lanes<double>, at = l % lanes<double>;
-                const double off = apart.part[p][at];
-                all[l].merge({double(rows), middle.part[p][at] + off / double(rows), square.part[p][at] - off * off / double(rows)});
-            }
+            WideSum<T> sum[1], off[2];
+            add_rows(sum, rows, [&](int64_t r, Vec<T> (&v)[1]) __attribute__((always_inline)) {
+                v[0] = load_some(x + r * step, count) - pivot;
+            });
+            Vec<T> middle;
+            for (int l = 0; l < L; ++l) middle[l] = T(sum[0].lane(l) / double(rows));
+            add_rows(off, rows, [&](int64_t r, Vec<T> (&v)[2]) __attribute__((always_inline)) {
+                v[1] = load_some(x + r * step, count) - pivot - middle, v[0] = rounded(v[1] * v[1]);
+            });
+            for (int l = 0; l < count; ++l) all[l].merge(block_moments(double(rows), middle[l], off[0].lane(l), off[1].lane(l)));
         }
         for (int l = 0; l < count; ++l) mean[l] = all[l].mean, squares[l] = all[l].squares;
+    }
+    // As add_staged, lane by lane, of values that value(row, v) sets.
+    template <int N, class Value>
+    static FASTCONV_INLINE void add_rows(WideSum<T> (&sum)[N], int64_t rows, const Value& value) {
+        for (int64_t begin = 0; begin < rows; begin += staged) {
+            Vec<T> near[N] = {};
+            for (int64_t r = begin; r < std::min(begin + staged, rows); ++r) {
+                Vec<T> v[N];
+                value(r, v);
+                for (int j = 0; j < N; ++j) near[j] += v[j];
+            }
+            for (int j = 0; j < N; ++j) sum[j].add(near[j]);
+        }
     }
 
     // Tables of a value per channel, in T, so that vectors of them are loaded.
@@ -296,7 +278,7 @@ class BatchNorm {
         share_pixels(2, [&](int64_t s, bool far) {
             const T* x = input(0, 0) + s * n.input.inner;
             T* y = result(0, 0) + s * n.result.inner;
-            by_vectors(y, n.channels, false, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+            by_vectors(y, n.channels, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
                 const Vec<T> value = madd<T>(load_some(x + i, count) - load(mean + i), load(factor + i), load(bias + i));
                 store_some(y + i, value, count, far);
             });
@@ -319,7 +301,7 @@ class BatchNorm {
         share_pixels(3, [&](int64_t s, bool far) {
             const T *x = input(0, 0) + s * n.input.inner, *g = gradient(0, 0) + s * n.gradient.inner;
             T* y = result(0, 0) + s * n.result.inner;
-            by_vectors(y, n.channels, false, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+            by_vectors(y, n.channels, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
                 const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), load(mean + i), load(factor + i),
                                                  load(mean_g + i), load(slopes + i));
                 store_some(y + i, dx, count, far);
@@ -328,19 +310,19 @@ class BatchNorm {
     }
 
     FASTCONV_NOINLINE void chunk_sums(int64_t k, int64_t c, int64_t count, double* of_g, double* of_gx) const {
-        WideSum<T> g_sum, gx_sum;
-        Widened<T> mean;
-        for (int p = 0; p < D; ++p)
-            for (int l = 0; l < lanes<double>; ++l) mean.part[p][l] = n.mean[std::min(c + p * lanes<double> + l, n.channels - 1)];
-        for (int64_t s = k * chunk(); s < std::min(n.space, (k + 1) * chunk()); ++s) {
-            const Widened<T> x = widened<T>(load_some(input(0, c) + s * n.input.inner, count));
-            const Widened<T> g = widened<T>(load_some(gradient(0, c) + s * n.gradient.inner, count));
-            g_sum.add(g);
-            for (int p = 0; p < D; ++p) gx_sum.part[p] = madd<double>(g.part[p], x.part[p] - mean.part[p], gx_sum.part[p]);
-        }
+        const Vec<T> pivot = load_some(input(0, c), count);
+        const int64_t begin = k * chunk(), end = std::min(n.space, begin + chunk());
+        const T *x = input(0, c) + begin * n.input.inner, *g = gradient(0, c) + begin * n.gradient.inner;
+        WideSum<T> sum[2];
+        Vec<T> middle{};
+        for (int l = 0; l < count; ++l) middle[l] = T(n.mean[c + l] - first(c + l));
+        add_rows(sum, end - begin, [&](int64_t r, Vec<T> (&v)[2]) __attribute__((always_inline)) {
+            v[0] = load_some(g + r * n.gradient.inner, count);
+            v[1] = rounded(v[0] * (load_some(x + r * n.input.inner, count) - pivot - middle));
+        });
         for (int l = 0; l < count; ++l) {
-            const int p = l / lanes<double>, at = l % lanes<double>;
-            of_g[l] = g_sum.part[p][at], of_gx[l] = gx_sum.part[p][at];
+            of_g[l] = sum[0].lane(l);
+            of_gx[l] = sum[1].lane(l) - (n.mean[c + l] - first(c + l) - double(middle[l])) * of_g[l];
         }
     }
 };

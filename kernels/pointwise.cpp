@@ -55,7 +55,8 @@ struct Leak {
 
 template <class T, class F>
 FASTCONV_NOINLINE void run_adjacent(T* y, const T* x, const T* g, int64_t n, bool past, const F& f) {
-    by_vectors(y, n, past, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    past = past && n >= 8 * lanes<T>;  // by_vectors: else it begins anywhere
+    by_vectors(y, n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
         store_some(y + i, f(load_some(x + i, count), F::gradient ? load_some(g + i, count) : Vec<T>{}), count, past);
     });
 }

@@ -8,10 +8,16 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
+// exp of what is not above 0
+template <class T>
+FASTCONV_INLINE Vec<T> exp_below(Vec<T> x) {
+    return Exponential<T>(at_least(Numbers<T>::underflow, x)).whole();
+}
+
 // One row, or a vector of rows, of `rows`.
 template <class T>
 struct Row {
-    static constexpr int L = lanes<T>, D = doubles<T>;
+    static constexpr int L = lanes<T>;
     const Rows& of;
     const T *x, *g;
     T* y;
@@ -44,7 +50,7 @@ struct AdjacentRow : Row<T> {
 
     template <class Put>
     FASTCONV_INLINE void each(const Put& put) const {
-        by_vectors<T>(nullptr, of.length, false, put);
+        by_vectors<T>(y, of.length, put);
     }
     T largest() const {
         Vec<T> most = broadcast(-std::numeric_limits<T>::infinity()), other = most;
@@ -63,26 +69,21 @@ struct AdjacentRow : Row<T> {
     template <bool Keep>
     double exponentials(T m) const {
         const Vec<T> most = broadcast(m);
-        WideSum<T> sum;
-        each([&](int64_t i, int64_t count) __attribute__((always_inline)) {
-            Vec<T> e = fastconv::FASTCONV_ISA::exp<T>(load_some(x + i, count) - most);
+        WideSum<T> sum[1];
+        add_staged(sum, of.length, [&](int64_t i, int64_t count, Vec<T> (&v)[1]) __attribute__((always_inline)) {
+            const Vec<T> e = exp_below<T>(load_some(x + i, count) - most);
             if (Keep) store_some(y + i, e, count, false);
-            if (count < L) e = Vec<T>(Mask<T>(e) & lanes_within<T>(0, count));
-            sum.add(e);
+            v[0] = only<T>(e, count);
         });
-        return sum.total();
+        return sum[0].total();
     }
     double dot(bool products) const {
-        WideSum<T> sum;
-        each([&](int64_t i, int64_t count) __attribute__((always_inline)) {
-            Widened<T> v = widened<T>(load_some(g + i, count));
-            if (products) {
-                const Widened<T> w = widened<T>(load_some(x + i, count));
-                for (int p = 0; p < doubles<T>; ++p) v.part[p] = v.part[p] * w.part[p];
-            }
-            sum.add(v);
+        WideSum<T> sum[1];
+        add_staged(sum, of.length, [&](int64_t i, int64_t count, Vec<T> (&v)[1]) __attribute__((always_inline)) {
+            v[0] = load_some(g + i, count);
+            if (products) v[0] = rounded(v[0] * load_some(x + i, count));
         });
-        return sum.total();
+        return sum[0].total();
     }
     double weighted(T m) const {  // the sum of w (x - m)
         double sum = 0;
@@ -150,24 +151,36 @@ struct RowsApart : Row<T> {
     template <class F>
     FASTCONV_INLINE Vec<T> of_lanes(const WideSum<T>& sum, const F& f) const {
         Vec<T> made;
-        for (int l = 0; l < L; ++l) made[l] = T(f(sum.part[l / lanes<double>][l % lanes<double>]));
+        for (int l = 0; l < L; ++l) made[l] = T(f(sum.lane(l)));
         return made;
     }
-    Vec<T> largest() const {
+    // Rows of some length are copied: planes are often a power of two apart, where a cache has few places for them.
+    static constexpr int64_t kept = 8192 / vector_bytes;
+    struct Strip {
+        alignas(vector_bytes) T of[kept * L];
+    };
+
+    FASTCONV_INLINE Vec<T> largest(T* strip) const {
         Vec<T> most = x_at(0);
-        for (int64_t c = 1; c < of.length; ++c) {
+        for (int64_t c = 0; c < of.length; ++c) {
             const Vec<T> v = x_at(c);
+            if (strip) store(strip + c * L, v);
             most = v > most ? v : most;
         }
         return most;
     }
-    template <bool Keep>
-    FASTCONV_INLINE WideSum<T> exponentials(Vec<T> most) const {
+    // exp(x - most) to where(c, e), and its sum
+    template <class Where>
+    FASTCONV_INLINE WideSum<T> exponentials(const T* strip, Vec<T> most, const Where& where) const {
         WideSum<T> sum;
-        for (int64_t c = 0; c < of.length; ++c) {
-            const Vec<T> e = fastconv::FASTCONV_ISA::exp<T>(x_at(c) - most);
-            if (Keep) put(c, e);
-            sum.add(e);
+        for (int64_t begin = 0; begin < of.length; begin += staged) {
+            Vec<T> near{};
+            for (int64_t c = begin; c < std::min(begin + staged, of.length); ++c) {
+                const Vec<T> e = exp_below<T>((strip ? load(strip + c * L) : x_at(c)) - most);
+                where(c, e);
+                near += e;
+            }
+            sum.add(near);
         }
         return sum;
     }
@@ -189,12 +202,22 @@ struct RowsApart : Row<T> {
     static double same(double v) { return v; }
 
     FASTCONV_NOINLINE void softmax() const {
-        const Vec<T> factor = of_lanes(exponentials<true>(largest()), inverse);
-        for (int64_t c = 0; c < of.length; ++c) put(c, y_at(c) * factor);
+        Strip memory;
+        T* const strip = of.length <= kept ? memory.of : nullptr;
+        const Vec<T> most = largest(strip);
+        if (strip) {
+            const Vec<T> factor = of_lanes(exponentials(strip, most, [&](int64_t c, Vec<T> e) { store(strip + c * L, e); }), inverse);
+            for (int64_t c = 0; c < of.length; ++c) put(c, load(strip + c * L) * factor);
+        } else {
+            const Vec<T> factor = of_lanes(exponentials(nullptr, most, [&](int64_t c, Vec<T> e) { put(c, e); }), inverse);
+            for (int64_t c = 0; c < of.length; ++c) put(c, y_at(c) * factor);
+        }
     }
     FASTCONV_NOINLINE void log_softmax() const {
-        const Vec<T> most = largest(), less = of_lanes(exponentials<false>(most), logarithm);
-        for (int64_t c = 0; c < of.length; ++c) put(c, x_at(c) - most - less);
+        Strip memory;
+        T* const strip = of.length <= kept ? memory.of : nullptr;
+        const Vec<T> most = largest(strip), less = of_lanes(exponentials(strip, most, [](int64_t, Vec<T>) {}), logarithm);
+        for (int64_t c = 0; c < of.length; ++c) put(c, (strip ? load(strip + c * L) : x_at(c)) - most - less);
     }
     FASTCONV_NOINLINE void softmax_gradient() const {
         const Vec<T> less = of_lanes(dot(true), same);
@@ -205,17 +228,16 @@ struct RowsApart : Row<T> {
         for (int64_t c = 0; c < of.length; ++c) put(c, madd<T>(fastconv::FASTCONV_ISA::exp<T>(x_at(c)), all, g_at(c)));
     }
     FASTCONV_NOINLINE void cross_entropy() const {
-        const Vec<T> most = largest();
-        const WideSum<T> sum = exponentials<false>(most), rest = of.smoothing != 0 ? weighted(most) : WideSum<T>{};
+        const Vec<T> most = largest(nullptr);
+        const WideSum<T> sum = exponentials(nullptr, most, [](int64_t, Vec<T>) {}), rest = of.smoothing != 0 ? weighted(most) : WideSum<T>{};
         for (int l = 0; l < count; ++l) {
-            const int p = l / lanes<double>, at = l % lanes<double>;
             const int64_t t = of.target[this->first + l];
             double& loss = of.loss[this->first + l];
             loss = 0;
             if (!this->counts(t)) continue;
-            const double log_sum = std::log(sum.part[p][at]), of_x = double(this->x[t * of.input.middle + l]) - double(most[l]);
+            const double log_sum = std::log(sum.lane(l)), of_x = double(this->x[t * of.input.middle + l]) - double(most[l]);
             loss = this->of_target(t) * (log_sum - of_x);
-            if (of.smoothing != 0) loss += this->of_all() * (of.weight_sum * log_sum - rest.part[p][at]);
+            if (of.smoothing != 0) loss += this->of_all() * (of.weight_sum * log_sum - rest.lane(l));
         }
     }
     WideSum<T> weighted(Vec<T> most) const {
@@ -227,13 +249,13 @@ struct RowsApart : Row<T> {
         return sum;
     }
     FASTCONV_NOINLINE void cross_entropy_gradient() const {
-        const WideSum<T> sum = exponentials<true>(largest());
+        const WideSum<T> sum = exponentials(nullptr, largest(nullptr), [&](int64_t c, Vec<T> e) { put(c, e); });
         Vec<T> factor{}, smooth{}, there{};
         for (int l = 0; l < count; ++l) {
             const int64_t t = of.target[this->first + l];
             if (!this->counts(t)) continue;
             const double upstream = of.loss[this->first + l], all = this->of_all();
-            factor[l] = T(upstream * (this->of_target(t) + all * of.weight_sum) / sum.part[l / lanes<double>][l % lanes<double>]);
+            factor[l] = T(upstream * (this->of_target(t) + all * of.weight_sum) / sum.lane(l));
             smooth[l] = T(-upstream * all), there[l] = T(1);
         }
         for (int64_t c = 0; c < of.length; ++c) {

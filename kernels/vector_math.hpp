@@ -121,20 +121,37 @@ FASTCONV_INLINE Vec<T> magnitude(Vec<T> x) {
     return Vec<T>(Mask<T>(x) & (Mask<T>{} + std::numeric_limits<typename VectorOf<T>::Int>::max()));
 }
 template <class T>
+FASTCONV_INLINE Vec<T> less_magnitude(Vec<T> x) {  // -|x|
+    return Vec<T>(Mask<T>(x) | (Mask<T>{} + std::numeric_limits<typename VectorOf<T>::Int>::min()));
+}
+template <class T>
 FASTCONV_INLINE Vec<T> with_sign(Vec<T> size, Vec<T> of) {
     return Vec<T>(Mask<T>(size) | (Mask<T>(of) & (Mask<T>{} + std::numeric_limits<typename VectorOf<T>::Int>::min())));
 }
+// x86's instructions for the larger and the smaller return the second of two where one is NaN: x.
 template <class T>
-FASTCONV_INLINE Vec<T> at_least(T least, Vec<T> x) {  // NaN stays
+FASTCONV_INLINE Vec<T> at_least(T least, Vec<T> x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_maskz_max_ps(__mmask16(-1), broadcast(least), x);
+    else return _mm512_maskz_max_pd(__mmask8(-1), broadcast(least), x);
+#elif defined(__AVX__)
+    if constexpr (sizeof(T) == 4) return _mm256_max_ps(broadcast(least), x);
+    else return _mm256_max_pd(broadcast(least), x);
+#else
     return x < broadcast(least) ? broadcast(least) : x;
+#endif
 }
 template <class T>
 FASTCONV_INLINE Vec<T> at_most(T most, Vec<T> x) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_maskz_min_ps(__mmask16(-1), broadcast(most), x);
+    else return _mm512_maskz_min_pd(__mmask8(-1), broadcast(most), x);
+#elif defined(__AVX__)
+    if constexpr (sizeof(T) == 4) return _mm256_min_ps(broadcast(most), x);
+    else return _mm256_min_pd(broadcast(most), x);
+#else
     return x > broadcast(most) ? broadcast(most) : x;
-}
-template <class T>
-FASTCONV_INLINE Vec<T> to_integer(Vec<T> x) {
-    return x + broadcast(Numbers<T>::round) - broadcast(Numbers<T>::round);
+#endif
 }
 
 // 2^n for whole n, a normal number
@@ -150,7 +167,7 @@ FASTCONV_INLINE Vec<T> scaled(Vec<T> v, Vec<T> n) {
     if constexpr (sizeof(T) == 4) return _mm512_maskz_scalef_ps(__mmask16(-1), v, n);  // gcc 12 warns of the unmasked one's own code
     else return _mm512_maskz_scalef_pd(__mmask8(-1), v, n);
 #else
-    const Vec<T> half = to_integer<T>(n * broadcast(T(0.5)));
+    const Vec<T> shift = broadcast(Numbers<T>::round), half = madd<T>(n, broadcast(T(0.5)), shift) - shift;
     return rounded(v * power_of_two<T>(half) * power_of_two<T>(n - half));
 #endif
 }
@@ -159,7 +176,7 @@ FASTCONV_INLINE Vec<T> scaled(Vec<T> v, Vec<T> n) {
 template <class T>
 FASTCONV_INLINE Vec<T> reduced(Vec<T> x, Vec<T>& power) {
     typedef Numbers<T> N;
-    power = to_integer<T>(rounded(x * broadcast(T(1.4426950408889634))));
+    power = madd<T>(x, broadcast(T(1.4426950408889634)), broadcast(N::round)) - broadcast(N::round);
     return madd<T>(power, broadcast(-N::ln2_low), madd<T>(power, broadcast(-N::ln2_high), x));
 }
 
@@ -175,7 +192,8 @@ template <class T>
 struct Exponential {
     Vec<T> growth, power;
 
-    FASTCONV_INLINE explicit Exponential(Vec<T> x, Vec<T> correction = Vec<T>{}) {
+    FASTCONV_INLINE explicit Exponential(Vec<T> x) { growth = fastconv::FASTCONV_ISA::growth<T>(reduced<T>(x, power)); }
+    FASTCONV_INLINE Exponential(Vec<T> x, Vec<T> correction) {
         const Vec<T> rest = reduced<T>(x, power);
         growth = fastconv::FASTCONV_ISA::growth<T>(rest + correction);
     }
@@ -230,11 +248,10 @@ FASTCONV_INLINE Vec<T> erf(Vec<T> x) {
 
 // ---- the activations and their derivatives
 
-// factor / (1 + exp(-x - correction)), |x| <= -deepest; for x < 0 factor exp(x) / (1 + exp(x)), of which no part underflows but the result
+// factor / (1 + exp(-x)), |x| <= -deepest, e = exp(-|x|); for x < 0 factor e / (1 + e), of which no part underflows but the result
 template <class T>
-FASTCONV_INLINE Vec<T> times_logistic(Vec<T> factor, Vec<T> x, Vec<T> correction = Vec<T>{}) {
+FASTCONV_INLINE Vec<T> times_logistic(Vec<T> factor, Vec<T> x, const Exponential<T>& e) {
     const Vec<T> zero{}, one = broadcast(T(1));
-    const Exponential<T> e(-magnitude<T>(x), x < zero ? correction : -correction);
     return scaled<T>((x < zero ? e.times(factor) : factor) / (one + e.whole()), x < zero ? e.power : zero);
 }
 
@@ -247,7 +264,7 @@ FASTCONV_INLINE Vec<T> bounded(Vec<T> x) {
 template <class T>
 struct Logistic {
     Vec<T> e, inverse;
-    FASTCONV_INLINE explicit Logistic(Vec<T> x) : e(Exponential<T>(-magnitude<T>(x)).whole()), inverse(broadcast(T(1)) / (broadcast(T(1)) + e)) {}
+    FASTCONV_INLINE explicit Logistic(Vec<T> x) : e(Exponential<T>(less_magnitude<T>(x)).whole()), inverse(broadcast(T(1)) / (broadcast(T(1)) + e)) {}
     FASTCONV_INLINE Vec<T> slope() const { return e * inverse * inverse; }
 };
 
@@ -294,7 +311,10 @@ struct Activated<Activation::leaky_relu, T> {
 
 template <class T>
 struct Activated<Activation::sigmoid, T> {
-    static FASTCONV_INLINE Vec<T> value(Vec<T> x, T) { return times_logistic<T>(broadcast(T(1)), bounded<T>(x)); }
+    static FASTCONV_INLINE Vec<T> value(Vec<T> x, T) {
+        x = bounded<T>(x);
+        return times_logistic<T>(broadcast(T(1)), x, Exponential<T>(less_magnitude<T>(x)));
+    }
     static FASTCONV_INLINE Vec<T> derivative(Vec<T> x, T) { return Logistic<T>(bounded<T>(x)).slope(); }
 };
 
@@ -310,7 +330,7 @@ template <class T>
 struct Activated<Activation::silu, T> {
     static FASTCONV_INLINE Vec<T> value(Vec<T> x, T) {
         const Vec<T> lowest = at_least(Numbers<T>::deepest, x);
-        return times_logistic<T>(lowest, at_most(-Numbers<T>::deepest, lowest));
+        return times_logistic<T>(lowest, lowest, Exponential<T>(at_least(Numbers<T>::deepest, less_magnitude<T>(lowest))));
     }
     static FASTCONV_INLINE Vec<T> derivative(Vec<T> x, T) {  // s (1 + x (1 - s))
         x = bounded<T>(x);
@@ -343,7 +363,8 @@ struct Activated<Activation::gelu_tanh, T> {  // x/2 (1 + tanh u) = x logistic(2
         Vec<T> correction;
         const Vec<T> lowest = at_least(-Numbers<T>::farthest, x);
         const Vec<T> u = gelu_argument<T>(at_most(Numbers<T>::farthest, lowest), correction);
-        return times_logistic<T>(lowest, bounded<T>(u), correction);
+        const Vec<T> size = at_least(Numbers<T>::deepest, less_magnitude<T>(u));
+        return times_logistic<T>(lowest, u, Exponential<T>(size, u < Vec<T>{} ? correction : -correction));
     }
     static FASTCONV_INLINE Vec<T> derivative(Vec<T> x, T) {  // s (1 + x (1 - s) (2u)')
         Vec<T> correction;

@@ -82,8 +82,8 @@ def test_gradients_against_differences(shape, dtype):
         directions = [rng.normal(size=wide[key].shape) for key in ("x", "weight", "bias")]
         slopes = []
         for i, direction in enumerate(directions):
-            up, down = ([wide[key] + (sign * step * direction if i == j else 0) for j, key in enumerate(("x", "weight", "bias"))]
-                        for sign in (1, -1))
+            up, down = ([wide[key] + (size * direction if i == j else 0) for j, key in enumerate(("x", "weight", "bias"))]
+                        for size in (step, -step))
             slopes.append((loss(*up) - loss(*down)) / (2 * step))
         for setting in _isas():
             for layout in ("channels_first", "channels_last"):
