@@ -36,6 +36,11 @@ def native_module() -> Any:
     return module
 
 
+def plain(array: Any) -> bool:
+    """Whether it is an array that kernels take as it is."""
+    return type(array) is np.ndarray and array.dtype in _NAMES and array.flags.c_contiguous and array.flags.aligned
+
+
 def views(required: dict[str, Any], **optional: Any) -> tuple[arrays.Kind, list[Any]]:
     """As `arrays.views`, on the CPU only.
 

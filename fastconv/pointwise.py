@@ -49,14 +49,16 @@ def relu6_input(grad_output: Any, input: Any, *, out: Any = None) -> Any:
 def leaky_relu(input: Any, negative_slope: float = 0.01, *, out: Any = None) -> Any:
     """input where it is positive, else input·negative_slope: `torch.nn.functional.leaky_relu`. negative_slope: a finite number;
     0 is `relu`. Arrays, errors: see `fastconv.pointwise`."""
-    return _value("leaky_relu", input, out, number("negative_slope", negative_slope))
+    slope = number("negative_slope", negative_slope)
+    return _value(_leaky(slope), input, out, slope)
 
 
 @torch_arrays.opaque
 def leaky_relu_input(grad_output: Any, input: Any, negative_slope: float = 0.01, *, out: Any = None) -> Any:
     """Gradient of `leaky_relu`'s input: grad_output where input > 0, else grad_output·negative_slope. grad_output: of the
     input's shape and dtype."""
-    return _gradient("leaky_relu", grad_output, input, out, number("negative_slope", negative_slope))
+    slope = number("negative_slope", negative_slope)
+    return _gradient(_leaky(slope), grad_output, input, out, slope)
 
 
 @torch_arrays.opaque
@@ -122,6 +124,10 @@ def hardswish_input(grad_output: Any, input: Any, *, out: Any = None) -> Any:
     return _gradient("hardswish", grad_output, input, out)
 
 
+def _leaky(slope: float) -> str:
+    return "leaky_relu" if slope else "relu"  # of which the limit at -inf is 0, not -inf times 0
+
+
 def _gelu(approximate: Any) -> str:
     if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
         raise ValueError(f"approximate must be 'none' or 'tanh', got {shown(approximate)}")
@@ -129,6 +135,11 @@ def _gelu(approximate: Any) -> str:
 
 
 def _value(name: str, input: Any, out: Any, parameter: float = 0.0) -> Any:
+    module = operands.native_module()
+    if out is None and module is not None and operands.plain(input):  # the usual case, told in a microsecond
+        out = np.empty(input.shape, input.dtype)
+        native.runtime().apply_function(module, name, input, out, None, parameter, settings.current().num_threads)
+        return out
     kind, (x, y) = operands.views({"input": input}, out=out)
     return _apply(name, parameter, kind, x, None, out, y)
 
@@ -141,8 +152,6 @@ def _gradient(name: str, grad_output: Any, input: Any, out: Any, parameter: floa
 
 def _apply(name: str, parameter: float, kind: arrays.Kind, x: np.ndarray, g: np.ndarray | None, out: Any,
            y: np.ndarray | None) -> Any:
-    if name == "leaky_relu" and not parameter:
-        name = "relu"  # at -inf the limit is 0, not -inf times 0
     dtype = operands.dtype_of(input=x, grad_output=g)
     result, target = operands.result(kind, out, y, x, dtype)
     x, g = arrays.ready(x, dtype), None if g is None else arrays.ready(g, dtype)
