@@ -161,10 +161,12 @@ def _apply(name: str, parameter: float, kind: arrays.Kind, x: np.ndarray, g: np.
         if module is not None:
             native.runtime().apply_function(module, name, x, to, g, parameter, settings.current().num_threads)
         elif g is None:
-            to[...] = x
-            activations.apply((name, parameter), to)
+            with np.errstate(all="ignore"):  # infinities are results as good as any
+                to[...] = x
+                activations.apply((name, parameter), to)
         else:
-            to[...] = activations.gradient((name, parameter), g, x)
+            with np.errstate(all="ignore"):
+                to[...] = activations.gradient((name, parameter), g, x)
 
     operands.write(target, (x, g), dtype, compute)
     return result
