@@ -1,7 +1,8 @@
 // Batch normalisation: y = (x - mean) scale + bias with scale = weight / sqrt(variance + epsilon), in training with the statistics of
 // the batch; and its gradients. The data of a channel are summed block by block, a block's mean first, then the squares about it, while
 // it is in L1; blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance", 1983). Sums are
-// double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that any number of threads makes the same bits.
+// double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that any number of
+// threads makes the same bits.
 #pragma once
 #include <cmath>
 
@@ -213,7 +214,9 @@ class BatchNorm {
     void moments_last() const {
         double* const means = partial();
         double* const squares = means + chunks() * padded();
-        share_chunks([&](int64_t k, int64_t c, int64_t count) { chunk_moments(k, c, count, means + k * padded() + c, squares + k * padded() + c); });
+        share_chunks([&](int64_t k, int64_t c, int64_t count) {
+            chunk_moments(k, c, count, means + k * padded() + c, squares + k * padded() + c);
+        });
         for (int64_t c = 0; c < n.channels; ++c) {
             Moments all;
             for (int64_t k = 0; k < chunks(); ++k)
@@ -262,7 +265,8 @@ class BatchNorm {
     template <class Put>
     void share_pixels(int arrays, const Put& put) const {
         constexpr int64_t pixels = 16;
-        const bool far = past() && n.channels % L == 0 && n.result.inner % L == 0 && reinterpret_cast<uintptr_t>(n.result.data) % vector_bytes == 0;
+        const bool far = past() && n.channels % L == 0 && n.result.inner % L == 0 &&
+                         reinterpret_cast<uintptr_t>(n.result.data) % vector_bytes == 0;
         crew_of(team, bytes(arrays), false).share((n.space + pixels - 1) / pixels, [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
                 for (int64_t s = begin * pixels; s < std::min(end * pixels, n.space); ++s) put(s, far);
@@ -289,7 +293,9 @@ class BatchNorm {
         if (n.training) moments_last();
         double* const of_g = partial();
         double* const of_gx = of_g + chunks() * padded();
-        share_chunks([&](int64_t k, int64_t c, int64_t count) { chunk_sums(k, c, count, of_g + k * padded() + c, of_gx + k * padded() + c); });
+        share_chunks([&](int64_t k, int64_t c, int64_t count) {
+            chunk_sums(k, c, count, of_g + k * padded() + c, of_gx + k * padded() + c);
+        });
         T *const mean = table(0), *const factor = table(1), *const mean_g = table(2), *const slopes = table(3);
         for (int64_t c = 0; c < n.channels; ++c) {
             Sums all;

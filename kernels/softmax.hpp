@@ -25,7 +25,8 @@ struct Row {
 
     Row(const Rows& rows, int64_t outer, int64_t inner)
         : of(rows), x(static_cast<const T*>(rows.input.data) + outer * rows.input.outer + inner * rows.input.inner),
-          g(static_cast<const T*>(rows.gradient.data) + (rows.gradient.data ? outer * rows.gradient.outer + inner * rows.gradient.inner : 0)),
+          g(static_cast<const T*>(rows.gradient.data) +
+            (rows.gradient.data ? outer * rows.gradient.outer + inner * rows.gradient.inner : 0)),
           y(static_cast<T*>(rows.result.data) + (rows.result.data ? outer * rows.result.outer + inner * rows.result.inner : 0)),
           first(outer * rows.inner + inner) {}
 
@@ -93,12 +94,16 @@ struct AdjacentRow : Row<T> {
 
     FASTCONV_NOINLINE void softmax() const {
         const Vec<T> factor = broadcast(T(1 / exponentials<true>(largest())));
-        each([&](int64_t i, int64_t count) __attribute__((always_inline)) { store_some(y + i, load_some(y + i, count) * factor, count, false); });
+        each([&](int64_t i, int64_t count) __attribute__((always_inline)) {
+            store_some(y + i, load_some(y + i, count) * factor, count, false);
+        });
     }
     FASTCONV_NOINLINE void log_softmax() const {
         const T m = largest();
         const Vec<T> most = broadcast(m), less = broadcast(T(std::log(exponentials<false>(m))));
-        each([&](int64_t i, int64_t count) __attribute__((always_inline)) { store_some(y + i, load_some(x + i, count) - most - less, count, false); });
+        each([&](int64_t i, int64_t count) __attribute__((always_inline)) {
+            store_some(y + i, load_some(x + i, count) - most - less, count, false);
+        });
     }
     FASTCONV_NOINLINE void softmax_gradient() const {  // y (g - sum g y)
         const Vec<T> less = broadcast(T(dot(true)));
@@ -127,7 +132,9 @@ struct AdjacentRow : Row<T> {
         const double upstream = of.loss[this->first], all = this->of_all(), target = this->of_target(t);
         const T m = largest();
         const Vec<T> factor = broadcast(T(upstream * (target + all * of.weight_sum) / exponentials<true>(m)));
-        each([&](int64_t i, int64_t count) __attribute__((always_inline)) { store_some(y + i, load_some(y + i, count) * factor, count, false); });
+        each([&](int64_t i, int64_t count) __attribute__((always_inline)) {
+            store_some(y + i, load_some(y + i, count) * factor, count, false);
+        });
         if (of.smoothing != 0)
             for (int64_t c = 0; c < of.length; ++c) y[c] -= T(upstream * all * this->weight(c));
         y[t] -= T(upstream * target);
@@ -142,7 +149,8 @@ struct RowsApart : Row<T> {
     using Row<T>::of;
     int64_t count;
 
-    RowsApart(const Rows& rows, int64_t outer, int64_t inner) : Row<T>(rows, outer, inner), count(std::min<int64_t>(L, rows.inner - inner)) {}
+    RowsApart(const Rows& rows, int64_t outer, int64_t inner)
+        : Row<T>(rows, outer, inner), count(std::min<int64_t>(L, rows.inner - inner)) {}
 
     FASTCONV_INLINE Vec<T> x_at(int64_t c) const { return load_some(this->x + c * of.input.middle, count); }
     FASTCONV_INLINE Vec<T> g_at(int64_t c) const { return load_some(this->g + c * of.gradient.middle, count); }

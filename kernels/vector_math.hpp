@@ -264,7 +264,8 @@ FASTCONV_INLINE Vec<T> bounded(Vec<T> x) {
 template <class T>
 struct Logistic {
     Vec<T> e, inverse;
-    FASTCONV_INLINE explicit Logistic(Vec<T> x) : e(Exponential<T>(less_magnitude<T>(x)).whole()), inverse(broadcast(T(1)) / (broadcast(T(1)) + e)) {}
+    FASTCONV_INLINE explicit Logistic(Vec<T> x)
+        : e(Exponential<T>(less_magnitude<T>(x)).whole()), inverse(broadcast(T(1)) / (broadcast(T(1)) + e)) {}
     FASTCONV_INLINE Vec<T> slope() const { return e * inverse * inverse; }
 };
 
