@@ -32,8 +32,35 @@ from .directions import (
 )
 from .errors import Unavailable, Unsupported
 from .image import convolve, correlate
+from .losses import (
+    cross_entropy,
+    cross_entropy_input,
+    log_softmax,
+    log_softmax_input,
+    softmax,
+    softmax_input,
+)
+from .normalization import batch_norm, batch_norm_backward
 from .ops import conv1d, conv2d, conv3d, explain
 from .plan import Plan
+from .pointwise import (
+    gelu,
+    gelu_input,
+    hardswish,
+    hardswish_input,
+    leaky_relu,
+    leaky_relu_input,
+    relu,
+    relu6,
+    relu6_input,
+    relu_input,
+    sigmoid,
+    sigmoid_input,
+    silu,
+    silu_input,
+    tanh,
+    tanh_input,
+)
 from .pooling import (
     avg_pool1d,
     avg_pool2d,
@@ -92,14 +119,18 @@ __all__ = [
     "adaptive_avg_pool2d", "adaptive_avg_pool2d_input", "adaptive_avg_pool3d", "adaptive_avg_pool3d_input",
     "adaptive_max_pool1d", "adaptive_max_pool1d_input", "adaptive_max_pool2d", "adaptive_max_pool2d_input",
     "adaptive_max_pool3d", "adaptive_max_pool3d_input", "avg_pool1d", "avg_pool1d_input", "avg_pool2d", "avg_pool2d_input",
-    "avg_pool3d", "avg_pool3d_input", "backends", "check", "config", "conv1d", "conv1d_backward", "conv1d_input",
-    "conv1d_weight", "conv2d", "conv2d_backward", "conv2d_input", "conv2d_weight", "conv3d", "conv3d_backward",
-    "conv3d_input", "conv3d_weight", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolve", "correlate",
-    "enable_backend", "explain", "get_num_threads", "global_avg_pool", "global_avg_pool_input", "global_max_pool",
-    "global_max_pool_input", "lp_pool1d", "lp_pool1d_input", "lp_pool2d", "lp_pool2d_input", "lp_pool3d", "lp_pool3d_input",
+    "avg_pool3d", "avg_pool3d_input", "backends", "batch_norm", "batch_norm_backward", "check", "config", "conv1d",
+    "conv1d_backward", "conv1d_input", "conv1d_weight", "conv2d", "conv2d_backward", "conv2d_input", "conv2d_weight",
+    "conv3d", "conv3d_backward", "conv3d_input", "conv3d_weight", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "convolve", "correlate", "cross_entropy", "cross_entropy_input", "enable_backend", "explain",
+    "gelu", "gelu_input", "get_num_threads", "global_avg_pool", "global_avg_pool_input", "global_max_pool",
+    "global_max_pool_input", "hardswish", "hardswish_input", "leaky_relu", "leaky_relu_input", "log_softmax",
+    "log_softmax_input", "lp_pool1d", "lp_pool1d_input", "lp_pool2d", "lp_pool2d_input", "lp_pool3d", "lp_pool3d_input",
     "max_pool1d", "max_pool1d_input", "max_pool2d", "max_pool2d_input", "max_pool3d", "max_pool3d_input", "max_unpool1d",
     "max_unpool1d_input", "max_unpool2d", "max_unpool2d_input", "max_unpool3d", "max_unpool3d_input", "min_pool1d",
-    "min_pool1d_input", "min_pool2d", "min_pool2d_input", "min_pool3d", "min_pool3d_input", "prepare", "set_num_threads",
+    "min_pool1d_input", "min_pool2d", "min_pool2d_input", "min_pool3d", "min_pool3d_input", "prepare", "relu", "relu6",
+    "relu6_input", "relu_input", "set_num_threads", "sigmoid", "sigmoid_input", "silu", "silu_input", "softmax",
+    "softmax_input", "tanh", "tanh_input",
 ]
 
 

@@ -144,3 +144,38 @@ def apply(activation: tuple[str, float] | None, array: np.ndarray) -> None:
 def _logistic(x: np.ndarray) -> np.ndarray:
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+# ---- derivatives
+
+
+def gradient(activation: tuple[str, float], grad_output: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """grad_output times the activation's derivative at `array`, in float64. Where a function is flat there is none, whatever
+    grad_output is."""
+    with np.errstate(all="ignore"):
+        slope = _derivative(activation, array.astype(np.float64))
+        product = grad_output * slope
+    return np.where(slope == 0, 0.0, product) if activation[0] in ("relu", "relu6", "hardswish") else product
+
+
+def _derivative(activation: tuple[str, float], x: np.ndarray) -> np.ndarray:
+    name, parameter = activation
+    if name == "relu":
+        return np.where(x <= 0, 0.0, 1.0)
+    if name == "relu6":
+        return np.where((x <= 0) | (x >= 6), 0.0, 1.0)
+    if name == "leaky_relu":
+        return np.where(x <= 0, parameter, 1.0)
+    if name == "hardswish":
+        return np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5))
+    x = np.clip(x, _LIMIT, -_LIMIT)
+    if name in ("sigmoid", "tanh"):
+        e = np.exp(-np.abs(x) * (1 if name == "sigmoid" else 2))
+        return (1 if name == "sigmoid" else 4) * e / (1 + e) ** 2
+    if name == "gelu":
+        below = 0.5 * np.array(np.frompyfunc(math.erfc, 1, 1)(-_SQRT_HALF * x), np.float64)
+        return below + x * _SQRT_HALF_OVER_PI * np.exp(-0.5 * x * x)
+    inner = x if name == "silu" else _TANH_SCALE * (x + _TANH_CUBE * x**3)
+    slope = 1.0 if name == "silu" else _TANH_SCALE * (1 + 3 * _TANH_CUBE * x * x)
+    s = _logistic(inner)
+    return s * (1 + x * _logistic(-inner) * slope)

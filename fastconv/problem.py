@@ -285,6 +285,18 @@ def normalize_activation(activation: Any) -> tuple[str, float] | None:
     return (name, slope) if slope else ("relu", 0.0)  # relu in all: the limit at -inf is 0, not -inf times 0
 
 
+def number(name: str, value: Any) -> float:
+    """`value` as a float.
+
+    Raises:
+        ValueError: it is no finite real number.
+    """
+    found = _finite(value)
+    if found is None:
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
+    return found
+
+
 def _finite(value: Any) -> float | None:
     """A finite real number as a float; None if it is anything else."""
     try:

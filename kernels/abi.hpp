@@ -104,6 +104,7 @@ struct Algorithm {
 };
 
 struct Pool;  // pool_abi.hpp
+struct Pointwise;  // pointwise_abi.hpp
 
 struct Module {
     int32_t abi;
@@ -114,6 +115,7 @@ struct Module {
     // `repeats` x a fixed number of independent fused multiply-adds on one thread; returns the flops done
     double (*fma_loop)(Dtype, int64_t repeats);
     const Pool* pool;
+    const Pointwise* pointwise;
 };
 
 }  // namespace fastconv

@@ -19,6 +19,7 @@ constexpr double dot = 256 << 10;     // or bytes of weights, if they are more
 constexpr double fft = 8 << 10;       // points of a tile's transforms, times channels
 constexpr double pooling = 32 << 10;  // inputs and outputs
 constexpr double packing = 64 << 10;  // weights, of gemm
+constexpr double pointwise = 192 << 10;  // bytes read and written, or a quarter of that where each element takes an exponential
 }  // namespace worth_a_thread
 
 // How many of `threads` some work is worth, at least 1: each gets as much as is worth a thread.

@@ -84,7 +84,7 @@ struct Tables {
    private:
     // w_n^(k j) for j < count, by multiplication: a sine costs as much as ten.
     static void powers(const Spectra<T>& s, int64_t k, int64_t count, T* to) {
-        typedef Wide<T> W;
+        typedef std::conditional_t<sizeof(T) == 4, double, long double> W;
         const int64_t n = s.points();
         const W angle = W(-6.283185307179586476925286766559L) * W(k % n) / W(n), c = std::cos(angle), i = std::sin(angle);
         W re = 1, im = 0;

@@ -18,6 +18,7 @@ namespace FASTCONV_ISA {
 FASTCONV_ALGORITHMS
 #undef A
 const Pool& pool();
+const Pointwise& pointwise();
 
 namespace {
 
@@ -34,7 +35,8 @@ const Module& this_module() {
     static const Algorithm algorithms[] = {FASTCONV_ALGORITHMS};
 #undef A
     static const Module module = {abi_version, FASTCONV_TEXT(FASTCONV_ISA), float32_lanes,
-                                  static_cast<int32_t>(sizeof algorithms / sizeof algorithms[0]), algorithms, fma_loop, &pool()};
+                                  static_cast<int32_t>(sizeof algorithms / sizeof algorithms[0]), algorithms, fma_loop, &pool(),
+                                  &pointwise()};
     return module;
 }
 

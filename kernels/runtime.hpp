@@ -13,6 +13,7 @@
 
 #include "fences.hpp"
 #include "interrupt.hpp"
+#include "pointwise_abi.hpp"
 #include "pool_abi.hpp"
 #include "threads.hpp"
 #if defined(__linux__)
@@ -182,6 +183,29 @@ inline Outcome run_ready(const Algorithm& algorithm, const Problem& problem, Cal
         algorithm.run(problem, call);
     });
     return signals.raised() ? raised : ran ? done : no_memory;
+}
+
+// ---- pointwise functions
+
+// work: of all threads, in elements of vectors that are loaded, or what takes as long
+template <class Operation>
+Outcome run_team(void (*run)(const Operation&, const Team&), const Operation& operation, int threads, double work) {
+    Signals signals(work / threads);
+    const bool ran = with_workspace(operation.workspace_bytes(threads), [&](void* memory) {
+        run(operation, {memory, threads, parallel_for, signals.interrupt()});
+    });
+    return signals.raised() ? raised : ran ? done : no_memory;
+}
+
+inline Outcome run_elements(const Module& module, const Elements& e, int threads) {
+    return run_team(module.pointwise->elements, e, threads, 16.0 * double(e.size()));
+}
+inline Outcome run_batch_norm(const Module& module, const Normalization& n, int threads) {
+    const double work = 16.0 * double(n.batch) * double(n.channels) * double(n.space);
+    return run_team(n.gradient.data ? module.pointwise->batch_norm_gradient : module.pointwise->batch_norm, n, threads, work);
+}
+inline Outcome run_rows(const Module& module, const Rows& rows, int threads) {
+    return run_team(module.pointwise->rows, rows, threads, 32.0 * double(rows.outer) * double(rows.length) * double(rows.inner));
 }
 
 // With call.packed as pack_with_workspace wrote it.

@@ -580,3 +580,4 @@ cdef class Packed:
 
 include "shortcut.pxi"
 include "pool.pxi"
+include "pointwise.pxi"

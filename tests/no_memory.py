@@ -59,6 +59,11 @@ def public() -> Iterator[tuple[str, Work]]:
         conv = fastconv.prepare(w, b, **keywords)
         yield f"per call, {algorithm}", lambda k=keywords: fastconv.conv2d(x, w, b, **k)
         yield f"prepared, {algorithm}", lambda conv=conv: conv(x)
+    yield "an activation", lambda: fastconv.gelu(x)
+    yield "batch norm", lambda: fastconv.batch_norm(x, None, None, training=True)
+    yield "batch norm, channels side by side", lambda: fastconv.batch_norm_backward(
+        x, x, training=True, layout="channels_last")[0]
+    yield "softmax", lambda: fastconv.softmax(x, 1)
 
 
 def tried(work: Work, expected: np.ndarray, arm: Callable[[], None], disarm: Callable[[], bool]) -> int:

@@ -21,12 +21,12 @@ ROOT = PACKAGE.parent
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
     {"errors", "reasons", "files", "hardware", "kept", "streams", "cuda_arrays"}, {"settings", "arguments"},
-    {"native", "window"},
-    {"problem_text", "dtypes"}, {"problem", "pool_problem"}, {"activations", "unit_axes", "native_problem"},
+    {"native", "window"}, {"problem_text", "dtypes"}, {"problem", "pool_problem"},
+    {"activations", "unit_axes", "native_problem"},
     {"algorithms", "lowering", "weight_gradient"}, {"lowering_costs", "phases_at_once"}, {"backends"}, {"wisdom", "candidates"},
-    {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"ops"}, {"directions", "image", "pool_calls"},
-    {"prepared", "pooling"}, {"adaptive_pooling", "unpooling"}, {"pooling_gradients"}, {"stated"}, {"bench"}, {"cli"},
-    {"__main__"},
+    {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"operands"}, {"ops"},
+    {"directions", "image", "pool_calls", "pointwise", "normalization", "losses"}, {"prepared", "pooling"},
+    {"adaptive_pooling", "unpooling"}, {"pooling_gradients"}, {"stated"}, {"bench"}, {"cli"}, {"__main__"},
 )
 
 

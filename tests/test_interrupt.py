@@ -141,3 +141,34 @@ def test_other_threads_are_not_ended():
         thread.start()
         thread.join()
     assert call.right()
+
+
+class Stop(Exception):
+    pass
+
+
+@native
+def test_pointwise_functions_give_way_as_well():
+    """To a handler that goes on, and to one that raises."""
+    raising = False
+
+    def look() -> None:
+        missing = np.isnan(out[:: len(out) // 64])
+        during.append(bool(missing.any() and not missing.all()))
+        if raising:
+            raise Stop
+
+    for size in (2**n for n in range(20, 26)):
+        x, out = np.broadcast_to(np.float64(0.5), size), np.full(size, np.nan)
+        during: list[bool] = []
+        with Alarms(look):
+            fastconv.gelu(x, out=out)
+        if any(during):
+            break
+    assert any(during)
+    assert np.array_equal(out, np.full(size, fastconv.gelu(np.array([0.5]))[0]))
+    raising = True
+    out[...] = np.nan
+    with pytest.raises(Stop), Alarms(look):
+        while True:
+            fastconv.gelu(x, out=out)

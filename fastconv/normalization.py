@@ -1,0 +1,259 @@
+"""Batch normalisation and its gradients: PyTorch's arguments, meaning and order, natively where it can be.
+
+y = (x - mean)·scale + bias, scale = weight / √(variance + eps), for each channel (S. Ioffe, C. Szegedy, "Batch normalization",
+2015). Statistics are summed block by block (`kernels/batch_norm.hpp`), in an order that no number of threads changes, less the
+channel's first value x₀; float32 in float64, 16 values a lane in float32 first. With u = 2⁻²⁴ (float64: 2⁻⁵³) and n values per
+channel, the mean is within (17u + n·2⁻⁵³)·mean|x - x₀| of the exact one, and the variance within as much, relative to itself;
+typical are some 2u. (x - mean) is rounded in the input's dtype: where |mean| is large beside the deviation, y has an error of
+u·|mean|·scale.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import arrays, native, operands, settings, torch_arrays
+from .errors import shown
+from .problem import flag, normalize_layout, number
+
+
+@torch_arrays.opaque
+def batch_norm(
+    input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5, *, layout: str = "channels_first", out: Any = None,
+) -> Any:
+    """Normalise each channel, as `torch.nn.functional.batch_norm`.
+
+    Args:
+        input: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), float32 or float64; with channels_last C is the last axis.
+        running_mean, running_var: (C,), float32 or float64. The statistics, unless in training; in training updated in place
+            to (1 - momentum)·running + momentum·batch's, the variance of the batch being the unbiased one; None: not kept.
+        weight, bias: (C,), of any real dtype, or None: 1 and 0.
+        training: normalise by the batch's own mean and (biased) variance.
+        momentum: the share of this batch in the running statistics.
+        eps: added to the variance.
+        layout: channels_first or channels_last, or their names for the input's axes (NCHW, NHWC, ...).
+        out: array of the input's shape and dtype, any strides; overwritten and returned; may be the input itself.
+
+    Returns:
+        An array of the input's kind, shape, dtype and memory order.
+
+    Raises:
+        ValueError: shapes that do not fit; no running statistics, and no training; training with one value a channel.
+        TypeError: dtypes other than float32 and float64, or kinds of arrays that do not fit.
+        Unsupported: arrays on a GPU.
+    """
+    training, eps, momentum = flag("training", training), _epsilon(eps), number("momentum", momentum)
+    kind, (x, mean, variance, w, b, y) = operands.views(
+        {"input": input}, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias, out=out)
+    call = _call(x, mean, variance, w, b, training, eps, layout)
+    result, target = operands.result(kind, out, y, x, call.dtype)
+    if x.size:
+        operands.write(target, (x,), call.dtype, lambda to: _forward(call, to))
+        if training:
+            count = x.size // len(call.mean)
+            _update("running_mean", mean, call.mean, momentum)
+            _update("running_var", variance, call.variance * (count / (count - 1)), momentum)
+    return result
+
+
+@torch_arrays.opaque
+def batch_norm_backward(
+    grad_output: Any, input: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, training: bool = False,
+    eps: float = 1e-5, *, layout: str = "channels_first", out: Any = None,
+) -> tuple[Any, Any, Any]:
+    """Gradients of `batch_norm`: of input, weight and bias.
+
+    Args:
+        grad_output: of the input's shape and dtype.
+        input, weight, eps, layout: as of the `batch_norm`.
+        running_mean, running_var: read where it was not training.
+        training: whether the statistics were the batch's own; they are computed again, and differentiated.
+        out: for the gradient of the input: array of its shape and dtype, any strides; may be grad_output or input itself.
+
+    Returns:
+        (∂input, ∂weight, ∂bias): of the input's shape, (C,) and (C,), all of the input's dtype and kind; sums in float64.
+
+    Raises:
+        ValueError, TypeError, Unsupported: as `batch_norm`.
+    """
+    training, eps = flag("training", training), _epsilon(eps)
+    kind, (g, x, mean, variance, w, y) = operands.views(
+        {"grad_output": grad_output, "input": input}, running_mean=running_mean, running_var=running_var, weight=weight,
+        out=out)
+    call = _call(x, mean, variance, w, None, training, eps, layout)
+    operands.dtype_of(input=x, grad_output=g)
+    operands.same_shape("grad_output", g, x.shape, "input")
+    result, target = operands.result(kind, out, y, x, call.dtype)
+    sums = np.zeros((2, len(call.mean)))
+    if x.size:
+        operands.write(target, (x, g), call.dtype, lambda to: _backward(call, arrays.ready(g, call.dtype), to, sums))
+    made = []
+    for each in sums:
+        array = kind.empty((len(call.mean),), call.dtype)
+        kind.view("out", array)[...] = each
+        made.append(array)
+    return result, made[0], made[1]
+
+
+class _Call(NamedTuple):
+    """What both directions need once their arguments are understood."""
+
+    x: np.ndarray
+    channel: int  # the axis
+    mean: np.ndarray  # of each channel, like all that follows; in training written
+    variance: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    training: bool
+    eps: float
+    dtype: str
+
+
+def _call(x: np.ndarray, mean: Any, variance: Any, w: Any, b: Any, training: bool, eps: float, layout: str) -> _Call:
+    dtype = operands.dtype_of(input=x)
+    if not 2 <= x.ndim <= 5:
+        raise ValueError(f"input must have 2 to 5 axes, (N, C) and up to three of space, got shape {shown(tuple(x.shape))}")
+    last = x.ndim == 2 or normalize_layout(layout, x.ndim - 2) == "channels_last"
+    channel = x.ndim - 1 if last else 1
+    channels = x.shape[channel]
+    if training and x.size // max(channels, 1) < 2:
+        raise ValueError(f"input must have more than one value per channel in training, got shape {shown(tuple(x.shape))}")
+    if not training and (mean is None or variance is None):
+        raise ValueError("running_mean and running_var must be given unless training is True, got None")
+    if training:
+        for name, running in (("running_mean", mean), ("running_var", variance)):
+            _per_channel(name, running, channels, 0.0)
+        statistics = np.zeros(channels), np.zeros(channels)
+    else:
+        statistics = _per_channel("running_mean", mean, channels, 0.0), _per_channel("running_var", variance, channels, 1.0)
+    return _Call(arrays.ready(x, dtype), channel, *statistics, _per_channel("weight", w, channels, 1.0),
+                 _per_channel("bias", b, channels, 0.0), training, eps, dtype)
+
+
+def _per_channel(name: str, values: np.ndarray | None, channels: int, otherwise: float) -> np.ndarray:
+    if values is None:
+        return np.full(channels, otherwise)
+    if tuple(values.shape) != (channels,):
+        raise ValueError(f"{name} must have shape ({channels},), one value per channel, got {shown(tuple(values.shape))}")
+    if values.dtype.kind not in "fiu" or name.startswith("running") and values.dtype.name not in ("float32", "float64"):
+        raise TypeError(f"{name} must be float32 or float64, got {values.dtype.name}")
+    return np.ascontiguousarray(values, np.float64)
+
+
+def _epsilon(value: Any) -> float:
+    found = number("eps", value)
+    if found < 0:
+        raise ValueError(f"eps must not be negative, got {shown(value)}")
+    return found
+
+
+def _update(name: str, running: np.ndarray | None, of_batch: np.ndarray, momentum: float) -> None:
+    if running is None:
+        return
+    if not running.flags.writeable:
+        raise ValueError(f"{name} must be writeable in training, got a read-only array")
+    running[...] = (1 - momentum) * running.astype(np.float64) + momentum * of_batch
+
+
+# ---- how the kernels see the arrays: (batch, channels, space)
+
+
+def _cube(array: np.ndarray, channel: int, last: bool) -> np.ndarray | None:
+    """A view of three axes with adjacent elements along space, or along channels (last), or None where that takes a copy."""
+    if last:
+        flat = np.moveaxis(array, channel, -1).reshape(-1, array.shape[channel])
+        seen = flat.T[None]
+    else:
+        first = np.moveaxis(array, channel, 1)
+        seen = first.reshape(first.shape[0], first.shape[1], -1)
+    axis = 1 if last else 2
+    adjacent = seen.shape[axis] == 1 or seen.strides[axis] == array.itemsize
+    return seen if adjacent and operands.shared(seen, array) else None
+
+
+def _order(call: _Call, *others: np.ndarray) -> bool:
+    """Whether most is adjacent along channels."""
+    few = call.x.size == call.x.shape[0] * call.x.shape[call.channel]  # (N, C): nothing else to go along
+    for last in (few, not few):
+        if all(_cube(array, call.channel, last) is not None for array in (call.x, *others)):
+            return last
+    return few
+
+
+def _seen(array: np.ndarray, channel: int, last: bool) -> np.ndarray:
+    seen = _cube(array, channel, last)
+    if seen is None:
+        moved = np.ascontiguousarray(np.moveaxis(array, channel, -1 if last else 1))
+        seen = _cube(moved, array.ndim - 1 if last else 1, last)
+    assert seen is not None
+    return seen
+
+
+def _forward(call: _Call, to: np.ndarray) -> None:
+    module = operands.native_module()
+    if module is None:
+        return _forward_by_numpy(call, to)
+    last = _order(call, to)
+    _into(to, call, last, lambda target: native.runtime().batch_norm(
+        module, _seen(call.x, call.channel, last), target, call.weight, call.bias, call.mean, call.variance,
+        training=call.training, epsilon=call.eps, channels_last=last, threads=settings.current().num_threads))
+
+
+def _backward(call: _Call, g: np.ndarray, to: np.ndarray, sums: np.ndarray) -> None:
+    module = operands.native_module()
+    if module is None:
+        return _backward_by_numpy(call, g, to, sums)
+    last = _order(call, g, to)
+    _into(to, call, last, lambda target: native.runtime().batch_norm(
+        module, _seen(call.x, call.channel, last), target, call.weight, call.bias, call.mean, call.variance,
+        training=call.training, epsilon=call.eps, channels_last=last, grad_output=_seen(g, call.channel, last),
+        grad_weight=sums[0], grad_bias=sums[1], threads=settings.current().num_threads))
+
+
+def _into(to: np.ndarray, call: _Call, last: bool, compute: Any) -> None:
+    target = _cube(to, call.channel, last)
+    if target is not None:
+        return compute(target)
+    moved = np.moveaxis(to, call.channel, -1 if last else 1)
+    made = np.empty(moved.shape, call.dtype)
+    compute(_seen(made, made.ndim - 1 if last else 1, last))
+    moved[...] = made
+
+
+# ---- without native kernels: the same formulas in float64
+
+
+def _forward_by_numpy(call: _Call, to: np.ndarray) -> None:
+    x = np.moveaxis(call.x, call.channel, -1).astype(np.float64)
+    _statistics(call, x)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        y = (x - call.mean) * (call.weight / np.sqrt(call.variance + call.eps)) + call.bias
+    np.moveaxis(to, call.channel, -1)[...] = y
+
+
+def _backward_by_numpy(call: _Call, g: np.ndarray, to: np.ndarray, sums: np.ndarray) -> None:
+    x, g = (np.moveaxis(array, call.channel, -1).astype(np.float64) for array in (call.x, g))
+    _statistics(call, x)
+    axes = tuple(range(x.ndim - 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = np.sqrt(call.variance + call.eps)
+        normal = (x - call.mean) / deviation
+        sums[0], sums[1] = (g * normal).sum(axes), g.sum(axes)
+        if call.training:
+            count = x.size / len(call.mean)
+            g = g - sums[1] / count - normal * (sums[0] / count)
+        np.moveaxis(to, call.channel, -1)[...] = g * (call.weight / deviation)
+
+
+def _statistics(call: _Call, x: np.ndarray) -> None:
+    if call.training:
+        axes = tuple(range(x.ndim - 1))
+        with np.errstate(invalid="ignore"):
+            x = x - (first := x[(0,) * len(axes)])
+            mean = x.mean(axes)
+            mean += (x - mean).mean(axes)
+            call.mean[...] = first + mean
+            call.variance[...] = ((x - mean) ** 2).mean(axes)

@@ -1,0 +1,337 @@
+// Batch normalisation: y = (x - mean) scale + bias with scale = weight / sqrt(variance + epsilon), in training with the statistics of
+// the batch; and its gradients. The data of a channel are summed block by block, a block's mean first, then the squares about it, while
+// it is in L1; blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance", 1983). Sums are
+// double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that any number of
+// threads makes the same bits.
+#pragma once
+#include <cmath>
+
+#include "pointwise.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+
+// What is known of some values: how many, their mean, the sum of the squares about it. Values are less the channel's first, so that
+// rounding a mean that is large beside the deviation costs no digits of the squares.
+struct Moments {
+    double count = 0, mean = 0, squares = 0;
+
+    void merge(const Moments& more) {
+        if (count == 0) return void(*this = more);
+        const double all = count + more.count, apart = more.mean - mean;
+        mean += apart * (more.count / all);
+        squares += more.squares + apart * apart * (count * more.count / all);
+        count = all;
+    }
+};
+
+// Sums of a gradient g, and of g (x - mean).
+struct Sums {
+    double g = 0, gx = 0;
+};
+
+template <class T>
+class BatchNorm {
+   public:
+    BatchNorm(const Normalization& of, const Team& t) : n(of), team(t) {}
+
+    void forward() const {
+        if (n.channels_last) return forward_last();
+        share_channels([&](int64_t c) {
+            if (n.training) keep(c, moments_of(c));
+            normalize(c);
+        }, 2);
+    }
+
+    void backward() const {
+        if (n.channels_last) return backward_last();
+        share_channels([&](int64_t c) {
+            if (n.training) keep(c, moments_of(c));
+            finish(c, sums_of(c));
+            differentiate(c);
+        }, 3);
+    }
+
+   private:
+    static constexpr int L = lanes<T>;
+    static constexpr int64_t block = 4096;  // elements of a channel, which stay in L1 while they are read twice
+    const Normalization& n;
+    const Team& team;
+
+    bool past() const { return goes_past(n.batch * n.channels * n.space, sizeof(T)) && n.result.data != n.input.data &&
+                               n.result.data != n.gradient.data && (n.channels_last || n.space >= 8 * L); }
+    double bytes(int arrays) const { return double(n.batch) * double(n.channels) * double(n.space) * sizeof(T) * arrays; }
+    const T* input(int64_t b, int64_t c) const { return static_cast<const T*>(n.input.data) + b * n.input.outer + c * n.input.middle; }
+    const T* gradient(int64_t b, int64_t c) const {
+        return static_cast<const T*>(n.gradient.data) + b * n.gradient.outer + c * n.gradient.middle;
+    }
+    T* result(int64_t b, int64_t c) const { return static_cast<T*>(n.result.data) + b * n.result.outer + c * n.result.middle; }
+    double deviation(int64_t c) const { return std::sqrt(n.variance[c] + n.epsilon); }
+    double scale(int64_t c) const { return n.weight[c] / deviation(c); }
+    // The gradient of the input is scale (g - mean g - (x - mean) slope), the last two in training only.
+    double slope(const Sums& of, int64_t c) const { return of.gx / (double(n.batch * n.space) * (n.variance[c] + n.epsilon)); }
+
+    double first(int64_t c) const { return double(*input(0, c)); }
+    void keep(int64_t c, const Moments& m) const { n.mean[c] = first(c) + m.mean, n.variance[c] = m.squares / m.count; }
+    // ---- rows along space: a channel is one item, whose data are read from memory once where they fit into L2
+
+    template <class Each>
+    void share_channels(const Each& each_channel, int arrays) const {
+        const Crew crew = crew_of(team, bytes(arrays), false);
+        crew.share(n.channels, [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t c = begin; c < end; ++c) each_channel(c);
+            });
+            if (past()) stored_past();
+        });
+    }
+
+    // each(first image, images, first position, positions) for every block of a channel, in order: parts of rows, or several rows.
+    template <class Each>
+    void blocks(const Each& each) const {
+        if (n.space > block / 2) {
+            for (int64_t b = 0; b < n.batch; ++b)
+                for (int64_t s = 0; s < n.space; s += block) each(b, int64_t(1), s, std::min(block, n.space - s));
+        } else {
+            const int64_t images = block / n.space;
+            for (int64_t b = 0; b < n.batch; b += images) each(b, std::min(images, n.batch - b), int64_t(0), n.space);
+        }
+    }
+
+    FASTCONV_NOINLINE Moments moments_of(int64_t c) const {
+        Moments all;
+        const Vec<T> pivot = broadcast(*input(0, c));
+        blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
+            WideSum<T> sum[1], off[2];
+            for (int64_t b = image; b < image + images; ++b) {
+                const T* x = input(b, c) + s;
+                add_staged(sum, length, [&](int64_t i, int64_t count, Vec<T> (&v)[1]) __attribute__((always_inline)) {
+                    v[0] = only<T>(load_some(x + i, count) - pivot, count);
+                });
+            }
+            const double count = double(images * length);
+            const T mean = T(sum[0].total() / count);
+            for (int64_t b = image; b < image + images; ++b) {
+                const T* x = input(b, c) + s;
+                add_staged(off, length, [&](int64_t i, int64_t n_, Vec<T> (&v)[2]) __attribute__((always_inline)) {
+                    v[1] = only<T>(load_some(x + i, n_) - pivot - broadcast(mean), n_), v[0] = rounded(v[1] * v[1]);
+                });
+            }
+            all.merge(block_moments(count, mean, off[0].total(), off[1].total()));
+        });
+        return all;
+    }
+    // `apart`: the sum of what the values differ from a mean that is not exact.
+    static Moments block_moments(double count, T mean, double squares, double apart) {
+        return {count, double(mean) + apart / count, squares - apart * apart / count};
+    }
+
+    FASTCONV_NOINLINE Sums sums_of(int64_t c) const {
+        Sums all;
+        const double mean = n.mean[c] - first(c);
+        const Vec<T> pivot = broadcast(*input(0, c)), middle = broadcast(T(mean));
+        blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
+            WideSum<T> sum[2];
+            for (int64_t b = image; b < image + images; ++b) {
+                const T *x = input(b, c) + s, *g = gradient(b, c) + s;
+                add_staged(sum, length, [&](int64_t i, int64_t count, Vec<T> (&v)[2]) __attribute__((always_inline)) {
+                    v[0] = load_some(g + i, count);
+                    v[1] = only<T>(rounded(v[0] * (load_some(x + i, count) - pivot - middle)), count);
+                });
+            }
+            all.g += sum[0].total(), all.gx += sum[1].total();
+        });
+        all.gx -= (mean - double(T(mean))) * all.g;
+        return all;
+    }
+
+    void normalize(int64_t c) const {
+        const Vec<T> mean = broadcast(T(n.mean[c])), factor = broadcast(T(scale(c))), bias = broadcast(T(n.bias[c]));
+        const bool far = past();
+        for (int64_t b = 0; b < n.batch; ++b) {
+            const T* x = input(b, c);
+            T* y = result(b, c);
+            by_vectors(y, n.space, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+                store_some(y + i, madd<T>(load_some(x + i, count) - mean, factor, bias), count, far);
+            });
+        }
+    }
+
+    void finish(int64_t c, const Sums& sums) const {
+        n.grad_bias[c] = sums.g, n.grad_weight[c] = sums.gx / deviation(c);
+    }
+    Sums sums_again(int64_t c) const { return {n.grad_bias[c], n.grad_weight[c] * deviation(c)}; }
+
+    struct Factors {
+        T mean, scale, mean_g, slope;
+    };
+    Factors factors(int64_t c) const {
+        const Sums sums = sums_again(c);
+        if (!n.training) return {T(0), T(scale(c)), T(0), T(0)};
+        return {T(n.mean[c]), T(scale(c)), T(sums.g / double(n.batch * n.space)), T(slope(sums, c))};
+    }
+
+    void differentiate(int64_t c) const {
+        const Factors f = factors(c);
+        const bool far = past();
+        for (int64_t b = 0; b < n.batch; ++b) {
+            const T *x = input(b, c), *g = gradient(b, c);
+            T* y = result(b, c);
+            by_vectors(y, n.space, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+                const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), broadcast(f.mean), broadcast(f.scale),
+                                                 broadcast(f.mean_g), broadcast(f.slope));
+                store_some(y + i, dx, count, far);
+            });
+        }
+    }
+    static FASTCONV_INLINE Vec<T> differentiated(Vec<T> x, Vec<T> g, Vec<T> mean, Vec<T> scale, Vec<T> mean_g, Vec<T> slope) {
+        return scale * madd<T>(mean - x, slope, g - mean_g);
+    }
+
+    // ---- channels side by side: `space` pixels in chunks, of which each channel has partial results in the workspace
+
+    static constexpr int64_t rows_of_block = 128;
+    int64_t chunk() const {  // pixels
+        const int64_t least = (n.space + Normalization::most_chunks - 1) / Normalization::most_chunks;
+        return (least + rows_of_block - 1) / rows_of_block * rows_of_block;
+    }
+    int64_t chunks() const { return (n.space + chunk() - 1) / chunk(); }
+    int64_t padded() const { return (n.channels + L - 1) / L * L; }
+    double* partial() const { return reinterpret_cast<double*>(static_cast<char*>(team.workspace) + size_t(team.threads) * 64); }
+
+    // body(chunk, first channel, channels) for vectors of channels
+    template <class Body>
+    void share_chunks(const Body& body) const {
+        const int64_t strips = padded() / L;
+        crew_of(team, bytes(1), false).share(chunks() * strips, [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) body(i / strips, i % strips * L, std::min<int64_t>(L, n.channels - i % strips * L));
+            });
+        });
+    }
+
+    // The moments of every channel, to mean and variance.
+    void moments_last() const {
+        double* const means = partial();
+        double* const squares = means + chunks() * padded();
+        share_chunks([&](int64_t k, int64_t c, int64_t count) {
+            chunk_moments(k, c, count, means + k * padded() + c, squares + k * padded() + c);
+        });
+        for (int64_t c = 0; c < n.channels; ++c) {
+            Moments all;
+            for (int64_t k = 0; k < chunks(); ++k)
+                all.merge({double(std::min(chunk(), n.space - k * chunk())), means[k * padded() + c], squares[k * padded() + c]});
+            keep(c, all);
+        }
+    }
+
+    FASTCONV_NOINLINE void chunk_moments(int64_t k, int64_t c, int64_t count, double* mean, double* squares) const {
+        Moments all[L];
+        const Vec<T> pivot = load_some(input(0, c), count);
+        const int64_t end = std::min(n.space, (k + 1) * chunk()), step = n.input.inner;
+        for (int64_t s = k * chunk(); s < end; s += rows_of_block) {
+            const int64_t rows = std::min(rows_of_block, end - s);
+            const T* x = input(0, c) + s * step;
+            WideSum<T> sum[1], off[2];
+            add_rows(sum, rows, [&](int64_t r, Vec<T> (&v)[1]) __attribute__((always_inline)) {
+                v[0] = load_some(x + r * step, count) - pivot;
+            });
+            Vec<T> middle;
+            for (int l = 0; l < L; ++l) middle[l] = T(sum[0].lane(l) / double(rows));
+            add_rows(off, rows, [&](int64_t r, Vec<T> (&v)[2]) __attribute__((always_inline)) {
+                v[1] = load_some(x + r * step, count) - pivot - middle, v[0] = rounded(v[1] * v[1]);
+            });
+            for (int l = 0; l < count; ++l) all[l].merge(block_moments(double(rows), middle[l], off[0].lane(l), off[1].lane(l)));
+        }
+        for (int l = 0; l < count; ++l) mean[l] = all[l].mean, squares[l] = all[l].squares;
+    }
+    // As add_staged, lane by lane, of values that value(row, v) sets.
+    template <int N, class Value>
+    static FASTCONV_INLINE void add_rows(WideSum<T> (&sum)[N], int64_t rows, const Value& value) {
+        for (int64_t begin = 0; begin < rows; begin += staged) {
+            Vec<T> near[N] = {};
+            for (int64_t r = begin; r < std::min(begin + staged, rows); ++r) {
+                Vec<T> v[N];
+                value(r, v);
+                for (int j = 0; j < N; ++j) near[j] += v[j];
+            }
+            for (int j = 0; j < N; ++j) sum[j].add(near[j]);
+        }
+    }
+
+    // Tables of a value per channel, in T, so that vectors of them are loaded.
+    T* table(int which) const { return reinterpret_cast<T*>(partial() + chunks() * padded() * 2) + which * padded(); }
+
+    template <class Put>
+    void share_pixels(int arrays, const Put& put) const {
+        constexpr int64_t pixels = 16;
+        const bool far = past() && n.channels % L == 0 && n.result.inner % L == 0 &&
+                         reinterpret_cast<uintptr_t>(n.result.data) % vector_bytes == 0;
+        crew_of(team, bytes(arrays), false).share((n.space + pixels - 1) / pixels, [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t s = begin * pixels; s < std::min(end * pixels, n.space); ++s) put(s, far);
+            });
+            if (far) stored_past();
+        });
+    }
+
+    void forward_last() const {
+        if (n.training) moments_last();
+        T *const mean = table(0), *const factor = table(1), *const bias = table(2);
+        for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
+        share_pixels(2, [&](int64_t s, bool far) {
+            const T* x = input(0, 0) + s * n.input.inner;
+            T* y = result(0, 0) + s * n.result.inner;
+            by_vectors(y, n.channels, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+                const Vec<T> value = madd<T>(load_some(x + i, count) - load(mean + i), load(factor + i), load(bias + i));
+                store_some(y + i, value, count, far);
+            });
+        });
+    }
+
+    void backward_last() const {
+        if (n.training) moments_last();
+        double* const of_g = partial();
+        double* const of_gx = of_g + chunks() * padded();
+        share_chunks([&](int64_t k, int64_t c, int64_t count) {
+            chunk_sums(k, c, count, of_g + k * padded() + c, of_gx + k * padded() + c);
+        });
+        T *const mean = table(0), *const factor = table(1), *const mean_g = table(2), *const slopes = table(3);
+        for (int64_t c = 0; c < n.channels; ++c) {
+            Sums all;
+            for (int64_t k = 0; k < chunks(); ++k) all.g += of_g[k * padded() + c], all.gx += of_gx[k * padded() + c];
+            finish(c, all);
+            const Factors f = factors(c);
+            mean[c] = f.mean, factor[c] = f.scale, mean_g[c] = f.mean_g, slopes[c] = f.slope;
+        }
+        share_pixels(3, [&](int64_t s, bool far) {
+            const T *x = input(0, 0) + s * n.input.inner, *g = gradient(0, 0) + s * n.gradient.inner;
+            T* y = result(0, 0) + s * n.result.inner;
+            by_vectors(y, n.channels, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+                const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), load(mean + i), load(factor + i),
+                                                 load(mean_g + i), load(slopes + i));
+                store_some(y + i, dx, count, far);
+            });
+        });
+    }
+
+    FASTCONV_NOINLINE void chunk_sums(int64_t k, int64_t c, int64_t count, double* of_g, double* of_gx) const {
+        const Vec<T> pivot = load_some(input(0, c), count);
+        const int64_t begin = k * chunk(), end = std::min(n.space, begin + chunk());
+        const T *x = input(0, c) + begin * n.input.inner, *g = gradient(0, c) + begin * n.gradient.inner;
+        WideSum<T> sum[2];
+        Vec<T> middle{};
+        for (int l = 0; l < count; ++l) middle[l] = T(n.mean[c + l] - first(c + l));
+        add_rows(sum, end - begin, [&](int64_t r, Vec<T> (&v)[2]) __attribute__((always_inline)) {
+            v[0] = load_some(g + r * n.gradient.inner, count);
+            v[1] = rounded(v[0] * (load_some(x + r * n.input.inner, count) - pivot - middle));
+        });
+        for (int l = 0; l < count; ++l) {
+            of_g[l] = sum[0].lane(l);
+            of_gx[l] = sum[1].lane(l) - (n.mean[c + l] - first(c + l) - double(middle[l])) * of_g[l];
+        }
+    }
+};
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv
