@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .adaptive_pooling import (
-    adaptive_avg_pool1d,
-    adaptive_avg_pool2d,
-    adaptive_avg_pool3d,
-    adaptive_max_pool1d,
-    adaptive_max_pool2d,
-    adaptive_max_pool3d,
-    global_avg_pool,
-    global_max_pool,
-)
 from .backends import enable_backend, registry
 from .directions import (
     conv1d_backward,
@@ -32,84 +23,94 @@ from .directions import (
 )
 from .errors import Unavailable, Unsupported
 from .image import convolve, correlate
-from .losses import (
-    cross_entropy,
-    cross_entropy_input,
-    log_softmax,
-    log_softmax_input,
-    softmax,
-    softmax_input,
-)
-from .normalization import batch_norm, batch_norm_backward
 from .ops import conv1d, conv2d, conv3d, explain
 from .plan import Plan
-from .pointwise import (
-    gelu,
-    gelu_input,
-    hardswish,
-    hardswish_input,
-    leaky_relu,
-    leaky_relu_input,
-    relu,
-    relu6,
-    relu6_input,
-    relu_input,
-    sigmoid,
-    sigmoid_input,
-    silu,
-    silu_input,
-    tanh,
-    tanh_input,
-)
-from .pooling import (
-    avg_pool1d,
-    avg_pool2d,
-    avg_pool3d,
-    lp_pool1d,
-    lp_pool2d,
-    lp_pool3d,
-    max_pool1d,
-    max_pool2d,
-    max_pool3d,
-    min_pool1d,
-    min_pool2d,
-    min_pool3d,
-)
-from .pooling_gradients import (
-    adaptive_avg_pool1d_input,
-    adaptive_avg_pool2d_input,
-    adaptive_avg_pool3d_input,
-    adaptive_max_pool1d_input,
-    adaptive_max_pool2d_input,
-    adaptive_max_pool3d_input,
-    avg_pool1d_input,
-    avg_pool2d_input,
-    avg_pool3d_input,
-    global_avg_pool_input,
-    global_max_pool_input,
-    lp_pool1d_input,
-    lp_pool2d_input,
-    lp_pool3d_input,
-    max_pool1d_input,
-    max_pool2d_input,
-    max_pool3d_input,
-    min_pool1d_input,
-    min_pool2d_input,
-    min_pool3d_input,
-)
 from .prepared import PreparedConv, prepare
 from .problem import ConvProblem
 from .settings import config, get_num_threads, set_num_threads
-from .unpooling import (
-    max_unpool1d,
-    max_unpool1d_input,
-    max_unpool2d,
-    max_unpool2d_input,
-    max_unpool3d,
-    max_unpool3d_input,
-)
 
 if TYPE_CHECKING:
+    from .adaptive_pooling import (
+        adaptive_avg_pool1d,
+        adaptive_avg_pool2d,
+        adaptive_avg_pool3d,
+        adaptive_max_pool1d,
+        adaptive_max_pool2d,
+        adaptive_max_pool3d,
+        global_avg_pool,
+        global_max_pool,
+    )
+    from .losses import (
+        cross_entropy,
+        cross_entropy_input,
+        log_softmax,
+        log_softmax_input,
+        softmax,
+        softmax_input,
+    )
+    from .normalization import batch_norm, batch_norm_backward
+    from .pointwise import (
+        gelu,
+        gelu_input,
+        hardswish,
+        hardswish_input,
+        leaky_relu,
+        leaky_relu_input,
+        relu,
+        relu6,
+        relu6_input,
+        relu_input,
+        sigmoid,
+        sigmoid_input,
+        silu,
+        silu_input,
+        tanh,
+        tanh_input,
+    )
+    from .pooling import (
+        avg_pool1d,
+        avg_pool2d,
+        avg_pool3d,
+        lp_pool1d,
+        lp_pool2d,
+        lp_pool3d,
+        max_pool1d,
+        max_pool2d,
+        max_pool3d,
+        min_pool1d,
+        min_pool2d,
+        min_pool3d,
+    )
+    from .pooling_gradients import (
+        adaptive_avg_pool1d_input,
+        adaptive_avg_pool2d_input,
+        adaptive_avg_pool3d_input,
+        adaptive_max_pool1d_input,
+        adaptive_max_pool2d_input,
+        adaptive_max_pool3d_input,
+        avg_pool1d_input,
+        avg_pool2d_input,
+        avg_pool3d_input,
+        global_avg_pool_input,
+        global_max_pool_input,
+        lp_pool1d_input,
+        lp_pool2d_input,
+        lp_pool3d_input,
+        max_pool1d_input,
+        max_pool2d_input,
+        max_pool3d_input,
+        min_pool1d_input,
+        min_pool2d_input,
+        min_pool3d_input,
+    )
+    from .unpooling import (
+        max_unpool1d,
+        max_unpool1d_input,
+        max_unpool2d,
+        max_unpool2d_input,
+        max_unpool3d,
+        max_unpool3d_input,
+    )
     from .verify.check import Report
 
 __version__ = "0.1.0"
@@ -132,6 +133,37 @@ __all__ = [
     "relu6_input", "relu_input", "set_num_threads", "sigmoid", "sigmoid_input", "silu", "silu_input", "softmax",
     "softmax_input", "tanh", "tanh_input",
 ]
+
+
+_LATER = {  # imported when they are first asked for
+    "adaptive_pooling": ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+        "adaptive_max_pool2d", "adaptive_max_pool3d", "global_avg_pool", "global_max_pool"),
+    "losses": ("cross_entropy", "cross_entropy_input", "log_softmax", "log_softmax_input", "softmax", "softmax_input"),
+    "normalization": ("batch_norm", "batch_norm_backward"),
+    "pointwise": ("gelu", "gelu_input", "hardswish", "hardswish_input", "leaky_relu", "leaky_relu_input", "relu", "relu6",
+        "relu6_input", "relu_input", "sigmoid", "sigmoid_input", "silu", "silu_input", "tanh", "tanh_input"),
+    "pooling": ("avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d",
+        "max_pool2d", "max_pool3d", "min_pool1d", "min_pool2d", "min_pool3d"),
+    "pooling_gradients": ("adaptive_avg_pool1d_input", "adaptive_avg_pool2d_input", "adaptive_avg_pool3d_input",
+        "adaptive_max_pool1d_input", "adaptive_max_pool2d_input", "adaptive_max_pool3d_input", "avg_pool1d_input",
+        "avg_pool2d_input", "avg_pool3d_input", "global_avg_pool_input", "global_max_pool_input", "lp_pool1d_input",
+        "lp_pool2d_input", "lp_pool3d_input", "max_pool1d_input", "max_pool2d_input", "max_pool3d_input",
+        "min_pool1d_input", "min_pool2d_input", "min_pool3d_input"),
+    "unpooling": ("max_unpool1d", "max_unpool1d_input", "max_unpool2d", "max_unpool2d_input", "max_unpool3d",
+        "max_unpool3d_input"),
+}
+_FROM = {name: module for module, names in _LATER.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f".{_FROM[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM})
 
 
 def backends() -> dict[str, str | None]:
