@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import CodeType, ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -21,24 +22,28 @@ class Fault(NamedTuple):
     wrong: str
 
 
-def plant(patch: pytest.MonkeyPatch, fault: Fault) -> None:
-    """Give the function, or method, in which the text stands the code of the text with the fault, until `patch` is undone. It
-    stays the same object, so that it is wrong for all that imported it.
+@contextlib.contextmanager
+def planted(fault: Fault) -> Iterator[None]:
+    """Inside, the function, or method, in which the text stands has the code of the text with the fault. It stays the same
+    object, so that it is wrong for all that imported it.
 
     Raises:
-        AssertionError: the text stands there no longer, or not in a function.
+        AssertionError: the text stands there no longer, or not in one function.
     """
     source = inspect.getsource(fault.module)
     assert source.count(fault.right) == 1, "the source has changed: plant it elsewhere"
-    changed = 0
     before = dict(_functions(compile(source, fault.module.__name__, "exec")))
-    for name, code in _functions(compile(source.replace(fault.right, fault.wrong), fault.module.__name__, "exec")):
-        if code != before[name]:
-            patch.setattr(_plain(functools.reduce(getattr, name.split("."), fault.module)), "__code__", code)
-            changed += 1
-    assert changed == 1, "a fault is in one function"
-    patch.setattr(pool_calls, "_memo", Kept(1 << 20))
-    forget()
+    after = dict(_functions(compile(source.replace(fault.right, fault.wrong), fault.module.__name__, "exec")))
+    (name,) = (name for name in after if after[name] != before[name])
+    found = functools.reduce(getattr, name.split("."), fault.module)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(inspect.unwrap(found), "__code__", after[name])  # that of the function in its cache or context
+            patch.setattr(pool_calls, "_memo", Kept(1 << 20))
+            forget()
+            yield
+    finally:
+        forget()
 
 
 def forget() -> None:
@@ -58,8 +63,3 @@ def _functions(code: CodeType, path: str = "") -> Iterator[tuple[str, CodeType]]
                 yield name, each
             else:
                 yield from _functions(each, f"{name}.")
-
-
-def _plain(found: Any) -> Callable[..., Any]:
-    """The function itself, without a cache, a context or a property around it."""
-    return inspect.unwrap(found.fget if isinstance(found, property) else found)

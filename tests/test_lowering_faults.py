@@ -6,24 +6,26 @@ Those that only data that is not finite can show are for the tests that have suc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pytest
 import test_directions
-from planted_text import Fault, forget, plant
+from planted_text import Fault, forget, planted
 
 import fastconv
-from fastconv import lowering, lowering_costs, phases_at_once, weight_gradient
+from fastconv import candidates, lowering, lowering_costs, phases_at_once, weight_gradient
 from fastconv.backends import cython_native
 from fastconv.problem import ConvProblem
-from fastconv.verify.check import trials
+from fastconv.verify.check import Failure, trials
 from fastconv.verify.matrix import other_directions
 
 NATIVE = cython_native.backend.unavailable() is None
 BACKENDS = ("im2col", "cython") if NATIVE else ("im2col",)
 
 OF_INPUT = [
+    Fault("phases are written in the other order", lowering, "slice(phase.begin, None, step)",
+          "slice(step - 1 - phase.begin, None, step)"),
     Fault("a phase begins one input late", lowering, "divmod(first + low, stride)", "divmod(first + low + 1, stride)"),
     Fault("taps are not flipped", lowering, "slice(last, tap - 1 if tap else None, -every)", "slice(tap, last + 1, every)"),
     Fault("a phase's padding is one too far", lowering, "(read.start - begin, end - read.stop)",
@@ -86,34 +88,48 @@ def right() -> None:
 
 
 @pytest.fixture
-def patch() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as made:
-        yield made
+def joining(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Says whether phases at once pay."""
+    def pays(answer: bool) -> None:
+        monkeypatch.setattr(lowering_costs, "joining_pays", lambda *_: answer)
+        forget()
+
+    yield pays
     forget()
 
 
-def wrong(fault: Fault, patch: pytest.MonkeyPatch, problems: Iterable[ConvProblem]) -> str:
-    """What `check` says of the first problem that it finds wrong. Without the fault it finds nothing there."""
-    plant(patch, fault)
+def wrong(problems: Iterable[ConvProblem]) -> Failure | None:
+    """What `check` says of the first problem that it finds wrong."""
     with fastconv.config(isa=cython_native.runnable_isas()[-1] if NATIVE else None):  # one is enough
         for backend, p in itertools.product(BACKENDS, problems):
             report = fastconv.check([p], backends=[backend])
             if report.failures:
-                patch.undo()
-                forget()
-                assert fastconv.check([p], backends=[backend]).ok
-                return str(report.failures[0])
-    return ""
+                return report.failures[0]
+    return None
 
 
 @pytest.mark.parametrize("fault", [*OF_INPUT, *OF_WEIGHT, *AT_ONCE], ids=lambda fault: fault.name)
-def test_a_fault_is_found(fault, patch):
+def test_a_fault_is_found(fault):
     if not (NATIVE or fault in OF_INPUT):
         pytest.skip("needs the native kernels")
     direction = "backward_weight" if fault in OF_WEIGHT else "backward_input"
-    found = wrong(fault, patch, [p for p in other_directions() if p.direction == direction])
+    with planted(fault):
+        found = wrong([p for p in other_directions() if p.direction == direction])
     assert found
     print(found)
+    assert fastconv.check([found.problem], backends=[found.backend]).ok
+
+
+@pytest.mark.skipif(not NATIVE, reason="needs the native kernels")
+@pytest.mark.parametrize("pays", [True, False])
+def test_what_costs_say_changes_no_result(pays, joining):
+    joining(pays)
+    problems = [p for p in other_directions() if p.direction == "backward_input" and max(p.stride) > 1]
+    with fastconv.config(isa=cython_native.runnable_isas()[-1]):
+        report = fastconv.check(problems, backends=["cython"])
+        ways = {type(candidates.bind(p, "cython", candidates.ranked(p, "cython")[0][0].candidate)) for p in problems}
+    assert report.ok, str(report)
+    assert (phases_at_once.JoinedKernel in ways) == pays
 
 
 def weights_that_are_not_finite() -> None:
@@ -152,11 +168,8 @@ BEYOND = [  # and the test that finds it
 
 
 @pytest.mark.parametrize(("fault", "test"), BEYOND, ids=[fault.name for fault, _ in BEYOND])
-def test_a_fault_beyond_the_matrix_is_found(fault, test, patch):
-    patch.setattr(lowering_costs, "joining_pays", lambda *_: True)
-    forget()
+def test_a_fault_beyond_the_matrix_is_found(fault, test, joining):
+    joining(True)
     test()
-    with pytest.MonkeyPatch.context() as faulty:
-        plant(faulty, fault)
-        with pytest.raises(AssertionError):
-            test()
+    with planted(fault), pytest.raises(AssertionError):
+        test()
