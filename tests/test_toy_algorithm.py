@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -125,9 +123,7 @@ def contents(root: Path) -> dict[str, str]:
 
 def fastconv(tree: Tree, *arguments: str) -> str:
     """What the command of the tree prints; one ISA is enough."""
-    environment = {**os.environ, "PYTHONPATH": str(tree.root), "FASTCONV_ISA": "baseline", "COLUMNS": "200"}
-    done = subprocess.run([sys.executable, "-m", "fastconv", *arguments], cwd=tree.root, env=environment, capture_output=True,
-                          text=True)
+    done = tree.run("-m", "fastconv", *arguments, PYTHONPATH=str(tree.root), FASTCONV_ISA="baseline", COLUMNS="200")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
