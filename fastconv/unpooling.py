@@ -111,7 +111,8 @@ def _unpool(ndim: int, input: Any, indices: Any, sizes: tuple[Any, ...], layout:
     shape, size, last = _shapes(ndim, x.shape, sizes, layout)
     places = checked_indices(i, x.shape, size)
     filled = np.zeros((math.prod(_planes(x, last, ndim).shape[:-ndim]), math.prod(size)), dtype)
-    np.put_along_axis(filled, _flat(places, last, ndim), _flat(x, last, ndim), 1)
+    to = np.ascontiguousarray(_flat(places, last, ndim))  # NumPy goes through arrays as they lie in memory
+    np.put_along_axis(filled, to, _flat(x, last, ndim), 1)
     made = filled.reshape(*_planes(x, last, ndim).shape[:-ndim], *size)
     return _returned(kind, np.moveaxis(made, -ndim - 1, -1) if last else made, shape, dtype, out, y, "output")
 

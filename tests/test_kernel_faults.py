@@ -21,8 +21,7 @@ COMPILER = shutil.which("g++") or shutil.which("clang++") or ""
 pytestmark = [pytest.mark.exhaustive, pytest.mark.skipif(
     not COMPILER or sys.platform != "linux" or not KERNELS.exists() or bool(cython_native.backend.unavailable()),
     reason="needs a compiler, the sources, and the native kernels")]
-ALGORITHMS = ("gemm", "direct")
-POOLING = ("pool", "pool_indices", "pool_gradient")  # every module has it
+BESIDE = ("pool", "pool_indices", "pool_gradient", "pointwise")  # every module has them
 FLAGS = ["-std=c++17", "-O1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-DFASTCONV_ISA=baseline"]
 
 
@@ -31,6 +30,7 @@ class Fault(NamedTuple):
     file: str
     right: str
     wrong: str
+    algorithms: tuple[str, ...] = ("gemm", "direct")  # that are built
 
 
 FAULTS = [
@@ -53,14 +53,23 @@ FAULTS = [
     Fault("the last zero of a row is not written", "slab.hpp", "for (int64_t i = s.end; i < s.count; ++i) out[i] = T(0);",
           "for (int64_t i = s.end; i + 1 < s.count; ++i) out[i] = T(0);"),
 ]
+OUTER = ("outer",)
+FAULTS += [Fault(name, "outer.cpp", right, wrong, OUTER) for name, right, wrong in (
+    ("a slice is not added", "apart < slices; apart *= 2", "2 * apart < slices; apart *= 2"),
+    ("a slice ends a box early", "boxes * (t.slice + 1) / slices;", "boxes * (t.slice + 1) / slices - (t.slice > 0);"),
+    ("a lane has a channel of another group", "channel / p.out_channels * inputs + c", "channel % p.groups * inputs + c"),
+    ("the last chunk lies as if it were whole", "tap * c.count + channel - c.first", "tap * inputs + channel - c.first"),
+    ("every other element but the last", "lanes_between<T>(0, 2 * n - 1)), load", "lanes_between<T>(0, 2 * n - 2)), load"),
+    ("a lane without a channel is written", "std::min(L, n - v)", "std::min(L, n + 1 - v)"),
+)]
 
 
-def build(sources: Path, package: Path) -> None:
+def build(sources: Path, package: Path, algorithms: tuple[str, ...]) -> None:
     """A package whose only kernels are these, of the baseline ISA."""
     objects = []
-    for name in (*ALGORITHMS, *POOLING, "peak", "module"):
+    listed = " ".join(f"A({algorithm})" for algorithm in algorithms)
+    for name in (*algorithms, *BESIDE, "peak", "module"):
         objects.append(str(sources / f"{name}.o"))
-        listed = " ".join(f"A({algorithm})" for algorithm in ALGORITHMS)
         subprocess.run([COMPILER, *FLAGS, f"-DFASTCONV_ALGORITHMS={listed}", f"-isystem{sysconfig.get_path('include')}",
                         f"-I{sources}", "-c", str(sources / f"{name}.cpp"), "-o", objects[-1]], check=True)
     home = Path(fastconv.__file__).parent
@@ -72,20 +81,24 @@ def build(sources: Path, package: Path) -> None:
     subprocess.run([COMPILER, "-shared", *objects, "-o", str(target)], check=True)
 
 
-def fuzz(package: Path) -> subprocess.CompletedProcess[str]:
+def fuzz(package: Path, count: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(package.parent), "FASTCONV_ISA": "baseline"}
-    return subprocess.run([sys.executable, str(HERE / "fuzz.py"), "--count", "600", "--most", "1", "--backends", "cython"],
+    return subprocess.run([sys.executable, str(HERE / "fuzz.py"), "--count", str(count), "--most", "1", "--backends", "cython"],
                           env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("fault", [None, *FAULTS], ids=lambda fault: fault.name if fault else "none")
-def test_a_fault_in_the_kernels_is_found(fault: Fault | None, tmp_path: Path) -> None:
+CLEAN = [Fault("none", "", "", ""), Fault("none of outer", "", "", "", OUTER)]
+
+
+@pytest.mark.parametrize("fault", [*CLEAN, *FAULTS], ids=lambda fault: fault.name)
+def test_a_fault_in_the_kernels_is_found(fault: Fault, tmp_path: Path) -> None:
     sources = Path(shutil.copytree(KERNELS, tmp_path / "kernels"))
-    if fault:
+    planted = fault not in CLEAN
+    if planted:
         text = (sources / fault.file).read_text()
         assert fault.right in text, "the sources have changed: plant it elsewhere"
         (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
-    build(sources, tmp_path / "fastconv")
-    done = fuzz(tmp_path / "fastconv")
-    assert ("WRONG problem" in done.stdout) == bool(fault), done.stdout[-2000:] + done.stderr[-1000:]
-    assert done.returncode == int(bool(fault)) and " calls" in done.stdout
+    build(sources, tmp_path / "fastconv", fault.algorithms)
+    done = fuzz(tmp_path / "fastconv", 3000 if fault.algorithms == OUTER else 600)  # every eighth problem is one of outer's
+    assert ("WRONG problem" in done.stdout) == planted, done.stdout[-2000:] + done.stderr[-1000:]
+    assert done.returncode == int(planted) and " calls" in done.stdout

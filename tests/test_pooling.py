@@ -55,11 +55,21 @@ def _taps(size, kernel, stride, dilation, low, o):
     return [c for c in (o * stride - low + j * dilation for j in range(kernel)) if 0 <= c < size]
 
 
+def _windows(p):
+    """How many there are along an axis: those that lie inside, and, in ceil_mode, one that begins before the far padding."""
+    (low, high), begins, span = p.padding[0], itertools.count(0, p.stride[0]), p.dilation[0] * (p.kernel_size[0] - 1) + 1
+    end = p.input_size[0] + low + high
+    inside = len(list(itertools.takewhile(lambda begin: begin + span <= end, begins)))
+    last = (inside - 1) * p.stride[0] + span
+    return inside + (p.ceil_mode and last < end and inside * p.stride[0] < p.input_size[0] + low)
+
+
 def test_the_tables_say_which_taps_lie_in_the_input():
     rng = np.random.default_rng(5)
     for _ in range(300):
         p = random_problem(rng, "average", 1, "channels_first", "forward")
         (size,), (out,) = p.input_size, p.output_size
+        assert p.adaptive_size or out == _windows(p)
         for o in range(out):
             taps = [int(p.first[0][o]) + j * p.dilation[0] for j in range(p.count[0][o])]
             if p.adaptive_size:
@@ -88,6 +98,8 @@ def test_by_hand(backend):
     assert y.tolist() == [[[[9, 6], [8, 9]]]] and i.tolist() == [[[[5, 7], [11, 12]]]]
     assert call(backend, "min_pool2d", X, (2, 3), 1, ceil_mode=True).tolist() == [[[[1, 1, 1], [2, 2, 3], [2, 2, 3]]]]
     assert call(backend, "avg_pool2d", X, 2, padding=1).tolist() == [[[[.75, 1.25, 1.5], [3.5, 6.25, 6], [.75, 1.25, 3]]]]
+    assert call(backend, "max_pool1d", X[0, 0, :1], 2, ceil_mode=True).tolist() == [[3, 4, 5]]
+    assert call(backend, "max_pool1d", X[0, 0, :1, :3], 2, 2, 1, ceil_mode=True).tolist() == [[3, 4]]  # the next: only padding
     counted = call(backend, "avg_pool2d", X, 2, padding=1, count_include_pad=False)
     assert counted.tolist() == [[[[3, 2.5, 3], [7, 6.25, 6], [3, 2.5, 6]]]]
     assert call(backend, "avg_pool2d", X, 2, divisor_override=2).tolist() == [[[[7.5, 8], [9, 13.5]]]]
@@ -230,4 +242,6 @@ def test_the_lines_of_the_readme_run():
 
 
 def test_unpooling_of_one_place_twice_keeps_the_last():
-    assert fastconv.max_unpool1d(np.array([[1., 2]]), np.array([[1, 1]]), 2).tolist() == [[0, 2, 0, 0]]
+    x, i = np.array([[1., 2]]), np.array([[1, 1]])
+    for turned in (lambda a: a, lambda a: a[:, ::-1].copy()[:, ::-1]):  # which lies the other way round
+        assert fastconv.max_unpool1d(turned(x), turned(i), 2).tolist() == [[0, 2, 0, 0]]

@@ -47,7 +47,7 @@ def _matrix() -> tuple[ConvProblem, ...]:
 @functools.cache
 def _geometries() -> tuple[ConvProblem, ...]:
     return (*_one_axis(), *_two_axes(), *_tails(), *_groups(), *_padding(), *_deep(), *_transformed(), *_epilogues(),
-            *_three_axes(), *_read_by_few())
+            *_three_axes(), *_read_by_few(), *_products_of_some_images())
 
 
 def _forms(problem: ConvProblem, index: int) -> Iterator[ConvProblem]:
@@ -205,6 +205,11 @@ def _read_by_few() -> Iterator[ConvProblem]:
     yield _case("phases, trailing input", (5, 2), (9, 10), (1, 2), stride=(5, 4), batch=3)
     yield _case("phases, wide padding", (3, 3), (5, 4), 3, stride=2, padding=((4, 1), (0, 5)))
     yield _case("phases, border repeated", (4, 4), (9, 8), 3, stride=2, padding=2, groups=2, padding_mode="replicate")
+
+
+def _products_of_some_images() -> Iterator[ConvProblem]:
+    """The gradient of their weight is added up of two images, two more, and the last one (see `weight_gradient`)."""
+    yield _case("many pixels, five images", (1, 2), (35, 34), (1, 2), batch=5)
 
 
 def _three_axes() -> Iterator[ConvProblem]:
