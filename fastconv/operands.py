@@ -15,7 +15,7 @@ from .backends.cython_native import chosen_isas
 from .dtypes import DTYPES
 from .errors import Unsupported, shown
 
-_NAMES: dict[Any, str] = {dtype: name for name, dtype in arrays.NATIVE.items()}  # dtype.name takes a microsecond
+_NAMES: dict[Any, str] = {arrays.NATIVE[name]: name for name in DTYPES}  # dtype.name takes a microsecond
 _chosen: tuple[Any, Any] = (None, None)  # the settings that were asked for last, and their native module
 
 
