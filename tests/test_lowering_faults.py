@@ -75,7 +75,7 @@ AT_ONCE = [
     Fault("the bias goes from channel to channel", phases_at_once, "number, axis=1)", "number, axis=2)"),
     Fault("the phases are in another order", phases_at_once, "enumerate(itertools.product(*self.phases))",
           "enumerate(itertools.product(*self.phases[::-1]))"),
-    Fault("all groups have the first one's weights", phases_at_once, "taps[g * outputs:(g + 1) * outputs]", "taps[:outputs]"),
+    Fault("all groups have the first one's weights", phases_at_once, "to[...] = taps", "to[...] = taps[:1]"),
     Fault("the padding in front is lost", phases_at_once, "(read.start - first, end", "(0, end"),
 ]
 
