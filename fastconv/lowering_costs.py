@@ -23,7 +23,7 @@ _COPIED = 5e-10  # seconds for each element that products of pixels want beside 
 _PLACED = 2.5e-10  # seconds for each byte of a result that phases at once are put in place of
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
-_IMAGES = 16  # some, that a gradient of the input is computed for: its weights are packed for all
+_IMAGES = 8  # some, that a gradient of the input is computed for: its weights are packed for all
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
 _TILE = 4  # rows of most of winograd's: those of an image are whole
 
