@@ -5,6 +5,7 @@ Those with a time estimate are ranked by the estimate, then come the others in t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: 
     def of_image(each: ConvProblem, packed: bool) -> float | None:
         return who.seconds(each, candidate, packed)
 
-    joined = _joined(problem, who, candidate)
+    # with a residual as without, so that a prepared operator's plan holds for both
+    joined = _joined(dataclasses.replace(problem, residual=False) if problem.residual else problem, who, candidate)
     if joined is not None:
         return lowering_costs.joined_seconds(problem, joined, prepared, of_image)
     return lowering_costs.seconds(problem, candidate.algorithm, parts, prepared, of_image)

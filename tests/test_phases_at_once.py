@@ -142,6 +142,15 @@ def test_it_is_chosen_where_phases_are_thin():
     assert isinstance(candidates.bind(p, "cython", candidates.ranked(p, "cython")[0][0].candidate), phases_at_once.JoinedKernel)
 
 
+def test_a_residual_changes_no_choice():
+    """What `PreparedConv.plan` tells holds for calls with one, which are computed phase by phase."""
+    for p in CASES:
+        with_residual = dataclasses.replace(p, residual=True)
+        chosen = [[each.candidate for each in candidates.ranked(q, "cython")[0]] for q in (p, with_residual)]
+        assert chosen[0] == chosen[1]
+        assert not isinstance(candidates.bind(with_residual, "cython", chosen[0][0]), phases_at_once.JoinedKernel)
+
+
 def test_arrays_that_do_not_fit_are_refused():
     source, target = np.zeros((1, 1, 4, 2, 3, 3), np.float32), np.zeros((1, 2, 6, 6), np.float32)
     offsets = ((0, 0), (0, 0))
