@@ -85,16 +85,18 @@ def _parts(who: Backend, problem: ConvProblem, candidate: Candidate) -> tuple[lo
 
 def _computes(who: Backend, problem: ConvProblem, candidate: Candidate) -> bool:
     """Whether a candidate computes the direction itself."""
-    if problem.direction in getattr(who, "directions", ("forward",)):
-        return True
     computes = getattr(who, "computes", None)
-    return computes is not None and bool(computes(problem.direction, candidate))
+    return _all_compute(who, problem) or computes is not None and bool(computes(problem.direction, candidate))
+
+
+def _all_compute(who: Backend, problem: ConvProblem) -> bool:
+    """Whether all candidates of a backend do."""
+    return problem.direction in getattr(who, "directions", ("forward",))
 
 
 def listed(who: Backend, problem: ConvProblem) -> tuple[Candidate, ...]:
     """The candidates of a backend that can run here."""
-    itself = problem.direction in getattr(who, "directions", ("forward",)) or who.device != "cpu"
-    parts = () if itself else lowering.parts(problem)
+    parts = () if _all_compute(who, problem) or who.device != "cpu" else lowering.parts(problem)
     return who.candidates(next((part.problem for part in parts if part.problem is not None), problem))
 
 

@@ -23,7 +23,7 @@ _COPIED = 5e-10  # seconds for each element that products of pixels want beside 
 _PLACED = 2.5e-10  # seconds for each byte of a result that phases at once are put in place of
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
-_IMAGES = 8  # some, that a gradient of the input is computed for: its weights are packed for all
+_IMAGES = 8  # that share the packed weights of a gradient of the input: a small batch, whatever the real one
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
 _TILE = 4  # rows of most of winograd's: those of an image are whole
 
@@ -58,10 +58,10 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
     Args:
         of_image: estimates one image of a forward problem, with weights that are packed beforehand or not.
     """
-    one_by_one = _of_weight if p.direction == "backward_weight" else _of_input
+    of_weight = p.direction == "backward_weight"
     total = 0.0
     for each, often in forward_problems(p, algorithm, parts):
-        one = one_by_one(each, algorithm, prepared, of_image)
+        one = _of_weight(each, algorithm, prepared, of_image) if of_weight else _of_input(each, prepared, of_image)
         if one is None:
             return None
         total += often * (one + _CALLED)
@@ -75,12 +75,11 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
 def joined_seconds(p: ConvProblem, joined: ConvProblem, prepared: bool,
                    of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
     """The same of all phases at once."""
-    one = _of_input(joined, "", prepared, of_image)
-    return None if one is None else one + _PLACED * _image_bytes(p)
+    one = _of_input(joined, prepared, of_image)
+    return None if one is None else one + _CALLED + _PLACED * _image_bytes(p)
 
 
-def _of_input(each: ConvProblem, algorithm: str, prepared: bool,
-              of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
+def _of_input(each: ConvProblem, prepared: bool, of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
     packed = of_image(each, True)
     whole = packed if prepared else of_image(each, False)
     return None if packed is None or whole is None else packed + (whole - packed) / _IMAGES

@@ -122,7 +122,8 @@ class JoinedKernel:
         self._images = max(1, min(problem.batch, _AT_ONCE // self._image))
         self._kernel = bind(dataclasses.replace(found.problem, batch=self._images))
         self.packed_bytes = self._kernel.packed_bytes
-        self.pack_key: Hashable = ("at once", problem.input_size, problem.stride, problem.padding, self._kernel.pack_key)
+        taps = str([[phase.taps for phase in axis] for axis in found.phases])
+        self.pack_key: Hashable = ("at once", problem.second_shape, taps, self._kernel.pack_key)
 
     @property
     def workspace_bytes(self) -> int:

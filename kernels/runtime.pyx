@@ -96,6 +96,8 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
 
 cdef extern from "arrange.hpp" namespace "fastconv" nogil:
+    const int WEIGHT_AXES "fastconv::weight_axes"
+    const int64_t MOST_PHASES "fastconv::most_phases"
     cdef struct Arranged:
         int64_t[5] size, to
         int64_t from_ "from"[5]
@@ -112,8 +114,6 @@ cdef extern from "arrange.hpp" namespace "fastconv" nogil:
 
 cdef enum:
     AXES = 3
-    WEIGHT_AXES = 5
-    MOST_PHASES = 64
 
 
 # What a signal handler raised in the middle of a call.

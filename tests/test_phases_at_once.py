@@ -142,6 +142,29 @@ def test_it_is_chosen_where_phases_are_thin():
     assert isinstance(candidates.bind(p, "cython", candidates.ranked(p, "cython")[0][0].candidate), phases_at_once.JoinedKernel)
 
 
+@pytest.mark.usefixtures("at_once")
+def test_packed_weights_say_which_taps_they_are():
+    """Kernels of 3 and of 4 taps have phases of 2, a dilation changes which they are, an image's size does not."""
+    def key(kernel: int, width: int, **more) -> object:
+        p = gradient((2, 3), (width, 12), (kernel, kernel), stride=2, **more)
+        return candidates.bind(p, "cython", candidates.ranked(p, "cython", "gemm")[0][0].candidate).pack_key
+
+    assert len({key(3, 13), key(4, 13), key(3, 13, padding=1), key(3, 13, dilation=3)}) == 4
+    assert key(3, 13) == key(3, 15)
+
+
+def test_as_many_phases_as_the_runtime_takes():
+    most = phases_at_once.MOST
+    for stride, applies in ((most, True), (most + 1, False)):
+        assert (phases_at_once.joined(gradient((1, 1), (2 * stride,), (stride,), stride=stride)) is not None) == applies
+        source, target = np.zeros((1, 1, stride, 1, 2), np.float32), np.zeros((1, 1, 2 * stride), np.float32)
+        if applies:
+            runtime().join_phases(source, target, (stride,), ((0,) * stride,), False)
+        else:
+            with pytest.raises(ValueError, match="offsets"):
+                runtime().join_phases(source, target, (stride,), ((0,) * stride,), False)
+
+
 def test_a_residual_changes_no_choice():
     """What `PreparedConv.plan` tells holds for calls with one, which are computed phase by phase."""
     for p in CASES:
