@@ -27,7 +27,7 @@ from .problem import ConvProblem
 from .settings import current
 
 MOST = 64  # phases along an axis (kernels/arrange.hpp)
-_AT_ONCE = 8 << 20  # bytes of results that wait for their places, unless one image has more
+_AT_ONCE = 4 << 20  # bytes of results that wait for their places, unless one image has more
 
 
 class Joined(NamedTuple):

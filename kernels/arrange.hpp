@@ -113,18 +113,45 @@ struct Phases {
     int64_t to_batch, to_channel, to_space[phase_axes];
 };
 
-// Elements that are infinite or NaN have an exponent of ones.
+// Vectors that every CPU has. Elements that are infinite or NaN have an exponent of ones.
+template <class T>
+struct Four {
+    typedef std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t> Bits;
+    typedef T Vector __attribute__((vector_size(16), aligned(sizeof(T)), may_alias));
+    typedef Bits Mask __attribute__((vector_size(16), aligned(sizeof(T)), may_alias));
+    static constexpr int64_t lanes = 16 / int64_t(sizeof(T));
+    static constexpr Bits exponent = sizeof(T) == 4 ? Bits(0x7f800000) : Bits(0x7ff0000000000000);
+
+    static Vector load(const T* x) { return *reinterpret_cast<const Vector*>(x); }
+    static void store(T* x, Vector v) { *reinterpret_cast<Vector*>(x) = v; }
+    static Mask spoiled(Vector v) { return Mask((Mask(v) & exponent) == exponent); }
+    // Elements of a and b by turns, of the first or the second half of each. All compilers make one instruction of it.
+    static Vector by_turns(Vector a, Vector b, bool second) {
+        const int64_t from = second ? lanes / 2 : 0;
+        if constexpr (lanes == 4) return Vector{a[from], b[from], a[from + 1], b[from + 1]};
+        else return Vector{a[from], b[from]};
+    }
+    static bool any(Mask m) {
+        Bits all = 0;
+        for (int64_t i = 0; i < lanes; ++i) all |= m[i];
+        return all;
+    }
+    static bool is_spoiled(T x) {
+        Bits bits;
+        std::memcpy(&bits, &x, sizeof bits);
+        return (bits & exponent) == exponent;
+    }
+};
+
 template <class T>
 bool any_spoiled(const T* x, int64_t count) {
-    typedef std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t> Bits;
-    constexpr Bits exponent = sizeof(T) == 4 ? Bits(0x7f800000) : Bits(0x7ff0000000000000);
-    Bits spoiled = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        Bits bits;
-        std::memcpy(&bits, x + i, sizeof bits);
-        spoiled |= (bits & exponent) == exponent;
-    }
-    return spoiled;
+    using V = Four<T>;
+    typename V::Mask spoiled{};
+    bool last = false;
+    int64_t i = 0;
+    for (; i + V::lanes <= count; i += V::lanes) spoiled |= V::spoiled(V::load(x + i));
+    for (; i < count; ++i) last |= V::is_spoiled(x[i]);
+    return last || V::any(spoiled);
 }
 
 // S phases of a row, side by side in the result.
@@ -136,12 +163,31 @@ void zip(const T* const* row, int64_t count, T* to) {
         for (int r = 0; r < S; ++r) to[i * S + r] = x[r][i];
 }
 
+// Two phases, of which b may be an element shorter; whether anything in them is not finite.
+template <class T>
+bool zip_two(const T* a, const T* b, int64_t size, T* to) {
+    using V = Four<T>;
+    typename V::Mask spoiled{};
+    bool last = false;
+    int64_t i = 0;
+    for (; 2 * (i + V::lanes) <= size; i += V::lanes) {
+        const typename V::Vector even = V::load(a + i), odd = V::load(b + i);
+        spoiled |= V::spoiled(even) | V::spoiled(odd);
+        V::store(to + 2 * i, V::by_turns(even, odd, false));
+        V::store(to + 2 * i + V::lanes, V::by_turns(even, odd, true));
+    }
+    for (; 2 * i < size; ++i) {
+        last |= V::is_spoiled(to[2 * i] = a[i]);
+        if (2 * i + 1 < size) last |= V::is_spoiled(to[2 * i + 1] = b[i]);
+    }
+    return last || V::any(spoiled);
+}
+
 template <class T>
 void put_row(const T* const* row, int64_t size, int64_t stride, int64_t phases, int64_t from_step, T* to, int64_t step) {
     const int64_t whole = size / stride;
     const bool plain = step == 1 && from_step == 1 && phases == stride;
-    if (plain && stride == 2) zip<T, 2>(row, whole, to);
-    else if (plain && stride == 3) zip<T, 3>(row, whole, to);
+    if (plain && stride == 3) zip<T, 3>(row, whole, to);
     else if (plain && stride == 4) zip<T, 4>(row, whole, to);
     else if (plain && stride == 8) zip<T, 8>(row, whole, to);
     else
@@ -150,43 +196,85 @@ void put_row(const T* const* row, int64_t size, int64_t stride, int64_t phases, 
     for (int64_t r = 0; whole * stride + r < size; ++r) to[(whole * stride + r) * step] = row[r][whole * from_step];
 }
 
-// Rows of a channel; or, where channels lie side by side, pixels. spoiled[image]: whether any element of it is not finite.
+// A row of the result: of a channel, or, where channels lie side by side, of all.
+struct Row {
+    int64_t image, channel, d, h, from_d, from_h, rd, rh;  // the place along d and h, as a quotient and a rest of the stride
+
+    Row(const Phases& p, int64_t channels, int64_t i)
+        : image(i / p.size[1] / p.size[0] / channels), channel(i / p.size[1] / p.size[0] % channels), d(i / p.size[1] % p.size[0]),
+          h(i % p.size[1]), from_d(d / p.stride[0]), from_h(h / p.stride[1]), rd(d % p.stride[0]), rh(h % p.stride[1]) {}
+
+    // Divisions would take longer than a short row.
+    void next(const Phases& p, int64_t channels) {
+        if (++rh == p.stride[1]) rh = 0, ++from_h;
+        if (++h < p.size[1]) return;
+        h = from_h = rh = 0;
+        if (++rd == p.stride[0]) rd = 0, ++from_d;
+        if (++d < p.size[0]) return;
+        d = from_d = rd = 0;
+        if (++channel == channels) channel = 0, ++image;
+    }
+};
+
+template <class T>
+struct Joining {
+    const T* from;
+    const Phases& p;
+    T* to;
+    bool last = p.from_channel == 1 && p.to_channel == 1;
+
+    // Whether anything in it is not finite. `from` of the row's channel.
+    bool put(const Row& row, const T* from_channel, T* to_channel) const {
+        const int64_t phase = (row.rd * p.phases[1] + row.rh) * p.phases[2];
+        const T* x = from_channel + phase * p.from_phase + (row.from_d + p.offset[0][row.rd]) * p.from_space[0] +
+                     (row.from_h + p.offset[1][row.rh]) * p.from_space[1];
+        T* y = to_channel + row.d * p.to_space[0] + row.h * p.to_space[1];
+        return last ? put_pixels(x, y) : put_one(x, y);
+    }
+    bool put_pixels(const T* x, T* y) const {
+        bool bad = false;
+        for (int64_t w = 0, from_w = 0, rw = 0; w < p.size[2]; ++w, y += p.to_space[2]) {
+            const T* pixel = x + rw * p.from_phase + (from_w + p.offset[2][rw]) * p.from_space[2];
+            for (int64_t g = 0; g < p.groups; ++g) {
+                std::memcpy(y + g * p.channels, pixel + g * p.from_group, size_t(p.channels) * sizeof(T));
+                bad |= any_spoiled(pixel + g * p.from_group, p.channels);
+            }
+            if (++rw == p.stride[2]) rw = 0, ++from_w;
+        }
+        return bad;
+    }
+    bool put_one(const T* x, T* y) const {
+        if (p.stride[2] == 2 && p.phases[2] == 2 && p.from_space[2] == 1 && p.to_space[2] == 1)
+            return zip_two(x + p.offset[2][0], x + p.from_phase + p.offset[2][1], p.size[2], y);
+        bool bad = false;
+        const T* row[most_phases];
+        int64_t count = p.size[2] / p.stride[2], rest = p.size[2] % p.stride[2];
+        for (int64_t r = 0; r < p.phases[2]; ++r) {
+            row[r] = x + r * p.from_phase + p.offset[2][r] * p.from_space[2];
+            const int64_t elements = count + (r < rest);
+            if (p.from_space[2] == 1) bad |= any_spoiled(row[r], elements);
+            else
+                for (int64_t j = 0; j < elements; ++j) bad |= any_spoiled(row[r] + j * p.from_space[2], 1);
+        }
+        put_row(row, p.size[2], p.stride[2], p.phases[2], p.from_space[2], y, p.to_space[2]);
+        return bad;
+    }
+};
+
+// spoiled[image]: whether any element of it is not finite.
 template <class T>
 void join_phases(const T* from, const Phases& p, T* to, unsigned char* spoiled, int threads) {
-    const bool last = p.from_channel == 1 && p.to_channel == 1;
-    const int64_t channels = p.groups * p.channels, h_phases = p.phases[1], w_phases = p.phases[2];
-    const int64_t rows = p.batch * (last ? 1 : channels) * p.size[0] * p.size[1];
-    const double elements = double(p.batch) * channels * p.size[0] * p.size[1] * p.size[2];
+    const Joining<T> joining{from, p, to};
+    const int64_t channels = joining.last ? 1 : p.groups * p.channels, rows = p.batch * channels * p.size[0] * p.size[1];
+    const double elements = double(p.batch) * p.groups * p.channels * p.size[0] * p.size[1] * p.size[2];
     in_ranges(rows, elements, threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            const int64_t h = i % p.size[1], d = i / p.size[1] % p.size[0], rest = i / p.size[1] / p.size[0];
-            const int64_t image = last ? rest : rest / channels, channel = last ? 0 : rest % channels;
-            const int64_t rd = d % p.stride[0], rh = h % p.stride[1];
-            const int64_t phase = (rd * h_phases + rh) * w_phases;
-            const T* x = from + image * p.from_batch + channel / p.channels * p.from_group + channel % p.channels * p.from_channel +
-                         (d / p.stride[0] + p.offset[0][rd]) * p.from_space[0] + (h / p.stride[1] + p.offset[1][rh]) * p.from_space[1];
-            T* y = to + image * p.to_batch + channel * p.to_channel + d * p.to_space[0] + h * p.to_space[1];
+        Row row(p, channels, begin);
+        for (int64_t i = begin; i < end;) {
+            const int64_t image = row.image, channel = row.channel;
+            const T* x = from + image * p.from_batch + channel / p.channels * p.from_group + channel % p.channels * p.from_channel;
+            T* y = to + image * p.to_batch + channel * p.to_channel;
             bool bad = false;
-            if (last) {
-                for (int64_t w = 0; w < p.size[2]; ++w) {
-                    const int64_t rw = w % p.stride[2];
-                    const T* pixel = x + (phase + rw) * p.from_phase + (w / p.stride[2] + p.offset[2][rw]) * p.from_space[2];
-                    for (int64_t g = 0; g < p.groups; ++g) {
-                        std::memcpy(y + w * p.to_space[2] + g * p.channels, pixel + g * p.from_group, size_t(p.channels) * sizeof(T));
-                        bad |= any_spoiled(pixel + g * p.from_group, p.channels);
-                    }
-                }
-            } else {
-                const T* row[most_phases];
-                for (int64_t r = 0; r < w_phases; ++r) {
-                    row[r] = x + (phase + r) * p.from_phase + p.offset[2][r] * p.from_space[2];
-                    const int64_t count = (p.size[2] - r + p.stride[2] - 1) / p.stride[2];
-                    if (p.from_space[2] == 1) bad |= any_spoiled(row[r], count);
-                    else
-                        for (int64_t j = 0; j < count; ++j) bad |= any_spoiled(row[r] + j * p.from_space[2], 1);
-                }
-                put_row(row, p.size[2], p.stride[2], w_phases, p.from_space[2], y, p.to_space[2]);
-            }
+            for (; i < end && row.image == image && row.channel == channel; ++i, row.next(p, channels)) bad |= joining.put(row, x, y);
             if (bad) __atomic_store_n(spoiled + image, 1, __ATOMIC_RELAXED);
         }
     });
