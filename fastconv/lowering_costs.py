@@ -18,12 +18,13 @@ from .lowering import Part
 from .problem import ConvProblem
 
 _TRANSFORM = 2e-5  # seconds for the large kernel that a gradient is, in each group (measured on depthwise layers: 10 to 46 us)
-_CALLED = 2e-5  # seconds for what Python and NumPy do around each forward problem
+_CALLED = 2e-5  # seconds for what Python and NumPy do around each forward problem but one, which others do as well
 _COPIED = 5e-10  # seconds for each element that products of pixels want beside others, by one thread
-_PLACED = 2.5e-10  # seconds for each byte of a result that phases at once are put in place of
+_PLACED = 0.5e-10  # seconds for each byte of a result that phases at once are put in place of
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
-_IMAGES = 8  # that share the packed weights of a gradient of the input: a small batch, whatever the real one
+_IMAGES = 4  # that share the packed weights of a gradient of the input: a small batch, whatever the real one
+_ARRANGED = 8e-10  # seconds for each of them that is put in order before it is packed
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
 _TILE = 4  # rows of most of winograd's: those of an image are whole
 
@@ -59,7 +60,7 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
         of_image: estimates one image of a forward problem, with weights that are packed beforehand or not.
     """
     of_weight = p.direction == "backward_weight"
-    total = 0.0
+    total = -_CALLED
     for each, often in forward_problems(p, algorithm, parts):
         one = _of_weight(each, algorithm, prepared, of_image) if of_weight else _of_input(each, prepared, of_image)
         if one is None:
@@ -82,7 +83,9 @@ def joined_seconds(p: ConvProblem, joined: ConvProblem, prepared: bool,
 def _of_input(each: ConvProblem, prepared: bool, of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
     packed = of_image(each, True)
     whole = packed if prepared else of_image(each, False)
-    return None if packed is None or whole is None else packed + (whole - packed) / _IMAGES
+    if packed is None or whole is None or prepared:
+        return packed
+    return packed + (whole - packed + _ARRANGED * math.prod(each.weight_shape)) / _IMAGES
 
 
 def _of_weight(each: ConvProblem, algorithm: str, prepared: bool,

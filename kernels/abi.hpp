@@ -8,15 +8,15 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 7;
+constexpr int abi_version = 8;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
 enum class PaddingMode : int32_t { zeros, reflect, symmetric, replicate, circular };
-enum class Direction : int32_t { forward, backward_weight };
+enum class Direction : int32_t { forward, backward_input, backward_weight };
 enum class Activation : int32_t { none, relu, relu6, leaky_relu, sigmoid, tanh, gelu, gelu_tanh, silu, hardswish };
 
-// One validated convolution (fastconv.ConvProblem), forward, or the gradient of its weight. Channels are per group.
+// One validated convolution (fastconv.ConvProblem), forward, or a gradient of it. Channels are per group.
 struct Problem {
     Dtype dtype;
     PaddingMode padding_mode;
@@ -70,8 +70,9 @@ struct Interrupt {
 
 struct Call {
     View input, output, residual;  // residual.data may be null, and may equal output.data
-    // Of the output, where that of the weight is computed. The weight's is `output` then: its batch are the output channels, its
-    // channels the input channels of a group, its space the taps.
+    // Of the forward direction's output, where another gradient is computed, which is `output` then. In that of the weight its batch
+    // are the output channels, its channels the input channels of a group, its space the taps; in that of the input `packed` are the
+    // weights as they are, and bias and residual belong to it.
     View gradient;
     const void* packed;            // what pack() wrote: weights and bias; the weights as they are, where there is no pack()
     const void* bias;              // contiguous, or null; only where there is no pack()

@@ -43,7 +43,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
     ctypedef void (*ParallelFor)(int64_t, Body, void*) noexcept nogil
     cdef struct Call:
         View input, output, residual, gradient
-        const void* packed
+        const void *packed, *bias
         int32_t threads
         ParallelFor parallel_for
     cdef struct CPool "fastconv::Pool":
@@ -90,6 +90,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     cdef enum Outcome "fastconv::Outcome":
         raised, no_memory, done, outside
     Outcome run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
+    Outcome run_ready(const Algorithm&, const Problem&, Call&, size_t) noexcept
     bint pack_with_workspace(const Algorithm&, const Problem&, PackCall) noexcept
     Outcome pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
@@ -122,7 +123,9 @@ cdef int propagate() except -1:
 
 cdef tuple DTYPES = ("float32", "float64")
 cdef tuple PADDING_MODES = ("zeros", "reflect", "symmetric", "replicate", "circular")
-cdef tuple DIRECTIONS = ("forward", "backward_weight")
+cdef enum:
+    FORWARD, OF_INPUT
+cdef tuple DIRECTIONS = ("forward", "backward_input", "backward_weight")
 cdef tuple ACTIVATIONS = (
     None, "relu", "relu6", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "hardswish")
 
@@ -456,6 +459,45 @@ cdef class Kernel:
             self.reject(b"out", out, self.weight_shape(), True)
         self.start(&call, threads)
 
+    def in_order(self, cnp.ndarray weight not None, int threads=1):
+        """The weights as an algorithm reads them that packs none: C-contiguous, the array itself if it is."""
+        cdef View view
+        check_threads(threads)
+        if not self.sees_weight(&view, weight, False):
+            self.reject(b"weight", weight, self.weight_shape(), False)
+        return arranged(weight, threads)
+
+    def run_input(self, cnp.ndarray gradient not None, cnp.ndarray weight not None, bias, cnp.ndarray out not None, residual=None,
+                  int threads=1):
+        """The gradient of the input, where that is the direction: `gradient` is the output's, `weight` came from in_order(), and
+        bias (of each input channel), residual and `out` are of the input."""
+        cdef Problem* p = &self.problem
+        cdef Call call
+        cdef View view
+        cdef cnp.ndarray values
+        cdef int64_t channels = p.groups * p.in_channels
+        check_threads(threads)
+        memset(&call, 0, sizeof(Call))
+        if (bias is not None) != (p.has_bias != 0):
+            raise ValueError("bias must be given" if p.has_bias else "bias must be None")
+        if (residual is not None) != (p.has_residual != 0):
+            raise ValueError("residual must be given" if p.has_residual else "residual must be None")
+        if not self.sees_output(&call.gradient, gradient, True, False):
+            self.reject(b"gradient", gradient, self.shape(p.out_channels, p.output), False)
+        if not self.sees_weight(&view, weight, False) or not cnp.PyArray_IS_C_CONTIGUOUS(weight):
+            self.reject(b"weight", weight, self.weight_shape(), False)
+        if not self.sees(&call.output, out, p.batch, channels, p.input, True, self.channels_last, True):
+            self.reject(b"out", out, self.shape(p.in_channels, p.input), True)
+        if residual is not None and not self.sees_input(&call.residual, residual, True):
+            self.reject(b"residual", residual, self.shape(p.in_channels, p.input), False)
+        if bias is not None:
+            values = bias
+            if not self.sees_bias(values):
+                self.reject(b"bias", values, (channels,), False)
+            call.bias = cnp.PyArray_DATA(values)
+        call.packed = cnp.PyArray_DATA(weight)
+        self.start(&call, threads)
+
     cdef int start(self, Call* call, int threads) except -1:
         cdef Problem* p = &self.problem
         cdef size_t workspace
@@ -466,7 +508,10 @@ cdef class Kernel:
         call.parallel_for = <ParallelFor> &run_parallel
         with nogil:
             workspace = self.algorithm.workspace_bytes(p[0], threads)
-            outcome = run_with_workspace(self.algorithm[0], p[0], call[0], workspace)
+            if <int> p.direction == FORWARD:
+                outcome = run_with_workspace(self.algorithm[0], p[0], call[0], workspace)
+            else:
+                outcome = run_ready(self.algorithm[0], p[0], call[0], workspace)
         if outcome == raised:
             propagate()
         if outcome == no_memory:
@@ -490,8 +535,9 @@ cdef class Kernel:
 
     cdef bint sees_bias(self, cnp.ndarray array) noexcept:
         cdef Problem* p = &self.problem
+        cdef int64_t channels = p.groups * (p.in_channels if <int> p.direction == OF_INPUT else p.out_channels)  # of the result
         return (self.is_native(array, False) and cnp.PyArray_NDIM(array) == 1 and cnp.PyArray_IS_C_CONTIGUOUS(array)
-                and cnp.PyArray_DIM(array, 0) == p.groups * p.out_channels)
+                and cnp.PyArray_DIM(array, 0) == channels)
 
     cdef bint is_native(self, cnp.ndarray array, bint writable) noexcept:
         return (cnp.PyArray_TYPE(array) == (cnp.NPY_DOUBLE if <int> self.problem.dtype else cnp.NPY_FLOAT)

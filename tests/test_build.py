@@ -350,6 +350,7 @@ TILES = {  # kernel: function, as it is mangled, and how many sums it keeps in r
     "direct": ("microIfLi6ELi2E", 12),
     "dot": ("DotTileIfLi4ELi3E", 12),
     "outer": ("OuterTileIfLi6ELi2E", 12),
+    "col2im": ("ColumnTileIfLi6ELi2E", 12),
 }
 
 

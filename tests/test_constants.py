@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from problems import problem
 
-from fastconv.algorithms import depthwise, direct, fft, outer, winograd
+from fastconv.algorithms import col2im, depthwise, direct, fft, outer, winograd
 from fastconv.backends import Candidate, cython_native
 from fastconv.native import isa_module, runnable_isas, runtime
 from fastconv.native_problem import fields
@@ -86,6 +86,7 @@ def test_tiles_of_winograd() -> None:
 
 PROGRAM = """
 #include "outer.cpp"
+#include "col2im.cpp"
 #include "direct.cpp"
 #include "tiling.hpp"
 #include <cstdio>
@@ -99,7 +100,8 @@ void print_points() {
 }
 
 int main() {
-    std::printf("%d %d %d %d\\n", int(most_planes), most_taps, int(box_pixels), int(most_inputs_of_one_tap));
+    std::printf("%d %d %d %d ", int(most_planes), most_taps, int(box_pixels), int(most_inputs_of_one_tap));
+    std::printf("%d %d %d %d\\n", int(most_pixels), int(most_channels), int(enough_blocks), int(planes_bytes));
     print_points<4>(), print_points<5>(), print_points<6>(), print_points<7>(), print_points<8>();
     for (int64_t kernel = 1; kernel <= 24; ++kernel)
         for (int64_t stride = 1; stride <= 6; ++stride) {
@@ -137,7 +139,8 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_single_numbers(lines: list[str]) -> None:
-    mine = [direct.MOST_PLANES, winograd.MOST_TAPS, outer.BOX_PIXELS, outer.MOST_INPUTS]
+    mine = [direct.MOST_PLANES, winograd.MOST_TAPS, outer.BOX_PIXELS, outer.MOST_INPUTS, col2im.PIXELS, col2im.CHANNELS,
+            col2im.BLOCKS, col2im.PLANES_BYTES]
     assert [int(word) for word in lines[0].split()] == mine
 
 

@@ -62,6 +62,15 @@ FAULTS += [Fault(name, "outer.cpp", right, wrong, OUTER) for name, right, wrong 
     ("every other element but the last", "lanes_between<T>(0, 2 * n - 1)), load", "lanes_between<T>(0, 2 * n - 2)), load"),
     ("a lane without a channel is written", "std::min(L, n - v)", "std::min(L, n + 1 - v)"),
 )]
+COL2IM = ("col2im",)
+FAULTS += [Fault(name, "col2im.cpp", right, wrong, COL2IM) for name, right, wrong in (
+    ("planes keep what a task before left", "clear(s.planes, count * channels * plane);", "clear(s.planes, channels * plane);"),
+    ("a tile reads the weights behind its own", "copy(panel, w, n);", "copy(panel, w, width);"),
+    ("a block begins where one of whole channels would", "group * k * p.in_channels + first", "group * k * channels + first"),
+    ("columns of a panel are the first ones", "s.column + j, s.planes", "s.column, s.planes"),
+    ("an image is written where the task's first one is", "write(image + i, group", "write(image, group"),
+    ("whole vectors are written an element late", "i += L) store(to + i, finished", "i += L) store(to + i + 1, finished"),
+)]
 
 
 def build(sources: Path, package: Path, algorithms: tuple[str, ...]) -> None:
@@ -87,7 +96,7 @@ def fuzz(package: Path, count: int) -> subprocess.CompletedProcess[str]:
                           env=environment, capture_output=True, text=True)
 
 
-CLEAN = [Fault("none", "", "", ""), Fault("none of outer", "", "", "", OUTER)]
+CLEAN = [Fault("none", "", "", ""), Fault("none of outer", "", "", "", OUTER), Fault("none of col2im", "", "", "", COL2IM)]
 
 
 @pytest.mark.parametrize("fault", [*CLEAN, *FAULTS], ids=lambda fault: fault.name)
@@ -99,6 +108,6 @@ def test_a_fault_in_the_kernels_is_found(fault: Fault, tmp_path: Path) -> None:
         assert fault.right in text, "the sources have changed: plant it elsewhere"
         (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
     build(sources, tmp_path / "fastconv", fault.algorithms)
-    done = fuzz(tmp_path / "fastconv", 3000 if fault.algorithms == OUTER else 600)  # every eighth problem is one of outer's
+    done = fuzz(tmp_path / "fastconv", 600 if len(fault.algorithms) > 1 else 3000)  # every eighth problem is one of these's
     assert ("WRONG problem" in done.stdout) == planted, done.stdout[-2000:] + done.stderr[-1000:]
     assert done.returncode == int(planted) and " calls" in done.stdout

@@ -127,7 +127,8 @@ def test_what_costs_say_changes_no_result(pays, joining):
     problems = [p for p in other_directions() if p.direction == "backward_input" and max(p.stride) > 1]
     with fastconv.config(isa=cython_native.runnable_isas()[-1]):
         report = fastconv.check(problems, backends=["cython"])
-        ways = {type(candidates.bind(p, "cython", candidates.ranked(p, "cython")[0][0].candidate)) for p in problems}
+        ways = {type(candidates.bind(p, "cython", each.candidate)) for p in problems
+                for each in candidates.ranked(p, "cython")[0]}
     assert report.ok, str(report)
     assert (phases_at_once.JoinedKernel in ways) == pays
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -108,8 +109,9 @@ def tree(tmp_path_factory):
     (made.root / "kernels" / "toy.cpp").write_text(KERNEL.lstrip())
     (made.root / "fastconv" / "algorithms" / "toy.py").write_text(DESCRIPTION.lstrip())
     setup = (made.root / "setup.py").read_text()
-    assert setup.count('"outer"]') == 1
-    (made.root / "setup.py").write_text(setup.replace('"outer"]', '"outer", "toy"]'))
+    named = re.sub(r'^(ALGORITHMS = \[.*)\]$', r'\1, "toy"]', setup, flags=re.MULTILINE)
+    assert named.count('"toy"') == 1
+    (made.root / "setup.py").write_text(named)
     done = made.run("setup.py", "-q", "build_ext", "--inplace")
     assert done.returncode == 0, done.stderr
     return made

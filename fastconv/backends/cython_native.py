@@ -88,6 +88,28 @@ class NativeWeightGradient:
         self.native.run_weight(array, gradient, out, settings.current().num_threads)
 
 
+class NativeInputGradient:
+    """A native algorithm bound to a problem whose direction is the gradient of the input; weights are read where they lie."""
+
+    packed_bytes = 0
+
+    def __init__(self, problem: ConvProblem, candidate: Candidate) -> None:
+        self.native = NativeKernel(problem, candidate).native
+        self.pack_key: Hashable = ("in place", problem.second_shape)
+
+    @property
+    def workspace_bytes(self) -> int:
+        return self.native.workspace_bytes(settings.current().num_threads)
+
+    def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
+        contiguous = None if bias is None else np.ascontiguousarray(bias)
+        return self.native.in_order(weight, settings.current().num_threads), contiguous
+
+    def run(self, gradient: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
+        weight, bias = packed
+        self.native.run_input(gradient, weight, bias, out, residual, settings.current().num_threads)
+
+
 def _described(p: ConvProblem, algorithm: str, tile: tuple[int, ...] | None) -> dict[str, Any]:
     """With the tile that the algorithm chooses if none is given."""
     tiled = algorithms.tiled(algorithm)
@@ -149,6 +171,8 @@ class NativeBackend:
     def bind(self, problem: ConvProblem, candidate: Candidate) -> Kernel:
         if problem.direction == "backward_weight":
             return NativeWeightGradient(problem, candidate)
+        if problem.direction == "backward_input":
+            return NativeInputGradient(problem, candidate)
         return NativeKernel(problem, candidate)
 
     def refuses_pool(self, problem: PoolProblem) -> str | None:

@@ -1,0 +1,44 @@
+"""col2im: the gradient of the input as columns, summed into the image (`kernels/col2im.cpp`)."""
+
+from __future__ import annotations
+
+import math
+
+from ..dtypes import TABLE
+from ..problem import ConvProblem
+from ._bounds import summed as bound
+from ._costs import weights_read
+
+__all__ = ["DIRECTIONS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+
+SUMS_PRODUCTS = True
+DIRECTIONS = ("backward_input",)
+
+
+PIXELS = 448  # of a chunk (kernels/col2im.cpp)
+CHANNELS, BLOCKS, PLANES_BYTES = 64, 8, 384 << 10  # of a task, at most; for threads to share; of a task's planes
+
+
+def cost(p: ConvProblem, lanes: int) -> float:
+    """Vectors of columns, for every pixel and output channel; the copies of the weights; each column is added to its place
+    alone. Many weights for few pixels take as long as they take to be read."""
+    pixels, outputs, inputs = math.prod(p.output_size), p.out_channels // p.groups, p.in_channels // p.groups
+    columns = inputs * p.kernel_volume
+    vectors = -(-inputs // (channels := _channels(p, lanes, inputs))) * -(-channels * p.kernel_volume // lanes)
+    copied = (2.5 if pixels > 1 else 1.5) * vectors * outputs * math.ceil(pixels / PIXELS)
+    one = 1.2 * vectors * outputs * pixels + copied + 2.5 * columns * pixels
+    placed = 2 * p.in_channels * math.prod(p.input_size) / lanes
+    return max(p.groups * one + placed, weights_read(p)) + 500
+
+
+def packing_cost(p: ConvProblem, lanes: int) -> float:
+    return 0.0
+
+
+def _channels(p: ConvProblem, lanes: int, inputs: int) -> int:
+    """Of a task."""
+    plane = math.prod(max((o - 1) * s + (k - 1) * d + 1, low + n) for o, s, k, d, (low, _), n in zip(
+        p.output_size, p.stride, p.kernel_size, p.dilation, p.padding, p.input_size, strict=True))
+    fit = max(1, PLANES_BYTES // (plane * TABLE[p.dtype].itemsize))
+    most = min(CHANNELS, fit, -(-inputs // min(inputs, BLOCKS)))
+    return min(range(most, 0, -1), key=lambda c: -(-inputs // c) * -(-c * p.kernel_volume // lanes))

@@ -1,0 +1,333 @@
+// col2im: the gradient of the input as columns that are summed into the image (Chellapilla et al. 2006), with the weights where they lie.
+//
+//   column[pixel][c, t] = sum over oc of dy[oc][pixel] * w[oc][c, t]
+//   dx[c][pixel * stride + t * dilation - pad] += column[pixel][c, t]
+//
+// The weights of one output channel lie side by side, (c, t) after (c, t): just what a vector wants, so that nothing is packed. That
+// counts where weights are many and pixels few: the decoders of generators, the last layers of a classifier.
+// Tile: MR pixels x NR vectors of columns in registers while all oc pass by. Per oc it loads NR vectors of w and MR broadcasts of dy for
+// MR * NR FMAs. Weights that several tiles read are copied to a panel [oc][NR vectors] first: rows of w are a power of two apart as often
+// as not. A tile is then added to the planes of its channels, which have the padding around them; last they become the output.
+// A task is a block of channels of one image, or of several if they are tiny. An output is summed in the order of (chunk of pixels, panel,
+// pixel, tap), which follows from one image of the problem alone.
+// Bottleneck: FMA, or the memory that the weights come from; with few oc the additions to the planes, two cycles for each column.
+#include <numeric>
+#include <utility>
+
+#include "epilogue.hpp"
+#include "tile.hpp"
+#include "window.hpp"
+
+namespace fastconv {
+namespace FASTCONV_ISA {
+namespace {
+
+constexpr int64_t most_pixels = 448, least_pixels = 84;  // of a chunk
+constexpr int64_t chunk_bytes = 256 << 10;    // of its gradient
+constexpr int64_t worth_a_task = 16;          // pixels; images that have fewer share one
+constexpr int64_t most_channels = 64;         // of a task
+constexpr int64_t enough_blocks = 8;          // of channels, for threads to share
+constexpr int64_t planes_bytes = 384 << 10;   // of a task
+template <class T>
+constexpr int64_t pitch = (max_MR + lanes<T> - 1) / lanes<T> * lanes<T>;  // of the gradient of a tile: from oc to oc + 1, whole vectors
+constexpr int few_NR = max_MR > 8 ? 8 : 4;    // vectors of a tile of one pixel
+
+struct Ahead {  // weights to ask for meanwhile: where they begin, and how many bytes with each k
+    const char* from;
+    int64_t step;
+};
+
+// ---- micro-kernel: tile[i][:] = sum over k of x[k][i] * w[k][:]
+
+template <class T, int MR, int NR>
+struct ColumnTile {
+    FASTCONV_NOINLINE static void run(const T* x, int64_t x_step, int64_t k_count, const T* w, int64_t w_step, Ahead ahead,
+                                     T* tile) {
+        constexpr int L = lanes<T>;
+        Vec<T> sum[MR][NR] = {};
+        for (int64_t k = 0; k < k_count; ++k, w += w_step, x += x_step, ahead.from += ahead.step) {
+            __builtin_prefetch(ahead.from), __builtin_prefetch(ahead.from + NR * vector_bytes - 64);
+            Vec<T> weight[NR];
+#pragma GCC unroll 8
+            for (int v = 0; v < NR; ++v) weight[v] = load(w + v * L);
+#pragma GCC unroll 16
+            for (int i = 0; i < MR; ++i) {
+                const Vec<T> value = broadcast(x[i]);
+#pragma GCC unroll 8
+                for (int v = 0; v < NR; ++v) sum[i][v] += value * weight[v];
+            }
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+            for (int v = 0; v < NR; ++v) store(tile + (i * NR + v) * L, sum[i][v]);
+    }
+};
+
+template <class T>
+using ColumnRun = void (*)(const T*, int64_t, int64_t, const T*, int64_t, Ahead, T*);
+
+template <class T, int NR, size_t... I>
+ColumnRun<T> column_tile(int64_t rows, std::index_sequence<I...>) {
+    static constexpr ColumnRun<T> table[] = {ColumnTile<T, int(I) + 1, NR>::run...};
+    return table[rows - 1];
+}
+template <class T>
+ColumnRun<T> column_tile(int64_t rows, int64_t width) {
+    constexpr auto all = std::make_index_sequence<size_t(max_MR)>{};
+    if (width == lanes<T>) return column_tile<T, 1>(rows, all);
+    if (width == 2 * lanes<T>) return column_tile<T, 2>(rows, all);
+    return ColumnTile<T, 1, few_NR>::run;
+}
+
+template <class T>
+struct Col2im {
+    static constexpr int64_t L = lanes<T>;
+    Problem p;
+    Call call;
+    bool last;      // the channels of a pixel of the result lie side by side
+    int64_t volume, k, pixels;
+    int64_t images, wide;           // images of a task; columns of a panel
+    int64_t channels, blocks;       // of a task; of a group
+    int64_t extents[max_axes], plane;  // of the padded result
+    int64_t chunk;                  // pixels of all images of a task
+    int64_t parts;
+
+    Col2im(const Problem& of, const Call& call_, int threads)
+        : p(of), call(call_), last(call.output.channel == 1 && p.in_channels > 1), volume(kernel_volume(p)),
+          k(p.out_channels), pixels(p.output[0] * p.output[1] * p.output[2]),
+          images(pixels < worth_a_task ? std::min(p.batch, ceil_div(worth_a_task, pixels)) : 1),
+          wide(pixels * images == 1 ? few_NR * L : 2 * L), plane(1) {
+        for (int a = 0; a < max_axes; ++a) {
+            extents[a] = std::max(extent(p, a, p.output[a]), p.pad_lo[a] + p.input[a]);
+            plane *= extents[a];
+        }
+        channels = channels_of_task();
+        blocks = ceil_div(p.in_channels, channels);
+        chunk = std::min(pixels * images, std::max(least_pixels, std::min(most_pixels, chunk_bytes / (k * int64_t(sizeof(T))))));
+        parts = std::min(threads_for(multiply_adds(p), worth_a_thread::gemm, threads), items());
+    }
+
+    // Of one image's problem. As many as fill whole panels best, blocks enough, planes that stay in L2.
+    int64_t channels_of_task() const {
+        const int64_t fit = std::max<int64_t>(1, planes_bytes / (plane * int64_t(sizeof(T))));
+        const int64_t most = std::min({most_channels, fit, ceil_div(p.in_channels, std::min(p.in_channels, enough_blocks))});
+        int64_t best = 1, least = INT64_MAX;
+        for (int64_t c = 1; c <= most; ++c) {
+            const int64_t computed = ceil_div(p.in_channels, c) * round_up(c * volume, L);
+            if (computed <= least) best = c, least = computed;
+        }
+        return best;
+    }
+
+    int64_t panel_of_x() const {  // an odd number of lines, so that tiles do not share sets of L1
+        constexpr int64_t line = 64 / int64_t(sizeof(T));
+        return (ceil_div(k * pitch<T>, line) | 1) * line;
+    }
+    // The smaller operand of a task changes from one to the next.
+    bool images_first() const { return images * pixels <= channels * volume; }
+    int64_t image_groups() const { return ceil_div(p.batch, images); }
+    int64_t items() const { return p.groups * blocks * image_groups(); }
+
+    struct Scratch {
+        T *planes, *panel, *tile, *x;
+        int64_t *column, *pixel, *source;  // offsets: of a column and of a pixel in the planes, of a pixel in the gradient
+        size_t bytes;
+        Scratch(const Col2im& j, void* base) {
+            Arena arena(base);
+            planes = arena.take<T>(j.images * j.channels * j.plane);
+            panel = arena.take<T>(j.k * j.wide);
+            tile = arena.take<T>(max_MR * j.wide);
+            x = arena.take<T>(ceil_div(j.chunk, max_MR) * j.panel_of_x());
+            column = arena.take<int64_t>(j.channels * j.volume);
+            pixel = arena.take<int64_t>(j.images * j.pixels);
+            source = arena.take<int64_t>(j.images * j.pixels);
+            bytes = arena.used();
+        }
+    };
+
+    // Elements of the planes: [image][channel][d, h, w], or [image][d, h, w][channel]; that is how they are written out.
+    int64_t channel_step() const { return last ? 1 : plane; }
+    int64_t place(int64_t d, int64_t h, int64_t w) const { return ((d * extents[1] + h) * extents[2] + w) * (last ? channels : 1); }
+
+    void list(const Scratch& s) const {
+        int64_t i = 0;
+        for (int64_t image = 0; image < images; ++image)
+            for (int64_t d = 0; d < p.output[0]; ++d)
+                for (int64_t h = 0; h < p.output[1]; ++h)
+                    for (int64_t w = 0; w < p.output[2]; ++w, ++i) {
+                        s.pixel[i] = image * channels * plane + place(d * p.stride[0], h * p.stride[1], w * p.stride[2]);
+                        const View& y = call.gradient;
+                        s.source[i] = image * y.batch + d * y.space[0] + h * y.space[1] + w * y.space[2];
+                    }
+        i = 0;
+        for (int64_t c = 0; c < channels; ++c)
+            for (int64_t d = 0; d < p.kernel[0]; ++d)
+                for (int64_t h = 0; h < p.kernel[1]; ++h)
+                    for (int64_t w = 0; w < p.kernel[2]; ++w)
+                        s.column[i++] = c * channel_step() + place(d * p.dilation[0], h * p.dilation[1], w * p.dilation[2]);
+    }
+
+    // ---- a task
+
+    void compute(int64_t item, const Scratch& s) const {
+        const int64_t all = p.groups * blocks, image = images * (images_first() ? item % image_groups() : item / all);
+        const int64_t block = images_first() ? item / image_groups() : item % all;
+        const int64_t group = block / blocks, first = block % blocks * channels;
+        const int64_t count = std::min(images, p.batch - image), width = std::min(channels, p.in_channels - first);
+        const T* dy = at<T>(call.gradient, image, group * k);
+        const T* w = static_cast<const T*>(call.packed) + (group * k * p.in_channels + first) * volume;
+        clear(s.planes, count * channels * plane);
+        for (int64_t begin = 0, end = count * pixels; begin < end; begin += chunk) {
+            if (call.interrupt.asked && call.interrupt.asked(call.interrupt.whose)) return;
+            add_chunk(dy, w, width * volume, begin, std::min(chunk, end - begin), s);
+        }
+        for (int64_t i = 0; i < count; ++i) write(image + i, group * p.in_channels + first, width, s.planes + i * channels * plane);
+    }
+
+    struct Tiles {  // pixels first[t] up to first[t + 1]: as few tiles as possible, equal but for a pixel
+        int64_t count, first[(most_pixels - 1) / max_MR + 2];
+        explicit Tiles(int64_t pixels) : count(ceil_div(pixels, max_MR)) {
+            for (int64_t t = 0; t <= count; ++t) first[t] = pixels * t / count;
+        }
+        int64_t rows(int64_t t) const { return first[t + 1] - first[t]; }
+    };
+
+    void add_chunk(const T* dy, const T* w, int64_t columns, int64_t begin, int64_t count, const Scratch& s) const {
+        const Tiles tiles(count);
+        const int64_t step = p.in_channels * volume;
+        const bool raw = is_adjacent(s.source + begin, count);
+        if (!raw) fill(dy, s.source + begin, tiles, s);
+        for (int64_t j = 0; j < columns; j += wide) {
+            const int64_t n = std::min(wide, columns - j), width = n <= L ? L : wide;
+            const bool copied = tiles.count > 1 || n < width;  // nothing is read behind the weights
+            if (copied) fill_panel(w + j, step, n, width, s.panel);
+            const T* const panel = copied ? s.panel : w + j;
+            Ahead ahead{reinterpret_cast<const char*>(w + std::min(j + wide, columns - n)), step * int64_t(sizeof(T))};
+            for (int64_t t = 0; t < tiles.count; ++t, ahead.step = 0) {
+                const int64_t rows = tiles.rows(t);
+                const T* x = raw ? dy + s.source[begin] + tiles.first[t] : s.x + t * panel_of_x();
+                column_tile<T>(rows, width)(x, raw ? call.gradient.channel : pitch<T>, k, panel, copied ? width : step, ahead, s.tile);
+                add_tile(s.tile, rows, width, n, s.pixel + begin + tiles.first[t], s.column + j, s.planes);
+            }
+        }
+    }
+
+    static bool is_adjacent(const int64_t* source, int64_t count) {
+        for (int64_t i = 1; i < count; ++i)
+            if (source[i] != source[0] + i) return false;
+        return true;
+    }
+    // x[oc][pixel] of every tile.
+    void fill(const T* dy, const int64_t* source, const Tiles& tiles, const Scratch& s) const {
+        const int64_t step = call.gradient.channel;
+        for (int64_t t = 0; t < tiles.count; ++t) {
+            const int64_t *from = source + tiles.first[t], rows = tiles.rows(t);
+            T* const x = s.x + t * panel_of_x();
+            for (int64_t i = 0; i < rows; step == 1 ? i += L : ++i) {
+                if (step == 1) fill_channels_last(dy, from + i, std::min(L, rows - i), x + i);
+                else
+                    for (int64_t oc = 0; oc < k; ++oc) x[oc * pitch<T> + i] = dy[from[i] + oc * step];
+            }
+        }
+    }
+    void fill_channels_last(const T* dy, const int64_t* source, int64_t rows, T* x) const {
+        for (int64_t oc = 0; oc < k; oc += L) {
+            const int64_t n = std::min(L, k - oc);
+            Vec<T> row[L];
+            for (int64_t i = 0; i < L; ++i) row[i] = load_some(dy + source[std::min(i, rows - 1)] + oc, n);
+            transpose<T>(row);
+            for (int64_t i = 0; i < n; ++i) store(x + (oc + i) * pitch<T>, row[i]);
+        }
+    }
+
+    void fill_panel(const T* w, int64_t step, int64_t n, int64_t width, T* panel) const {
+        if (n == width && width == 2 * L)
+            for (int64_t i = 0; i < k; ++i, w += step, panel += 2 * L) store(panel, load(w)), store(panel + L, load(w + L));
+        else
+            for (int64_t i = 0; i < k; ++i, w += step, panel += width) {
+                copy(panel, w, n);
+                for (int64_t j = n; j < width; ++j) panel[j] = T(0);
+            }
+    }
+
+    FASTCONV_NOINLINE static void add_tile(const T* tile, int64_t rows, int64_t width, int64_t n, const int64_t* pixel,
+                                           const int64_t* column, T* planes) {
+        for (int64_t i = 0; i < rows; ++i, tile += width) {
+            T* const to = planes + pixel[i];
+            for (int64_t j = 0; j < n; ++j) to[column[j]] += tile[j];
+        }
+    }
+
+    // ---- the output
+
+    // Runs of what lies side by side, there and in the planes: a row of a channel, or the channels of a pixel.
+    void write(int64_t image, int64_t first, int64_t width, const T* planes) const {
+        const Epilogue<T> epilogue(p);
+        const View &y = call.output, &r = call.residual;
+        const T* bias = call.bias ? static_cast<const T*>(call.bias) + first : nullptr;
+        for (int64_t c = 0; c < (last ? 1 : width); ++c)
+            for (int64_t d = 0; d < p.input[0]; ++d)
+                for (int64_t h = 0; h < p.input[1]; ++h)
+                    for (int64_t w = 0; w < (last ? p.input[2] : 1); ++w) {
+                        const T* from = planes + c * channel_step() + place(d + p.pad_lo[0], h + p.pad_lo[1], w + p.pad_lo[2]);
+                        T* to = at<T>(y, image, first + c) + d * y.space[0] + h * y.space[1] + w * y.space[2];
+                        const T* add = r.data ? at<T>(r, image, first + c) + d * r.space[0] + h * r.space[1] + w * r.space[2] : nullptr;
+                        if (last) write_run(epilogue, from, width, bias, 1, to, 1, add, r.channel);
+                        else write_run(epilogue, from, p.input[2], bias ? bias + c : nullptr, 0, to, y.space[2], add, r.space[2]);
+                    }
+    }
+
+    static void write_run(const Epilogue<T>& epilogue, const T* from, int64_t n, const T* bias, int64_t bias_step, T* to, int64_t step,
+                          const T* add, int64_t add_step) {
+        if (step != 1 || (add && add_step != 1)) {
+            for (int64_t i = 0; i < n; ++i) {
+                const T sum = bias ? from[i] + bias[i * bias_step] : from[i];
+                to[i * step] = epilogue(add ? sum + add[i * add_step] : sum);
+            }
+            return;
+        }
+        const auto finished = [&](Vec<T> value, int64_t i, int64_t m) __attribute__((always_inline)) {
+            if (bias) value += bias_step ? load_some(bias + i, m) : broadcast(*bias);
+            return epilogue(add ? value + load_some(add + i, m) : value);
+        };
+        int64_t i = 0;
+        for (; i + L <= n; i += L) store(to + i, finished(load(from + i), i, L));
+        if (i < n) store_first(to + i, finished(load_some(from + i, n - i), i, n - i), n - i);
+    }
+};
+
+template <class T>
+struct Col2imAlgorithm : Defaults {
+    using Scratch = typename Col2im<T>::Scratch;
+    static Crew crew(const Col2im<T>& job) { return {job.p, job.call, job.parts, Scratch(job, nullptr).bytes}; }
+
+    static const char* refuses(const Problem& p) {
+        if (p.direction != Direction::backward_input) return "computes the gradient of the input only";
+        if (p.padding_mode != PaddingMode::zeros) return "computes the gradient of an input that is padded with zeros only";
+        return p.strict ? "accuracy='strict' gives the same bits with weights packed beforehand, whose sums run in another order" : nullptr;
+    }
+    static size_t packed_bytes(const Problem&) { return 0; }
+    static size_t workspace_bytes(const Problem& p, int threads) { return crew(Col2im<T>(p, Call{}, threads)).bytes(); }
+    static void run(const Problem& p, const Call& call) {
+        const Col2im<T> job(p, call, call.threads);
+        const Crew crew = Col2imAlgorithm::crew(job);
+        crew.share(job.items(), [&](int64_t part, const auto& each) {
+            const Scratch scratch(job, crew.own(part));
+            job.list(scratch);
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) job.compute(i, scratch);
+            });
+        });
+    }
+};
+
+}  // namespace
+
+const Algorithm& col2im_algorithm() {
+    static const Algorithm algorithm = algorithm_of<Col2imAlgorithm<float>, Col2imAlgorithm<double>>("col2im");
+    return algorithm;
+}
+
+}  // namespace FASTCONV_ISA
+}  // namespace fastconv
