@@ -24,7 +24,7 @@ _PLACED = 0.5e-10  # seconds for each byte of a result that phases at once are p
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
 _IMAGES = 4  # that share the packed weights of a gradient of the input: a small batch, whatever the real one
-_ARRANGED = 8e-10  # seconds for each of them that is put in order before it is packed
+_ARRANGED = 8e-10  # seconds for each of them that is put in order before it is packed; twice that for every other tap, or fewer
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
 _TILE = 4  # rows of most of winograd's: those of an image are whole
 
@@ -62,7 +62,7 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
     of_weight = p.direction == "backward_weight"
     total = -_CALLED
     for each, often in forward_problems(p, algorithm, parts):
-        one = _of_weight(each, algorithm, prepared, of_image) if of_weight else _of_input(each, prepared, of_image)
+        one = _of_weight(each, algorithm, prepared, of_image) if of_weight else _of_input(p, each, prepared, of_image)
         if one is None:
             return None
         total += often * (one + _CALLED)
@@ -76,16 +76,18 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
 def joined_seconds(p: ConvProblem, joined: ConvProblem, prepared: bool,
                    of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
     """The same of all phases at once."""
-    one = _of_input(joined, prepared, of_image)
+    one = _of_input(p, joined, prepared, of_image)
     return None if one is None else one + _CALLED + _PLACED * _image_bytes(p)
 
 
-def _of_input(each: ConvProblem, prepared: bool, of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
+def _of_input(p: ConvProblem, each: ConvProblem, prepared: bool,
+              of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
     packed = of_image(each, True)
     whole = packed if prepared else of_image(each, False)
     if packed is None or whole is None or prepared:
         return packed
-    return packed + (whole - packed + _ARRANGED * math.prod(each.weight_shape)) / _IMAGES
+    arranged = _ARRANGED * (2 if max(p.stride) > 1 else 1) * math.prod(each.weight_shape)
+    return packed + (whole - packed + arranged) / _IMAGES
 
 
 def _of_weight(each: ConvProblem, algorithm: str, prepared: bool,

@@ -8,7 +8,7 @@
 // Tile: MR pixels x NR vectors of columns in registers while all oc pass by. Per oc it loads NR vectors of w and MR broadcasts of dy for
 // MR * NR FMAs. Weights that several tiles read are copied to a panel [oc][NR vectors] first: rows of w are a power of two apart as often
 // as not. A tile is then added to the planes of its channels, which have the padding around them; last they become the output.
-// A task is a block of channels of one image, or of several if they are tiny. An output is summed in the order of (chunk of pixels, panel,
+// A task is a block of channels of one image, or of several if they are small. An output is summed in the order of (chunk of pixels, panel,
 // pixel, tap), which follows from one image of the problem alone.
 // Bottleneck: FMA, or the memory that the weights come from; with few oc the additions to the planes, two cycles for each column.
 #include <numeric>
@@ -24,7 +24,7 @@ namespace {
 
 constexpr int64_t most_pixels = 448, least_pixels = 84;  // of a chunk
 constexpr int64_t chunk_bytes = 256 << 10;    // of its gradient
-constexpr int64_t worth_a_task = 16;          // pixels; images that have fewer share one
+constexpr int64_t enough_pixels = 224;        // of a task; images that have fewer share one
 constexpr int64_t most_channels = 64;         // of a task
 constexpr int64_t enough_blocks = 8;          // of channels, for threads to share
 constexpr int64_t planes_bytes = 384 << 10;   // of a task
@@ -90,21 +90,24 @@ struct Col2im {
     int64_t images, wide;           // images of a task; columns of a panel
     int64_t channels, blocks;       // of a task; of a group
     int64_t extents[max_axes], plane;  // of the padded result
-    int64_t chunk;                  // pixels of all images of a task
+    int64_t chunk;                  // pixels: whole images, or a part of one
     int64_t parts;
 
     Col2im(const Problem& of, const Call& call_, int threads)
         : p(of), call(call_), last(call.output.channel == 1 && p.in_channels > 1), volume(kernel_volume(p)),
           k(p.out_channels), pixels(p.output[0] * p.output[1] * p.output[2]),
-          images(pixels < worth_a_task ? std::min(p.batch, ceil_div(worth_a_task, pixels)) : 1),
-          wide(pixels * images == 1 ? few_NR * L : 2 * L), plane(1) {
+          plane(1) {
         for (int a = 0; a < max_axes; ++a) {
             extents[a] = std::max(extent(p, a, p.output[a]), p.pad_lo[a] + p.input[a]);
             plane *= extents[a];
         }
         channels = channels_of_task();
         blocks = ceil_div(p.in_channels, channels);
-        chunk = std::min(pixels * images, std::max(least_pixels, std::min(most_pixels, chunk_bytes / (k * int64_t(sizeof(T))))));
+        const int64_t most = std::max(least_pixels, std::min(most_pixels, chunk_bytes / (k * int64_t(sizeof(T)))));
+        const int64_t fit = planes_bytes / (channels * plane * int64_t(sizeof(T)));
+        images = std::max<int64_t>(1, std::min({p.batch, std::min(most, enough_pixels) / pixels, fit}));
+        chunk = images > 1 ? images * pixels : std::min(pixels, most);
+        wide = chunk == 1 ? few_NR * L : 2 * L;
         parts = std::min(threads_for(multiply_adds(p), worth_a_thread::gemm, threads), items());
     }
 
@@ -120,6 +123,7 @@ struct Col2im {
         return best;
     }
 
+    int64_t most_tiles() const { return chunk / max_MR + (pixels < max_MR ? 1 : images); }
     int64_t panel_of_x() const {  // an odd number of lines, so that tiles do not share sets of L1
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         return (ceil_div(k * pitch<T>, line) | 1) * line;
@@ -138,7 +142,7 @@ struct Col2im {
             planes = arena.take<T>(j.images * j.channels * j.plane);
             panel = arena.take<T>(j.k * j.wide);
             tile = arena.take<T>(max_MR * j.wide);
-            x = arena.take<T>(ceil_div(j.chunk, max_MR) * j.panel_of_x());
+            x = arena.take<T>(j.most_tiles() * j.panel_of_x());
             column = arena.take<int64_t>(j.channels * j.volume);
             pixel = arena.take<int64_t>(j.images * j.pixels);
             source = arena.take<int64_t>(j.images * j.pixels);
@@ -185,19 +189,30 @@ struct Col2im {
         for (int64_t i = 0; i < count; ++i) write(image + i, group * p.in_channels + first, width, s.planes + i * channels * plane);
     }
 
-    struct Tiles {  // pixels first[t] up to first[t + 1]: as few tiles as possible, equal but for a pixel
-        int64_t count, first[(most_pixels - 1) / max_MR + 2];
-        explicit Tiles(int64_t pixels) : count(ceil_div(pixels, max_MR)) {
-            for (int64_t t = 0; t <= count; ++t) first[t] = pixels * t / count;
+    // Pixels first[t] up to first[t + 1] of a chunk: as few tiles of an image as possible, equal but for a pixel, or, of images with
+    // fewer pixels than a tile, of all. raw: they are read where they lie, one after another.
+    struct Tiles {
+        int64_t count = 0, first[2 * (most_pixels / max_MR + 1)];
+        bool raw[2 * (most_pixels / max_MR + 1)];
+        Tiles(const int64_t* source, int64_t all, int64_t pixels) {
+            for (int64_t begin = 0, end; begin < all; begin = end) {
+                end = pixels < max_MR ? all : std::min(all, begin + pixels);
+                for (int64_t i = 0, n = ceil_div(end - begin, max_MR); i < n; ++i) first[count++] = begin + (end - begin) * i / n;
+            }
+            first[count] = all;
+            for (int64_t t = 0; t < count; ++t) {
+                raw[t] = true;
+                for (int64_t i = first[t] + 1; i < first[t + 1]; ++i) raw[t] = raw[t] && source[i] == source[i - 1] + 1;
+            }
         }
         int64_t rows(int64_t t) const { return first[t + 1] - first[t]; }
     };
 
     void add_chunk(const T* dy, const T* w, int64_t columns, int64_t begin, int64_t count, const Scratch& s) const {
-        const Tiles tiles(count);
-        const int64_t step = p.in_channels * volume;
-        const bool raw = is_adjacent(s.source + begin, count);
-        if (!raw) fill(dy, s.source + begin, tiles, s);
+        const int64_t *source = s.source + begin, *pixel = s.pixel + begin, step = p.in_channels * volume;
+        const Tiles tiles(source, count, pixels);
+        for (int64_t t = 0; t < tiles.count; ++t)
+            if (!tiles.raw[t]) fill(dy, source + tiles.first[t], tiles.rows(t), s.x + t * panel_of_x());
         for (int64_t j = 0; j < columns; j += wide) {
             const int64_t n = std::min(wide, columns - j), width = n <= L ? L : wide;
             const bool copied = tiles.count > 1 || n < width;  // nothing is read behind the weights
@@ -205,30 +220,21 @@ struct Col2im {
             const T* const panel = copied ? s.panel : w + j;
             Ahead ahead{reinterpret_cast<const char*>(w + std::min(j + wide, columns - n)), step * int64_t(sizeof(T))};
             for (int64_t t = 0; t < tiles.count; ++t, ahead.step = 0) {
-                const int64_t rows = tiles.rows(t);
-                const T* x = raw ? dy + s.source[begin] + tiles.first[t] : s.x + t * panel_of_x();
-                column_tile<T>(rows, width)(x, raw ? call.gradient.channel : pitch<T>, k, panel, copied ? width : step, ahead, s.tile);
-                add_tile(s.tile, rows, width, n, s.pixel + begin + tiles.first[t], s.column + j, s.planes);
+                const int64_t first = tiles.first[t], rows = tiles.rows(t);
+                const T* x = tiles.raw[t] ? dy + source[first] : s.x + t * panel_of_x();
+                column_tile<T>(rows, width)(x, tiles.raw[t] ? call.gradient.channel : pitch<T>, k, panel, copied ? width : step, ahead, s.tile);
+                add_tile(s.tile, rows, width, n, pixel + first, s.column + j, s.planes);
             }
         }
     }
 
-    static bool is_adjacent(const int64_t* source, int64_t count) {
-        for (int64_t i = 1; i < count; ++i)
-            if (source[i] != source[0] + i) return false;
-        return true;
-    }
-    // x[oc][pixel] of every tile.
-    void fill(const T* dy, const int64_t* source, const Tiles& tiles, const Scratch& s) const {
+    // x[oc][pixel] of a tile.
+    void fill(const T* dy, const int64_t* source, int64_t rows, T* x) const {
         const int64_t step = call.gradient.channel;
-        for (int64_t t = 0; t < tiles.count; ++t) {
-            const int64_t *from = source + tiles.first[t], rows = tiles.rows(t);
-            T* const x = s.x + t * panel_of_x();
-            for (int64_t i = 0; i < rows; step == 1 ? i += L : ++i) {
-                if (step == 1) fill_channels_last(dy, from + i, std::min(L, rows - i), x + i);
-                else
-                    for (int64_t oc = 0; oc < k; ++oc) x[oc * pitch<T> + i] = dy[from[i] + oc * step];
-            }
+        for (int64_t i = 0; i < rows; step == 1 ? i += L : ++i) {
+            if (step == 1) fill_channels_last(dy, source + i, std::min(L, rows - i), x + i);
+            else
+                for (int64_t oc = 0; oc < k; ++oc) x[oc * pitch<T> + i] = dy[source[i] + oc * step];
         }
     }
     void fill_channels_last(const T* dy, const int64_t* source, int64_t rows, T* x) const {
