@@ -300,7 +300,8 @@ struct Outer {
     // The output channels of a block.
     void write(int64_t group, int64_t block, const T* sums) const {
         const int64_t channel = (lanewise ? 0 : group * outputs) + block * wide, n = std::min(width(block), outputs - block * wide);
-        WeightRows<T>(p, call.output).write(channel, n, 0, rows, [&](int64_t k) { return sum_of(sums, group, block, k); });
+        const WeightRows<T> to(p, call.output);
+        to.write(channel, n, 0, rows, [&](int64_t k) { return sum_of(sums, group, block, k); });
     }
     const T* sum_of(const T* sums, int64_t group, int64_t block, int64_t k) const {
         const int64_t channel = k / volume, tap = k % volume;

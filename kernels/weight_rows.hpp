@@ -1,4 +1,4 @@
-// Where a gradient of the weight goes: sums that have output channels on their vectors, to an array in which the taps come last.
+// Where a gradient of the weight goes: from sums with output channels on their vectors to an array in which the taps come last.
 #pragma once
 #include "window.hpp"
 
@@ -11,7 +11,7 @@ class WeightRows {
    public:
     WeightRows(const Problem& problem, const View& view) : p(problem), out(view), dense(is_dense()) {}
 
-    // `n` output channels from `channel` on, of the rows first <= k < end: lanes rows at a time, those that follow each other in the
+    // `n` output channels from `channel` on, of the rows first <= k < end, lanes rows at a time: they follow each other in the
     // result. row(k): its sums, of whole vectors of output channels.
     template <class Row>
     void write(int64_t channel, int64_t n, int64_t first, int64_t end, Row row) const {

@@ -1,16 +1,16 @@
-// winograd_weight: the gradient of the weight by minimal filtering, F(r x s, m x n), in which tiles of the output's gradient are kernels.
+// winograd_weight: the gradient of the weight by minimal filtering F(r x s, m x n): tiles of the output's gradient are kernels.
 //
 //   dw = A^T [ sum over tiles and images of (G dy G^T) . (B^T x B) ] A         (toom.hpp has the matrices)
 //
-// A tile is m x n of dy and the (m + r - 1) x (n + s - 1) of x that they meet. The sum is taken between the transforms, so that there is
-// one inverse transform in all for each pair of channels. The tiles of a chunk go two ways side by side:
+// A tile is m x n of dy and the (m + r - 1) x (n + s - 1) of x that they meet. The sum is taken between the transforms, so that
+// each pair of channels has one inverse transform in all. The tiles of a chunk go two ways side by side:
 //   U[product][block of 2 vectors of oc][tile][2 vectors], V[product][tile][c]   transformed dy and x, vectors over channels
-//   M[product][block][c][2 vectors] += U^T V                    an outer product for each tile: the register tile is that of outer
-// What M sums is in the order of the tiles, whatever the chunks: they, blocks and threads change no bit.
+//   M[product][block][c][2 vectors] += U^T V                    an outer product per tile, in the register tile of outer
+// The order of the sums follows from the problem alone: blocks and threads change no bit.
 // Few tiles are one chunk, whose M is used up block by block and range by range of c, in L2.
-// Bottleneck: FMA in the products (36 of 144 for 3 x 3 taps and tiles of 4 x 4); then the transforms, and where channels are many M, which
-// is read and written for every chunk.
-// Where a sum is not finite, the whole gradient is computed by outer.
+// Bottleneck: FMA in the products (36 of 144 for 3 x 3 taps and tiles of 4 x 4); then the transforms, and where channels are
+// many M, which is read and written for every chunk.
+// Where a sum is not finite, the whole gradient is computed once more, by outer.
 #include <atomic>
 
 #include "outer_tile.hpp"
@@ -25,14 +25,14 @@ const Algorithm& outer_algorithm();
 
 namespace {
 
-constexpr int64_t most_channels = 256;       // of a task, of either array: M takes 9 MB at most for 36 products
-constexpr int64_t chunk_bytes = 1 << 20;      // of U and V
-constexpr int64_t least_tiles = 96;           // of a chunk, as M is read and written for each
-constexpr int64_t at_once_bytes = 12 << 20;   // of U and V, where they are one chunk
-constexpr int64_t summed_tiles = 48;          // whose products are summed before they are added to others
-constexpr int64_t range_channels = 64;        // whose M, of a block, stays in L2
-constexpr int64_t most_strip = 64;             // tiles
-constexpr int64_t inverse_channels = 16;       // whose inverse transform is in L1
+constexpr int64_t most_channels = 256;       // of a task, of either array: 36 products take 9 MB of M at most
+constexpr int64_t chunk_bytes = 1 << 20;     // of U and V
+constexpr int64_t least_tiles = 96;          // of a chunk, as M is read and written for each
+constexpr int64_t at_once_bytes = 12 << 20;  // of U and V, where they are one chunk
+constexpr int64_t summed_tiles = 48;         // whose products are summed before they are added to others
+constexpr int64_t range_channels = 64;       // whose M, of a block, stays in L2
+constexpr int64_t most_strip = 64;           // tiles
+constexpr int64_t inverse_channels = 16;     // whose inverse transform is in L1
 
 template <class T>
 struct WinogradWeight {
@@ -40,11 +40,12 @@ struct WinogradWeight {
     Problem p;
     Call call;
     Axis<T> h, w;  // their outputs are the kernel's taps, their taps the outputs of a tile
-    int64_t products, rows, columns, pieces, strips;  // of tiles; strips that a row is cut into; strips of all images
+    int64_t products, rows, columns, pieces, strips;  // rows and columns of tiles; strips of a row, of all images
     int64_t inputs, outputs;                          // channels of a task, at most
-    int64_t chunks, most;                             // of strips; tiles in one
-    int64_t v_step, v_plane, u_plane, m_plane, range; // range: input channels of an item
     bool at_once;                                     // one chunk
+    int64_t chunks, most;                             // of strips; tiles in one
+    int64_t range, m_rows;                            // input channels of an item, at most, and of M
+    int64_t v_step, v_plane, u_plane, m_plane;        // from a tile to the next in V; from a product to the next
     int64_t parts;
     Crew crew;
 
@@ -53,24 +54,28 @@ struct WinogradWeight {
           rows(ceil_div(p.output[1], h.taps)), columns(ceil_div(p.output[2], w.taps)), pieces(ceil_div(columns, most_strip)),
           strips(p.batch * p.output[0] * rows * pieces), inputs(even(p.in_channels, L)), outputs(even(p.out_channels, wide)) {
         const int64_t tiles = p.batch * p.output[0] * rows * columns, longest = ceil_div(columns, pieces);
-        parts = threads_for(multiply_adds(p) / kernel_volume(p) * double(products) / double(h.taps * w.taps), worth_a_thread::winograd, threads);
+        const double transformed = double(products) / double(kernel_volume(p) * h.taps * w.taps);
+        parts = threads_for(multiply_adds(p) * transformed, worth_a_thread::winograd, threads);
         const int64_t tile_bytes = products * (round_up(inputs, L) + outputs) * int64_t(sizeof(T));
         at_once = tiles * tile_bytes <= at_once_bytes;
-        const int64_t fit = at_once ? tiles : std::max<int64_t>(least_tiles, chunk_bytes / tile_bytes);
-        chunks = std::min(strips, ceil_div(tiles, std::max(fit, longest)));
+        const int64_t fit = at_once ? tiles : std::max({least_tiles, chunk_bytes / tile_bytes, longest});
+        chunks = std::min(strips, ceil_div(tiles, fit));
         most = ceil_div(strips, chunks) * longest;
+        range = std::min(inputs, range_channels), m_rows = at_once ? range : inputs;
         v_step = round_up(inputs, L);
-        if (v_step * int64_t(sizeof(T)) % 512 == 0) v_step += line;
+        if (v_step * int64_t(sizeof(T)) % 512 == 0) v_step += line;  // not all tiles in the same few sets of L1
         v_plane = round_up(most * v_step, line) + line;
         u_plane = round_up(most * outputs, line) + line;
-        range = at_once ? std::min<int64_t>(inputs, range_channels) : inputs;
-        m_plane = round_up(range * (at_once ? wide : outputs), line) + line;
+        m_plane = round_up(m_rows * (at_once ? wide : outputs), line) + line;
         const Scratch one(*this, nullptr, nullptr);
         crew = Crew(p, call, parts, one.bytes, one.common_bytes);
     }
 
     // About as many channels for each task, whole vectors or blocks.
-    static int64_t even(int64_t channels, int64_t unit) { return std::min(round_up(channels, L), round_up(ceil_div(channels, ceil_div(channels, most_channels)), unit)); }
+    static int64_t even(int64_t channels, int64_t unit) {
+        const int64_t tasks = ceil_div(channels, most_channels);
+        return std::min(round_up(channels, L), round_up(ceil_div(channels, tasks), unit));
+    }
 
     struct Scratch {
         std::atomic<int32_t>* spoiled;
@@ -123,31 +128,39 @@ struct WinogradWeight {
     }
 
     void compute(const Task& t) const {
-        const int64_t vectors = ceil_div(t.c_count, L), all = vectors + ceil_div(t.k_count, L), ranges = ceil_div(t.c_count, range);
         for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-            const int64_t first = strips * chunk / chunks, end = strips * (chunk + 1) / chunks, tiles = first_tile(end) - first_tile(first);
-            share((end - first) * all, [&](int64_t i, const Scratch& s) {
-                const Strip strip = this->strip(first + i / all, first);
-                const int64_t vector = i % all;
-                if (vector < vectors) transform_input(t, strip, vector * L, s);
-                else transform_gradient(t, strip, (vector - vectors) * L, s);
-            });
-            if (!at_once)
-                share(products * t.blocks(), [&](int64_t i, const Scratch& s) {
-                    const int64_t block = i % t.blocks();
-                    T* m = s.m + i / t.blocks() * m_plane + block * wide * range;
-                    if (chunk == 0) clear(m, t.c_count * t.width(block));
-                    multiply(i / t.blocks(), block, t.width(block), 0, t.c_count, tiles, s, m);
-                });
+            const int64_t first = strips * chunk / chunks, end = strips * (chunk + 1) / chunks;
+            transform(t, first, end);
+            if (!at_once) multiply_all(t, first_tile(end) - first_tile(first), chunk == 0);
         }
-        const int64_t tiles = first_tile(strips);
-        share(t.blocks() * ranges, [&](int64_t i, const Scratch& s) {
-            const int64_t block = i % t.blocks(), width = t.width(block), c = i / t.blocks() * range, count = std::min(range, t.c_count - c);
-            for (int64_t x = 0; x < products && at_once; ++x) {
+        share(t.blocks() * ceil_div(t.c_count, range), [&](int64_t i, const Scratch& s) {
+            const int64_t block = i % t.blocks(), width = t.width(block), c = i / t.blocks() * range;
+            const int64_t count = std::min(range, t.c_count - c);
+            if (!at_once) return write(t, block, c, count, s.m + block * wide * m_rows + c * width, s);
+            for (int64_t x = 0; x < products; ++x) {
                 clear(s.m + x * m_plane, count * width);
-                multiply(x, block, width, c, count, tiles, s, s.m + x * m_plane);
+                multiply(x, block, width, c, count, first_tile(strips), s, s.m + x * m_plane);
             }
-            write(t, block, c, count, s.m + (at_once ? 0 : block * wide * range), s);
+            write(t, block, c, count, s.m, s);
+        });
+    }
+
+    void transform(const Task& t, int64_t first, int64_t end) const {
+        const int64_t vectors = ceil_div(t.c_count, L), all = vectors + ceil_div(t.k_count, L);
+        share((end - first) * all, [&](int64_t i, const Scratch& s) {
+            const Strip strip = this->strip(first + i / all, first);
+            const int64_t vector = i % all;
+            if (vector < vectors) transform_input(t, strip, vector * L, s);
+            else transform_gradient(t, strip, (vector - vectors) * L, s);
+        });
+    }
+
+    void multiply_all(const Task& t, int64_t tiles, bool first) const {
+        share(products * t.blocks(), [&](int64_t i, const Scratch& s) {
+            const int64_t x = i / t.blocks(), block = i % t.blocks(), width = t.width(block);
+            T* m = s.m + x * m_plane + block * wide * m_rows;
+            if (first) clear(m, t.c_count * width);
+            multiply(x, block, width, 0, t.c_count, tiles, s, m);
         });
     }
 
@@ -161,8 +174,8 @@ struct WinogradWeight {
     int64_t first_tile(int64_t i) const { return i / pieces * columns + columns * (i % pieces) / pieces; }
     Strip strip(int64_t i, int64_t first_of_chunk) const {
         const int64_t row = i / pieces, slice = row / rows, tile = first_tile(i);
-        return {slice / p.output[0], slice % p.output[0], row % rows * h.taps, (tile - row * columns) * w.taps, first_tile(i + 1) - tile,
-                tile - first_tile(first_of_chunk)};
+        return {slice / p.output[0], slice % p.output[0], row % rows * h.taps, (tile - row * columns) * w.taps,
+                first_tile(i + 1) - tile, tile - first_tile(first_of_chunk)};
     }
 
     // A vector of input channels: zeros where no output needs the input.
@@ -175,12 +188,14 @@ struct WinogradWeight {
         if (count < L) clear(s.rows, h.size * step);
         for (int64_t i = 0; i < h.size; ++i) {
             const int64_t row = of.h + i < p.output[1] + h.m - 1 ? source(p, 1, of.h + i - p.pad_lo[1]) : -1;
-            if (d < 0 || row < 0) clear(s.rows + i * step, step);
-            else fill_strand(p, view, strand, channel + d * view.space[0] + row * view.space[1], count, pixels, s.rows + i * step);
+            T* out = s.rows + i * step;
+            if (d < 0 || row < 0) clear(out, step);
+            else fill_strand(p, view, strand, channel + d * view.space[0] + row * view.space[1], count, pixels, out);
         }
         h.input(s.rows, step, L, s.half, step, L, pixels);
         T* v = s.v + of.first * v_step + c;
-        for (int64_t i = 0; i < h.size; ++i) w.input(s.half + i * step, L, w.taps * L, v + i * w.size * v_plane, v_plane, v_step, of.tiles);
+        for (int64_t i = 0; i < h.size; ++i)
+            w.input(s.half + i * step, L, w.taps * L, v + i * w.size * v_plane, v_plane, v_step, of.tiles);
     }
 
     // A vector of output channels: zeros beyond the outputs.
@@ -188,7 +203,8 @@ struct WinogradWeight {
         const View& view = call.gradient;
         const int64_t pixels = of.tiles * w.taps, step = pixels * L, count = std::min(L, t.k_count - k);
         const int64_t valid = std::min(pixels, p.output[2] - of.w), width = t.width(k / wide);
-        const T* from = at<T>(view, of.image, t.group * p.out_channels + t.k + k) + of.depth * view.space[0] + of.h * view.space[1] + of.w * view.space[2];
+        const T* from = at<T>(view, of.image, t.group * p.out_channels + t.k + k);
+        from += of.depth * view.space[0] + of.h * view.space[1] + of.w * view.space[2];
         if (count < L) clear(s.rows, h.taps * step);
         for (int64_t i = 0; i < h.taps; ++i) {
             const int64_t inside = of.h + i < p.output[1] ? valid : 0;
@@ -203,9 +219,10 @@ struct WinogradWeight {
 
     // ---- M
 
-    // m[c][width] += V^T U of a product, `count` input channels from the task's `first` on. So many tiles at a time are summed from 0,
-    // and then added: fewer roundings on the way than one by one.
-    void multiply(int64_t x, int64_t block, int64_t width, int64_t first, int64_t count, int64_t tiles, const Scratch& s, T* m) const {
+    // m[c][width] += V^T U of a product, `count` input channels from the task's `first` on. Some tiles at a time are summed
+    // from 0 and then added: a sum's errors grow with its length.
+    void multiply(int64_t x, int64_t block, int64_t width, int64_t first, int64_t count, int64_t tiles, const Scratch& s,
+                  T* m) const {
         const T *u = s.u + x * u_plane + block * wide * most, *v = s.v + x * v_plane + first;
         const int64_t groups = ceil_div(count, max_MR), pieces = ceil_div(tiles, summed_tiles);
         for (int64_t g = 0; g < groups; ++g) {
@@ -215,7 +232,8 @@ struct WinogradWeight {
             ahead.begin();
             for (int64_t i = 0; i < pieces; ++i) {
                 const int64_t from = tiles * i / pieces, n = tiles * (i + 1) / pieces - from;
-                outer_tile<T, true>(end - begin, width)(v + begin + s.offset[from], {s.offset, n}, u + from * width, m + begin * width, ahead);
+                const auto tile = outer_tile<T, true>(end - begin, width);
+                tile(v + begin + s.offset[from], {s.offset, n}, u + from * width, m + begin * width, ahead);
             }
         }
     }
@@ -237,7 +255,8 @@ struct WinogradWeight {
                 for (int64_t k = 0; k < n * volume; ++k) zero += load(s.sums + k * L) * T(0);
                 if (!all_zeros<T>(zero)) s.spoiled->store(1, std::memory_order_relaxed);
                 const int64_t first = t.c + c + i;
-                to.write(t.group * p.out_channels + oc + v, std::min(L, t.k + t.k_count - oc - v), first * volume, (first + n) * volume,
+                const int64_t channels = std::min(L, t.k + t.k_count - oc - v);
+                to.write(t.group * p.out_channels + oc + v, channels, first * volume, (first + n) * volume,
                          [&](int64_t k) { return s.sums + (k - first * volume) * L; });
             }
     }
@@ -247,7 +266,8 @@ template <class T>
 struct WinogradWeightAlgorithm : Defaults {
     static const char* refuses(const Problem& p) {
         if (p.direction != Direction::backward_weight) return "computes the gradient of the weight only";
-        if (p.kernel[0] > 1 || (p.kernel[1] == 1 && p.kernel[2] == 1)) return "transforms kernels of several taps along the last two axes only";
+        if (p.kernel[0] > 1 || (p.kernel[1] == 1 && p.kernel[2] == 1))
+            return "transforms kernels of several taps along the last two axes only";
         for (int a = 1; a < max_axes; ++a)
             if (p.stride[a] > 1 || (p.dilation[a] > 1 && p.kernel[a] > 1)) return "transforms no stride and no dilation";
         const bool chosen = Axis<T>::exists(p.kernel[1], p.tile[1]) && Axis<T>::exists(p.kernel[2], p.tile[2]);
