@@ -101,7 +101,8 @@ void print_points() {
 
 int main() {
     std::printf("%d %d %d %d\\n", int(most_planes), most_taps, int(box_pixels), int(most_inputs_of_one_tap));
-    std::printf("%d %d %d %d %d\\n", int(most_channels), int(at_once_bytes), int(chunk_bytes), int(least_tiles), int(summed_tiles));
+    for (int64_t each : {most_channels, at_once_bytes, chunk_bytes, least_tiles, summed_tiles}) std::printf("%d ", int(each));
+    std::printf("\\n");
     print_points<4>(), print_points<5>(), print_points<6>(), print_points<7>(), print_points<8>();
     for (int64_t kernel = 1; kernel <= 24; ++kernel)
         for (int64_t stride = 1; stride <= 6; ++stride) {
