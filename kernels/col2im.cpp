@@ -23,16 +23,16 @@ namespace FASTCONV_ISA {
 namespace {
 
 constexpr int64_t most_pixels = 448, least_pixels = 84;  // of a chunk
-constexpr int64_t chunk_bytes = 256 << 10;    // of its gradient
+constexpr int64_t gradient_bytes = 256 << 10;    // of its gradient
 constexpr int64_t enough_pixels = 224;        // of a task; images that have fewer share one
-constexpr int64_t most_channels = 64;         // of a task
+constexpr int64_t task_channels = 64;         // of a task
 constexpr int64_t enough_blocks = 8;          // of channels, for threads to share
 constexpr int64_t planes_bytes = 384 << 10;   // of a task
 template <class T>
 constexpr int64_t pitch = (max_MR + lanes<T> - 1) / lanes<T> * lanes<T>;  // of the gradient of a tile: from oc to oc + 1, whole vectors
 constexpr int few_NR = max_MR > 8 ? 8 : 4;    // vectors of a tile of one pixel
 
-struct Ahead {  // weights to ask for meanwhile: where they begin, and how many bytes with each k
+struct WeightsAhead {  // weights to ask for meanwhile: where they begin, and how many bytes with each k
     const char* from;
     int64_t step;
 };
@@ -41,7 +41,7 @@ struct Ahead {  // weights to ask for meanwhile: where they begin, and how many 
 
 template <class T, int MR, int NR>
 struct ColumnTile {
-    FASTCONV_NOINLINE static void run(const T* x, int64_t x_step, int64_t k_count, const T* w, int64_t w_step, Ahead ahead,
+    FASTCONV_NOINLINE static void run(const T* x, int64_t x_step, int64_t k_count, const T* w, int64_t w_step, WeightsAhead ahead,
                                      T* tile) {
         constexpr int L = lanes<T>;
         Vec<T> sum[MR][NR] = {};
@@ -65,7 +65,7 @@ struct ColumnTile {
 };
 
 template <class T>
-using ColumnRun = void (*)(const T*, int64_t, int64_t, const T*, int64_t, Ahead, T*);
+using ColumnRun = void (*)(const T*, int64_t, int64_t, const T*, int64_t, WeightsAhead, T*);
 
 template <class T, int NR, size_t... I>
 ColumnRun<T> column_tile(int64_t rows, std::index_sequence<I...>) {
@@ -103,7 +103,7 @@ struct Col2im {
         }
         channels = channels_of_task();
         blocks = ceil_div(p.in_channels, channels);
-        const int64_t most = std::max(least_pixels, std::min(most_pixels, chunk_bytes / (k * int64_t(sizeof(T)))));
+        const int64_t most = std::max(least_pixels, std::min(most_pixels, gradient_bytes / (k * int64_t(sizeof(T)))));
         const int64_t fit = planes_bytes / (channels * plane * int64_t(sizeof(T)));
         images = std::max<int64_t>(1, std::min({p.batch, std::min(most, enough_pixels) / pixels, fit}));
         chunk = images > 1 ? images * pixels : std::min(pixels, most);
@@ -114,7 +114,7 @@ struct Col2im {
     // Of one image's problem. As many as fill whole panels best, blocks enough, planes that stay in L2.
     int64_t channels_of_task() const {
         const int64_t fit = std::max<int64_t>(1, planes_bytes / (plane * int64_t(sizeof(T))));
-        const int64_t most = std::min({most_channels, fit, ceil_div(p.in_channels, std::min(p.in_channels, enough_blocks))});
+        const int64_t most = std::min({task_channels, fit, ceil_div(p.in_channels, std::min(p.in_channels, enough_blocks))});
         int64_t best = 1, least = INT64_MAX;
         for (int64_t c = 1; c <= most; ++c) {
             const int64_t computed = ceil_div(p.in_channels, c) * round_up(c * volume, L);
@@ -218,7 +218,7 @@ struct Col2im {
             const bool copied = tiles.count > 1 || n < width;  // nothing is read behind the weights
             if (copied) fill_panel(w + j, step, n, width, s.panel);
             const T* const panel = copied ? s.panel : w + j;
-            Ahead ahead{reinterpret_cast<const char*>(w + std::min(j + wide, columns - n)), step * int64_t(sizeof(T))};
+            WeightsAhead ahead{reinterpret_cast<const char*>(w + std::min(j + wide, columns - n)), step * int64_t(sizeof(T))};
             for (int64_t t = 0; t < tiles.count; ++t, ahead.step = 0) {
                 const int64_t first = tiles.first[t], rows = tiles.rows(t);
                 const T* x = tiles.raw[t] ? dy + source[first] : s.x + t * panel_of_x();

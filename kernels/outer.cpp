@@ -14,6 +14,7 @@
 
 #include "outer_tile.hpp"
 #include "slab.hpp"
+#include "weight_rows.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -256,15 +257,13 @@ struct Outer {
                         Ahead& ahead) const {
         const bool follow = blocking.slab.tap_step[2] == channels;  // the channels of a tap those of the one before
         const int64_t run = follow ? channels * p.kernel[2] : channels, tiles = ceil_div(run, max_MR);
-        constexpr auto all = std::make_index_sequence<size_t(max_MR)>{};
         for (int64_t kd = 0; kd < p.kernel[0]; ++kd)
             for (int64_t kh = 0; kh < p.kernel[1]; ++kh)
                 for (int64_t kw = 0; kw < (follow ? 1 : p.kernel[2]); ++kw) {
                     const T* x = slab + blocking.slab.tap(p, kd, kh, kw);
                     for (int64_t i = 0; i < tiles; ++i) {
                         const int64_t first = run * i / tiles, n = run * (i + 1) / tiles - first;
-                        const auto tile = width == L ? outer_tile<T, 1>(n, all) : outer_tile<T, 2>(n, all);
-                        tile(x + first, pixels, y, sums + first * width, ahead);
+                        outer_tile<T, false>(n, width)(x + first, pixels, y, sums + first * width, ahead);
                     }
                     sums += run * width;
                 }
@@ -298,45 +297,16 @@ struct Outer {
             }
     }
 
-    // The output channels of a block: lanes rows of sums at a time, those that follow each other in the result.
+    // The output channels of a block.
     void write(int64_t group, int64_t block, const T* sums) const {
-        const View& out = call.output;
         const int64_t channel = (lanewise ? 0 : group * outputs) + block * wide, n = std::min(width(block), outputs - block * wide);
-        const bool dense = is_dense(out);
-        for (int64_t k = 0; k < rows; k += L) {
-            const int64_t count = std::min(L, rows - k);
-            const T* row[L];
-            int64_t place[L];
-            for (int64_t i = 0; i < count; ++i) row[i] = sum_of(sums, group, block, k + i), place[i] = place_of(out, k + i);
-            for (int64_t v = 0; v < n; v += L) {
-                Vec<T> value[L];
-                for (int64_t i = 0; i < L; ++i) value[i] = i < count ? load(row[i] + v) : Vec<T>{};
-                transpose<T>(value);
-                for (int64_t l = 0; l < std::min(L, n - v); ++l) {
-                    T* to = static_cast<T*>(out.data) + (channel + v + l) * out.batch;
-                    if (dense && count == L) store(to + place[0], value[l]);
-                    else
-                        for (int64_t i = 0; i < count; ++i) to[place[i]] = value[l][i];
-                }
-            }
-        }
-    }
-    bool is_dense(const View& out) const {
-        int64_t step = 1;
-        for (int a = max_axes - 1; a >= 0; --a) {
-            if (p.kernel[a] > 1 && out.space[a] != step) return false;
-            step *= p.kernel[a];
-        }
-        return p.in_channels == 1 || out.channel == step;
+        const WeightRows<T> to(p, call.output);
+        to.write(channel, n, 0, rows, [&](int64_t k) { return sum_of(sums, group, block, k); });
     }
     const T* sum_of(const T* sums, int64_t group, int64_t block, int64_t k) const {
         const int64_t channel = k / volume, tap = k % volume;
         const Chunk c = chunk(channel / inputs);
         return sums + place(group, block, c) + (tap * c.count + channel - c.first) * width(block);
-    }
-    int64_t place_of(const View& out, int64_t k) const {
-        const int64_t w = k % p.kernel[2], h = k / p.kernel[2] % p.kernel[1], d = k / p.kernel[2] / p.kernel[1] % p.kernel[0];
-        return k / volume * out.channel + d * out.space[0] + h * out.space[1] + w * out.space[2];
     }
 };
 

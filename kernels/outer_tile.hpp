@@ -49,7 +49,8 @@ class Ahead {
 
 // ---- micro-kernels: sums[i][:] += sum over all pixels of x[pixel][i] * y[pixel][:]
 
-template <class T, int MR, int NR>
+// Anew: the pixels are summed from 0, and then added.
+template <class T, int MR, int NR, bool Anew = false>
 struct OuterTile {
     FASTCONV_NOINLINE static void run(const T* x, const Pixels& pixels, const T* y, T* sums, Ahead& ahead) {
         constexpr int L = lanes<T>;
@@ -58,7 +59,7 @@ struct OuterTile {
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-            for (int v = 0; v < NR; ++v) sum[i][v] = load(sums + (i * NR + v) * L);
+            for (int v = 0; v < NR; ++v) sum[i][v] = Anew ? Vec<T>{} : load(sums + (i * NR + v) * L);
         for (int64_t q = 0; q < pixels.count; ++q, y += NR * L) {
             __builtin_prefetch(lines.at, 0, 2), lines.at += lines.step;
             if (__builtin_expect(--lines.left == 0, 0)) ahead.next(), lines = ahead.lines;
@@ -76,7 +77,10 @@ struct OuterTile {
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 2
-            for (int v = 0; v < NR; ++v) store(sums + (i * NR + v) * L, sum[i][v]);
+            for (int v = 0; v < NR; ++v) {
+                T* to = sums + (i * NR + v) * L;
+                store(to, Anew ? load(to) + sum[i][v] : sum[i][v]);
+            }
         ahead.lines = lines;
     }
 };
@@ -111,10 +115,16 @@ using OuterRun = void (*)(const T*, const Pixels&, const T*, T*, Ahead&);
 template <class T>
 using LaneRun = void (*)(const T*, int64_t, const Pixels&, const T*, T*, int64_t);
 
-template <class T, int NR, size_t... I>
+template <class T, int NR, bool Anew, size_t... I>
 OuterRun<T> outer_tile(int64_t rows, std::index_sequence<I...>) {
-    static constexpr OuterRun<T> table[] = {OuterTile<T, int(I) + 1, NR>::run...};
+    static constexpr OuterRun<T> table[] = {OuterTile<T, int(I) + 1, NR, Anew>::run...};
     return table[rows - 1];
+}
+// Of that many rows and vectors: OuterTile<T, rows, 1 or 2, Anew>.
+template <class T, bool Anew>
+OuterRun<T> outer_tile(int64_t rows, int64_t width) {
+    constexpr auto all = std::make_index_sequence<size_t(max_MR)>{};
+    return width == lanes<T> ? outer_tile<T, 1, Anew>(rows, all) : outer_tile<T, 2, Anew>(rows, all);
 }
 
 // The vectors of a tile, beside one of dy and one that is being loaded, fill the registers.

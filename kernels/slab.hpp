@@ -263,6 +263,28 @@ FASTCONV_INLINE void fill_channels(const T* from, int64_t channel, int64_t strid
         for (int64_t i = 0; i < count; ++i) out[i * step + c] = from[c * channel + i * stride];
 }
 
+// out[i][lane] = the strand's inputs in a row of `channels` channels, lanes at most, with the padding written out, and zeros up to
+// `pixels`. Lanes without a channel stay as they are.
+template <class T>
+FASTCONV_INLINE void fill_strand(const Problem& p, const View& view, const Strand& strand, const T* row, int64_t channels,
+                                 int64_t pixels, T* out) {
+    constexpr int L = lanes<T>;
+    const auto outside = [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; ++j) {
+            if (p.padding_mode == PaddingMode::zeros) clear(out + j * L, L);
+            else {
+                const T* from = row + source(p, 2, strand.first + j * strand.step) * view.space[2];
+                fill_channels(from, view.channel, 0, channels, 1, out + j * L, L);
+            }
+        }
+    };
+    outside(0, strand.inside);
+    fill_channels(row + (strand.first + strand.inside * strand.step) * view.space[2], view.channel, strand.step * view.space[2],
+                  channels, strand.end - strand.inside, out + strand.inside * L, L);
+    outside(strand.end, strand.count);
+    clear(out + strand.count * L, (pixels - strand.count) * L);
+}
+
 // Pixel by pixel: put(from, stride, count, out, step) writes all channels of `count` pixels, which begin at `from` and are `stride` apart,
 // `step` apart.
 template <class T, class Put>

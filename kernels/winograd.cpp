@@ -215,25 +215,9 @@ struct Winograd {
         for (int64_t i = 0; i < tiles.h.size; ++i) {
             const T* from = row(t, of, image + c * view.channel, i);
             T* out = s.rows + i * pixels * L;
-            if (from) fill_together(of.strand, from, count, pixels, out);
+            if (from) fill_strand(p, view, of.strand, from, count, pixels, out);
             else clear(out, pixels * L);
         }
-    }
-
-    // A row of all of the vector's channels, of the same component.
-    FASTCONV_INLINE void fill_together(const Strand& strand, const T* row, int64_t channels, int64_t pixels, T* out) const {
-        const View& view = call.input;
-        const auto outside = [&](int64_t begin, int64_t end) {
-            for (int64_t j = begin; j < end; ++j) {
-                if (p.padding_mode == PaddingMode::zeros) clear(out + j * L, L);
-                else fill_channels(row + source(p, 2, strand.first + j * strand.step) * view.space[2], view.channel, 0, channels, 1, out + j * L, L);
-            }
-        };
-        outside(0, strand.inside);
-        fill_channels(row + (strand.first + strand.inside * strand.step) * view.space[2], view.channel, strand.step * view.space[2],
-                      channels, strand.end - strand.inside, out + strand.inside * L, L);
-        outside(strand.end, strand.count);
-        clear(out + strand.count * L, (pixels - strand.count) * L);
     }
 
     // Channels of several components (`of` is the first one's), or with a stride along w: every channel's rows on their own, before

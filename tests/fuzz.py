@@ -53,10 +53,12 @@ class Expected(NamedTuple):
 
 
 class Fuzz:
-    """Goes through problems; `note` is told what comes next, `fail` what was wrong."""
+    """Goes through problems; `note` is told what comes next, `fail` what was wrong. With an `algorithm` only those that it
+    computes, by its kernels."""
 
-    def __init__(self, backends: list[str], note: Callable[[str], None], fail: Callable[[str], None]) -> None:
-        self.backends, self.note, self.fail = backends, note, fail
+    def __init__(self, backends: list[str], note: Callable[[str], None], fail: Callable[[str], None],
+                 algorithm: str = "") -> None:
+        self.backends, self.note, self.fail, self.algorithm = backends, note, fail, algorithm
         self.arenas = {name: Arena(_ROOM) for name in ("x", "w", "b", "residual", "out")}
         try:
             self.far: Arena | None = Arena(FAR + (1 << 24))
@@ -68,6 +70,9 @@ class Fuzz:
         """All calls of one problem."""
         dice = random.Random(number)
         problem = odd_problem(dice)
+        kernels = list(self._kernels(problem))
+        if self.algorithm and not kernels:
+            return
         rng = np.random.default_rng(number)
         integers = dice.random() < 0.3 and terms(problem) < 2**14
         arrays = (integer_arrays if integers else random_arrays)(problem, rng)
@@ -81,7 +86,7 @@ class Fuzz:
             strides["x"] = odd_strides(arrays.x.shape, dice, True, True)
         arrays = Arrays(*(None if a is None else repeated(a, strides[name]) for name, a in arrays._asdict().items()))
         expected = exact_enough(problem, arrays, integers)
-        todo = [*self._kernels(problem, dice), *self._public(dice)]
+        todo = kernels if self.algorithm else [*kernels, *self._public(dice)]
         for way, backend, candidate in todo:
             label = f"problem {number}: {way} {backend} {candidate} {problem.text} accuracy={problem.accuracy}"
             self.note(label)
@@ -95,12 +100,12 @@ class Fuzz:
             if wrong:
                 self.fail(f"{label}\n    strides {strides}\n    {wrong}")
 
-    def _kernels(self, problem: ConvProblem, dice: random.Random) -> Iterator[tuple[str, str, Candidate]]:
+    def _kernels(self, problem: ConvProblem) -> Iterator[tuple[str, str, Candidate]]:
         """Every candidate, bound by itself."""
         for name in self.backends:
             who = get(name)
             for candidate in listed(who, problem):
-                if refusal(who, problem, candidate) is None:
+                if refusal(who, problem, candidate, self.algorithm or None) is None:
                     yield "kernel", name, candidate
 
     def _public(self, dice: random.Random) -> Iterator[tuple[str, str, Candidate]]:
@@ -233,7 +238,7 @@ def work(options: argparse.Namespace, note: Callable[[str], None]) -> tuple[int,
         register(planted(options.planted))
         options.backends = ["stepwise"]
     cython_native.runnable_isas = functools.cache(cython_native.runnable_isas)  # type: ignore[assignment]  # asked very often
-    fuzz = Fuzz(options.backends, note, fail)
+    fuzz = Fuzz(options.backends, note, fail, options.algorithm)
     for number in range(options.first, options.first + options.count):
         fuzz.problem(number)
         if len(failures) >= options.most:
@@ -259,7 +264,7 @@ def share(options: argparse.Namespace, first: int, count: int) -> tuple[int, int
             file.flush()
             command = [sys.executable, __file__, "--note", file.name, "--first", str(first), "--count", str(count),
                        "--backends", ",".join(options.backends), "--most", str(options.most - failures),
-                       "--planted", options.planted]
+                       "--planted", options.planted, "--algorithm", options.algorithm]
             done = subprocess.run(command, text=True, stdout=subprocess.PIPE, env={**os.environ, "MALLOC_PERTURB_": "128"})
             note = Path(file.name).read_bytes().rstrip(b"\0").decode()
         print(done.stdout, end="", flush=True)
@@ -281,6 +286,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--backends", type=lambda text: text.split(","), default=["cython", "im2col"])
+    parser.add_argument("--algorithm", default="", help="only what this one computes, called by itself")
     parser.add_argument("--most", type=int, default=10, help="failures after which a process stops")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--here", action="store_true", help="in this process")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from problems import problem
 
-from fastconv.algorithms import col2im, depthwise, direct, fft, outer, winograd
+from fastconv.algorithms import col2im, depthwise, direct, fft, outer, winograd, winograd_weight
 from fastconv.backends import Candidate, cython_native
 from fastconv.native import isa_module, runnable_isas, runtime
 from fastconv.native_problem import fields
@@ -87,6 +87,7 @@ def test_tiles_of_winograd() -> None:
 PROGRAM = """
 #include "outer.cpp"
 #include "col2im.cpp"
+#include "winograd_weight.cpp"
 #include "direct.cpp"
 #include "tiling.hpp"
 #include <cstdio>
@@ -101,7 +102,9 @@ void print_points() {
 
 int main() {
     std::printf("%d %d %d %d ", int(most_planes), most_taps, int(box_pixels), int(most_inputs_of_one_tap));
-    std::printf("%d %d %d %d\\n", int(most_pixels), int(most_channels), int(enough_blocks), int(planes_bytes));
+    std::printf("%d %d %d %d\\n", int(most_pixels), int(task_channels), int(enough_blocks), int(planes_bytes));
+    for (int64_t each : {most_channels, at_once_bytes, chunk_bytes, least_tiles, summed_tiles}) std::printf("%d ", int(each));
+    std::printf("\\n");
     print_points<4>(), print_points<5>(), print_points<6>(), print_points<7>(), print_points<8>();
     for (int64_t kernel = 1; kernel <= 24; ++kernel)
         for (int64_t stride = 1; stride <= 6; ++stride) {
@@ -142,16 +145,19 @@ def test_single_numbers(lines: list[str]) -> None:
     mine = [direct.MOST_PLANES, winograd.MOST_TAPS, outer.BOX_PIXELS, outer.MOST_INPUTS, col2im.PIXELS, col2im.CHANNELS,
             col2im.BLOCKS, col2im.PLANES_BYTES]
     assert [int(word) for word in lines[0].split()] == mine
+    of_weight = winograd_weight
+    mine = [of_weight.MOST_CHANNELS, of_weight.AT_ONCE, of_weight.CHUNK, of_weight.LEAST_TILES, of_weight.SUMMED]
+    assert [int(word) for word in lines[1].split()] == mine
 
 
 def test_points_of_winograd(lines: list[str]) -> None:
-    for line, points in zip(lines[1:6], winograd.POINTS.values(), strict=True):
+    for line, points in zip(lines[2:7], winograd.POINTS.values(), strict=True):
         assert [float(word) for word in line.split()] == pytest.approx(list(points), abs=0, rel=1e-15)
 
 
 def test_components_of_kernels(lines: list[str]) -> None:
     mine = [winograd.components(kernel, stride) for kernel in range(1, 25) for stride in range(1, 7)]
-    assert [int(word) for word in lines[6].split()] == list(itertools.chain(*mine))
+    assert [int(word) for word in lines[7].split()] == list(itertools.chain(*mine))
 
 
 def test_rows_that_merge(lines: list[str]) -> None:
@@ -162,4 +168,4 @@ def test_rows_that_merge(lines: list[str]) -> None:
         p = dataclasses.replace(plain, kernel_size=(2, 1 + h_kernel, 1 + w_kernel), stride=(1, 1 + h_stride, 1 + w_stride),
                                 padding=((0, 0), (h_pad, 0), (w_pad, 0)))
         merged.append(direct._merged(p).ndim == 2)
-    assert lines[7] == "".join(map(str, map(int, merged))) and sum(merged) == 1
+    assert lines[8] == "".join(map(str, map(int, merged))) and sum(merged) == 1

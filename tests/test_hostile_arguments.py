@@ -215,7 +215,8 @@ def test_a_number_of_threads_from_the_environment(value):
 
 
 def test_an_unknown_algorithm_is_one_line():
-    expected = "^algorithm must be one of col2im, depthwise, direct, dot, fft, gemm, im2col, outer, winograd, got 'nosuch'$"
+    known = "col2im, depthwise, direct, dot, fft, gemm, im2col, outer, winograd, winograd_weight"
+    expected = f"^algorithm must be one of {known}, got 'nosuch'$"
     for backend in ("auto", *(name for name, reason in fastconv.backends().items() if reason is None and name != "cuda")):
         with pytest.raises(ValueError, match=expected):
             fastconv.conv2d(X, W, backend=backend, algorithm="nosuch")

@@ -60,7 +60,17 @@ FAULTS += [Fault(name, "outer.cpp", right, wrong, OUTER) for name, right, wrong 
     ("a lane has a channel of another group", "channel / p.out_channels * inputs + c", "channel % p.groups * inputs + c"),
     ("the last chunk lies as if it were whole", "tap * c.count + channel - c.first", "tap * inputs + channel - c.first"),
     ("every other element but the last", "lanes_between<T>(0, 2 * n - 1)), load", "lanes_between<T>(0, 2 * n - 2)), load"),
-    ("a lane without a channel is written", "std::min(L, n - v)", "std::min(L, n + 1 - v)"),
+)]
+FAULTS += [Fault("a lane without a channel is written", "weight_rows.hpp", "std::min<int64_t>(L, n - v)",
+                 "std::min<int64_t>(L, n + 1 - v)", OUTER)]
+WINOGRAD_WEIGHT = ("winograd_weight", "outer")
+FAULTS += [Fault(name, "winograd_weight.cpp", right, wrong, WINOGRAD_WEIGHT) for name, right, wrong in (
+    ("a tile goes on below the outputs", "of.h + i < p.output[1] ? valid : 0;", "valid;"),
+    ("a last vector is as wide as a block", "std::min(wide, round_up(k_count, L) - block * wide)", "wide"),
+    ("what is not finite stays", "s.spoiled->store(1", "s.spoiled->store(0"),
+    ("tiles that are summed later lack the last one", "(i + 1) / pieces - from;", "(i + 1) / pieces - from - (i > 0);"),
+    ("another lane than there are channels", "t.k + t.k_count - oc - v)", "t.k + t.k_count - oc)"),
+    ("another input channel than the first of a task", "const int64_t first = t.c + c + i;", "const int64_t first = c + i;"),
 )]
 COL2IM = ("col2im",)
 FAULTS += [Fault(name, "col2im.cpp", right, wrong, COL2IM) for name, right, wrong in (
@@ -90,13 +100,14 @@ def build(sources: Path, package: Path, algorithms: tuple[str, ...]) -> None:
     subprocess.run([COMPILER, "-shared", *objects, "-o", str(target)], check=True)
 
 
-def fuzz(package: Path, count: int) -> subprocess.CompletedProcess[str]:
+def fuzz(package: Path, count: int, algorithm: str = "") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(package.parent), "FASTCONV_ISA": "baseline"}
-    return subprocess.run([sys.executable, str(HERE / "fuzz.py"), "--count", str(count), "--most", "1", "--backends", "cython"],
-                          env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, str(HERE / "fuzz.py"), "--count", str(count), "--most", "1", "--backends", "cython",
+                           "--algorithm", algorithm], env=environment, capture_output=True, text=True)
 
 
-CLEAN = [Fault("none", "", "", ""), Fault("none of outer", "", "", "", OUTER), Fault("none of col2im", "", "", "", COL2IM)]
+CLEAN = [Fault("none", "", "", ""), Fault("none of outer", "", "", "", OUTER),
+         Fault("none of winograd_weight", "", "", "", WINOGRAD_WEIGHT), Fault("none of col2im", "", "", "", COL2IM)]
 
 
 @pytest.mark.parametrize("fault", [*CLEAN, *FAULTS], ids=lambda fault: fault.name)
@@ -108,6 +119,8 @@ def test_a_fault_in_the_kernels_is_found(fault: Fault, tmp_path: Path) -> None:
         assert fault.right in text, "the sources have changed: plant it elsewhere"
         (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
     build(sources, tmp_path / "fastconv", fault.algorithms)
-    done = fuzz(tmp_path / "fastconv", 600 if len(fault.algorithms) > 1 else 3000)  # every eighth problem is one of these's
+    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), WINOGRAD_WEIGHT: (60_000, "winograd_weight")}.get(
+        fault.algorithms, (600, ""))
+    done = fuzz(tmp_path / "fastconv", count, alone)  # every eighth problem is one of outer's, every hundredth of the third's
     assert ("WRONG problem" in done.stdout) == planted, done.stdout[-2000:] + done.stderr[-1000:]
     assert done.returncode == int(planted) and " calls" in done.stdout

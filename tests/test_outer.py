@@ -52,8 +52,9 @@ CASES = [
 ]
 
 
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    kernel = cython_native.backend.bind(p, Candidate("outer", isa))
+def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None, algorithm: str = "outer",
+        tile: tuple[int, ...] | None = None) -> np.ndarray:
+    kernel = cython_native.backend.bind(p, Candidate(algorithm, isa, tile))
     made = np.full(p.weight_shape, np.nan, p.dtype) if out is None else out
     with settings.config(num_threads=threads):
         kernel.run(arrays.x, kernel.pack(arrays.w, None), made)
@@ -115,7 +116,8 @@ def test_it_is_chosen_where_nothing_else_is_made_for_it():
         assert plan.plan(p, "cython").algorithm != "outer", p.text
 
 
-def test_a_handler_that_raises_ends_the_call():
+@pytest.mark.parametrize("algorithm", ["outer", "winograd_weight"])
+def test_a_handler_that_raises_ends_the_call(algorithm):
     def handler() -> None:
         raise Enough
 
@@ -125,12 +127,12 @@ def test_a_handler_that_raises_ends_the_call():
         arrays = Arrays(x, gradient, None, None)
         try:
             with Alarms(handler):
-                run(p, cython_native.runnable_isas()[0], arrays)
+                run(p, cython_native.runnable_isas()[0], arrays, algorithm=algorithm)
         except Enough:
             pass
         else:
             return False
         return bool(np.isfinite(run(dataclasses.replace(p, batch=1), cython_native.runnable_isas()[0],
-                                    Arrays(x[:1], gradient[:1], None, None))).all())
+                                    Arrays(x[:1], gradient[:1], None, None), algorithm=algorithm)).all())
 
     assert any(ends_early(2**n) for n in range(3, 11))

@@ -16,7 +16,7 @@ from .records import Measurement, Record, title
 from .scene import Circle, Path, Point, Scene, Text, Who, fit, spread, text_width, wrap
 from .tables import significant
 
-FEWER = ("winograd", "fft")  # algorithms with fewer multiplications than are counted
+FEWER = ("winograd", "winograd_weight", "fft")  # algorithms with fewer multiplications than are counted
 TOLERANCE = 1.05  # above the roof by less is the clock's doing
 _SMALL, _LABEL, _TITLE = 10.5, 12.0, 21.0  # sizes of text
 _FEWEST = 3  # layers that make a roofline worth its place
