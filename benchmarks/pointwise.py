@@ -105,8 +105,14 @@ class BatchNorm(NamedTuple):
     def ours(self, operands: Arrays, out: np.ndarray | None = None) -> np.ndarray:
         (mean, variance, weight, bias), layout = self._channels(), "channels_last" if self.last else "channels_first"
         if self.kind == "gradient":
-            return fastconv.batch_norm_backward(*operands, mean, variance, weight, True, layout=layout, out=out)[0]
+            return fastconv.batch_norm_backward(*operands, mean, variance, weight, True, **self._saved(), layout=layout, out=out)[0]
         return fastconv.batch_norm(*operands, mean, variance, weight, bias, self.kind == "training", layout=layout, out=out)
+
+    @functools.lru_cache(maxsize=1)
+    def _saved(self) -> dict[str, np.ndarray]:
+        _, mean, inverse = fastconv.batch_norm(self.operands()[1], None, None, training=True, return_stats=True,
+                                               layout="channels_last" if self.last else "channels_first")
+        return dict(save_mean=mean, save_invstd=inverse)
 
     def theirs(self, torch: Any, operands: Arrays) -> Callable[[], Any]:
         given = [torch.from_numpy(array) for array in operands]

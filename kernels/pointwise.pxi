@@ -19,7 +19,7 @@ cdef extern from "pointwise_abi.hpp" namespace "fastconv" nogil:
         int64_t outer, middle, inner
     cdef struct Normalization:
         Dtype dtype
-        int32_t training, channels_last
+        int32_t training, channels_last, known
         int64_t batch, channels, space
         double epsilon
         Cube input, gradient, result
@@ -145,9 +145,10 @@ cdef int check_adjacent(str name, cnp.ndarray array, int axis) except -1:
 
 def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray out not None, cnp.ndarray weight not None,
                cnp.ndarray bias not None, cnp.ndarray mean not None, cnp.ndarray variance not None, *, bint training,
-               double epsilon, bint channels_last=False, grad_output=None, grad_weight=None, grad_bias=None, int threads=1):
+               double epsilon, bint channels_last=False, bint known=False, grad_output=None, grad_weight=None, grad_bias=None,
+               int threads=1):
     """Arrays (batch, channels, space), adjacent along space, or, channels_last, along channels in one batch. Of each channel:
-    float64; in training mean and variance are written. With grad_output: the gradients, to out, grad_weight and grad_bias."""
+    float64; in training mean and variance are written, unless known. With grad_output: the gradients, to out, grad_weight and grad_bias."""
     cdef Normalization n
     cdef Outcome outcome
     cdef int axis = 1 if channels_last else 2
@@ -156,7 +157,7 @@ def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray o
     if cnp.PyArray_NDIM(input) != 3 or cnp.PyArray_SIZE(input) == 0 or channels_last and cnp.PyArray_DIM(input, 0) != 1:
         raise ValueError(f"input must have three axes, none empty, got {(<object> input).shape}")
     n.dtype = <Dtype> (cnp.PyArray_TYPE(input) == cnp.NPY_DOUBLE)
-    n.training, n.channels_last, n.epsilon = training, channels_last, epsilon
+    n.training, n.channels_last, n.known, n.epsilon = training, channels_last, known, epsilon
     n.batch, n.channels, n.space = cnp.PyArray_DIM(input, 0), cnp.PyArray_DIM(input, 1), cnp.PyArray_DIM(input, 2)
     for name, array in (("input", input), ("out", out), ("grad_output", grad_output)):
         if array is not None:

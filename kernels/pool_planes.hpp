@@ -142,7 +142,10 @@ class Whole {
         T* to = static_cast<T*>(call_.output.data) + batch * call_.output.batch + channel * call_.output.channel;
         const int64_t n = std::min(L, p_.channels - channel);
         Vec<T> sum[L];
-        for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_to_vector(op_, from + c * call_.input.channel, size, false) : Vec<T>{};
+        if (size <= 4 * L)
+            for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_few(from + c * call_.input.channel, size) : Vec<T>{};
+        else
+            for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_to_vector(op_, from + c * call_.input.channel, size, false) : Vec<T>{};
         transpose<T>(sum);
         for (int64_t half = L / 2; half > 0; half /= 2)
             for (int64_t l = 0; l < half; ++l) sum[l] = op_.combine(sum[l], sum[l + half]);
@@ -150,6 +153,15 @@ class Whole {
         T all[L];
         store(all, sum[0]);
         spread(to, call_.output.channel, all, n);
+    }
+
+    // As fold_to_vector, of up to four vectors: no more than they take.
+    FASTCONV_INLINE Vec<T> fold_few(const T* p, int64_t size) const {
+        const int64_t whole = (size - 1) / L, rest = size - whole * L;
+        const Vec<T> last = op_.prepare(load_some(p + whole * L, rest));
+        Vec<T> sum = rest == L ? last : lanes_within<T>(0, rest) ? last : broadcast(op_.identity());
+        for (int64_t v = 0; v < whole; ++v) sum = op_.combine(sum, op_.prepare(load(p + v * L)));
+        return sum;
     }
 
     PoolProblem p_;

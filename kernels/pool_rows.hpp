@@ -1,6 +1,6 @@
 // What pooling does with rows: many rows to one, element by element, and one row's windows to outputs. An Op says what "to one" is:
 //   identity()             of no elements
-//   prepare(x)             an element, before
+//   prepare(x)             an element, before, if Op::prepares
 //   combine(a, x)          two of what is prepared
 //   finish(sum, divisor)   an output, if Op::divides
 // of vectors and of single elements.
@@ -42,7 +42,7 @@ FASTCONV_INLINE Vec<T> smaller(Vec<T> a, Vec<T> x) {
 
 template <class T, bool Largest>
 struct Extreme {
-    static constexpr bool divides = false, largest = Largest;
+    static constexpr bool divides = false, prepares = false, largest = Largest;
     explicit Extreme(const PoolProblem&) {}
     static T identity() { return Largest ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity(); }
     template <class V>
@@ -69,7 +69,7 @@ struct Sum {
 
 template <class T>
 struct Average : Sum<T> {
-    static constexpr bool divides = true;
+    static constexpr bool divides = true, prepares = false;
     explicit Average(const PoolProblem&) {}
     template <class V>
     FASTCONV_INLINE static V finish(V sum, V divisor) { return sum / divisor; }
@@ -103,7 +103,7 @@ FASTCONV_NOINLINE Vec<T> power(Vec<T> v, T p) {
 // P = 1, 2, or 0: any. Products are rounded before they are summed, so that it makes no difference where in a row an output is.
 template <class T, int P>
 struct Norm : Sum<T> {
-    static constexpr bool divides = true;
+    static constexpr bool divides = true, prepares = P != 1;
     T p, factor;
     explicit Norm(const PoolProblem& problem) : p(T(problem.norm)), factor(problem.divisor > 0 ? T(problem.divisor) : T(1)) {}
     FASTCONV_INLINE T prepare(T x) const { return P == 1 ? x : P == 2 ? rounded(x * x) : power(x, p); }
