@@ -142,7 +142,7 @@ class BatchNorm(NamedTuple):
             g, normal = some[0], (x - mean) / np.sqrt(variance + 1e-5)
             exact = scale * (g - g.mean(axes) - normal * (g * normal).mean(axes))
         found = result if self.last else np.moveaxis(result, 1, -1)
-        return _far(found[..., :: max(1, self.shape[1] - 1)], exact, 64 * ROUNDOFF * (2 + np.abs(x)) * scale)
+        return _far(found[..., :: max(1, self.shape[1] - 1)], exact, 256 * ROUNDOFF * (2 + np.abs(x)) * scale)
 
 
 class Rows(NamedTuple):

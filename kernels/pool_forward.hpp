@@ -31,6 +31,8 @@ class Forward {
         if (!pixels_ && ceil_div(w.output, L) * w.taps > w.output * (w.taps / L + 8)) slides_ = false;  // long windows, few of them
         single_ = unit_ == 1 && !slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1;
         bare_ = unit_ == 1 && slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1 && !Op::prepares;
+        asks_ = unit_ == 1 && in_.space[2] == 1 && h.regular && h.taps > 1 && in_.space[1] > 0 &&
+                h.stride * in_.space[1] * int64_t(sizeof(T)) <= 4096;
         cut();
     }
 
@@ -169,13 +171,22 @@ class Forward {
             return;
         }
         if (!single_)
-            for (int64_t oh = top; oh < bottom; ++oh) join_rows(rows(oh), seg, units, mine.rows + (oh - top) * pitch_);
+            for (int64_t oh = top; oh < bottom; ++oh) {
+                if (asks_) ask(place(oh) + h.taps * in_.space[1], h.stride * in_.space[1]);
+                join_rows(rows(oh), seg, units, mine.rows + (oh - top) * pitch_);
+            }
         for (int64_t oh = top; oh < bottom; ++oh) {
             const T* const row = single_ ? place(oh) : mine.rows + (oh - top) * pitch_ - seg.first * units;
             const Line of = line(oh, row, to + oh * out_.space[1]);
             if (pixels_ && !slides_) put_pixels(of, seg, units, mine);
             else put(of, seg, units, mine);
         }
+    }
+
+    // For what the next row of windows reads beyond this one's, line after line: rows that are joined are read by turns, which no prefetcher
+    // of the CPU foresees.
+    static void ask(const T* from, int64_t elements) {
+        for (int64_t i = 0; i < elements; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(from + i);
     }
 
     // A row where it lies, but for the outputs whose vectors would read beyond its ends: these get a copy.
@@ -244,6 +255,7 @@ class Forward {
     bool adjacent_;  // and an output row's
     bool slides_;    // windows run on vectors of outputs
     bool single_;    // windows are in one row of the input, which is read where it lies
+    bool asks_;      // for what the next windows read
     bool bare_;      // the same for those that run on vectors, but for the ends
     int64_t unit_, blocks_, segments_ = 1, band_ = 1, pitch_ = 0, length_ = 0;
     int64_t count_[2], divisor_[2];

@@ -151,7 +151,9 @@ FASTCONV_NOINLINE void join(const Op& op, const T* const* rows, const Runs& runs
     }
     for (int64_t run = 0; run < runs.count; ++run, from += runs.step, to += runs.length) {
         int64_t i = 0;
-        for (; i + L <= runs.length; i += L) store(to + i, joined(from + i, vector, [&] { return load(to + i); }));
+        for (; i + L <= runs.length; i += L) {
+            store(to + i, joined(from + i, vector, [&] { return load(to + i); }));
+        }
         const int64_t n = runs.length - i;
         const auto some = [n](const T* p) __attribute__((always_inline)) { return load_first(p, n); };
         if (n > 0) store_first(to + i, joined(from + i, some, [&] { return load_first(to + i, n); }), n);
@@ -283,7 +285,8 @@ Vec<T> fold_to_vector(const Op& op, const T* p, int64_t n, bool prepared) {
     constexpr int64_t L = lanes<T>, block = 64 * L;
     if (n > block) {
         const int64_t half = std::min(round_up(n / 2, block), n - 1);
-        return op.combine(fold_to_vector(op, p, half, prepared), fold_to_vector(op, p + half, n - half, prepared));
+        const Vec<T> first = fold_to_vector(op, p, half, prepared);  // in the order of memory, which arguments are not
+        return op.combine(first, fold_to_vector(op, p + half, n - half, prepared));
     }
     const auto at = [&](int64_t i) __attribute__((always_inline)) { return prepared ? load(p + i) : op.prepare(load(p + i)); };
     Vec<T> sum[4];
