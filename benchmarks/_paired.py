@@ -1,10 +1,10 @@
 """What `pooling.py` and `pointwise.py` have in common: calls of fastconv's against PyTorch's, each verified before it is timed.
 
-PyTorch runs in a process of its own, as two thread pools in one disturb each other; the two take turns, block by block, while the
-other sleeps, and a ratio is the median over rounds of what each round gives. With one thread CPU time is what is measured, which
-other programs change least. GB/s: bytes that are read and written, each array once, by the time of a call. "of copy": in relation
-to a copy, by as many threads, that reads and writes as many bytes. "fresh": every call makes its output; "out=": one output for
-all of them. Large cases are far beyond the caches.
+PyTorch runs in a process of its own, as two thread pools in one disturb each other; the two take turns, block by block,
+while the other sleeps, and a ratio is the median over rounds of what each round gives. With one thread CPU time is what is
+measured, which other programs change least. GB/s: bytes that are read and written, each array once, by the time of a call.
+"of copy": in relation to a copy, by as many threads, that reads and writes as many bytes. "fresh": every call makes its
+output; "out=": one output for all of them. Large cases are far beyond the caches.
 """
 
 from __future__ import annotations
@@ -152,8 +152,10 @@ def run(description: str | None, cases: Sequence[Case], heads: tuple[str, ...], 
             if isinstance(found, str):
                 print(f"{' '.join(cases[number].label)}: {found}")
                 continue
-            print(line.format(*cases[number].label), "{:8.0f} {:8.0f} {:7.1f} {:8.2f} {:9.0f} {:7.2f}".format(*found[0]), flush=True)
+            figures = "{:8.0f} {:8.0f} {:7.1f} {:8.2f} {:9.0f} {:7.2f}".format(*found[0])
+            print(line.format(*cases[number].label), figures, flush=True)
             ratios.append(found[1])
         if ratios:
-            print(f"geometric mean of {len(ratios)}: {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f} times as fast as torch")
+            mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+            print(f"geometric mean of {len(ratios)}: {mean:.2f} times as fast as torch")
     peer.connection.send(None)

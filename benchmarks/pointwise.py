@@ -3,9 +3,9 @@ each verified before it is timed.
 
     python benchmarks/pointwise.py [--rounds 7] [--threads 2] [--only PART OF A LABEL]
 
-Both sides get what PyTorch's forward pass leaves for the backward one: outputs, statistics of the batch, log softmax. Some 50,000
-elements of every result, ours and PyTorch's, are compared with float64 ones first. How it is timed, and what the columns say: see
-`_paired.py`.
+PyTorch's gradients get what its forward pass leaves for them: outputs, statistics of the batch, log softmax; ours the input,
+and the statistics. Some 50,000 elements of every result, or all, ours and PyTorch's, are compared with float64 ones first. How
+it is timed, and what the columns say: see `_paired.py`.
 """
 
 from __future__ import annotations
@@ -105,24 +105,21 @@ class BatchNorm(NamedTuple):
     def ours(self, operands: Arrays, out: np.ndarray | None = None) -> np.ndarray:
         (mean, variance, weight, bias), layout = self._channels(), "channels_last" if self.last else "channels_first"
         if self.kind == "gradient":
-            return fastconv.batch_norm_backward(*operands, mean, variance, weight, True, **self._saved(), layout=layout, out=out)[0]
-        return fastconv.batch_norm(*operands, mean, variance, weight, bias, self.kind == "training", layout=layout, out=out)
-
-    @functools.lru_cache(maxsize=1)
-    def _saved(self) -> dict[str, np.ndarray]:
-        _, mean, inverse = fastconv.batch_norm(self.operands()[1], None, None, training=True, return_stats=True,
-                                               layout="channels_last" if self.last else "channels_first")
-        return dict(save_mean=mean, save_invstd=inverse)
+            saved = _saved(self)
+            return fastconv.batch_norm_backward(*operands, weight=weight, training=True, layout=layout, out=out, **saved)[0]
+        training = self.kind == "training"
+        return fastconv.batch_norm(*operands, mean, variance, weight, bias, training, layout=layout, out=out)
 
     def theirs(self, torch: Any, operands: Arrays) -> Callable[[], Any]:
         given = [torch.from_numpy(array) for array in operands]
         given = [x.movedim(-1, 1) for x in given] if self.last else given
         mean, variance, weight, bias = map(torch.from_numpy, self._channels())
         if self.kind != "gradient":
-            return functools.partial(torch.nn.functional.batch_norm, *given, mean, variance, weight, bias, self.kind == "training")
-        _, saved, inverse = torch.native_batch_norm(given[1], weight, bias, mean, variance, True, 0.1, 1e-5)
-        return functools.partial(torch.ops.aten.native_batch_norm_backward, *given, weight, mean, variance, saved, inverse, True,
-                                 1e-5, [True] * 3)
+            training = self.kind == "training"
+            return functools.partial(torch.nn.functional.batch_norm, *given, mean, variance, weight, bias, training)
+        _, *saved = torch.native_batch_norm(given[1], weight, bias, mean, variance, True, 0.1, 1e-5)
+        backward = torch.ops.aten.native_batch_norm_backward
+        return functools.partial(backward, *given, weight, mean, variance, *saved, True, 1e-5, [True] * 3)
 
     def of_torch(self, result: Any) -> np.ndarray:
         found = (result[0] if isinstance(result, tuple) else result).numpy()
@@ -143,6 +140,14 @@ class BatchNorm(NamedTuple):
             exact = scale * (g - g.mean(axes) - normal * (g * normal).mean(axes))
         found = result if self.last else np.moveaxis(result, 1, -1)
         return _far(found[..., :: max(1, self.shape[1] - 1)], exact, 256 * ROUNDOFF * (2 + np.abs(x)) * scale)
+
+
+@functools.lru_cache(maxsize=1)
+def _saved(case: BatchNorm) -> dict[str, np.ndarray]:
+    """What the forward pass leaves for the gradient."""
+    layout = "channels_last" if case.last else "channels_first"
+    _, mean, inverse = fastconv.batch_norm(case.operands()[1], None, None, training=True, return_stats=True, layout=layout)
+    return dict(save_mean=mean, save_invstd=inverse)
 
 
 class Rows(NamedTuple):

@@ -2,7 +2,8 @@
 
     python benchmarks/pooling.py [--rounds 7] [--threads 2] [--only PART OF A LABEL]
 
-Every result, ours and PyTorch's, is compared with a float64 one first. How it is timed, and what the columns say: see `_paired.py`.
+Every result, ours and PyTorch's, is compared with a float64 one first. How it is timed, and what the columns say: see
+`_paired.py`.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 y = (x - mean)·scale + bias, scale = weight / √(variance + eps), for each channel (S. Ioffe, C. Szegedy, "Batch normalization",
 2015). Statistics are summed block by block (`kernels/batch_norm.hpp`), in an order that no number of threads changes, less the
-channel's first value x₀, then less the mean so far; float32 in float64, 16 values a lane in float32 first. With u = 2⁻²⁴ (float64:
-2⁻⁵³) and n values per channel, the mean is within (17u + n·2⁻⁵³)·mean|x - x₀| of the exact one, and the variance within three times
-as much, relative to itself; typical are some 2u. (x - mean) is rounded in the input's dtype: where |mean| is large beside the deviation, y has an error of
-u·|mean|·scale.
+channel's first value x₀, then less the mean so far; float32 in float64, 16 values a lane in float32 first. With u = 2⁻²⁴
+(float64: 2⁻⁵³) and n values per channel, the mean is within (17u + n·2⁻⁵³)·mean|x - x₀| of the exact one, and the variance
+within three times as much, relative to itself; typical are some 2u. (x - mean) is rounded in the input's dtype: where |mean| is
+large beside the deviation, y has an error of u·|mean|·scale.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .problem import flag, normalize_layout, number
 @torch_arrays.opaque
 def batch_norm(
     input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5, *, return_stats: bool = False, layout: str = "channels_first", out: Any = None,
+    momentum: float = 0.1, eps: float = 1e-5, *, return_stats: bool = False, layout: str = "channels_first",
+    out: Any = None,
 ) -> Any:
     """Normalise each channel, as `torch.nn.functional.batch_norm`.
 
@@ -34,13 +35,14 @@ def batch_norm(
         training: normalise by the batch's own mean and (biased) variance.
         momentum: the share of this batch in the running statistics.
         eps: added to the variance.
-        return_stats: also return what `batch_norm_backward` takes as save_mean and save_invstd, as `torch.native_batch_norm` does.
+        return_stats: also return what `batch_norm_backward` takes as save_mean and save_invstd, as
+            `torch.native_batch_norm` does.
         layout: channels_first or channels_last, or their names for the input's axes (NCHW, NHWC, ...).
         out: array of the input's shape and dtype, any strides; overwritten and returned; may be the input itself.
 
     Returns:
-        An array of the input's kind, shape, dtype and memory order; with return_stats (output, mean, 1 / √(variance + eps)), the
-        latter (C,), of the input's dtype and kind: the statistics that it was normalised by.
+        An array of the input's kind, shape, dtype and memory order; with return_stats (output, mean, 1 / √(variance + eps)),
+        the statistics that it was normalised by, (C,), of the input's dtype and kind.
 
     Raises:
         ValueError: shapes that do not fit; no running statistics, and no training; training with one value a channel.
@@ -77,8 +79,8 @@ def batch_norm_backward(
         input, weight, eps, layout: as of the `batch_norm`.
         running_mean, running_var: read where it was not training.
         training: whether the statistics were the batch's own, and are differentiated.
-        save_mean, save_invstd: (C,), float32 or float64, both or none: what `batch_norm` returned with return_stats, which saves a
-            third of the work; in training None means that they are computed again.
+        save_mean, save_invstd: (C,), float32 or float64, both or none: what `batch_norm` returned with return_stats, which
+            saves a third of the work; in training None means that they are computed again.
         out: for the gradient of the input: array of its shape and dtype, any strides; may be grad_output or input itself.
 
     Returns:
@@ -154,7 +156,8 @@ def _per_channel(name: str, values: np.ndarray | None, channels: int, otherwise:
         return np.full(channels, otherwise)
     if tuple(values.shape) != (channels,):
         raise ValueError(f"{name} must have shape ({channels},), one value per channel, got {shown(tuple(values.shape))}")
-    if values.dtype.kind not in "fiu" or name.startswith(("running", "save")) and values.dtype.name not in ("float32", "float64"):
+    statistics = name.startswith(("running", "save"))
+    if values.dtype.kind not in "fiu" or statistics and values.dtype.name not in ("float32", "float64"):
         raise TypeError(f"{name} must be float32 or float64, got {values.dtype.name}")
     return np.ascontiguousarray(values, np.float64)
 
@@ -225,8 +228,9 @@ def _backward(call: _Call, g: np.ndarray, to: np.ndarray, sums: np.ndarray) -> N
     last = _order(call, g, to)
     _into(to, call, last, lambda target: native.runtime().batch_norm(
         module, _seen(call.x, call.channel, last), target, call.weight, call.bias, call.mean, call.variance,
-        training=call.training, epsilon=call.eps, channels_last=last, known=call.known, grad_output=_seen(g, call.channel, last),
-        grad_weight=sums[0], grad_bias=sums[1], threads=settings.current().num_threads))
+        training=call.training, epsilon=call.eps, channels_last=last, known=call.known,
+        grad_output=_seen(g, call.channel, last), grad_weight=sums[0], grad_bias=sums[1],
+        threads=settings.current().num_threads))
 
 
 def _into(to: np.ndarray, call: _Call, last: bool, compute: Any) -> None:

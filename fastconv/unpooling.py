@@ -1,7 +1,7 @@
 """Max unpooling: values go back to where max pooling found them; everything else is 0.
 
-It only moves elements, natively and by all threads where it can, else with NumPy; there is no backend to choose. Names, order and meaning are PyTorch's
-(`torch.nn.functional`).
+It only moves elements, natively where it can, else with NumPy; there is no backend to choose. Names, order and meaning are
+PyTorch's (`torch.nn.functional`).
 """
 
 from __future__ import annotations

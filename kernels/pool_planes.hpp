@@ -206,7 +206,7 @@ class WholePixels {
     }
 
    private:
-    static constexpr int64_t L = lanes<T>, V = 4, partial = 8;
+    static constexpr int64_t L = lanes<T>, V = vector_bytes == 64 ? 8 : 4, partial = 8;  // V: as registers allow
     Grid<2> items() const { return {{p_.batch, ceil_div(p_.channels, V * L)}}; }
     Crew crew() const { return pool_crew(p_, call_, items().count(), 0, 0); }
 

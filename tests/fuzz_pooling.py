@@ -1,4 +1,4 @@
-"""Random poolings from arrays of any strides beside forbidden memory: part of `fuzz.py`, which says what is done with its faults."""
+"""Random poolings from arrays of any strides beside forbidden memory: part of `fuzz.py`."""
 
 from __future__ import annotations
 

@@ -267,11 +267,13 @@ def test_unpooling_of_any_strides(rng, dtype, layout):
         expected = fastconv.max_unpool2d(y, i, 2, layout=layout)
     for threads in (1, 3):
         with fastconv.config(num_threads=threads):
-            for given, places in ((y, i), (strided(rng, y), strided(rng, i)), (y.astype(y.dtype.newbyteorder()), i.astype(np.int32))):
+            swapped = y.astype(y.dtype.newbyteorder())
+            for given, places in ((y, i), (strided(rng, y), strided(rng, i)), (swapped, i.astype(np.int32))):
                 out = strided(rng, np.full(expected.shape, 77, dtype))
                 assert fastconv.max_unpool2d(given, places, 2, layout=layout, out=out) is out
                 np.testing.assert_array_equal(out, expected)
     room = np.zeros(expected.size, dtype)
     inside = room[:y.size].reshape(y.shape)
     inside[...] = y
-    np.testing.assert_array_equal(fastconv.max_unpool2d(inside, i, 2, layout=layout, out=room.reshape(expected.shape)), expected)
+    found = fastconv.max_unpool2d(inside, i, 2, layout=layout, out=room.reshape(expected.shape))
+    np.testing.assert_array_equal(found, expected)
