@@ -217,17 +217,23 @@ class BatchNorm {
     int64_t padded() const { return (n.channels + L - 1) / L * L; }
     double* partial() const { return reinterpret_cast<double*>(static_cast<char*>(team.workspace) + size_t(team.threads) * 64); }
 
-    // body(chunk, first channel, channels) for strips of W vectors of channels
+    // body(first channel, channels, V): W vectors of channels at a time, and one by one what is left.
+    template <class Body>
+    void strips(int64_t strip, const Body& body) const {
+        const int64_t begin = strip * wide, end = std::min(begin + wide, n.channels);
+        if (end - begin == wide) return body(begin, wide, std::integral_constant<int, W>{});
+        for (int64_t c = begin; c < end; c += L) body(c, std::min<int64_t>(L, end - c), std::integral_constant<int, 1>{});
+    }
+    int64_t count_strips() const { return (n.channels + wide - 1) / wide; }
+
+    // body(chunk, first channel, channels, V) of every strip
     template <class Body>
     void share_chunks(int arrays, const Body& body) const {
-        const int64_t strips = (padded() + wide - 1) / wide;
-        crew_of(team, bytes(arrays), false).share(chunks() * strips, [&](int64_t, const auto& each) {
+        const int64_t count = count_strips();
+        crew_of(team, bytes(arrays), false).share(chunks() * count, [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) {
-                    const int64_t c = i % strips * wide, count = std::min(wide, n.channels - c);
-                    if (count > L) body(i / strips, c, count, std::integral_constant<int, W>{});
-                    else body(i / strips, c, count, std::integral_constant<int, 1>{});
-                }
+                for (int64_t i = begin; i < end; ++i)
+                    strips(i % count, [&](int64_t c, int64_t channels, auto vectors) { body(i / count, c, channels, vectors); });
             });
         });
     }
@@ -247,11 +253,11 @@ class BatchNorm {
         }
     }
 
-    // A strip's vectors: whole ones but for the last.
+    // each(vector, lanes) of a strip: where there are several, all are whole.
     template <int V, class Each>
     static FASTCONV_INLINE void strip(int64_t count, const Each& each) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) each(v, std::max<int64_t>(0, std::min<int64_t>(L, count - v * L)));
+        for (int v = 0; v < V; ++v) each(v, V > 1 ? L : count);
     }
 
     template <int V>
@@ -304,6 +310,7 @@ class BatchNorm {
     // Tables of a value per channel, in T, so that vectors of them are loaded.
     T* table(int which) const { return reinterpret_cast<T*>(partial() + chunks() * padded() * 2) + which * padded(); }
 
+    // put(first pixel, end, first channel, channels, V, whether past the caches) of every strip
     template <class Put>
     void share_pixels(int arrays, const Put& put) const {
         constexpr int64_t pixels = 16;
@@ -311,7 +318,11 @@ class BatchNorm {
                          reinterpret_cast<uintptr_t>(n.result.data) % vector_bytes == 0;
         crew_of(team, bytes(arrays), false).share((n.space + pixels - 1) / pixels, [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
-                for (int64_t s = begin * pixels; s < std::min(end * pixels, n.space); ++s) put(s, far);
+                for (int64_t i = begin; i < end; ++i)
+                    for (int64_t s = 0; s < count_strips(); ++s)
+                        strips(s, [&](int64_t c, int64_t channels, auto vectors) {
+                            put(i * pixels, std::min((i + 1) * pixels, n.space), c, channels, vectors, far);
+                        });
             });
             if (far) stored_past();
         });
@@ -321,13 +332,19 @@ class BatchNorm {
         if (counts()) moments_last();
         T *const mean = table(0), *const factor = table(1), *const bias = table(2);
         for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
-        share_pixels(2, [&](int64_t s, bool far) {
-            const T* x = input(0, 0) + s * n.input.inner;
-            T* y = result(0, 0) + s * n.result.inner;
-            by_vectors(y, n.channels, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-                const Vec<T> value = madd<T>(load_some(x + i, count) - load(mean + i), load(factor + i), load(bias + i));
-                store_some(y + i, value, count, far);
+        share_pixels(2, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
+            constexpr int V = vectors.value;
+            Vec<T> middle[V], scales[V], biases[V];
+            strip<V>(count, [&](int v, int64_t) __attribute__((always_inline)) {
+                middle[v] = load(mean + c + v * L), scales[v] = load(factor + c + v * L), biases[v] = load(bias + c + v * L);
             });
+            for (int64_t s = begin; s < end; ++s) {
+                const T* x = input(0, c) + s * n.input.inner;
+                T* y = result(0, c) + s * n.result.inner;
+                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                    store_some(y + v * L, madd<T>(load_some(x + v * L, n_) - middle[v], scales[v], biases[v]), n_, far);
+                });
+            }
         });
     }
 
@@ -346,14 +363,22 @@ class BatchNorm {
             const Factors f = factors(c);
             mean[c] = f.mean, factor[c] = f.scale, mean_g[c] = f.mean_g, slopes[c] = f.slope;
         }
-        share_pixels(3, [&](int64_t s, bool far) {
-            const T *x = input(0, 0) + s * n.input.inner, *g = gradient(0, 0) + s * n.gradient.inner;
-            T* y = result(0, 0) + s * n.result.inner;
-            by_vectors(y, n.channels, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-                const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), load(mean + i), load(factor + i),
-                                                 load(mean_g + i), load(slopes + i));
-                store_some(y + i, dx, count, far);
+        share_pixels(3, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
+            constexpr int V = vectors.value;
+            Vec<T> middle[V], scales[V], mean_of_g[V], slope_of[V];
+            strip<V>(count, [&](int v, int64_t) __attribute__((always_inline)) {
+                middle[v] = load(mean + c + v * L), scales[v] = load(factor + c + v * L);
+                mean_of_g[v] = load(mean_g + c + v * L), slope_of[v] = load(slopes + c + v * L);
             });
+            for (int64_t s = begin; s < end; ++s) {
+                const T *x = input(0, c) + s * n.input.inner, *g = gradient(0, c) + s * n.gradient.inner;
+                T* y = result(0, c) + s * n.result.inner;
+                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                    const Vec<T> dx = differentiated(load_some(x + v * L, n_), load_some(g + v * L, n_), middle[v], scales[v],
+                                                     mean_of_g[v], slope_of[v]);
+                    store_some(y + v * L, dx, n_, far);
+                });
+            }
         });
     }
 
