@@ -151,9 +151,7 @@ FASTCONV_NOINLINE void join(const Op& op, const T* const* rows, const Runs& runs
     }
     for (int64_t run = 0; run < runs.count; ++run, from += runs.step, to += runs.length) {
         int64_t i = 0;
-        for (; i + L <= runs.length; i += L) {
-            store(to + i, joined(from + i, vector, [&] { return load(to + i); }));
-        }
+        for (; i + L <= runs.length; i += L) store(to + i, joined(from + i, vector, [&] { return load(to + i); }));
         const int64_t n = runs.length - i;
         const auto some = [n](const T* p) __attribute__((always_inline)) { return load_first(p, n); };
         if (n > 0) store_first(to + i, joined(from + i, some, [&] { return load_first(to + i, n); }), n);
