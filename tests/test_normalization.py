@@ -165,11 +165,12 @@ def test_statistics_far_from_zero(dtype, offset):
 
 @pytest.mark.parametrize("shape", [(2, 3, 90, 100), (300, 3, 7, 8), (40_000, 3)], ids=str)
 def test_statistics_of_blocks_that_differ(shape):
-    """A trend, one far block first, one far block last: squares are summed about a mean of what came before."""
+    """A trend, one far block first, or last, one far value: squares are summed about a mean of what came before."""
     rng = np.random.default_rng(8)
     size = int(np.prod(shape)) // 3
     far = np.where(np.arange(size) < 4096, 1e3, 0)
-    for values in (np.linspace(-50, 50, size), far, far[::-1], 1e3 + 100 * np.sign(np.sin(np.arange(size) / 5000))):
+    spike = np.where(np.arange(size) == 0, 1e4, 0)
+    for values in (np.linspace(-50, 50, size), far, far[::-1], spike, spike[::-1], 1e3 + 100 * np.sign(np.sin(np.arange(size) / 5000))):
         wide = np.broadcast_to(values + rng.normal(size=size), (3, size)).reshape(3, shape[0], *shape[2:])
         x = np.ascontiguousarray(np.moveaxis(wide, 0, 1)).astype(np.float32)
         exact = x.astype(np.longdouble).var((0, *range(2, len(shape))))
