@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import arrays, native, operands, settings, torch_arrays
+from .dtypes import DTYPES, name_of
 from .errors import shown
 from .problem import flag, normalize_layout, number
 
@@ -157,7 +158,7 @@ def _per_channel(name: str, values: np.ndarray | None, channels: int, otherwise:
     if tuple(values.shape) != (channels,):
         raise ValueError(f"{name} must have shape ({channels},), one value per channel, got {shown(tuple(values.shape))}")
     statistics = name.startswith(("running", "save"))
-    if values.dtype.kind not in "fiu" or statistics and values.dtype.name not in ("float32", "float64"):
+    if values.dtype.kind not in "fiu" or statistics and name_of(values.dtype) not in DTYPES:
         raise TypeError(f"{name} must be float32 or float64, got {values.dtype.name}")
     return np.ascontiguousarray(values, np.float64)
 
@@ -182,6 +183,8 @@ def _update(name: str, running: np.ndarray | None, of_batch: np.ndarray, momentu
 
 def _cube(array: np.ndarray, channel: int, last: bool) -> np.ndarray | None:
     """A view of three axes with adjacent elements along space, or along channels (last), or None where that takes a copy."""
+    if array.flags.c_contiguous and channel == (array.ndim - 1 if last else 1):  # the usual case, told in a microsecond
+        return array.reshape(-1, array.shape[channel]).T[None] if last else array.reshape(*array.shape[:2], -1)
     if last:
         flat = np.moveaxis(array, channel, -1).reshape(-1, array.shape[channel])
         seen = flat.T[None]
