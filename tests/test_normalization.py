@@ -170,7 +170,8 @@ def test_statistics_of_blocks_that_differ(shape):
     size = int(np.prod(shape)) // 3
     far = np.where(np.arange(size) < 4096, 1e3, 0)
     spike = np.where(np.arange(size) == 0, 1e4, 0)
-    for values in (np.linspace(-50, 50, size), far, far[::-1], spike, spike[::-1], 1e3 + 100 * np.sign(np.sin(np.arange(size) / 5000))):
+    steps = 1e3 + 100 * np.sign(np.sin(np.arange(size) / 5000))
+    for values in (np.linspace(-50, 50, size), far, far[::-1], spike, spike[::-1], steps):
         wide = np.broadcast_to(values + rng.normal(size=size), (3, size)).reshape(3, shape[0], *shape[2:])
         x = np.ascontiguousarray(np.moveaxis(wide, 0, 1)).astype(np.float32)
         exact = x.astype(np.longdouble).var((0, *range(2, len(shape))))
