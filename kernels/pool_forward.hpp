@@ -31,7 +31,8 @@ class Forward {
         if (!pixels_ && ceil_div(w.output, L) * w.taps > w.output * (w.taps / L + 8)) slides_ = false;  // long windows, few of them
         single_ = unit_ == 1 && !slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1;
         bare_ = unit_ == 1 && slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1 && !Op::prepares;
-        asks_ = unit_ == 1 && in_.space[2] == 1 && h.regular && h.taps > 1 && in_.space[1] > 0 &&
+        constexpr double from = 8 << 20;  // bytes of input: what is nearer costs a tenth more so
+        asks_ = inputs_of(p_) * sizeof(T) >= from && unit_ == 1 && in_.space[2] == 1 && h.regular && h.taps > 1 && in_.space[1] > 0 &&
                 h.stride * in_.space[1] * int64_t(sizeof(T)) <= 4096;
         cut();
     }
@@ -237,7 +238,10 @@ class Forward {
         const PoolAxis& w = p_.axis[2];
         const int64_t step = w.dilation * units;
         switch (w.stride) {
-            case 2: return slide_two(op_, row, w.taps, step, out);
+            case 2:
+                if (w.taps == 2 && step == 1) return slide_two<T, Op, 2>(op_, row, 2, 1, out);
+                if (w.taps == 3 && step == 1) return slide_two<T, Op, 3>(op_, row, 3, 1, out);
+                return slide_two<T, Op, 0>(op_, row, w.taps, step, out);
             case 3: return slide_split<T, Op, 3>(op_, row, w.taps, out);
             case 4: return slide_split<T, Op, 4>(op_, row, w.taps, out);
         }

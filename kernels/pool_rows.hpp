@@ -134,8 +134,11 @@ constexpr int most_rows = 8;  // that are joined at a time: as many streams as a
 
 // to[i] = what is at i of all rows, and, unless First, of `to`; there elements lie side by side.
 template <class T, class Op, int R, bool First>
-FASTCONV_NOINLINE void join(const Op& op, const T* const* rows, const Runs& runs, T* to) {
+FASTCONV_NOINLINE void join(const Op& op, const T* const* given, const Runs& of, T* to) {
     constexpr int64_t L = lanes<T>;
+    const Runs runs = of;
+    const T* rows[R];  // in registers: a store might change what is given
+    for (int r = 0; r < R; ++r) rows[r] = given[r];
     const auto joined = [&](int64_t at, const auto& read, const auto& sofar) __attribute__((always_inline)) {
         auto all = op.prepare(read(rows[0] + at));
 #pragma GCC unroll 8
@@ -220,16 +223,19 @@ FASTCONV_NOINLINE void slide(const Op& op, const T* row, int64_t taps, int64_t s
 }
 
 // Stride 2: tap j of output i is row[2 i + j step]. Lanes are put in order last; with step 1 two taps share what is loaded.
-template <class T, class Op>
-FASTCONV_NOINLINE void slide_two(const Op& op, const T* row, int64_t taps, int64_t step, const Outputs<T>& out) {
+template <class T, class Op, int Taps>
+FASTCONV_NOINLINE void slide_two(const Op& op, const T* row, int64_t taps, int64_t step, const Outputs<T>& given) {
     constexpr int64_t L = lanes<T>;
     constexpr auto all = std::make_index_sequence<size_t(L)>{};
+    const Outputs<T> out = given;
+    if (Taps) taps = Taps, step = 1;
     for (int64_t i = 0; i < out.count; i += L) {
         const T* at = row + 2 * i;
         Vec<T> sum = every_other_unsorted<T, 0>(load(at), load(at + L), all);
         int64_t j = 1;
         if (step == 1) {
             if (taps > 1) sum = op.combine(sum, every_other_unsorted<T, 1>(load(at), load(at + L), all));
+#pragma GCC unroll 2
             for (j = 2; j + 2 <= taps; j += 2) {
                 const Vec<T> x = load(at + j), y = load(at + j + L);
                 sum = op.combine(sum, every_other_unsorted<T, 0>(x, y, all));
