@@ -29,7 +29,8 @@ class PoolFuzz:
         """All backends, the native one with each ISA."""
         dice, rng = random.Random(-number), np.random.default_rng(number)
         problem = odd_pooling(dice, rng)
-        arrays = pooling_cases.random_arrays(rng, problem, special=dice.random() < 0.3)
+        poles = problem.direction != "forward" and (problem.norm_type or 1) < 1  # 0^(p - 1) times a sum that rounding makes 0
+        arrays = pooling_cases.random_arrays(rng, problem, special=dice.random() < 0.3 and not poles)
         strides = [None if a is None else odd_strides(a.shape, dice, True, False) for a in arrays]
         arrays = [None if a is None else repeated(a, s) for a, s in zip(arrays, strides)]
         for name, isa in self._kernels(problem):
