@@ -1,9 +1,9 @@
 // Batch normalisation: y = (x - mean) scale + bias with scale = weight / sqrt(variance + epsilon), in training with the statistics of
 // the batch; and its gradients. The data of a channel are summed block by block, the squares about the mean of the blocks before, which
-// is as good as their own: what that adds, block by block, is at most twice what the blocks differ. Only of the first block the mean comes
-// first, while it is in L1. Blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance", 1983).
-// Sums are double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that any number of
-// threads makes the same bits.
+// is as good as their own: what that adds, block by block, is at most twice what the blocks differ. Only of the first block the mean
+// comes first, while it is in L1. Blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance",
+// 1983). Sums are double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that
+// any number of threads makes the same bits.
 #pragma once
 #include <cmath>
 

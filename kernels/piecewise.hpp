@@ -4,7 +4,7 @@
 //
 //   |x| = k step + d,  |d| <= step / 2:   f(|x|) = sum of c_i[k] d^i
 //
-// What is far has other formulas (vector_math.hpp). Which one a lane takes depends on that lane alone.
+// What is far has other formulas (activations.hpp). Which one a lane takes depends on that lane alone.
 #pragma once
 #include "simd.hpp"
 
