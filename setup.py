@@ -209,7 +209,7 @@ def jobs():
     listed = " ".join(f"A({name})" for name in ALGORITHMS)
     python = [sysconfig.get_path("include")]
     yield "_runtime", compile_runtime
-    for name in [*ALGORITHMS, *POOLING, "pointwise", "peak", "module"]:
+    for name in [*ALGORITHMS, *POOLING, "pointwise", "piecewise", "peak", "module"]:
         for isa, flags in reversed(ISAS.items()):
             flags = [*flags, f"-DFASTCONV_ISA={isa}"]
             if name == "module":

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import cuda_arrays, torch_arrays
-from .dtypes import DTYPES, INTEGERS
+from .dtypes import NATIVE, name_of
 from .errors import clipped, printable, shown
 
 
@@ -71,7 +71,6 @@ def _type(array: Any) -> str:
     return clipped(type(array).__name__)
 
 
-NATIVE: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in (*DTYPES, *INTEGERS)}
 NUMPY = NumpyKind()
 _ARRAY = frozenset({np.ndarray})
 _PLAIN = frozenset({np.ndarray, type(None)})
@@ -138,7 +137,7 @@ def check_like(name: str, array: Any, shape: tuple[int, ...], dtype: str, note: 
     """
     if tuple(array.shape) != shape:
         raise ValueError(f"{name} must have the {of}'s shape {shape}, got {shown(tuple(array.shape))}{note}")
-    if array.dtype.name != dtype:
+    if name_of(array.dtype) != dtype:
         raise TypeError(f"{name} must have the {of}'s dtype {dtype}, got {array.dtype.name}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class Dtype(NamedTuple):
@@ -31,3 +33,10 @@ TABLE = {dtype.name: dtype for dtype in (
 )}
 DTYPES = tuple(TABLE)
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")  # what is compared, never summed
+NATIVE: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in (*DTYPES, *INTEGERS)}
+_NAMES = {dtype: name for name, dtype in NATIVE.items()}
+
+
+def name_of(dtype: Any) -> str:
+    """Its name, whatever its order of bytes; NumPy puts one together in three microseconds."""
+    return _NAMES.get(dtype) or dtype.name

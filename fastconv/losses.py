@@ -138,6 +138,8 @@ def cross_entropy_input(
 def _rows(array: np.ndarray, axis: int, apart: bool) -> np.ndarray | None:
     """A view of three axes with adjacent elements along the last, or, where that is 1, along the middle; None where it takes a
     copy. apart: elements of a row are not adjacent. In either case the rows are in the order of the other axes."""
+    if array.flags.c_contiguous and apart == (axis != array.ndim - 1):  # the usual case, told in a microsecond
+        return array.reshape(math.prod(array.shape[:axis]), array.shape[axis], math.prod(array.shape[axis + 1:]))
     if apart:
         outer, inner = array.shape[:axis], array.shape[axis + 1:]
         seen = array.reshape(math.prod(outer), array.shape[axis], math.prod(inner))
@@ -148,26 +150,25 @@ def _rows(array: np.ndarray, axis: int, apart: bool) -> np.ndarray | None:
     return seen if adjacent and operands.shared(seen, array) else None
 
 
+def _copied(array: np.ndarray, axis: int) -> np.ndarray:
+    """Rows that are adjacent: a view where that is one, else a copy."""
+    found = _rows(array, axis, False)
+    return np.ascontiguousarray(np.moveaxis(array, axis, -1)).reshape(-1, array.shape[axis], 1) if found is None else found
+
+
 def _run(kind: str, axis: int, x: np.ndarray, to: np.ndarray | None, dtype: str, g: np.ndarray | None = None,
          **more: Any) -> None:
     """A native kernel on arrays of any strides, which are copied where it takes others."""
-    given = [array for array in (x, to, g) if array is not None]
-    apart = next((a for a in (axis != x.ndim - 1, axis == x.ndim - 1) if all(_rows(v, axis, a) is not None for v in given)),
-                 False)
-
-    def seen(array: np.ndarray | None) -> np.ndarray | None:
-        if array is None:
-            return None
-        found = _rows(array, axis, apart)
-        return found if found is not None else np.ascontiguousarray(np.moveaxis(array, axis, -1)).reshape(-1, x.shape[axis], 1)
-
-    target = None if to is None else _rows(to, axis, apart)
-    made = np.empty((x.size // x.shape[axis], x.shape[axis], 1), dtype) if to is not None and target is None else target
-    native.runtime().rows(operands.native_module(), kind, seen(x), made, seen(g), threads=settings.current().num_threads,
-                          **more)
-    if to is not None and target is None and made is not None:
+    given, threads = (x, to, g), settings.current().num_threads
+    for apart in (axis != x.ndim - 1, axis == x.ndim - 1):
+        rows = [None if array is None else _rows(array, axis, apart) for array in given]
+        if all(array is None or seen is not None for array, seen in zip(given, rows)):
+            return native.runtime().rows(operands.native_module(), kind, *rows, threads=threads, **more)
+    rows = [None if array is None else _copied(array, axis) for array in given]
+    native.runtime().rows(operands.native_module(), kind, *rows, threads=threads, **more)
+    if to is not None and rows[1] is not None:
         moved = np.moveaxis(to, axis, -1)
-        moved[...] = made.reshape(moved.shape)
+        moved[...] = rows[1].reshape(moved.shape)
 
 
 def _along(kind_of: str, input: Any, grad_output: Any, axis: Any, out: Any) -> Any:

@@ -2,10 +2,10 @@
 
 y = (x - mean)·scale + bias, scale = weight / √(variance + eps), for each channel (S. Ioffe, C. Szegedy, "Batch normalization",
 2015). Statistics are summed block by block (`kernels/batch_norm.hpp`), in an order that no number of threads changes, less the
-channel's first value x₀; float32 in float64, 16 values a lane in float32 first. With u = 2⁻²⁴ (float64: 2⁻⁵³) and n values per
-channel, the mean is within (17u + n·2⁻⁵³)·mean|x - x₀| of the exact one, and the variance within as much, relative to itself;
-typical are some 2u. (x - mean) is rounded in the input's dtype: where |mean| is large beside the deviation, y has an error of
-u·|mean|·scale.
+channel's first value x₀, then less the mean so far; float32 in float64, 16 values a lane in float32 first. With u = 2⁻²⁴
+(float64: 2⁻⁵³) and n values per channel, the mean is within (17u + n·2⁻⁵³)·mean|x - x₀| of the exact one, and the variance
+within three times as much, relative to itself; typical are some 2u. (x - mean) is rounded in the input's dtype: where |mean| is
+large beside the deviation, y has an error of u·|mean|·scale.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import arrays, native, operands, settings, torch_arrays
+from .dtypes import DTYPES, name_of
 from .errors import shown
 from .problem import flag, normalize_layout, number
 
@@ -22,7 +23,8 @@ from .problem import flag, normalize_layout, number
 @torch_arrays.opaque
 def batch_norm(
     input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5, *, layout: str = "channels_first", out: Any = None,
+    momentum: float = 0.1, eps: float = 1e-5, *, return_stats: bool = False, layout: str = "channels_first",
+    out: Any = None,
 ) -> Any:
     """Normalise each channel, as `torch.nn.functional.batch_norm`.
 
@@ -34,11 +36,14 @@ def batch_norm(
         training: normalise by the batch's own mean and (biased) variance.
         momentum: the share of this batch in the running statistics.
         eps: added to the variance.
+        return_stats: also return what `batch_norm_backward` takes as save_mean and save_invstd, as
+            `torch.native_batch_norm` does.
         layout: channels_first or channels_last, or their names for the input's axes (NCHW, NHWC, ...).
         out: array of the input's shape and dtype, any strides; overwritten and returned; may be the input itself.
 
     Returns:
-        An array of the input's kind, shape, dtype and memory order.
+        An array of the input's kind, shape, dtype and memory order; with return_stats (output, mean, 1 / √(variance + eps)),
+        the statistics that it was normalised by, (C,), of the input's dtype and kind.
 
     Raises:
         ValueError: shapes that do not fit; no running statistics, and no training; training with one value a channel.
@@ -46,6 +51,7 @@ def batch_norm(
         Unsupported: arrays on a GPU.
     """
     training, eps, momentum = flag("training", training), _epsilon(eps), number("momentum", momentum)
+    return_stats = flag("return_stats", return_stats)
     kind, (x, mean, variance, w, b, y) = operands.views(
         {"input": input}, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias, out=out)
     call = _call(x, mean, variance, w, b, training, eps, layout)
@@ -56,13 +62,16 @@ def batch_norm(
             count = x.size // len(call.mean)
             _update("running_mean", mean, call.mean, momentum)
             _update("running_var", variance, call.variance * (count / (count - 1)), momentum)
-    return result
+    if not return_stats:
+        return result
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return result, _made(kind, call.mean, call.dtype), _made(kind, 1 / np.sqrt(call.variance + eps), call.dtype)
 
 
 @torch_arrays.opaque
 def batch_norm_backward(
     grad_output: Any, input: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, training: bool = False,
-    eps: float = 1e-5, *, layout: str = "channels_first", out: Any = None,
+    eps: float = 1e-5, *, save_mean: Any = None, save_invstd: Any = None, layout: str = "channels_first", out: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Gradients of `batch_norm`: of input, weight and bias.
 
@@ -70,7 +79,9 @@ def batch_norm_backward(
         grad_output: of the input's shape and dtype.
         input, weight, eps, layout: as of the `batch_norm`.
         running_mean, running_var: read where it was not training.
-        training: whether the statistics were the batch's own; they are computed again, and differentiated.
+        training: whether the statistics were the batch's own, and are differentiated.
+        save_mean, save_invstd: (C,), float32 or float64, both or none: what `batch_norm` returned with return_stats, which
+            saves a third of the work; in training None means that they are computed again.
         out: for the gradient of the input: array of its shape and dtype, any strides; may be grad_output or input itself.
 
     Returns:
@@ -80,22 +91,24 @@ def batch_norm_backward(
         ValueError, TypeError, Unsupported: as `batch_norm`.
     """
     training, eps = flag("training", training), _epsilon(eps)
-    kind, (g, x, mean, variance, w, y) = operands.views(
+    kind, (g, x, mean, variance, w, saved, inverse, y) = operands.views(
         {"grad_output": grad_output, "input": input}, running_mean=running_mean, running_var=running_var, weight=weight,
-        out=out)
-    call = _call(x, mean, variance, w, None, training, eps, layout)
+        save_mean=save_mean, save_invstd=save_invstd, out=out)
+    call = _call(x, mean, variance, w, None, training, eps, layout, (saved, inverse))
     operands.dtype_of(input=x, grad_output=g)
     operands.same_shape("grad_output", g, x.shape, "input")
     result, target = operands.result(kind, out, y, x, call.dtype)
     sums = np.zeros((2, len(call.mean)))
     if x.size:
         operands.write(target, (x, g), call.dtype, lambda to: _backward(call, arrays.ready(g, call.dtype), to, sums))
-    made = []
-    for each in sums:
-        array = kind.empty((len(call.mean),), call.dtype)
-        kind.view("out", array)[...] = each
-        made.append(array)
-    return result, made[0], made[1]
+    return result, _made(kind, sums[0], call.dtype), _made(kind, sums[1], call.dtype)
+
+
+def _made(kind: arrays.Kind, values: np.ndarray, dtype: str) -> Any:
+    """A new array of this kind with these values, one per channel."""
+    array = kind.empty((len(values),), dtype)
+    kind.view("out", array)[...] = values
+    return array
 
 
 class _Call(NamedTuple):
@@ -103,8 +116,9 @@ class _Call(NamedTuple):
 
     x: np.ndarray
     channel: int  # the axis
-    mean: np.ndarray  # of each channel, like all that follows; in training written
+    mean: np.ndarray  # of each channel, like all that follows; in training, unless known, written
     variance: np.ndarray
+    known: bool
     weight: np.ndarray
     bias: np.ndarray
     training: bool
@@ -112,7 +126,8 @@ class _Call(NamedTuple):
     dtype: str
 
 
-def _call(x: np.ndarray, mean: Any, variance: Any, w: Any, b: Any, training: bool, eps: float, layout: str) -> _Call:
+def _call(x: np.ndarray, mean: Any, variance: Any, w: Any, b: Any, training: bool, eps: float, layout: str,
+          saved: tuple[Any, Any] = (None, None)) -> _Call:
     dtype = operands.dtype_of(input=x)
     if not 2 <= x.ndim <= 5:
         raise ValueError(f"input must have 2 to 5 axes, (N, C) and up to three of space, got shape {shown(tuple(x.shape))}")
@@ -121,15 +136,19 @@ def _call(x: np.ndarray, mean: Any, variance: Any, w: Any, b: Any, training: boo
     channels = x.shape[channel]
     if training and x.size // max(channels, 1) < 2:
         raise ValueError(f"input must have more than one value per channel in training, got shape {shown(tuple(x.shape))}")
-    if not training and (mean is None or variance is None):
+    known = saved[0] is not None
+    if known != (saved[1] is not None):
+        raise ValueError("save_mean and save_invstd must both be given, or none of them, got one")
+    if not training and not known and (mean is None or variance is None):
         raise ValueError("running_mean and running_var must be given unless training is True, got None")
-    if training:
-        for name, running in (("running_mean", mean), ("running_var", variance)):
-            _per_channel(name, running, channels, 0.0)
+    statistics = _per_channel("running_mean", mean, channels, 0.0), _per_channel("running_var", variance, channels, 1.0)
+    if known:
+        inverse = _per_channel("save_invstd", saved[1], channels, 1.0)
+        with np.errstate(divide="ignore"):
+            statistics, eps = (_per_channel("save_mean", saved[0], channels, 0.0), 1 / inverse**2), 0.0
+    elif training:
         statistics = np.zeros(channels), np.zeros(channels)
-    else:
-        statistics = _per_channel("running_mean", mean, channels, 0.0), _per_channel("running_var", variance, channels, 1.0)
-    return _Call(arrays.ready(x, dtype), channel, *statistics, _per_channel("weight", w, channels, 1.0),
+    return _Call(arrays.ready(x, dtype), channel, *statistics, known, _per_channel("weight", w, channels, 1.0),
                  _per_channel("bias", b, channels, 0.0), training, eps, dtype)
 
 
@@ -138,7 +157,8 @@ def _per_channel(name: str, values: np.ndarray | None, channels: int, otherwise:
         return np.full(channels, otherwise)
     if tuple(values.shape) != (channels,):
         raise ValueError(f"{name} must have shape ({channels},), one value per channel, got {shown(tuple(values.shape))}")
-    if values.dtype.kind not in "fiu" or name.startswith("running") and values.dtype.name not in ("float32", "float64"):
+    statistics = name.startswith(("running", "save"))
+    if values.dtype.kind not in "fiu" or statistics and name_of(values.dtype) not in DTYPES:
         raise TypeError(f"{name} must be float32 or float64, got {values.dtype.name}")
     return np.ascontiguousarray(values, np.float64)
 
@@ -163,6 +183,8 @@ def _update(name: str, running: np.ndarray | None, of_batch: np.ndarray, momentu
 
 def _cube(array: np.ndarray, channel: int, last: bool) -> np.ndarray | None:
     """A view of three axes with adjacent elements along space, or along channels (last), or None where that takes a copy."""
+    if array.flags.c_contiguous and channel == (array.ndim - 1 if last else 1):  # the usual case, told in a microsecond
+        return array.reshape(-1, array.shape[channel]).T[None] if last else array.reshape(*array.shape[:2], -1)
     if last:
         flat = np.moveaxis(array, channel, -1).reshape(-1, array.shape[channel])
         seen = flat.T[None]
@@ -209,8 +231,9 @@ def _backward(call: _Call, g: np.ndarray, to: np.ndarray, sums: np.ndarray) -> N
     last = _order(call, g, to)
     _into(to, call, last, lambda target: native.runtime().batch_norm(
         module, _seen(call.x, call.channel, last), target, call.weight, call.bias, call.mean, call.variance,
-        training=call.training, epsilon=call.eps, channels_last=last, grad_output=_seen(g, call.channel, last),
-        grad_weight=sums[0], grad_bias=sums[1], threads=settings.current().num_threads))
+        training=call.training, epsilon=call.eps, channels_last=last, known=call.known,
+        grad_output=_seen(g, call.channel, last), grad_weight=sums[0], grad_bias=sums[1],
+        threads=settings.current().num_threads))
 
 
 def _into(to: np.ndarray, call: _Call, last: bool, compute: Any) -> None:
@@ -249,7 +272,7 @@ def _backward_by_numpy(call: _Call, g: np.ndarray, to: np.ndarray, sums: np.ndar
 
 
 def _statistics(call: _Call, x: np.ndarray) -> None:
-    if call.training:
+    if call.training and not call.known:
         axes = tuple(range(x.ndim - 1))
         with np.errstate(invalid="ignore"):
             x = x - (first := x[(0,) * len(axes)])

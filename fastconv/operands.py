@@ -12,10 +12,10 @@ import numpy as np
 
 from . import arrays, native, settings
 from .backends.cython_native import chosen_isas
-from .dtypes import DTYPES
+from .dtypes import DTYPES, NATIVE, name_of
 from .errors import Unsupported, shown
 
-_NAMES: dict[Any, str] = {arrays.NATIVE[name]: name for name in DTYPES}  # dtype.name takes a microsecond
+_PLAIN = frozenset(NATIVE[name] for name in DTYPES)
 _chosen: tuple[Any, Any] = (None, None)  # the settings that were asked for last, and their native module
 
 
@@ -38,7 +38,7 @@ def native_module() -> Any:
 
 def plain(array: Any) -> bool:
     """Whether it is an array that kernels take as it is."""
-    return type(array) is np.ndarray and array.dtype in _NAMES and array.flags.c_contiguous and array.flags.aligned
+    return type(array) is np.ndarray and array.dtype in _PLAIN and array.flags.c_contiguous and array.flags.aligned
 
 
 def views(required: dict[str, Any], **optional: Any) -> tuple[arrays.Kind, list[Any]]:
@@ -66,7 +66,7 @@ def dtype_of(**named: np.ndarray | None) -> str:
     for name, array in named.items():
         if array is None:
             continue
-        found = _NAMES.get(array.dtype) or array.dtype.name
+        found = name_of(array.dtype)
         if found not in DTYPES:
             raise TypeError(f"{name} must be float32 or float64, got {found}; convert it")
         if first is None:
@@ -108,7 +108,7 @@ def result(kind: arrays.Kind, out: Any, seen: np.ndarray | None, like: np.ndarra
         return made, made if isinstance(made, np.ndarray) else kind.view("out", made)
     assert seen is not None
     same_shape("out", seen, like.shape, of)
-    if _NAMES.get(seen.dtype) != dtype and seen.dtype.name != dtype:
+    if name_of(seen.dtype) != dtype:
         raise TypeError(f"out must have the dtype of {of}, {dtype}, got {seen.dtype.name}")
     if not seen.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")

@@ -3,7 +3,7 @@
 `<name>(input)` is the function, `<name>_input(grad_output, input)` the gradient of its input, as PyTorch's backward computes
 it. All take float32 or float64 arrays of any shape and strides, NumPy's or torch's on the CPU. The result is a new array of the
 input's kind, shape, dtype and memory order, or `out`, of the same shape and dtype, which is overwritten and returned; it may be
-one of the other arrays itself. Values are within 4 ulp (`kernels/vector_math.hpp`), the same bits wherever an element lies and
+one of the other arrays itself. Values are within 4 ulp (`kernels/activations.hpp`), the same bits wherever an element lies and
 as the activation of a native convolution; NaN passes through, infinities give the limits.
 
 They raise TypeError for other dtypes (float16 and integers are not converted silently), ValueError for shapes that differ, and

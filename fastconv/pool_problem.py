@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import axes_of, flag, given, image_sizes, integer, normalize_layout, one_of, positive_tuple, shape
-from .dtypes import DTYPES, INTEGERS
+from .dtypes import DTYPES, INTEGERS, name_of
 from .errors import shown
 from .window import LARGEST, low_and_high, normalize_padding, outputs, span, too_large
 
@@ -223,10 +223,11 @@ def pool_dtype(op: str, dtype: np.dtype[Any]) -> str:
     Raises:
         TypeError: it is none that `op` takes. An average of integers would have to be rounded.
     """
-    if dtype.name in DTYPES or op in ("max", "min") and dtype.name in INTEGERS:
-        return dtype.name
+    name = name_of(dtype)
+    if name in DTYPES or op in ("max", "min") and name in INTEGERS:
+        return name
     rule = "float32, float64, an integer dtype or bool" if op in ("max", "min") else "float32 or float64"
-    raise TypeError(f"input of {op} pooling must be {rule}, got {dtype.name}; convert it")
+    raise TypeError(f"input of {op} pooling must be {rule}, got {name}; convert it")
 
 
 def pool_stride(stride: Any, kernel: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,18 +1,20 @@
 """Max unpooling: values go back to where max pooling found them; everything else is 0.
 
-It only moves elements, which NumPy does; there is no backend to choose. Names, order and meaning are PyTorch's
-(`torch.nn.functional`).
+It only moves elements, natively where it can, else with NumPy; there is no backend to choose. Names, order and meaning are
+PyTorch's (`torch.nn.functional`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 
-from . import arrays, torch_arrays
+from . import arrays, native, operands, settings, torch_arrays
 from .arguments import axes_of, integer, normalize_layout
+from .dtypes import TABLE
 from .errors import shown
 from .pool_calls import checked_indices, result_of
 from .pool_problem import images, pool_dtype, pool_stride
@@ -110,11 +112,47 @@ def _unpool(ndim: int, input: Any, indices: Any, sizes: tuple[Any, ...], layout:
     dtype = pool_dtype("max", x.dtype)
     shape, size, last = _shapes(ndim, x.shape, sizes, layout)
     places = checked_indices(i, x.shape, size)
-    filled = np.zeros((math.prod(_planes(x, last, ndim).shape[:-ndim]), math.prod(size)), dtype)
+    result, y = result_of(kind, shape, dtype, out, y, "output")
+    direct = not (out is not None and arrays.needs_temporary(y, (x, i)))
+    target = y if direct else np.empty(shape, dtype)
+    if x.size == 0:
+        target[...] = 0
+    elif dtype in TABLE and operands.native_module() is not None:
+        _scatter(arrays.ready(x, dtype), places, target, size, last)
+    else:
+        target[...] = _by_numpy(x, places, size, last)
+    if not direct:
+        y[...] = target
+    return result
+
+
+def _scatter(x: np.ndarray, places: np.ndarray, target: np.ndarray, size: tuple[int, ...], last: bool) -> None:
+    """To arrays with or without a batch, any strides."""
+    ndim = len(size)
+    x, places, target = (a if a.ndim == ndim + 2 else a[None] for a in (x, places, target))
+    inner = slice(1, -1) if last else slice(2, None)
+    channels = x.shape[-1 if last else 1]
+    pool = _pool(operands.native_module(), x.dtype.name, x.shape[0], channels, size, x.shape[inner], last)
+    pool.scatter(x, places, target, False, settings.current().num_threads)
+
+
+@functools.lru_cache(maxsize=16)
+def _pool(module: Any, dtype: str, batch: int, channels: int, size: tuple[int, ...], of: tuple[int, ...], last: bool) -> Any:
+    """The native pooling from `size` to `of`: only its indices count, its windows do not."""
+    ones = (1,) * len(size)
+    return native.runtime().Pool(
+        module, op="max", dtype=dtype, batch=batch, channels=channels, input=size, output=of, taps=ones, dilation=ones,
+        first=[np.zeros(n, np.int64) for n in of], count=[np.ones(n, np.int64) for n in of],
+        divisor=[np.ones(n, np.int64) for n in of], channels_last=last)
+
+
+def _by_numpy(x: np.ndarray, places: np.ndarray, size: tuple[int, ...], last: bool) -> np.ndarray:
+    ndim = len(size)
+    filled = np.zeros((math.prod(_planes(x, last, ndim).shape[:-ndim]), math.prod(size)), x.dtype)
     to = np.ascontiguousarray(_flat(places, last, ndim))  # NumPy goes through arrays as they lie in memory
     np.put_along_axis(filled, to, _flat(x, last, ndim), 1)
     made = filled.reshape(*_planes(x, last, ndim).shape[:-ndim], *size)
-    return _returned(kind, np.moveaxis(made, -ndim - 1, -1) if last else made, shape, dtype, out, y, "output")
+    return np.moveaxis(made, -ndim - 1, -1) if last else made
 
 
 def _gradient(ndim: int, grad_output: Any, input: Any, indices: Any, sizes: tuple[Any, ...], layout: str, out: Any) -> Any:

@@ -25,23 +25,11 @@ cdef int copy_arranged(cnp.ndarray source, cnp.ndarray target, int threads) exce
     return 0
 
 
-cdef int check_floats(cnp.ndarray array, str name, bint writable) except -1:
-    cdef int i
-    if cnp.PyArray_TYPE(array) not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) or not cnp.PyArray_ISNOTSWAPPED(array):
-        raise ValueError(f"{name} must be native float32 or float64, got {array.dtype!r}")
-    if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED) or writable and not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
-        raise ValueError(f"{name} must be aligned{' and writable' if writable else ''}")
-    for i in range(cnp.PyArray_NDIM(array)):
-        if cnp.PyArray_STRIDE(array, i) % cnp.PyArray_ITEMSIZE(array):
-            raise ValueError(f"{name} has a stride of a part of an element: strides {(<object> array).strides}")
-    return 0
-
-
 def arrange(cnp.ndarray source not None, cnp.ndarray target not None, int threads=1):
     """Copy `source` to `target`: up to 5 axes, equal shapes and dtypes, any strides, no common memory."""
     check_threads(threads)
-    check_floats(source, "source", False)
-    check_floats(target, "target", True)
+    check_plain("source", source, float_type("source", source), False)
+    check_plain("target", target, float_type("target", target), True)
     if (<object> source).shape != (<object> target).shape or source.dtype != target.dtype or cnp.PyArray_NDIM(source) > WEIGHT_AXES:
         raise ValueError(f"target must be as source, with up to {WEIGHT_AXES} axes: {source.dtype} {(<object> source).shape}, got "
                          f"{target.dtype} {(<object> target).shape}")
@@ -63,8 +51,8 @@ def join_phases(cnp.ndarray source not None, cnp.ndarray target not None, stride
     cdef cnp.ndarray steps, spoiled
     cdef list kept = []
     check_threads(threads)
-    check_floats(source, "source", False)
-    check_floats(target, "target", True)
+    check_plain("source", source, float_type("source", source), False)
+    check_plain("target", target, float_type("target", target), True)
     if not 1 <= axes <= AXES or cnp.PyArray_NDIM(source) != axes + 4 or cnp.PyArray_NDIM(target) != axes + 2 or len(offsets) != axes:
         raise ValueError(f"source must have {axes + 4} axes, target {axes + 2}, and offsets {axes}")
     if source.dtype != target.dtype or cnp.PyArray_DIM(source, 0) != cnp.PyArray_DIM(target, 0):

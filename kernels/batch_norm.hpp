@@ -1,8 +1,9 @@
 // Batch normalisation: y = (x - mean) scale + bias with scale = weight / sqrt(variance + epsilon), in training with the statistics of
-// the batch; and its gradients. The data of a channel are summed block by block, a block's mean first, then the squares about it, while
-// it is in L1; blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance", 1983). Sums are
-// double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that any number of
-// threads makes the same bits.
+// the batch; and its gradients. The data of a channel are summed block by block, the squares about the mean of the blocks before, which
+// is as good as their own: what that adds, block by block, is at most twice what the blocks differ. Only of the first block the mean
+// comes first, while it is in L1. Blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance",
+// 1983). Sums are double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that
+// any number of threads makes the same bits.
 #pragma once
 #include <cmath>
 
@@ -37,16 +38,17 @@ class BatchNorm {
 
     void forward() const {
         if (n.channels_last) return forward_last();
+        if (!counts()) return evaluate();
         share_channels([&](int64_t c) {
-            if (n.training) keep(c, moments_of(c));
-            normalize(c);
+            keep(c, moments_of(c));
+            for (int64_t b = 0; b < n.batch; ++b) normalize(b, c);
         }, 2);
     }
 
     void backward() const {
         if (n.channels_last) return backward_last();
         share_channels([&](int64_t c) {
-            if (n.training) keep(c, moments_of(c));
+            if (counts()) keep(c, moments_of(c));
             finish(c, sums_of(c));
             differentiate(c);
         }, 3);
@@ -58,6 +60,7 @@ class BatchNorm {
     const Normalization& n;
     const Team& team;
 
+    bool counts() const { return n.training && !n.known; }
     bool past() const { return goes_past(n.batch * n.channels * n.space, sizeof(T)) && n.result.data != n.input.data &&
                                n.result.data != n.gradient.data && (n.channels_last || n.space >= 8 * L); }
     double bytes(int arrays) const { return double(n.batch) * double(n.channels) * double(n.space) * sizeof(T) * arrays; }
@@ -98,63 +101,76 @@ class BatchNorm {
         }
     }
 
+    // Rows in the order of memory: nothing is read twice.
+    void evaluate() const {
+        crew_of(team, bytes(2), false).share(n.batch * n.channels, [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) normalize(i / n.channels, i % n.channels);
+            });
+            if (past()) stored_past();
+        });
+    }
+
     FASTCONV_NOINLINE Moments moments_of(int64_t c) const {
         Moments all;
-        const Vec<T> pivot = broadcast(*input(0, c));
         blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
-            WideSum<T> sum[1], off[2];
-            for (int64_t b = image; b < image + images; ++b) {
-                const T* x = input(b, c) + s;
-                add_staged(sum, length, [&](int64_t i, int64_t count, Vec<T> (&v)[1]) __attribute__((always_inline)) {
-                    v[0] = only<T>(load_some(x + i, count) - pivot, count);
-                });
-            }
             const double count = double(images * length);
-            const T mean = T(sum[0].total() / count);
+            double near = all.mean;
+            if (all.count == 0) {
+                WideSum<T> sum[1];
+                const Vec<T> pivot = broadcast(*input(0, c));
+                for (int64_t b = image; b < image + images; ++b) {
+                    const T* x = input(b, c) + s;
+                    add_staged(sum, length, [&](int64_t i, int64_t n_, Vec<T> (&v)[1]) __attribute__((always_inline)) {
+                        v[0] = only<T>(load_some(x + i, n_) - pivot, n_);
+                    });
+                }
+                near = sum[0].total() / count;
+            }
+            const T about = T(first(c) + near);
+            const Vec<T> middle = broadcast(about);
+            WideSum<T> off[2];
             for (int64_t b = image; b < image + images; ++b) {
                 const T* x = input(b, c) + s;
                 add_staged(off, length, [&](int64_t i, int64_t n_, Vec<T> (&v)[2]) __attribute__((always_inline)) {
-                    v[1] = only<T>(load_some(x + i, n_) - pivot - broadcast(mean), n_), v[0] = rounded(v[1] * v[1]);
+                    v[1] = only<T>(load_some(x + i, n_) - middle, n_), v[0] = rounded(v[1] * v[1]);
                 });
             }
-            all.merge(block_moments(count, mean, off[0].total(), off[1].total()));
+            all.merge(block_moments(count, double(about) - first(c), off[0].total(), off[1].total()));
         });
         return all;
     }
     // `apart`: the sum of what the values differ from a mean that is not exact.
-    static Moments block_moments(double count, T mean, double squares, double apart) {
-        return {count, double(mean) + apart / count, squares - apart * apart / count};
+    static Moments block_moments(double count, double mean, double squares, double apart) {
+        return {count, mean + apart / count, squares - apart * apart / count};
     }
 
     FASTCONV_NOINLINE Sums sums_of(int64_t c) const {
         Sums all;
-        const double mean = n.mean[c] - first(c);
-        const Vec<T> pivot = broadcast(*input(0, c)), middle = broadcast(T(mean));
+        const Vec<T> middle = broadcast(T(n.mean[c]));
         blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
             WideSum<T> sum[2];
             for (int64_t b = image; b < image + images; ++b) {
                 const T *x = input(b, c) + s, *g = gradient(b, c) + s;
                 add_staged(sum, length, [&](int64_t i, int64_t count, Vec<T> (&v)[2]) __attribute__((always_inline)) {
                     v[0] = load_some(g + i, count);
-                    v[1] = only<T>(rounded(v[0] * (load_some(x + i, count) - pivot - middle)), count);
+                    v[1] = only<T>(rounded(v[0] * (load_some(x + i, count) - middle)), count);
                 });
             }
             all.g += sum[0].total(), all.gx += sum[1].total();
         });
-        all.gx -= (mean - double(T(mean))) * all.g;
+        all.gx -= (n.mean[c] - double(T(n.mean[c]))) * all.g;
         return all;
     }
 
-    void normalize(int64_t c) const {
+    FASTCONV_NOINLINE void normalize(int64_t b, int64_t c) const {
         const Vec<T> mean = broadcast(T(n.mean[c])), factor = broadcast(T(scale(c))), bias = broadcast(T(n.bias[c]));
         const bool far = past();
-        for (int64_t b = 0; b < n.batch; ++b) {
-            const T* x = input(b, c);
-            T* y = result(b, c);
-            by_vectors(y, n.space, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-                store_some(y + i, madd<T>(load_some(x + i, count) - mean, factor, bias), count, far);
-            });
-        }
+        const T* x = input(b, c);
+        T* y = result(b, c);
+        by_vectors(y, n.space, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+            store_some(y + i, madd<T>(load_some(x + i, count) - mean, factor, bias), count, far);
+        });
     }
 
     void finish(int64_t c, const Sums& sums) const {
@@ -191,6 +207,8 @@ class BatchNorm {
     // ---- channels side by side: `space` pixels in chunks, of which each channel has partial results in the workspace
 
     static constexpr int64_t rows_of_block = 128;
+    static constexpr int W = 4;  // vectors of channels at a time: whole lines side by side
+    static constexpr int64_t wide = W * L;
     int64_t chunk() const {  // pixels
         const int64_t least = (n.space + Normalization::most_chunks - 1) / Normalization::most_chunks;
         return (least + rows_of_block - 1) / rows_of_block * rows_of_block;
@@ -199,13 +217,23 @@ class BatchNorm {
     int64_t padded() const { return (n.channels + L - 1) / L * L; }
     double* partial() const { return reinterpret_cast<double*>(static_cast<char*>(team.workspace) + size_t(team.threads) * 64); }
 
-    // body(chunk, first channel, channels) for vectors of channels
+    // body(first channel, channels, V): W vectors of channels at a time, and one by one what is left.
     template <class Body>
-    void share_chunks(const Body& body) const {
-        const int64_t strips = padded() / L;
-        crew_of(team, bytes(1), false).share(chunks() * strips, [&](int64_t, const auto& each) {
+    void strips(int64_t strip, const Body& body) const {
+        const int64_t begin = strip * wide, end = std::min(begin + wide, n.channels);
+        if (end - begin == wide) return body(begin, wide, std::integral_constant<int, W>{});
+        for (int64_t c = begin; c < end; c += L) body(c, std::min<int64_t>(L, end - c), std::integral_constant<int, 1>{});
+    }
+    int64_t count_strips() const { return (n.channels + wide - 1) / wide; }
+
+    // body(chunk, first channel, channels, V) of every strip
+    template <class Body>
+    void share_chunks(int arrays, const Body& body) const {
+        const int64_t count = count_strips();
+        crew_of(team, bytes(arrays), false).share(chunks() * count, [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i) body(i / strips, i % strips * L, std::min<int64_t>(L, n.channels - i % strips * L));
+                for (int64_t i = begin; i < end; ++i)
+                    strips(i % count, [&](int64_t c, int64_t channels, auto vectors) { body(i / count, c, channels, vectors); });
             });
         });
     }
@@ -214,8 +242,8 @@ class BatchNorm {
     void moments_last() const {
         double* const means = partial();
         double* const squares = means + chunks() * padded();
-        share_chunks([&](int64_t k, int64_t c, int64_t count) {
-            chunk_moments(k, c, count, means + k * padded() + c, squares + k * padded() + c);
+        share_chunks(1, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
+            chunk_moments<vectors.value>(k, c, count, means + k * padded() + c, squares + k * padded() + c);
         });
         for (int64_t c = 0; c < n.channels; ++c) {
             Moments all;
@@ -225,25 +253,45 @@ class BatchNorm {
         }
     }
 
+    // each(vector, lanes) of a strip: where there are several, all are whole.
+    template <int V, class Each>
+    static FASTCONV_INLINE void strip(int64_t count, const Each& each) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) each(v, V > 1 ? L : count);
+    }
+
+    template <int V>
     FASTCONV_NOINLINE void chunk_moments(int64_t k, int64_t c, int64_t count, double* mean, double* squares) const {
-        Moments all[L];
-        const Vec<T> pivot = load_some(input(0, c), count);
+        Moments all[V * L];
         const int64_t end = std::min(n.space, (k + 1) * chunk()), step = n.input.inner;
         for (int64_t s = k * chunk(); s < end; s += rows_of_block) {
             const int64_t rows = std::min(rows_of_block, end - s);
             const T* x = input(0, c) + s * step;
-            WideSum<T> sum[1], off[2];
-            add_rows(sum, rows, [&](int64_t r, Vec<T> (&v)[1]) __attribute__((always_inline)) {
-                v[0] = load_some(x + r * step, count) - pivot;
+            alignas(vector_bytes) T near[V * L] = {};
+            if (s == k * chunk()) {
+                WideSum<T> sum[V];
+                Vec<T> pivot[V];
+                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) { pivot[v] = load_some(input(0, c) + v * L, n_); });
+                add_rows(sum, rows, [&](int64_t r, Vec<T> (&of)[V]) __attribute__((always_inline)) {
+                    strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                        of[v] = load_some(x + r * step + v * L, n_) - pivot[v];
+                    });
+                });
+                for (int64_t l = 0; l < count; ++l) near[l] = T(first(c + l) + sum[l / L].lane(int(l % L)) / double(rows));
+            } else {
+                for (int64_t l = 0; l < count; ++l) near[l] = T(first(c + l) + all[l].mean);
+            }
+            WideSum<T> off[2 * V];
+            add_rows(off, rows, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
+                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                    of[V + v] = load_some(x + r * step + v * L, n_) - load(near + v * L), of[v] = rounded(of[V + v] * of[V + v]);
+                });
             });
-            Vec<T> middle;
-            for (int l = 0; l < L; ++l) middle[l] = T(sum[0].lane(l) / double(rows));
-            add_rows(off, rows, [&](int64_t r, Vec<T> (&v)[2]) __attribute__((always_inline)) {
-                v[1] = load_some(x + r * step, count) - pivot - middle, v[0] = rounded(v[1] * v[1]);
-            });
-            for (int l = 0; l < count; ++l) all[l].merge(block_moments(double(rows), middle[l], off[0].lane(l), off[1].lane(l)));
+            for (int64_t l = 0; l < count; ++l)
+                all[l].merge(block_moments(double(rows), double(near[l]) - first(c + l), off[l / L].lane(int(l % L)),
+                                           off[V + l / L].lane(int(l % L))));
         }
-        for (int l = 0; l < count; ++l) mean[l] = all[l].mean, squares[l] = all[l].squares;
+        for (int64_t l = 0; l < count; ++l) mean[l] = all[l].mean, squares[l] = all[l].squares;
     }
     // As add_staged, lane by lane, of values that value(row, v) sets.
     template <int N, class Value>
@@ -262,6 +310,7 @@ class BatchNorm {
     // Tables of a value per channel, in T, so that vectors of them are loaded.
     T* table(int which) const { return reinterpret_cast<T*>(partial() + chunks() * padded() * 2) + which * padded(); }
 
+    // put(first pixel, end, first channel, channels, V, whether past the caches) of every strip
     template <class Put>
     void share_pixels(int arrays, const Put& put) const {
         constexpr int64_t pixels = 16;
@@ -269,32 +318,42 @@ class BatchNorm {
                          reinterpret_cast<uintptr_t>(n.result.data) % vector_bytes == 0;
         crew_of(team, bytes(arrays), false).share((n.space + pixels - 1) / pixels, [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
-                for (int64_t s = begin * pixels; s < std::min(end * pixels, n.space); ++s) put(s, far);
+                for (int64_t i = begin; i < end; ++i)
+                    for (int64_t s = 0; s < count_strips(); ++s)
+                        strips(s, [&](int64_t c, int64_t channels, auto vectors) {
+                            put(i * pixels, std::min((i + 1) * pixels, n.space), c, channels, vectors, far);
+                        });
             });
             if (far) stored_past();
         });
     }
 
     void forward_last() const {
-        if (n.training) moments_last();
+        if (counts()) moments_last();
         T *const mean = table(0), *const factor = table(1), *const bias = table(2);
         for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
-        share_pixels(2, [&](int64_t s, bool far) {
-            const T* x = input(0, 0) + s * n.input.inner;
-            T* y = result(0, 0) + s * n.result.inner;
-            by_vectors(y, n.channels, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-                const Vec<T> value = madd<T>(load_some(x + i, count) - load(mean + i), load(factor + i), load(bias + i));
-                store_some(y + i, value, count, far);
+        share_pixels(2, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
+            constexpr int V = vectors.value;
+            Vec<T> middle[V], scales[V], biases[V];
+            strip<V>(count, [&](int v, int64_t) __attribute__((always_inline)) {
+                middle[v] = load(mean + c + v * L), scales[v] = load(factor + c + v * L), biases[v] = load(bias + c + v * L);
             });
+            for (int64_t s = begin; s < end; ++s) {
+                const T* x = input(0, c) + s * n.input.inner;
+                T* y = result(0, c) + s * n.result.inner;
+                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                    store_some(y + v * L, madd<T>(load_some(x + v * L, n_) - middle[v], scales[v], biases[v]), n_, far);
+                });
+            }
         });
     }
 
     void backward_last() const {
-        if (n.training) moments_last();
+        if (counts()) moments_last();
         double* const of_g = partial();
         double* const of_gx = of_g + chunks() * padded();
-        share_chunks([&](int64_t k, int64_t c, int64_t count) {
-            chunk_sums(k, c, count, of_g + k * padded() + c, of_gx + k * padded() + c);
+        share_chunks(2, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
+            chunk_sums<vectors.value>(k, c, count, of_g + k * padded() + c, of_gx + k * padded() + c);
         });
         T *const mean = table(0), *const factor = table(1), *const mean_g = table(2), *const slopes = table(3);
         for (int64_t c = 0; c < n.channels; ++c) {
@@ -304,31 +363,41 @@ class BatchNorm {
             const Factors f = factors(c);
             mean[c] = f.mean, factor[c] = f.scale, mean_g[c] = f.mean_g, slopes[c] = f.slope;
         }
-        share_pixels(3, [&](int64_t s, bool far) {
-            const T *x = input(0, 0) + s * n.input.inner, *g = gradient(0, 0) + s * n.gradient.inner;
-            T* y = result(0, 0) + s * n.result.inner;
-            by_vectors(y, n.channels, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-                const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), load(mean + i), load(factor + i),
-                                                 load(mean_g + i), load(slopes + i));
-                store_some(y + i, dx, count, far);
+        share_pixels(3, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
+            constexpr int V = vectors.value;
+            Vec<T> middle[V], scales[V], mean_of_g[V], slope_of[V];
+            strip<V>(count, [&](int v, int64_t) __attribute__((always_inline)) {
+                middle[v] = load(mean + c + v * L), scales[v] = load(factor + c + v * L);
+                mean_of_g[v] = load(mean_g + c + v * L), slope_of[v] = load(slopes + c + v * L);
             });
+            for (int64_t s = begin; s < end; ++s) {
+                const T *x = input(0, c) + s * n.input.inner, *g = gradient(0, c) + s * n.gradient.inner;
+                T* y = result(0, c) + s * n.result.inner;
+                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                    const Vec<T> dx = differentiated(load_some(x + v * L, n_), load_some(g + v * L, n_), middle[v], scales[v],
+                                                     mean_of_g[v], slope_of[v]);
+                    store_some(y + v * L, dx, n_, far);
+                });
+            }
         });
     }
 
+    template <int V>
     FASTCONV_NOINLINE void chunk_sums(int64_t k, int64_t c, int64_t count, double* of_g, double* of_gx) const {
-        const Vec<T> pivot = load_some(input(0, c), count);
         const int64_t begin = k * chunk(), end = std::min(n.space, begin + chunk());
         const T *x = input(0, c) + begin * n.input.inner, *g = gradient(0, c) + begin * n.gradient.inner;
-        WideSum<T> sum[2];
-        Vec<T> middle{};
-        for (int l = 0; l < count; ++l) middle[l] = T(n.mean[c + l] - first(c + l));
-        add_rows(sum, end - begin, [&](int64_t r, Vec<T> (&v)[2]) __attribute__((always_inline)) {
-            v[0] = load_some(g + r * n.gradient.inner, count);
-            v[1] = rounded(v[0] * (load_some(x + r * n.input.inner, count) - pivot - middle));
+        WideSum<T> sum[2 * V];
+        alignas(vector_bytes) T middle[V * L] = {};
+        for (int64_t l = 0; l < count; ++l) middle[l] = T(n.mean[c + l]);
+        add_rows(sum, end - begin, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
+            strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                of[v] = load_some(g + r * n.gradient.inner + v * L, n_);
+                of[V + v] = rounded(of[v] * (load_some(x + r * n.input.inner + v * L, n_) - load(middle + v * L)));
+            });
         });
-        for (int l = 0; l < count; ++l) {
-            of_g[l] = sum[0].lane(l);
-            of_gx[l] = sum[1].lane(l) - (n.mean[c + l] - first(c + l) - double(middle[l])) * of_g[l];
+        for (int64_t l = 0; l < count; ++l) {
+            of_g[l] = sum[l / L].lane(int(l % L));
+            of_gx[l] = sum[V + l / L].lane(int(l % L)) - (n.mean[c + l] - double(middle[l])) * of_g[l];
         }
     }
 };

@@ -1,11 +1,11 @@
 // The end of act(conv + bias + residual): residual and activation. The bias is where the sums start, so it costs nothing.
-// The functions are those of vector_math.hpp; a single value goes through a vector, too, so that it has the bits of any lane.
+// The functions are those of activations.hpp; a single value goes through a vector, too, so that it has the bits of any lane.
 #pragma once
 #include <cmath>
 #include <limits>
 
 #include "abi.hpp"
-#include "vector_math.hpp"
+#include "activations.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {

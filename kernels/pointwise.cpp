@@ -14,6 +14,10 @@ namespace {
 // Derivatives that are 0 on an interval: whatever the gradient is, infinite, too, there is none.
 constexpr bool is_flat(Function f) { return f == Function::relu || f == Function::relu6 || f == Function::hardswish; }
 
+// Those that take an exponential
+constexpr bool is_curve(Function f) { return f > Function::leaky_relu && f < Function::hardswish; }
+constexpr bool is_curved(Function f) { return is_curve(f) || f > Function::hardswish; }
+
 template <Function F, class T>
 FASTCONV_INLINE Vec<T> value_of(Vec<T> x, T slope) {
     if constexpr (F == Function::exp) return fastconv::FASTCONV_ISA::exp<T>(x);
@@ -42,6 +46,17 @@ struct Of {
     }
 };
 
+// The same with its tables in the registers of a loop.
+template <Function F, bool Gradient, class T>
+struct OfCurve {
+    const Curve<static_cast<Activation>(F), Gradient, T> curve;
+    FASTCONV_INLINE Vec<T> operator()(Vec<T> x, Vec<T> g) const { return Gradient ? g * curve(x) : curve(x); }
+};
+template <class F>
+FASTCONV_INLINE const F& in_a_loop(const F& f) { return f; }
+template <Function F, bool Gradient, class T, class = std::enable_if_t<is_curve(F)>>
+FASTCONV_INLINE OfCurve<F, Gradient, T> in_a_loop(const Of<F, Gradient, T>&) { return {}; }
+
 // leaky_relu with a slope that T cannot hold
 template <bool Gradient, class T>
 struct Leak {
@@ -54,7 +69,8 @@ struct Leak {
 };
 
 template <class T, class F>
-FASTCONV_NOINLINE void run_adjacent(T* y, const T* x, const T* g, int64_t n, bool past, const F& f) {
+FASTCONV_NOINLINE void run_adjacent(T* y, const T* x, const T* g, int64_t n, bool past, const F& given) {
+    const auto f = in_a_loop(given);
     past = past && n >= 8 * lanes<T>;  // by_vectors: else it begins anywhere
     by_vectors(y, n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
         store_some(y + i, f(load_some(x + i, count), F::gradient ? load_some(g + i, count) : Vec<T>{}), count, past);
@@ -109,8 +125,6 @@ struct Running {
         else run_apart(to, from, of, end - i, y_step[last], x_step[last], F::gradient ? g_step[last] : 0, f);
     }
 };
-
-bool is_curved(Function f) { return f > Function::leaky_relu && f != Function::hardswish; }
 
 template <class T, class F>
 void share(const Elements& e, const Team& team, const F& f) {

@@ -21,8 +21,8 @@ inline Crew crew_of(const Team& team, double bytes, bool exponentials) {
 }
 
 // Whether a result is best written past the caches: nobody finds it there anyway, and a line that is written whole need not be read
-// first.
-inline bool goes_past(int64_t elements, size_t size) { return size_t(elements) * size >= size_t(8) << 20; }
+// first. From three quarters of an L3 on, as glibc's memcpy does it; before, it is slower and the next reader finds nothing.
+inline bool goes_past(int64_t elements, size_t size) { return size_t(elements) * size >= size_t(24) << 20; }
 
 // A vector as vectors of doubles, the first lanes first.
 template <class T>

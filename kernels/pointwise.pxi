@@ -19,7 +19,7 @@ cdef extern from "pointwise_abi.hpp" namespace "fastconv" nogil:
         int64_t outer, middle, inner
     cdef struct Normalization:
         Dtype dtype
-        int32_t training, channels_last
+        int32_t training, channels_last, known
         int64_t batch, channels, space
         double epsilon
         Cube input, gradient, result
@@ -62,24 +62,10 @@ cdef int finished(Outcome outcome) except -1:
 
 
 cdef int check_array(str name, cnp.ndarray array, cnp.ndarray like, bint writable) except -1:
-    """Native, aligned, of the shape and dtype of `like`, whole elements apart."""
-    cdef int i, size = cnp.PyArray_ITEMSIZE(array)
-    if cnp.PyArray_TYPE(like) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(like) != cnp.NPY_DOUBLE:
-        raise ValueError(f"{name} must be float32 or float64, got {like.dtype}")
-    if cnp.PyArray_TYPE(array) != cnp.PyArray_TYPE(like) or not cnp.PyArray_ISNOTSWAPPED(array):
-        raise ValueError(f"{name} must be native {like.dtype}, got {array.dtype!r}")
-    if not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED):
-        raise ValueError(f"{name} must be aligned")
-    if writable and not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
-        raise ValueError(f"{name} must be writable")
-    if cnp.PyArray_NDIM(array) != cnp.PyArray_NDIM(like):
-        raise ValueError(f"{name} must have {like.ndim} axes, got {array.ndim}")
-    for i in range(cnp.PyArray_NDIM(array)):
-        if cnp.PyArray_DIM(array, i) != cnp.PyArray_DIM(like, i):
-            raise ValueError(f"{name} must have shape {(<object> like).shape}, got {(<object> array).shape}")
-        if cnp.PyArray_DIM(array, i) > 1 and cnp.PyArray_SIZE(array) > 0 and (
-                cnp.PyArray_STRIDE(array, i) % size or writable and cnp.PyArray_STRIDE(array, i) == 0):
-            raise ValueError(f"{name} has an unusable stride: {(<object> array).strides}")
+    """Of the shape and dtype of `like`, as kernels ask."""
+    check_plain(name, array, float_type(name, like), writable)
+    if not cnp.PyArray_SAMESHAPE(array, like):
+        raise ValueError(f"{name} must have shape {(<object> like).shape}, got {(<object> array).shape}")
     return 0
 
 
@@ -130,11 +116,8 @@ cdef Cube cube(cnp.ndarray array) noexcept:
     return Cube(cnp.PyArray_DATA(array), step[0], step[1], step[2])
 
 
-cdef double* per_channel(str name, cnp.ndarray array, Py_ssize_t count) except NULL:
-    if (cnp.PyArray_TYPE(array) != cnp.NPY_DOUBLE or not cnp.PyArray_ISNOTSWAPPED(array) or not cnp.PyArray_IS_C_CONTIGUOUS(array)
-            or not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED) or cnp.PyArray_SIZE(array) != count):
-        raise ValueError(f"{name} must be {count} contiguous native float64")
-    return <double*> cnp.PyArray_DATA(array)
+cdef double* per_channel(str name, cnp.ndarray array, Py_ssize_t count) except? NULL:
+    return <double*> contiguous(name, array, cnp.NPY_DOUBLE, count)
 
 
 cdef int check_adjacent(str name, cnp.ndarray array, int axis) except -1:
@@ -145,9 +128,10 @@ cdef int check_adjacent(str name, cnp.ndarray array, int axis) except -1:
 
 def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray out not None, cnp.ndarray weight not None,
                cnp.ndarray bias not None, cnp.ndarray mean not None, cnp.ndarray variance not None, *, bint training,
-               double epsilon, bint channels_last=False, grad_output=None, grad_weight=None, grad_bias=None, int threads=1):
+               double epsilon, bint channels_last=False, bint known=False, grad_output=None, grad_weight=None, grad_bias=None,
+               int threads=1):
     """Arrays (batch, channels, space), adjacent along space, or, channels_last, along channels in one batch. Of each channel:
-    float64; in training mean and variance are written. With grad_output: the gradients, to out, grad_weight and grad_bias."""
+    float64; in training mean and variance are written, unless known. With grad_output: the gradients, to out, grad_weight and grad_bias."""
     cdef Normalization n
     cdef Outcome outcome
     cdef int axis = 1 if channels_last else 2
@@ -156,7 +140,7 @@ def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray o
     if cnp.PyArray_NDIM(input) != 3 or cnp.PyArray_SIZE(input) == 0 or channels_last and cnp.PyArray_DIM(input, 0) != 1:
         raise ValueError(f"input must have three axes, none empty, got {(<object> input).shape}")
     n.dtype = <Dtype> (cnp.PyArray_TYPE(input) == cnp.NPY_DOUBLE)
-    n.training, n.channels_last, n.epsilon = training, channels_last, epsilon
+    n.training, n.channels_last, n.known, n.epsilon = training, channels_last, known, epsilon
     n.batch, n.channels, n.space = cnp.PyArray_DIM(input, 0), cnp.PyArray_DIM(input, 1), cnp.PyArray_DIM(input, 2)
     for name, array in (("input", input), ("out", out), ("grad_output", grad_output)):
         if array is not None:
@@ -210,13 +194,9 @@ def rows(Module module not None, str kind not None, cnp.ndarray input not None, 
     finished(outcome)
 
 
-cdef const int64_t* targets(cnp.ndarray target, int64_t count, int64_t length, int64_t ignored) except NULL:
-    cdef const int64_t* data
+cdef const int64_t* targets(cnp.ndarray target, int64_t count, int64_t length, int64_t ignored) except? NULL:
+    cdef const int64_t* data = <const int64_t*> contiguous("target", target, cnp.NPY_INT64, count)
     cdef int64_t i
-    if (cnp.PyArray_TYPE(target) != cnp.NPY_INT64 or not cnp.PyArray_ISNOTSWAPPED(target) or not cnp.PyArray_IS_C_CONTIGUOUS(target)
-            or not cnp.PyArray_CHKFLAGS(target, cnp.NPY_ARRAY_ALIGNED) or cnp.PyArray_SIZE(target) != count):
-        raise ValueError(f"target must be {count} contiguous native int64")
-    data = <const int64_t*> cnp.PyArray_DATA(target)
     for i in range(count):
         if (data[i] < 0 or data[i] >= length) and data[i] != ignored:
             raise ValueError(f"target must be at least 0 and below {length}, got {data[i]}")

@@ -46,11 +46,12 @@ struct Cube {
 struct Normalization {
     Dtype dtype;
     int32_t training, channels_last;
+    int32_t known;  // whether mean and variance are there in training, too
     int64_t batch, channels, space;
     double epsilon;
     Cube input, gradient, result;  // gradient: of the output, for the gradient of the input
     const double *weight, *bias;   // of each channel
-    double *mean, *variance;       // read, or, in training, written: the biased variance
+    double *mean, *variance;       // read, or, in training and not known, written: the biased variance
     double *grad_weight, *grad_bias;
 
     static constexpr int64_t most_chunks = 64;  // partial sums of a channel, whatever the threads

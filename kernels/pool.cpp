@@ -10,6 +10,7 @@ namespace {
 template <class T, class Op, class Body>
 auto with_worker(const PoolProblem& p, const PoolCall& call, const Body& body) {
     if (Whole<T, Op>::suits(p, call)) return body(Whole<T, Op>(p, call));
+    if (WholePixels<T, Op>::suits(p, call)) return body(WholePixels<T, Op>(p, call));
     if (Turned<T, Op>::suits(p, call)) return body(Turned<T, Op>(p, call));
     return body(Forward<T, Op>(p, call));
 }

@@ -171,12 +171,7 @@ cdef class Pool:
         cdef int kind = cnp.NPY_INT64 if places else cnp.NPY_DOUBLE if <int> self.problem.dtype else cnp.NPY_FLOAT
         cdef int size = 8 if places or <int> self.problem.dtype else 4
         cdef str name = argument.decode()
-        if (cnp.PyArray_TYPE(array) != kind or not cnp.PyArray_ISNOTSWAPPED(array)
-                or not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_ALIGNED)):
-            raise ValueError(f"{name} must be native and aligned {'int64' if places else DTYPES[<int> self.problem.dtype]}, "
-                             f"got {(<object> array).dtype!r}")
-        if writable and not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_WRITEABLE):
-            raise ValueError(f"{name} must be writable")
+        check_plain(name, array, kind, writable)
         sizes = tuple([self.problem.axis[i].input if of_input else self.problem.axis[i].output for i in range(skipped, AXES)])
         batch, channels = self.problem.batch, self.problem.channels
         expected = (batch, *sizes, channels) if self.channels_last else (batch, channels, *sizes)
@@ -185,11 +180,9 @@ cdef class Pool:
         cdef cnp.npy_intp* lengths = cnp.PyArray_DIMS(array)
         cdef cnp.npy_intp* steps = cnp.PyArray_STRIDES(array)
         cdef int64_t step
-        writable = writable and batch > 0
         view.data = cnp.PyArray_DATA(array)
         for i in range(count):
-            if not set_stride(&step, lengths[i], steps[i], lengths[i], size, writable):
-                raise ValueError(f"{name} has an unusable stride of 0 bytes or of a part of an element: strides {(<object> array).strides}")
+            step = steps[i] // size if lengths[i] > 1 else 0
             if i == 0:
                 view.batch = step
             elif i == (count - 1 if self.channels_last else 1):

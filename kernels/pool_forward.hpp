@@ -30,6 +30,10 @@ class Forward {
                                            : w.stride == 1 && blocks_ == 1 && adjacent_);
         if (!pixels_ && ceil_div(w.output, L) * w.taps > w.output * (w.taps / L + 8)) slides_ = false;  // long windows, few of them
         single_ = unit_ == 1 && !slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1;
+        bare_ = unit_ == 1 && slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1 && !Op::prepares;
+        constexpr double from = 8 << 20;  // bytes of input: what is nearer costs a tenth more so
+        asks_ = inputs_of(p_) * sizeof(T) >= from && unit_ == 1 && in_.space[2] == 1 && h.regular && h.taps > 1 && in_.space[1] > 0 &&
+                h.stride * in_.space[1] * int64_t(sizeof(T)) <= 4096;
         cut();
     }
 
@@ -71,6 +75,12 @@ class Forward {
         int64_t begin, end, first, last, inside_first, inside_last;
     };
 
+    struct Line {  // of a segment:
+        const T* row;  // whose element w is row[w units]
+        T divisor;     // what the axes d and h divide by
+        T* to;         // the outputs
+    };
+
     // One window over all of two axes, of inputs that lie in a row: one axis. In place of the second.
     void merge(int a, int b) {
         const PoolAxis &x = p_.axis[a], &y = p_.axis[b];
@@ -100,9 +110,10 @@ class Forward {
         length_ = most;
         band_ = pitch_ ? std::min({std::max<int64_t>(room / pitch_, 1), h.output, most_in_a_band}) : 1;
     }
-    Segment segment(int64_t s) const {
+    Segment segment(int64_t s) const { return outputs(p_.axis[2].output * s / segments_, p_.axis[2].output * (s + 1) / segments_); }
+    Segment outputs(int64_t begin, int64_t end) const {
         const PoolAxis& w = p_.axis[2];
-        Segment of{w.output * s / segments_, w.output * (s + 1) / segments_, 0, 0, 0, 0};
+        Segment of{begin, end, 0, 0, 0, 0};
         if (w.regular) {
             of.first = w.begin + of.begin * w.stride;
             of.last = w.begin + (of.end - 1) * w.stride + (w.taps - 1) * w.dilation + 1;
@@ -148,16 +159,53 @@ class Forward {
         const auto place = [&](int64_t oh) {  // of the first row of a window
             return from + d.first[od] * in_.space[0] + h.first[oh] * in_.space[1];
         };
-        if (!single_)
-            for (int64_t oh = top; oh < bottom; ++oh)
-                join_rows({place(oh), d.count[od], h.count[oh], d.dilation * in_.space[0], h.dilation * in_.space[1]}, seg, units,
-                          mine.rows + (oh - top) * pitch_);
-        for (int64_t oh = top; oh < bottom; ++oh) {
-            Line line{single_ ? place(oh) : mine.rows + (oh - top) * pitch_ - seg.first * units, 1, to + oh * out_.space[1]};
-            if (Op::divides && divides_by_axes()) line.divisor = T(d.divisor[od]) * T(h.divisor[oh]);
-            if (pixels_ && !slides_) put_pixels(line, seg, units, mine);
-            else put(line, seg, units, mine);
+        const auto rows = [&](int64_t oh) {
+            return Rows<T>{place(oh), d.count[od], h.count[oh], d.dilation * in_.space[0], h.dilation * in_.space[1]};
+        };
+        const auto line = [&](int64_t oh, const T* row, T* at_first) {
+            Line of{row, 1, at_first};
+            if (Op::divides && divides_by_axes()) of.divisor = T(d.divisor[od]) * T(h.divisor[oh]);
+            return of;
+        };
+        if (bare_) {
+            for (int64_t oh = top; oh < bottom; ++oh) put_bare(rows(oh), line(oh, place(oh), to + oh * out_.space[1]), seg, mine);
+            return;
         }
+        if (!single_)
+            for (int64_t oh = top; oh < bottom; ++oh) {
+                if (asks_) ask(place(oh) + h.taps * in_.space[1], h.stride * in_.space[1]);
+                join_rows(rows(oh), seg, units, mine.rows + (oh - top) * pitch_);
+            }
+        for (int64_t oh = top; oh < bottom; ++oh) {
+            const T* const row = single_ ? place(oh) : mine.rows + (oh - top) * pitch_ - seg.first * units;
+            const Line of = line(oh, row, to + oh * out_.space[1]);
+            if (pixels_ && !slides_) put_pixels(of, seg, units, mine);
+            else put(of, seg, units, mine);
+        }
+    }
+
+    // For what the next row of windows reads beyond this one's, line after line: rows that are joined are read by turns, which no prefetcher
+    // of the CPU foresees.
+    static void ask(const T* from, int64_t elements) {
+        for (int64_t i = 0; i < elements; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(from + i);
+    }
+
+    // A row where it lies, but for the outputs whose vectors would read beyond its ends: these get a copy.
+    void put_bare(const Rows<T>& rows, const Line& line, const Segment& seg, const Part& mine) const {
+        const PoolAxis& w = p_.axis[2];
+        const int64_t begin = std::min(std::max(seg.begin, ceil_div(std::max<int64_t>(-w.begin, 0), w.stride)), seg.end);
+        const int64_t inputs = w.input - (w.begin + begin * w.stride) - w.taps * w.dilation - w.stride;  // that vectors may read
+        const int64_t vectors = std::max<int64_t>(0, std::min(seg.end - begin, inputs / w.stride)) / (2 * L);
+        const int64_t end = begin + vectors * 2 * L;
+        const auto some = [&](int64_t from, int64_t to, bool bare) {
+            if (from == to) return;
+            const Segment of = outputs(from, to);
+            Line one = line;
+            one.to += (from - seg.begin) * out_.space[2];
+            if (!bare) join_rows(rows, of, 1, mine.rows), one.row = mine.rows - of.first;
+            put(one, of, 1, mine);
+        };
+        some(seg.begin, begin, false), some(begin, end, true), some(end, seg.end, false);
     }
 
     // A segment's row of `rows`, from its first input on; identities beyond the ends.
@@ -171,11 +219,6 @@ class Forward {
         std::fill_n(to + count * units, (seg.last - seg.inside_last) * units, op_.identity());
     }
 
-    struct Line {      // of a segment:
-        const T* row;  // whose element w is row[w units]
-        T divisor;     // what the axes d and h divide by
-        T* to;         // the outputs
-    };
     void put_pixels(const Line& line, const Segment& seg, int64_t units, const Part& mine) const {
         const PoolAxis& w = p_.axis[2];
         T* to = line.to;
@@ -195,7 +238,10 @@ class Forward {
         const PoolAxis& w = p_.axis[2];
         const int64_t step = w.dilation * units;
         switch (w.stride) {
-            case 2: return slide_two(op_, row, w.taps, step, out);
+            case 2:
+                if (w.taps == 2 && step == 1) return slide_two<T, Op, 2>(op_, row, 2, 1, out);
+                if (w.taps == 3 && step == 1) return slide_two<T, Op, 3>(op_, row, 3, 1, out);
+                return slide_two<T, Op, 0>(op_, row, w.taps, step, out);
             case 3: return slide_split<T, Op, 3>(op_, row, w.taps, out);
             case 4: return slide_split<T, Op, 4>(op_, row, w.taps, out);
         }
@@ -213,6 +259,8 @@ class Forward {
     bool adjacent_;  // and an output row's
     bool slides_;    // windows run on vectors of outputs
     bool single_;    // windows are in one row of the input, which is read where it lies
+    bool asks_;      // for what the next windows read
+    bool bare_;      // the same for those that run on vectors, but for the ends
     int64_t unit_, blocks_, segments_ = 1, band_ = 1, pitch_ = 0, length_ = 0;
     int64_t count_[2], divisor_[2];
     static constexpr int64_t nothing = 0, one = 1;

@@ -99,6 +99,13 @@ class Turned {
     int64_t inputs_, outputs_, groups_;  // of a plane; of planes, a vector's worth each
 };
 
+// Of the one window over all of a plane.
+template <class T>
+T whole_divisor(const PoolProblem& p) {
+    if ((p.operation == Pooling::average) != (p.divisor == 0)) return p.operation == Pooling::average ? T(p.divisor) : T(1);
+    return T(p.axis[0].divisor[0]) * T(p.axis[1].divisor[0]) * T(p.axis[2].divisor[0]);
+}
+
 // One window over all of a plane that lies in one piece: a vector's worth of planes at a time, whose sums, vectors, are transposed.
 template <class T, class Op>
 class Whole {
@@ -122,9 +129,7 @@ class Whole {
     void run() const {
         const Grid<2> items = this->items();
         const int64_t size = p_.axis[0].input * p_.axis[1].input * p_.axis[2].input;
-        T divisor = p_.operation == Pooling::average ? T(p_.divisor) : T(1);
-        if ((p_.operation == Pooling::average) == (p_.divisor == 0))
-            divisor = T(p_.axis[0].divisor[0]) * T(p_.axis[1].divisor[0]) * T(p_.axis[2].divisor[0]);
+        const T divisor = whole_divisor<T>(p_);
         crew().share(items.count(), [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
                 items.each(begin, end, [&](const int64_t(&at)[2]) { planes(at[0], at[1] * L, size, divisor); });
@@ -142,7 +147,10 @@ class Whole {
         T* to = static_cast<T*>(call_.output.data) + batch * call_.output.batch + channel * call_.output.channel;
         const int64_t n = std::min(L, p_.channels - channel);
         Vec<T> sum[L];
-        for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_to_vector(op_, from + c * call_.input.channel, size, false) : Vec<T>{};
+        if (size <= 4 * L)
+            for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_few(from + c * call_.input.channel, size) : Vec<T>{};
+        else
+            for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_to_vector(op_, from + c * call_.input.channel, size, false) : Vec<T>{};
         transpose<T>(sum);
         for (int64_t half = L / 2; half > 0; half /= 2)
             for (int64_t l = 0; l < half; ++l) sum[l] = op_.combine(sum[l], sum[l + half]);
@@ -150,6 +158,86 @@ class Whole {
         T all[L];
         store(all, sum[0]);
         spread(to, call_.output.channel, all, n);
+    }
+
+    // As fold_to_vector, of up to four vectors: no more than they take.
+    FASTCONV_INLINE Vec<T> fold_few(const T* p, int64_t size) const {
+        const int64_t whole = (size - 1) / L, rest = size - whole * L;
+        const Vec<T> last = op_.prepare(load_some(p + whole * L, rest));
+        Vec<T> sum = rest == L ? last : lanes_within<T>(0, rest) ? last : broadcast(op_.identity());
+        for (int64_t v = 0; v < whole; ++v) sum = op_.combine(sum, op_.prepare(load(p + v * L)));
+        return sum;
+    }
+
+    PoolProblem p_;
+    PoolCall call_;
+    Op op_;
+};
+
+// The same where channels lie side by side: a few vectors of them at a time, pixel by pixel, with nothing in between.
+template <class T, class Op>
+class WholePixels {
+   public:
+    WholePixels(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c), op_(problem) {}
+
+    static bool suits(const PoolProblem& p, const PoolCall& c) {
+        constexpr int64_t most = 64;  // pixels: as many roundings as row by row
+        int64_t pixels = 1, step = 0;
+        for (int a = max_axes - 1; a >= 0; --a) {
+            const PoolAxis& axis = p.axis[a];
+            if (axis.output > 1 || axis.count[0] < axis.input || (axis.dilation > 1 && axis.input > 1)) return false;
+            if (axis.input == 1) continue;
+            if (pixels == 1) step = c.input.space[a];
+            else if (c.input.space[a] != step * pixels) return false;
+            pixels *= axis.input;
+        }
+        return channels_side_by_side(p, c.input, c.output) && pixels <= most;
+    }
+
+    size_t workspace_bytes() const { return crew().bytes(); }
+
+    void run() const {
+        const Grid<2> items = this->items();
+        crew().share(items.count(), [&](int64_t, const auto& each) {
+            each([&](int64_t begin, int64_t end) {
+                items.each(begin, end, [&](const int64_t(&at)[2]) { some(at[0], at[1] * V * L); });
+            });
+        });
+    }
+
+   private:
+    static constexpr int64_t L = lanes<T>, V = vector_bytes == 64 ? 8 : 4, partial = 8;  // V: as registers allow
+    Grid<2> items() const { return {{p_.batch, ceil_div(p_.channels, V * L)}}; }
+    Crew crew() const { return pool_crew(p_, call_, items().count(), 0, 0); }
+
+    void some(int64_t batch, int64_t channel) const {
+        int64_t pixels = 1, step = 0;
+        for (int a = max_axes - 1; a >= 0; --a) {
+            if (pixels == 1 && p_.axis[a].input > 1) step = call_.input.space[a];
+            pixels *= p_.axis[a].input;
+        }
+        const T* from = static_cast<const T*>(call_.input.data) + batch * call_.input.batch + channel;
+        T* to = static_cast<T*>(call_.output.data) + batch * call_.output.batch + channel;
+        const int64_t n = std::min(V * L, p_.channels - channel);
+        if (n == V * L) return put<V>(from, step, pixels, L, to);
+        for (int64_t i = 0; i < n; i += L) put<1>(from + i, step, pixels, std::min(L, n - i), to + i);
+    }
+    template <int N>
+    FASTCONV_INLINE void put(const T* from, int64_t step, int64_t pixels, int64_t lanes_, T* to) const {
+        Vec<T> all[N];
+        for (int v = 0; v < N; ++v) all[v] = broadcast(op_.identity());
+        for (int64_t begin = 0; begin < pixels; begin += partial) {
+            Vec<T> sum[N];
+            for (int v = 0; v < N; ++v) sum[v] = op_.prepare(load_some(from + begin * step + v * L, lanes_));
+            for (int64_t i = begin + 1; i < std::min(begin + partial, pixels); ++i)
+                for (int v = 0; v < N; ++v) sum[v] = op_.combine(sum[v], op_.prepare(load_some(from + i * step + v * L, lanes_)));
+            for (int v = 0; v < N; ++v) all[v] = op_.combine(all[v], sum[v]);
+        }
+        for (int v = 0; v < N; ++v) {
+            if constexpr (Op::divides) all[v] = op_.finish(all[v], broadcast(whole_divisor<T>(p_)));
+            if (lanes_ == L) store(to + v * L, all[v]);
+            else store_first(to + v * L, all[v], lanes_);
+        }
     }
 
     PoolProblem p_;

@@ -1,6 +1,6 @@
 // What pooling does with rows: many rows to one, element by element, and one row's windows to outputs. An Op says what "to one" is:
 //   identity()             of no elements
-//   prepare(x)             an element, before
+//   prepare(x)             an element, before, if Op::prepares
 //   combine(a, x)          two of what is prepared
 //   finish(sum, divisor)   an output, if Op::divides
 // of vectors and of single elements.
@@ -42,7 +42,7 @@ FASTCONV_INLINE Vec<T> smaller(Vec<T> a, Vec<T> x) {
 
 template <class T, bool Largest>
 struct Extreme {
-    static constexpr bool divides = false, largest = Largest;
+    static constexpr bool divides = false, prepares = false, largest = Largest;
     explicit Extreme(const PoolProblem&) {}
     static T identity() { return Largest ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity(); }
     template <class V>
@@ -69,7 +69,7 @@ struct Sum {
 
 template <class T>
 struct Average : Sum<T> {
-    static constexpr bool divides = true;
+    static constexpr bool divides = true, prepares = false;
     explicit Average(const PoolProblem&) {}
     template <class V>
     FASTCONV_INLINE static V finish(V sum, V divisor) { return sum / divisor; }
@@ -103,7 +103,7 @@ FASTCONV_NOINLINE Vec<T> power(Vec<T> v, T p) {
 // P = 1, 2, or 0: any. Products are rounded before they are summed, so that it makes no difference where in a row an output is.
 template <class T, int P>
 struct Norm : Sum<T> {
-    static constexpr bool divides = true;
+    static constexpr bool divides = true, prepares = P != 1;
     T p, factor;
     explicit Norm(const PoolProblem& problem) : p(T(problem.norm)), factor(problem.divisor > 0 ? T(problem.divisor) : T(1)) {}
     FASTCONV_INLINE T prepare(T x) const { return P == 1 ? x : P == 2 ? rounded(x * x) : power(x, p); }
@@ -134,8 +134,11 @@ constexpr int most_rows = 8;  // that are joined at a time: as many streams as a
 
 // to[i] = what is at i of all rows, and, unless First, of `to`; there elements lie side by side.
 template <class T, class Op, int R, bool First>
-FASTCONV_NOINLINE void join(const Op& op, const T* const* rows, const Runs& runs, T* to) {
+FASTCONV_NOINLINE void join(const Op& op, const T* const* given, const Runs& of, T* to) {
     constexpr int64_t L = lanes<T>;
+    const Runs runs = of;
+    const T* rows[R];  // in registers: a store might change what is given
+    for (int r = 0; r < R; ++r) rows[r] = given[r];
     const auto joined = [&](int64_t at, const auto& read, const auto& sofar) __attribute__((always_inline)) {
         auto all = op.prepare(read(rows[0] + at));
 #pragma GCC unroll 8
@@ -220,16 +223,19 @@ FASTCONV_NOINLINE void slide(const Op& op, const T* row, int64_t taps, int64_t s
 }
 
 // Stride 2: tap j of output i is row[2 i + j step]. Lanes are put in order last; with step 1 two taps share what is loaded.
-template <class T, class Op>
-FASTCONV_NOINLINE void slide_two(const Op& op, const T* row, int64_t taps, int64_t step, const Outputs<T>& out) {
+template <class T, class Op, int Taps>
+FASTCONV_NOINLINE void slide_two(const Op& op, const T* row, int64_t taps, int64_t step, const Outputs<T>& given) {
     constexpr int64_t L = lanes<T>;
     constexpr auto all = std::make_index_sequence<size_t(L)>{};
+    const Outputs<T> out = given;
+    if (Taps) taps = Taps, step = 1;
     for (int64_t i = 0; i < out.count; i += L) {
         const T* at = row + 2 * i;
         Vec<T> sum = every_other_unsorted<T, 0>(load(at), load(at + L), all);
         int64_t j = 1;
         if (step == 1) {
             if (taps > 1) sum = op.combine(sum, every_other_unsorted<T, 1>(load(at), load(at + L), all));
+#pragma GCC unroll 2
             for (j = 2; j + 2 <= taps; j += 2) {
                 const Vec<T> x = load(at + j), y = load(at + j + L);
                 sum = op.combine(sum, every_other_unsorted<T, 0>(x, y, all));
@@ -283,7 +289,8 @@ Vec<T> fold_to_vector(const Op& op, const T* p, int64_t n, bool prepared) {
     constexpr int64_t L = lanes<T>, block = 64 * L;
     if (n > block) {
         const int64_t half = std::min(round_up(n / 2, block), n - 1);
-        return op.combine(fold_to_vector(op, p, half, prepared), fold_to_vector(op, p + half, n - half, prepared));
+        const Vec<T> first = fold_to_vector(op, p, half, prepared);  // in the order of memory, which arguments are not
+        return op.combine(first, fold_to_vector(op, p + half, n - half, prepared));
     }
     const auto at = [&](int64_t i) __attribute__((always_inline)) { return prepared ? load(p + i) : op.prepare(load(p + i)); };
     Vec<T> sum[4];

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from fuzz_pooling import PoolFuzz
 from odd_arrays import FAR, Arena, contiguous, extent, odd_strides, repeated
 from odd_problems import odd_problem
 from planted_kernels import planted
@@ -44,6 +45,7 @@ from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 _ROOM = 1 << 22  # bytes of an arena
 _SPECIAL = (np.nan, np.inf, -np.inf, 1e30, 1e-40)
 _NOTE = 4096
+_POOLINGS = 4  # a pooling with every fourth problem
 
 
 class Expected(NamedTuple):
@@ -65,6 +67,7 @@ class Fuzz:
         except OSError:  # no overcommitting here
             self.far = None
         self.calls = 0
+        self.pooling = PoolFuzz(backends, note, fail, _ROOM)
 
     def problem(self, number: int) -> None:
         """All calls of one problem."""
@@ -241,9 +244,11 @@ def work(options: argparse.Namespace, note: Callable[[str], None]) -> tuple[int,
     fuzz = Fuzz(options.backends, note, fail, options.algorithm)
     for number in range(options.first, options.first + options.count):
         fuzz.problem(number)
+        if number % _POOLINGS == 0:
+            fuzz.pooling.problem(number)
         if len(failures) >= options.most:
             break
-    return fuzz.calls, len(failures)
+    return fuzz.calls + fuzz.pooling.calls, len(failures)
 
 
 def child(options: argparse.Namespace) -> None:

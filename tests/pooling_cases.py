@@ -34,13 +34,14 @@ def call(backend: str, name: str, *arguments: Any, **keywords: Any) -> Any:
         pytest.skip(str(reason))
 
 
-def random_problem(rng: np.random.Generator, op: str, ndim: int, layout: str, direction: str) -> PoolProblem:
-    """One with windows of any kind that is valid."""
+def random_problem(rng: np.random.Generator, op: str, ndim: int, layout: str, direction: str,
+                   most: int | None = None) -> PoolProblem:
+    """One with windows of any kind that is valid; most: elements along an axis, less one."""
     selects = op in ("max", "min")
     floats = list(TABLE)
     dtype = str(rng.choice([*floats, "int8", "uint64", "bool"] if selects and direction == "forward" else floats))
-    most = {1: 40, 2: 12, 3: 7}[ndim]
-    common: dict[str, Any] = dict(channels=int(rng.choice([1, 2, 3, 67])) if ndim == 1 else int(rng.integers(1, 4)),
+    many, most = most is None and ndim == 1, most or {1: 40, 2: 12, 3: 7}[ndim]
+    common: dict[str, Any] = dict(channels=int(rng.choice([1, 2, 3, 67])) if many else int(rng.integers(1, 4)),
                                   batch=int(rng.integers(1, 4)), dtype=dtype, layout=layout, direction=direction,
                                   return_indices=bool(selects and direction == "forward" and rng.random() < 0.6))
     if op != "lp" and rng.random() < 0.25:

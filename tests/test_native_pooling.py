@@ -48,14 +48,18 @@ SHAPES = {
     "stride 5": dict(size=(9, 60), channels=2, kernel=3, stride=5, padding=1),
     "dilation": dict(size=(9, 90), channels=2, kernel=3, stride=(1, 2), padding=2, dilation=2),
     "long rows": dict(size=(20_000,), channels=1, kernel=3, stride=2, padding=1),
+    "one row": dict(size=(150,), channels=2, kernel=3, stride=1, padding=1),
+    "one row, dilation": dict(size=(3, 190), channels=2, kernel=(1, 3), stride=(2, 2), padding=(0, 2), dilation=2),
+    "one row, stride 3": dict(size=(301,), channels=2, kernel=3, stride=3, ceil_mode=True),
+    "one row, stride 4": dict(size=(530,), channels=2, kernel=5, stride=4, padding=2),
     "long windows": dict(size=(2, 3_000), channels=1, kernel=(1, 700), stride=(1, 700), padding=(0, 99)),
     "many rows": dict(size=(40, 9), channels=1, kernel=(37, 2), stride=1),
     "depth": dict(size=(4, 5, 40), channels=2, kernel=(3, 2, 3), stride=(1, 2, 2), padding=(1, 0, 1), batch=1),
     "small planes": dict(size=(7, 6), channels=19, kernel=3, stride=2, padding=1),
     "tiny planes": dict(size=(2, 3), channels=33, kernel=(2, 3), stride=1),
 }
-FOLDS = {"planes": ((31, 33), 3, (1, 1)), "short planes": ((7, 7), 21, (1, 1)), "uneven": ((13, 50), 3, (5, 7)),
-         "rows": ((9, 500), 2, (3, 1)), "volumes": ((3, 9, 11), 3, (1, 1, 1)),
+FOLDS = {"planes": ((31, 33), 3, (1, 1)), "short planes": ((7, 7), 21, (1, 1)), "many planes": ((6, 9), 150, (1, 1)),
+         "uneven": ((13, 50), 3, (5, 7)), "rows": ((9, 500), 2, (3, 1)), "volumes": ((3, 9, 11), 3, (1, 1, 1)),
          "blocks": ((26,), 67, (38,))}  # of channels, the last one smaller
 
 

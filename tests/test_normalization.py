@@ -163,6 +163,86 @@ def test_statistics_far_from_zero(dtype, offset):
             assert (np.abs(var - variance) <= (17 * u + count * 2**-53) * variance).all()
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 90, 100), (300, 3, 7, 8), (40_000, 3)], ids=str)
+def test_statistics_of_blocks_that_differ(shape):
+    """A trend, one far block first, or last, one far value: squares are summed about a mean of what came before."""
+    rng = np.random.default_rng(8)
+    size = int(np.prod(shape)) // 3
+    far = np.where(np.arange(size) < 4096, 1e3, 0)
+    spike = np.where(np.arange(size) == 0, 1e4, 0)
+    steps = 1e3 + 100 * np.sign(np.sin(np.arange(size) / 5000))
+    for values in (np.linspace(-50, 50, size), far, far[::-1], spike, spike[::-1], steps):
+        wide = np.broadcast_to(values + rng.normal(size=size), (3, size)).reshape(3, shape[0], *shape[2:])
+        x = np.ascontiguousarray(np.moveaxis(wide, 0, 1)).astype(np.float32)
+        exact = x.astype(np.longdouble).var((0, *range(2, len(shape))))
+        for setting in _isas():
+            for layout in ("channels_first", "channels_last"):
+                if layout == "channels_last" and len(shape) == 2:
+                    continue
+                given = x if layout == "channels_first" else _last(x)
+                with fastconv.config(**setting):
+                    _, _, inverse = fastconv.batch_norm(given, None, None, training=True, return_stats=True, layout=layout,
+                                                        eps=0)
+                assert np.abs(1 / inverse.astype(np.longdouble) ** 2 / exact - 1).max() <= (3 * 17 + 4) * 2**-24
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(4, 33, 17), (3, 21, 6, 7), (700, 70)], ids=str)
+def test_saved_statistics(shape, dtype):
+    """The forward pass returns them; the backward one takes them, others as well, instead of its own."""
+    a, axes = _given(shape, dtype, 9), (0, *range(2, len(shape)))
+    tolerance = dict(rtol=3e-6, atol=3e-6) if dtype == np.float32 else dict(rtol=1e-13, atol=1e-13)
+    wide = {key: np.moveaxis(a[key].astype(np.float64), 1, -1) for key in "xg"}
+    for setting in _isas():
+        for layout in ("channels_first",) if len(shape) == 2 else ("channels_first", "channels_last"):
+            x, g = (a[key] if layout == "channels_first" else _last(a[key]) for key in "xg")
+            with fastconv.config(**setting):
+                plain = fastconv.batch_norm(x, None, None, a["weight"], a["bias"], True, layout=layout)
+                y, mean, inverse = fastconv.batch_norm(x, None, None, a["weight"], a["bias"], True, return_stats=True,
+                                                       layout=layout)
+                kept = fastconv.batch_norm(x, a["mean"], a["var"], return_stats=True, layout=layout)[1:]
+                again = fastconv.batch_norm_backward(g, x, weight=a["weight"], training=True, layout=layout)
+                saved = fastconv.batch_norm_backward(g, x, weight=a["weight"], training=True, save_mean=mean,
+                                                     save_invstd=inverse, layout=layout)
+                others = [fastconv.batch_norm_backward(g, x, weight=a["weight"], training=training, save_mean=a["mean"],
+                                                       save_invstd=a["var"], layout=layout, out=np.full_like(x, np.nan))
+                          for training in (True, False)]
+            np.testing.assert_array_equal(y, plain)
+            assert mean.dtype == inverse.dtype == dtype and mean.shape == inverse.shape == (shape[1],)
+            np.testing.assert_allclose(mean, a["x"].astype(np.longdouble).mean(axes).astype(dtype), **tolerance)
+            np.testing.assert_allclose(inverse, (a["x"].astype(np.longdouble).var(axes) + 1e-5) ** -0.5, **tolerance)
+            np.testing.assert_allclose(kept[0], a["mean"], rtol=1e-12)
+            np.testing.assert_allclose(kept[1], (a["var"].astype(np.longdouble) + 1e-5) ** -0.5, **tolerance)
+            for found, wanted in zip(saved, again):
+                np.testing.assert_allclose(found, wanted, rtol=2e-5 if dtype == np.float32 else 1e-11, atol=1e-5)
+            normal = (wide["x"] - a["mean"]) * a["var"].astype(np.float64)
+            of_weight, of_bias = ((wide["g"] * each).sum(tuple(range(normal.ndim - 1))) for each in (normal, 1))
+            for training, (dx, dw, db) in zip((True, False), others):
+                count = x.size // shape[1]
+                exact = wide["g"] - (of_bias + normal * of_weight) / count if training else wide["g"]
+                exact = exact * a["weight"].astype(np.float64) * a["var"]
+                dx = np.moveaxis(dx, 1, -1) if layout == "channels_first" else dx
+                np.testing.assert_allclose(dx, exact, rtol=2e-4, atol=2e-5 if dtype == np.float32 else 1e-11)
+                np.testing.assert_allclose(dw, of_weight, rtol=2e-5, atol=2e-4)
+                np.testing.assert_allclose(db, of_bias, rtol=2e-5, atol=2e-4)
+
+
+def test_saved_statistics_are_those_of_torch():
+    torch = pytest.importorskip("torch")
+    a = _given((3, 7, 5, 6), np.float32, 10)
+    given = [torch.tensor(a[key]) for key in ("x", "weight", "bias")]
+    theirs = torch.native_batch_norm(*given, None, None, True, 0.1, 1e-5)
+    mine = fastconv.batch_norm(given[0], None, None, *given[1:], training=True, return_stats=True)
+    for found, wanted in zip(mine, theirs):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    backward = torch.ops.aten.native_batch_norm_backward
+    grads = backward(torch.tensor(a["g"]), *given[:2], None, None, *theirs[1:], True, 1e-5, [True] * 3)
+    found = fastconv.batch_norm_backward(torch.tensor(a["g"]), given[0], weight=given[1], training=True, save_mean=theirs[1],
+                                         save_invstd=theirs[2])
+    for mine_, wanted in zip(found, grads):
+        torch.testing.assert_close(mine_, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_strides_in_place_and_nan():
     a = _given((4, 6, 9, 10), np.float32, 7)
     expected = fastconv.batch_norm(a["x"], a["mean"], a["var"], a["weight"], a["bias"])
@@ -233,3 +313,12 @@ def test_what_backward_refuses():
         fastconv.batch_norm_backward(np.ones((2, 4, 3)), x, training=True)
     with pytest.raises(TypeError, match="grad_output must have the dtype of input, float64, got float32"):
         fastconv.batch_norm_backward(x.astype(np.float32), x, training=True)
+    saved = dict(save_mean=np.zeros(3), save_invstd=np.ones(3))
+    for wrong, error, words in (
+            (dict(save_invstd=None), ValueError, "save_mean and save_invstd must both be given, or none of them, got one"),
+            (dict(save_mean=np.zeros(4)), ValueError, r"save_mean must have shape \(3,\), one value per channel, got \(4,\)"),
+            (dict(save_invstd=np.ones(3, int)), TypeError, "save_invstd must be float32 or float64, got int64")):
+        with pytest.raises(error, match=words):
+            fastconv.batch_norm_backward(x, x, training=True, **{**saved, **wrong})
+    with pytest.raises(TypeError, match="return_stats must be True or False, got 1"):
+        fastconv.batch_norm(x, None, None, training=True, return_stats=1)

@@ -218,13 +218,21 @@ def test_problems_are_keys():
     assert "max pooling of float32 (2, 3, 8, 8)" in str(p)
 
 
-def test_unpooling_puts_back_what_max_pooling_took(rng):
+NO_NATIVE = (False, True)
+
+
+@pytest.mark.parametrize("no_native", NO_NATIVE)
+def test_unpooling_puts_back_what_max_pooling_took(rng, no_native):
     for ndim, layout in itertools.product(NDIMS, LAYOUTS):
         shape = (2, 3, *(7, 8, 5)[:ndim]) if layout == "channels_first" else (2, *(7, 8, 5)[:ndim], 3)
         x = rng.permutation(prod(shape)).reshape(shape).astype(float) + 1
         y, i = getattr(fastconv, f"max_pool{ndim}d")(x, 2, return_indices=True, layout=layout)
         size = (7, 8, 5)[:ndim]
-        back = getattr(fastconv, f"max_unpool{ndim}d")(y, i, 2, output_size=size, layout=layout)
+        out = np.full_like(x, np.nan)
+        with fastconv.config(no_native=no_native):
+            back = getattr(fastconv, f"max_unpool{ndim}d")(y, i, 2, output_size=size, layout=layout, out=out)
+            one = getattr(fastconv, f"max_unpool{ndim}d")(y[0], i[0], 2, output_size=size, layout=layout)
+        assert back is out and np.array_equal(one, back[0])
         assert back.shape == x.shape and back.sum() == y.sum()
         assert np.array_equal(back[back != 0], x[back != 0])
         g = rng.standard_normal(x.shape)
@@ -241,7 +249,31 @@ def test_the_lines_of_the_readme_run():
     assert names["back"].shape == names["dx"].shape == names["x"].shape and names["last"].shape == (2, 1, 1, 64)
 
 
-def test_unpooling_of_one_place_twice_keeps_the_last():
+@pytest.mark.parametrize("no_native", NO_NATIVE)
+def test_unpooling_of_one_place_twice_keeps_the_last(no_native):
     x, i = np.array([[1., 2]]), np.array([[1, 1]])
     for turned in (lambda a: a, lambda a: a[:, ::-1].copy()[:, ::-1]):  # which lies the other way round
-        assert fastconv.max_unpool1d(turned(x), turned(i), 2).tolist() == [[0, 2, 0, 0]]
+        with fastconv.config(no_native=no_native):
+            assert fastconv.max_unpool1d(turned(x), turned(i), 2).tolist() == [[0, 2, 0, 0]]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_unpooling_of_any_strides(rng, dtype, layout):
+    """Many places twice; as NumPy does it, to an `out` of any strides, and in place of what it reads."""
+    y = (rng.integers(1, 99, (3, 5, 9, 7))).astype(dtype)
+    i = rng.integers(0, 18 * 14 if layout == "channels_first" else 10 * 18, y.shape)
+    with fastconv.config(no_native=True):
+        expected = fastconv.max_unpool2d(y, i, 2, layout=layout)
+    for threads in (1, 3):
+        with fastconv.config(num_threads=threads):
+            swapped = y.astype(y.dtype.newbyteorder())
+            for given, places in ((y, i), (strided(rng, y), strided(rng, i)), (swapped, i.astype(np.int32))):
+                out = strided(rng, np.full(expected.shape, 77, dtype))
+                assert fastconv.max_unpool2d(given, places, 2, layout=layout, out=out) is out
+                np.testing.assert_array_equal(out, expected)
+    room = np.zeros(expected.size, dtype)
+    inside = room[:y.size].reshape(y.shape)
+    inside[...] = y
+    found = fastconv.max_unpool2d(inside, i, 2, layout=layout, out=room.reshape(expected.shape))
+    np.testing.assert_array_equal(found, expected)

@@ -73,11 +73,13 @@ def no_sum() -> None:
 
 
 def unpooled() -> None:
-    test_pooling.test_unpooling_puts_back_what_max_pooling_took(np.random.default_rng(20))
+    for no_native in test_pooling.NO_NATIVE:
+        test_pooling.test_unpooling_puts_back_what_max_pooling_took(np.random.default_rng(20), no_native)
 
 
 def unpooled_twice() -> None:
-    test_pooling.test_unpooling_of_one_place_twice_keeps_the_last()
+    for no_native in test_pooling.NO_NATIVE:
+        test_pooling.test_unpooling_of_one_place_twice_keeps_the_last(no_native)
 
 
 FAULTS: list[tuple[Fault, Test]] = [
@@ -139,8 +141,8 @@ FAULTS: list[tuple[Fault, Test]] = [
     (Fault("unpooling keeps the last in memory", unpooling, "np.ascontiguousarray(_flat(places, last, ndim))",
            "_flat(places, last, ndim)"), unpooled_twice),
     (Fault("channels that are last come out as if first", unpooling,
-           "np.moveaxis(made, -ndim - 1, -1) if last else made, shape,",
-           "made.reshape(shape), shape,"), unpooled),
+           "return np.moveaxis(made, -ndim - 1, -1) if last else made\n\n\n",
+           "return made.reshape(*made.shape[:-ndim - 1], *size, made.shape[-ndim - 1]) if last else made\n\n\n"), unpooled),
     (Fault("the gradient of unpooling is that of the place before", unpooling,
            "np.take_along_axis(_flat(g, last, ndim), _flat(places, last, ndim), 1)",
            "np.take_along_axis(_flat(g, last, ndim), np.maximum(0, _flat(places, last, ndim) - 1), 1)"), unpooled),

@@ -64,7 +64,7 @@ class SlicedPool:
                 self._select(x, y, i)
             else:
                 mean = self._mean(x if p.norm_type is None else x**p.norm_type)
-                y[...] = mean if p.norm_type is None else mean**(1 / p.norm_type)
+                y[...] = mean if p.norm_type is None else (mean + 0)**(1 / p.norm_type)  # sums begin at 0: none is -0
 
     def _along_axes(self, tables: Any) -> np.ndarray:
         """The product of a table per axis, of the rank of the arrays."""
