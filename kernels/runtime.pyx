@@ -43,7 +43,8 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
     ctypedef void (*ParallelFor)(int64_t, Body, void*) noexcept nogil
     cdef struct Call:
         View input, output, residual, gradient
-        const void *packed, *bias
+        const void* packed
+        const void* bias
         int32_t threads
         ParallelFor parallel_for
     cdef struct CPool "fastconv::Pool":
