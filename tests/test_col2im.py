@@ -32,7 +32,7 @@ CASES = [
     gradient((37, 9), (4, 4), (4, 4), padding=0, batch=70),  # pixels of several images, and of several tasks
     gradient((19, 33), (7, 7), (3, 3), stride=2, batch=11),
     gradient((70, 17), (14, 13), (3, 3)),  # several blocks of channels, the last one shorter
-    gradient((3, 600), (40, 41), (2, 3)),  # several chunks of pixels
+    gradient((3, 300), (24, 41), (2, 3)),  # several chunks of pixels
     gradient((2, 40), (500,), (5,), stride=3, batch=2),
     gradient((300, 40), (5, 6), (1, 1), batch=2, padding=0),
     gradient((32, 40), (37, 41), (1, 1), stride=2, padding=0),
