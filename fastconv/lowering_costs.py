@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from . import weight_gradient
-from .algorithms import sums_products
+from .algorithms import packs_any_order, sums_products
 from .dtypes import TABLE
 from .lowering import Part
 from .problem import ConvProblem
@@ -23,8 +23,10 @@ _COPIED = 5e-10  # seconds for each element that products of pixels want beside 
 _PLACED = 0.5e-10  # seconds for each byte of a result that phases at once are put in place of
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
-_IMAGES = 4  # that share the packed weights of a gradient of the input: a small batch, whatever the real one
-_ARRANGED = 8e-10  # seconds for each of them that is put in order before it is packed; twice that for every other tap, or fewer
+_TRAINED, _DECODED = 8, 2  # images that share the packed weights of a gradient of the input, whatever the real batch: with
+# stride 1 it is a training step's; with others as often a transposed convolution of one image
+_ARRANGED = 1.2e-9  # seconds for each weight that is put in order before it is packed; half where packing does it on the way;
+# twice for every other tap, or fewer
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
 _TILE = 4  # rows of most of winograd's: those of an image are whole
 
@@ -62,7 +64,8 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
     of_weight = p.direction == "backward_weight"
     total = -_CALLED
     for each, often in forward_problems(p, algorithm, parts):
-        one = _of_weight(each, algorithm, prepared, of_image) if of_weight else _of_input(p, each, prepared, of_image)
+        one = (_of_weight(each, algorithm, prepared, of_image) if of_weight
+               else _of_input(p, each, prepared, of_image, algorithm))
         if one is None:
             return None
         total += often * (one + _CALLED)
@@ -81,13 +84,15 @@ def joined_seconds(p: ConvProblem, joined: ConvProblem, prepared: bool,
 
 
 def _of_input(p: ConvProblem, each: ConvProblem, prepared: bool,
-              of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
+              of_image: Callable[[ConvProblem, bool], float | None], algorithm: str = "") -> float | None:
     packed = of_image(each, True)
     whole = packed if prepared else of_image(each, False)
     if packed is None or whole is None or prepared:
         return packed
-    arranged = _ARRANGED * (2 if max(p.stride) > 1 else 1) * math.prod(each.weight_shape)
-    return packed + (whole - packed + arranged) / _IMAGES
+    images, dearer = (_TRAINED, 1) if max(p.stride) == 1 else (_DECODED, 2)
+    on_the_way = p.groups == 1 and packs_any_order(algorithm)
+    arranged = _ARRANGED * dearer / (2 if on_the_way else 1) * math.prod(each.weight_shape)
+    return packed + (whole - packed + arranged) / images
 
 
 def _of_weight(each: ConvProblem, algorithm: str, prepared: bool,

@@ -8,7 +8,7 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 8;
+constexpr int abi_version = 9;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
@@ -83,12 +83,13 @@ struct Call {
 };
 
 struct PackCall {
-    const void *weight, *bias;  // C-contiguous (out channels of all groups, in channels, *kernel); contiguous, or null
+    const void *weight, *bias;  // C-contiguous (out channels of all groups, in channels, *kernel), but see `lie`; contiguous, or null
     void* packed;               // packed_bytes(packing) bytes, 64-byte aligned
     void* workspace;            // pack_workspace_bytes(packing, threads) bytes, 64-byte aligned, uninitialised
     int32_t threads;
     ParallelFor parallel_for;
     bool shared;                // several threads are going to read all of it: it is best written past the caches
+    const View* lie;            // how the weights lie, channels of all groups in its batch; null: C-contiguous
 };
 
 struct Algorithm {
@@ -102,6 +103,7 @@ struct Algorithm {
     void (*pack)(const Problem& packing, const PackCall&);
     bool (*shares_packed)(const Problem&, int threads);  // whether several threads read all packed weights; null: they do not
     void (*run)(const Problem&, const Call&);
+    bool packs_any_order;  // of the weights' axes: others get them C-contiguous
 };
 
 struct Pool;  // pool_abi.hpp

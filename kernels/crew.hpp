@@ -117,6 +117,7 @@ struct Defaults {
     static size_t pack_workspace_bytes(const Problem&, int) { return 0; }
     static bool shares_packed(const Problem&, int) { return false; }
     static constexpr std::nullptr_t pack = nullptr;
+    static constexpr bool packs_any_order = false;
 };
 
 template <class F>
@@ -136,6 +137,7 @@ Algorithm algorithm_of(const char* name) {
         nullptr,
         [](const Problem& p, int threads) { return by_dtype(p, F32::shares_packed, F64::shares_packed)(p, threads); },
         [](const Problem& p, const Call& call) { by_dtype(p, F32::run, F64::run)(p, call); },
+        F32::packs_any_order,
     };
     if constexpr (!std::is_null_pointer_v<decltype(F32::pack)>)
         made.pack = [](const Problem& p, const PackCall& call) { by_dtype(p, F32::pack, F64::pack)(p, call); };

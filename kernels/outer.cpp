@@ -28,6 +28,8 @@ constexpr int64_t most_slices = 8, enough_tasks = 32;
 constexpr int64_t most_inputs = 64;         // input channels of a task, of kernels of several taps: three rows of them are in the slab
 constexpr int64_t most_inputs_of_one_tap = 256;
 
+constexpr int64_t few_pixels = 3;           // that are sooner copied one by one than transposed
+
 // Elements 0, stride, ... (n - 1) stride of a row; with stride 2 what lies between them is read, but nothing behind the last.
 template <class T>
 FASTCONV_INLINE Vec<T> row_of(const T* from, int64_t stride, int64_t n) {
@@ -47,6 +49,11 @@ FASTCONV_INLINE void side_by_side(const T* from, const int64_t* channel, int64_t
     for (int64_t i = 0; i < count; i += L)
         for (int64_t v = 0; v < width; v += L) {
             const int64_t n = std::min<int64_t>(L, count - i);
+            if (n <= few_pixels) {
+                for (int64_t l = 0; l < n; ++l)
+                    for (int c = 0; c < L; ++c) out[(i + l) * step + v + c] = from[channel[v + c] + (i + l) * stride];
+                continue;
+            }
             Vec<T> row[L];
             // constant trip counts: the rows stay in registers
             if (n == L && stride == 1)
@@ -194,9 +201,46 @@ struct Outer {
     void fill_inputs(const Problem& some, const Box& box, const T* image, const Scratch& s) const {
         const bool vectors = lanewise || (call.input.channel != 1 && some.in_channels % L == 0);
         if (!vectors) return fill_channels_inner(some, blocking, box, image, call.input, s.slab);
+        if (lanewise && are_planes(box)) return fill_planes(some, box, image, s);
         fill_pixels(some, blocking, box, image, call.input, s.slab, [&](const T* from, int64_t stride, int64_t count, T* out, int64_t step) {
             side_by_side(from, s.input, some.in_channels, stride, count, out, step);
         });
+    }
+
+    // Whether the rows of a box follow each other in the input, and are short: vectors of single ones would be half empty.
+    bool are_planes(const Box& box) const {
+        const View& x = call.input;
+        const int64_t width = p.input[2], first = box.begin[2] * p.stride[2] - p.pad_lo[2];
+        const bool whole = first <= 0 && first + extent(p, 2, box.size[2]) >= width;
+        const bool simple = !blocking.compact[0] && !blocking.compact[1] && !blocking.compact[2] && !blocking.slab.phase;
+        return whole && simple && x.space[2] == 1 && x.space[1] == width && width % L && width < 4 * L && p.padding_mode == PaddingMode::zeros;
+    }
+    void fill_planes(const Problem& some, const Box& box, const T* image, const Scratch& s) const {
+        int64_t first[max_axes], begin[max_axes], end[max_axes];
+        for (int a = 0; a < max_axes; ++a) {
+            first[a] = box.begin[a] * p.stride[a] - p.pad_lo[a];
+            begin[a] = std::max<int64_t>(0, first[a]), end[a] = std::min(p.input[a], first[a] + extent(p, a, box.size[a]));
+        }
+        clear(s.slab, blocking.slab_elements);
+        const int64_t width = p.input[2], count = (end[1] - begin[1]) * width, wrap = blocking.step[1] - width * blocking.step[2];
+        for (int64_t d = begin[0]; d < end[0]; ++d) {
+            const T* from = image + d * call.input.space[0] + begin[1] * width;
+            T* to = s.slab + (d - first[0]) * blocking.step[0] + (begin[1] - first[1]) * blocking.step[1] - first[2] * blocking.step[2];
+            for (int64_t i = 0, column = 0; i < count; i += L) {
+                const int64_t n = std::min<int64_t>(L, count - i);
+                T* place[L];
+                for (int64_t l = 0; l < n; ++l, to += blocking.step[2]) {
+                    if (column == width) column = 0, to += wrap;
+                    place[l] = to, ++column;
+                }
+                for (int64_t v = 0; v < some.in_channels; v += L) {
+                    Vec<T> row[L];
+                    for (int l = 0; l < L; ++l) row[l] = load_some(from + s.input[v + l] + i, n);
+                    transpose<T>(row);
+                    for (int64_t l = 0; l < n; ++l) store(place[l] + v, row[l]);
+                }
+            }
+        }
     }
 
     // [block][pixel][width of the block]

@@ -244,7 +244,7 @@ inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, 
     call.packed = packed;
     const bool shared = packed_bytes >= shared_from && call.threads > 1 && algorithm.shares_packed &&
                         algorithm.shares_packed(problem, call.threads);
-    const PackCall pack{weight, bias, packed, nullptr, call.threads, call.parallel_for, shared};
+    const PackCall pack{weight, bias, packed, nullptr, call.threads, call.parallel_for, shared, nullptr};
     const bool ready = pack_with_workspace(algorithm, packing_of(problem), pack);
     const Outcome outcome = ready ? run_with_workspace(algorithm, problem, call, workspace_bytes) : no_memory;
     Blocks::release(packed, packed_bytes);

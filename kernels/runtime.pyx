@@ -58,11 +58,13 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         void* packed
         int32_t threads
         ParallelFor parallel_for
+        const View* lie
     cdef struct Algorithm:
         const char* name
         Refuses refuses
         PackedBytes packed_bytes
         WorkspaceBytes workspace_bytes, pack_workspace_bytes
+        bint packs_any_order
     cdef struct CModule "fastconv::Module":
         int32_t abi
         const char* isa
@@ -442,7 +444,10 @@ cdef class Kernel:
             if not self.sees_bias(values):
                 self.reject(b"bias", values, (p.groups * p.out_channels,), False)
             call.bias = cnp.PyArray_DATA(values)
-        weight = arranged(weight, threads)
+        if not self.algorithm.packs_any_order:
+            weight = arranged(weight, threads)
+        elif not cnp.PyArray_IS_C_CONTIGUOUS(weight):
+            call.lie = &view
         call.weight = cnp.PyArray_DATA(weight)
         packed.data = Blocks.take(self.packed_bytes)
         if packed.data == NULL:

@@ -15,9 +15,12 @@ inline Problem upright(Problem p) {
     for (int64_t* of : {p.input, p.output, p.kernel, p.stride, p.dilation, p.pad_lo, p.pad_hi}) std::swap(of[0], of[1]);
     return p;
 }
+inline View upright(const Problem& p, View view) {
+    if (along_depth(p)) std::swap(view.space[0], view.space[1]);
+    return view;
+}
 inline Call upright(const Problem& p, Call call) {
-    if (!along_depth(p)) return call;
-    for (View* of : {&call.input, &call.output, &call.residual}) std::swap(of->space[0], of->space[1]);
+    for (View* of : {&call.input, &call.output, &call.residual}) *of = upright(p, *of);
     return call;
 }
 

@@ -338,6 +338,8 @@ struct Winograd {
 
 template <class T>
 struct WinogradAlgorithm : Defaults {
+    static constexpr bool packs_any_order = true;
+
     static const char* refuses(const Problem& problem) {
         const Problem p = upright(problem);
         const Split split(p);

@@ -54,17 +54,18 @@ struct WinogradPack {
     static constexpr int64_t slice = 16;  // input channels at a time
     const Problem p;
     const PackCall& call;
+    View lie{};
     const T *weight, *bias;
     T* out;
     int64_t parts;
 
     WinogradPack(const Problem& problem, const PackCall& c)
-        : p(upright(problem)), call(c), weight(static_cast<const T*>(c.weight)), bias(static_cast<const T*>(c.bias)),
+        : p(upright(problem)), call(c), lie(upright(problem, c.lie ? *c.lie : View{})), weight(static_cast<const T*>(c.weight)), bias(static_cast<const T*>(c.bias)),
           out(static_cast<T*>(c.packed)), parts(std::min<int64_t>(c.threads, p.groups * Packing(p).blocks)) {}
 
     struct Scratch {
         T *dealt, *half;  // taps of a block, and a component of them transformed along h; see block, transform
-        int64_t* place;   // of each tap in `dealt`
+        int64_t *place, *from;  // of each tap in `dealt`; where the weights do not lie one after another, from the first tap on
         size_t bytes;
         Scratch(const WinogradPack& job, void* base) {
             const Tiles<T> tiles(job.p);
@@ -73,6 +74,7 @@ struct WinogradPack {
             dealt = arena.take<T>(tiles.split.taps() * channels);
             half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
             place = arena.take<int64_t>(kernel_volume(job.p));
+            from = arena.take<int64_t>(kernel_volume(job.p));
             bytes = arena.used();
         }
     };
@@ -99,13 +101,16 @@ struct WinogradPack {
         for (int64_t i = 0; i < kernel_volume(p); ++i) {
             const int64_t w = i % p.kernel[2], h = i / p.kernel[2] % p.kernel[1], d = i / p.kernel[2] / p.kernel[1];
             s.place[i] = ((d * rows + h) * columns + w) * step;
+            s.from[i] = d * lie.space[0] + h * lie.space[1] + w * lie.space[2];
         }
         if (split.taps() > kernel_volume(p)) clear(s.dealt, split.taps() * step);
-        const T* from = weight + (group * packing.channels + first) * row;
+        const T* from = weight + (group * packing.channels + first) * (call.lie ? lie.batch : row);
         for (int64_t k = 0; k < p.in_channels; k += at_once) {
             const int64_t n = std::min(at_once, p.in_channels - k);
-            pack_block(from + k * kernel_volume(p), row, kernel_volume(p), n * kernel_volume(p), packing.channels - first, width,
-                       [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; });
+            if (call.lie) deal(from + k * lie.channel, packing.channels - first, width, n, s);
+            else
+                pack_block(from + k * kernel_volume(p), row, kernel_volume(p), n * kernel_volume(p), packing.channels - first, width,
+                           [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; });
             T* plain = out + packing.plain(p) + (group * packing.padded + first) * row + k * kernel_volume(p) * lanes<T>;
             for (int64_t v = 0; v < width; v += lanes<T>) keep_plain(plain + v * row, s.dealt + v, s.place, width, n);
             for (int64_t i = 0; i < split.count(); ++i) {
@@ -116,6 +121,18 @@ struct WinogradPack {
         }
         for (int64_t c = first; c < first + width; ++c)
             out[group * packing.padded + c] = bias && c < packing.channels ? bias[group * packing.channels + c] : T(0);
+    }
+
+    // Weights in any order, as those of a gradient, where the taps of output channels lie side by side.
+    FASTCONV_NOINLINE void deal(const T* from, int64_t channels, int64_t width, int64_t n, const Scratch& s) const {
+        const int64_t there = std::min(width, channels), step = lie.batch;
+        for (int64_t channel = 0; channel < n; ++channel, from += lie.channel)
+            for (int64_t tap = 0; tap < kernel_volume(p); ++tap) {
+                const T* x = from + s.from[tap];
+                T* to = s.dealt + s.place[tap] + channel * width;
+                for (int64_t i = 0; i < there; ++i) to[i] = x[i * step];
+                for (int64_t i = there; i < width; ++i) to[i] = T(0);
+            }
     }
 
     // The taps of n channels: to[channel][tap][lanes]

@@ -113,3 +113,18 @@ def test_a_native_kernel_rejects_what_is_not_its_own():
                 with pytest.raises(ValueError, match="packed must come from"):
                     result(kernel, packed)
     assert rejected > 100
+
+
+@pytest.mark.skipif(cython_native.backend.unavailable() is not None, reason="the native kernels are not available")
+@pytest.mark.parametrize("problem", [
+    *OTHER_WEIGHTS, of((6, 40), (8, 12, 13), (3, 1, 1)), of((37, 70), (12, 13), (5, 3))], ids=str)
+def test_weights_in_any_order(problem):
+    """Packed as if they were C-contiguous: those of a gradient are a layer's with channels swapped and taps backwards."""
+    (w, b), taps = weights(problem), tuple(range(2, 2 + problem.ndim))
+    orders = [np.asfortranarray(w), np.swapaxes(np.swapaxes(w, 0, 1).copy(), 0, 1), np.flip(np.flip(w, taps).copy(), taps),
+              np.flip(np.flip(w).copy()), np.repeat(w, 2, axis=-1)[..., ::2]]
+    for candidate in taken("cython", problem):
+        kernel = registry()["cython"].bind(problem, candidate)
+        expected = result(kernel, kernel.pack(w, b))
+        for each in orders:
+            np.testing.assert_array_equal(result(kernel, kernel.pack(each, b)), expected)

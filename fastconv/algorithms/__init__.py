@@ -26,7 +26,8 @@ class Algorithm(Protocol):
             integers.
 
     May have `DIRECTIONS`, those that its native kernels compute, if not the forward one alone; in that of the gradient of the
-    weight time is that of all images.
+    weight time is that of all images. May say `PACKS_ANY_ORDER`: its native kernels pack weights whatever the order of their
+    axes, which others get C-contiguous.
     """
 
     SUMS_PRODUCTS: bool
@@ -73,6 +74,11 @@ def sums_products(name: str) -> bool:
 def directions(name: str) -> tuple[str, ...]:
     """Those it computes itself; where the forward one is not among them, it serves no other either."""
     return getattr(named().get(name), "DIRECTIONS", ("forward",))
+
+
+def packs_any_order(name: str) -> bool:
+    """Whether the order of the weights' axes makes no difference to it."""
+    return bool(getattr(named().get(name), "PACKS_ANY_ORDER", False))
 
 
 @functools.cache

@@ -25,6 +25,7 @@ from ..unit_axes import without_unit_axes
 from ._bounds import flushed, largest, summed
 
 SUMS_PRODUCTS = False
+PACKS_ANY_ORDER = True
 MOST_TAPS = 5
 POINTS = {
     4: (0.0, 1.0, -1.0),
