@@ -226,7 +226,7 @@ class LoweredKernel:
     def pack(self, second: np.ndarray, bias: np.ndarray | None) -> Any:
         if self.problem.direction == "backward_input" and not np.isfinite(second).all():
             return bias, second  # the zeros around what a phase reads must meet no infinite weight: they are no gradients
-        return bias, [None if kernel is None else kernel.pack(part.second(second), bias)
+        return bias, [_met_by_padding(self.problem, second) if kernel is None else kernel.pack(part.second(second), bias)
                       for part, kernel in zip(self.parts, self.kernels, strict=True)]
 
     def run(self, first: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
@@ -245,9 +245,20 @@ class LoweredKernel:
             result = part.result(out)
             added = None if residual is None else part.result(residual)
             if kernel is None:
-                _finish(self.problem, 0.0, bias, result, added)
+                _finish(self.problem, weight, bias, result, added)
             else:
                 kernel.run(part.first(first), weight, result, added)
+
+
+@np.errstate(all="ignore")
+def _met_by_padding(p: ConvProblem, second: np.ndarray) -> np.ndarray | float:
+    """The sums of a part in which no input is read: of nothing, or, of a gradient of the weight, of the padding's zeros times
+    gradients of the output, which need not be finite."""
+    if p.direction == "backward_input" or p.batch == 0:
+        return 0.0
+    space = tuple(range(1, 1 + p.ndim)) if p.channels_last else tuple(range(2, 2 + p.ndim))
+    sums = (second * second.dtype.type(0)).sum(axis=(0, *space)) + second.dtype.type(0)  # no -0
+    return sums.reshape(1, -1, *[1] * p.ndim)
 
 
 @np.errstate(all="ignore")

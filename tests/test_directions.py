@@ -47,7 +47,7 @@ from direction_cases import (
 import fastconv
 from fastconv.algorithms import sums_products
 from fastconv.backends import Candidate, get
-from fastconv.candidates import ranked
+from fastconv.candidates import bind, ranked
 from fastconv.problem import ConvProblem
 from fastconv.window import PADDING_MODES
 
@@ -397,3 +397,17 @@ def test_weights_that_are_not_finite(name, backend):
         assert found[least].all(), algorithm
         assert not np.delete(channels_first(found, case.layout), channel, axis=1).any(), algorithm
         assert np.array_equal(found, naive), algorithm
+
+
+def test_a_gradient_that_meets_nothing_but_padding(backend):
+    """Zero times what is not finite is NaN there, too, as in the forward direction; else it is 0."""
+    p = ConvProblem.from_text("--dir=BWD_W mb2_g2_ic4ih1iw1_oc4oh3ow4_kh7kw4sh3sw3ph13pw5")
+    assert p.padding[0] == (13, -1)  # the last window ends before the input
+    for candidate in (each.candidate for each in ranked(p, backend)[0]):
+        kernel = bind(p, backend, candidate)
+        for value in (-1.0, np.inf):
+            gradient = np.full(p.output_shape, -1, p.dtype)
+            gradient[1, 3, 1, 2] = value
+            out = np.full(p.weight_shape, 7, p.dtype)
+            kernel.run(np.ones(p.input_shape, p.dtype), kernel.pack(gradient, None), out)
+            assert (np.isnan(out[3]) if value > 0 else out[3] == 0).all() and not out[:3].any(), candidate
