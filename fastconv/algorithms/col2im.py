@@ -13,8 +13,6 @@ __all__ = ["DIRECTIONS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
 DIRECTIONS = ("backward_input",)
-
-
 PIXELS = 448  # of a chunk (kernels/col2im.cpp)
 CHANNELS, BLOCKS, PLANES_BYTES = 64, 8, 384 << 10  # of a task, at most; for threads to share; of a task's planes
 
@@ -24,7 +22,8 @@ def cost(p: ConvProblem, lanes: int) -> float:
     alone. Many weights for few pixels take as long as they take to be read."""
     pixels, outputs, inputs = math.prod(p.output_size), p.out_channels // p.groups, p.in_channels // p.groups
     columns = inputs * p.kernel_volume
-    vectors = -(-inputs // (channels := _channels(p, lanes, inputs))) * -(-channels * p.kernel_volume // lanes)
+    channels = _channels(p, lanes, inputs)
+    vectors = math.ceil(inputs / channels) * math.ceil(channels * p.kernel_volume / lanes)
     copied = (2.5 if pixels > 1 else 1.5) * vectors * outputs * math.ceil(pixels / PIXELS)
     one = 1.2 * vectors * outputs * pixels + copied + 2.5 * columns * pixels
     placed = 2 * p.in_channels * math.prod(p.input_size) / lanes

@@ -68,8 +68,8 @@ class NativeKernel:
         return runtime().Shortcut(self.native, made_for, arguments, batched, packed)
 
 
-class NativeWeightGradient:
-    """A native algorithm bound to a problem whose direction is the gradient of the weight; nothing is packed."""
+class _Gradient:
+    """A native algorithm bound to a problem whose direction is a gradient; both operands are read where they lie."""
 
     packed_bytes = 0
 
@@ -80,6 +80,10 @@ class NativeWeightGradient:
     @property
     def workspace_bytes(self) -> int:
         return self.native.workspace_bytes(settings.current().num_threads)
+
+
+class NativeWeightGradient(_Gradient):
+    """That of the weight."""
 
     def pack(self, gradient: np.ndarray, bias: np.ndarray | None) -> Any:
         return gradient
@@ -88,18 +92,8 @@ class NativeWeightGradient:
         self.native.run_weight(array, gradient, out, settings.current().num_threads)
 
 
-class NativeInputGradient:
-    """A native algorithm bound to a problem whose direction is the gradient of the input; weights are read where they lie."""
-
-    packed_bytes = 0
-
-    def __init__(self, problem: ConvProblem, candidate: Candidate) -> None:
-        self.native = NativeKernel(problem, candidate).native
-        self.pack_key: Hashable = ("in place", problem.second_shape)
-
-    @property
-    def workspace_bytes(self) -> int:
-        return self.native.workspace_bytes(settings.current().num_threads)
+class NativeInputGradient(_Gradient):
+    """That of the input."""
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
         contiguous = None if bias is None else np.ascontiguousarray(bias)
