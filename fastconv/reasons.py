@@ -33,7 +33,7 @@ class Absent(Reason):
 
 
 class Failed(Reason):
-    """It raised an error, its process ended, or it did not answer."""
+    """It raised an error, or its process ended."""
 
     word = "failed"
 
@@ -42,13 +42,19 @@ class Failed(Reason):
         return cls(f"{type(error).__name__}: {error}")
 
 
+class TimedOut(Reason):
+    """It did not answer in time."""
+
+    word = "timed out"
+
+
 class Wrong(Reason):
     """It computed something else."""
 
     word = "wrong result"
 
 
-_KINDS = {kind.word: kind for kind in (Refused, Absent, Failed, Wrong)}
+_KINDS = {kind.word: kind for kind in (Refused, Absent, Failed, TimedOut, Wrong)}
 
 
 def read(text: str) -> Reason:

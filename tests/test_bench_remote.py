@@ -23,7 +23,7 @@ from fastconv.bench import contenders, memory, probes, remote, runner
 from fastconv.bench.admission import Limits
 from fastconv.bench.remote import Remote
 from fastconv.problem import ConvProblem
-from fastconv.reasons import Failed
+from fastconv.reasons import Failed, TimedOut
 from fastconv.timing.paired import Lost
 
 RUDE = '''
@@ -172,7 +172,7 @@ def test_crashes_are_told_and_not_the_end(rude) -> None:
 
 def test_a_hanging_contender_is_ended(rude) -> None:
     seat = started(rude, patience=0.5)
-    assert seat.admit(HANGS).reason == Failed("no answer within 0.5 s")
+    assert seat.admit(HANGS).reason == TimedOut("no answer within 0.5 s")
     seat.close()
 
 

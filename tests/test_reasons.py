@@ -10,12 +10,13 @@ import pytest
 
 from fastconv import Unavailable, Unsupported, reasons
 from fastconv.bench.admission import Admission
-from fastconv.reasons import Absent, Failed, Reason, Refused, Wrong
+from fastconv.reasons import Absent, Failed, Reason, Refused, TimedOut, Wrong
 
 WRITTEN = {
     "refuses: dilation": Refused("dilation"),
     "unavailable: no numba: pip install numba": Absent("no numba: pip install numba"),
     "failed: MemoryError: no room": Failed.by(MemoryError("no room")),
+    "timed out: no answer within 2 s": TimedOut("no answer within 2 s"),
     "wrong result: 3 of 4 values are NaN": Wrong("3 of 4 values are NaN"),
     "took 4.0 times the best run": Reason("took 4.0 times the best run"),
 }
@@ -34,7 +35,7 @@ def test_whatever_else_was_written_is_a_reason_too(text):
 
 
 def test_kinds_are_not_equal():
-    assert len({kind("x") for kind in (Reason, Refused, Absent, Failed, Wrong)}) == 5
+    assert len({kind("x") for kind in (Reason, Refused, Absent, Failed, TimedOut, Wrong)}) == 6
 
 
 def test_an_admission_crosses_to_another_process():

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from .. import reasons, settings
 from ..problem import ConvProblem
-from ..reasons import Failed
+from ..reasons import Failed, Reason, TimedOut
 from ..timing.paired import Lost
 from .admission import Admission, Limits
 from .contenders import Contender
@@ -116,9 +116,9 @@ class Remote:
         try:
             line = self._answers.get(timeout=patience)
         except queue.Empty:
-            raise self._end(f"no answer within {patience:g} s", 0) from None
+            raise self._end(f"no answer within {patience:g} s", 0, TimedOut) from None
         if line is None:
-            raise self._end("its process ended", _QUIT)
+            raise self._end("its process ended", _QUIT, Failed)
         self._signal("SIGSTOP")
         answer = json.loads(line)
         if "lost" in answer:
@@ -137,7 +137,7 @@ class Remote:
         if CAN_STOP and self._process is not None:
             self._process.send_signal(getattr(signal, name))
 
-    def _end(self, why: str, patience: float) -> Lost:
+    def _end(self, why: str, patience: float, kind: type[Reason]) -> Lost:
         """What is known of a process that no longer answers, or ends within `patience` seconds."""
         process = self._process
         if process is not None:
@@ -149,7 +149,7 @@ class Remote:
             why += f": {lines[-1][:200]}" if lines else ""
         self._lives -= 1
         self.close()
-        return Lost(Failed(why))
+        return Lost(kind(why))
 
 
 def _read(stream: IO[str], answers: queue.SimpleQueue[str | None]) -> None:
