@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,6 +12,10 @@ from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
 from fastconv.verify import bounds, check, reference
 from fastconv.verify.data import Arrays, random_arrays
+
+LIE = (  # an array of the same values, in other strides
+    np.asfortranarray, lambda a: a[..., ::-1].copy()[..., ::-1], lambda a: a[::-1].copy()[::-1],
+    lambda a: np.repeat(a, 2, axis=-1)[..., ::2], lambda a: np.moveaxis(np.moveaxis(a, 1, -1).copy(), -1, 1))
 
 
 def verify(p: ConvProblem, algorithm: str, isa: str) -> None:
@@ -57,3 +62,17 @@ def same_bits(p: ConvProblem, algorithm: str, isa: str) -> None:
         with fastconv.config(num_threads=threads):
             for _ in range(5):
                 assert np.array_equal(run(p, x), whole)
+
+
+def any_strides(p: ConvProblem, isa: str, arrays: Arrays, run: Callable[..., np.ndarray]) -> None:
+    """The same bits, however operands and result lie.
+
+    Args:
+        run: takes the first three of these, and `out`.
+    """
+    expected = run(p, isa, arrays)
+    for turned in LIE:
+        out = turned(np.full(p.result_shape, np.nan, p.dtype))
+        residual = None if arrays.residual is None else turned(arrays.residual)
+        run(p, isa, Arrays(turned(arrays.x), turned(arrays.w), arrays.b, residual), out=out)
+        np.testing.assert_array_equal(out, expected)

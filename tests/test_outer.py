@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from native_cases import any_strides
 from problems import problem
 from test_interrupt import Alarms, Enough
 
@@ -76,13 +77,7 @@ def test_integers_exactly_and_random_data_within_bounds(p, dtype, layout):
 @pytest.mark.parametrize("isa", cython_native.runnable_isas())
 @pytest.mark.parametrize("p", CASES[::3], ids=str)
 def test_any_strides(p, isa):
-    arrays = integer_arrays(p, np.random.default_rng(3))
-    expected = run(p, isa, arrays)
-    for turned in (lambda a: np.asfortranarray(a), lambda a: a[..., ::-1].copy()[..., ::-1], lambda a: a[::-1].copy()[::-1],
-                   lambda a: np.repeat(a, 2, axis=-1)[..., ::2]):
-        out = turned(np.full(p.weight_shape, np.nan, p.dtype))
-        run(p, isa, Arrays(turned(arrays.x), turned(arrays.w), None, None), out=out)
-        np.testing.assert_array_equal(out, expected)
+    any_strides(p, isa, integer_arrays(p, np.random.default_rng(3)), run)
 
 
 @pytest.mark.parametrize("isa", cython_native.runnable_isas())
