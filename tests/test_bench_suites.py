@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import re
 import subprocess
@@ -250,8 +251,9 @@ def test_binary_files_and_unknown_names_are_refused(tmp_path: Path) -> None:
 def _pytest_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("pytest_benchmark")
     pytest.importorskip("threadpoolctl")
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}  # no worker of others
     return subprocess.run([sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "benchmarks", *arguments],
-                          cwd=ROOT, capture_output=True, text=True)
+                          cwd=ROOT, capture_output=True, text=True, env=alone)
 
 
 @pytest.fixture(scope="module")

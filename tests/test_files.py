@@ -6,12 +6,14 @@ All nodes are made in a folder of the test's own: where the code is broken, a te
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable
@@ -249,7 +251,7 @@ except OSError as error:
 @pytest.mark.parametrize("mode, folder_mode, said",
                          [(0o444, 0o777, "is write-protected"), (0o666, 0o755, ""), (0o666, 0o777, "")])
 def test_the_rights_of_others(mode: int, folder_mode: int, said: str, tmp_path: Path) -> None:
-    for above in (tmp_path, *tmp_path.parents[:2]):
+    for above in itertools.takewhile(lambda folder: folder != Path(tempfile.gettempdir()), (tmp_path, *tmp_path.parents)):
         above.chmod(0o755)
     path = tmp_path / "shared" / "x"
     path.parent.mkdir()
