@@ -19,7 +19,7 @@ from .problem import ConvProblem, result_dtype
 from .window import normalize_padding
 
 _REMEMBERED = 512
-_memo: dict[Any, ops.Bound] = {}
+_memo: dict[Any, Any] = {}
 
 # ---- gradient of the input
 
@@ -268,7 +268,8 @@ def _backward(ndim: int, grad_output: Any, input: Any, weight: Any, needs: Any, 
         raise ValueError(f"needs must be three of True or False, for input, weight and bias, got {shown(needs)}")
     of_input, of_weight, of_bias = (flag("needs", each) for each in wanted)
     kind, (g, x, w) = arrays.views({"grad_output": grad_output, "input": input, "weight": weight})
-    _gradient("backward_input", ndim, x.shape, w.shape, g, w.dtype, ("input", "weight"), arguments)  # that all three fit
+    _known(("backward", ndim, x.shape, w.shape, w.dtype, g.shape, g.dtype), kind, arguments, lambda: _gradient(
+        "backward_input", ndim, x.shape, w.shape, g, w.dtype, ("input", "weight"), arguments))  # that all three fit
     return (_input(ndim, tuple(x.shape), weight, grad_output, None, arguments) if of_input else None,
             _weight(ndim, input, tuple(w.shape), grad_output, None, arguments) if of_weight else None,
             _bias(ndim, kind, g, w.dtype, arguments) if of_bias else None)
@@ -300,7 +301,7 @@ def _in_memory_order(kind: Any, ndim: int, arguments: Arguments, deciding: tuple
     return kind, (*arguments[:_LAYOUT], layout, *arguments[_LAYOUT + 1:]), views
 
 
-def _known(what: tuple[Any, ...], kind: arrays.Kind, arguments: Arguments, make: Callable[[], ops.Bound]) -> ops.Bound:
+def _known(what: tuple[Any, ...], kind: arrays.Kind, arguments: Arguments, make: Callable[[], Any]) -> Any:
     """What a call needs, remembered under what it depends on."""
     key: Any = (*what, kind.device, settings.current().planning, *map(ops.typed, arguments))
     try:
