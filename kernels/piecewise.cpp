@@ -32,20 +32,19 @@ double value(Piecewise which, double a) {
     return 0;
 }
 
-// How wide intervals are: as wide as leaves an error below half a unit in the last place.
-float step_of(Piecewise which) {
+// How wide intervals are, a power of two; see degree_of.
+double step_of(Piecewise which) {
     switch (which) {
-        case Piecewise::gelu: case Piecewise::d_gelu: return 0.28f;
-        case Piecewise::gelu_tanh: case Piecewise::d_gelu_tanh: return 0.25f;
-        case Piecewise::tanh: return 0.5f;
-        case Piecewise::d_tanh: return 0.45f;
-        default: return 0.9f;
+        case Piecewise::tanh: case Piecewise::sigmoid: case Piecewise::d_sigmoid: case Piecewise::d_silu: return 0.5;
+        default: return 0.25;
     }
 }
 
-void fit(Piecewise which, double middle, double half, double (&c)[Pieces::degree + 1]) {
-    constexpr int n = Pieces::degree + 1;
-    double at[n], divided[n];
+constexpr int most = Pieces::most_degree + 1;
+
+void fit(Piecewise which, double middle, double half, double (&c)[most]) {
+    const int n = degree_of(which) + 1;
+    double at[most], divided[most];
     for (int i = 0; i < n; ++i) {
         at[i] = half * std::cos(M_PI * (2 * i + 1) / (2 * n));
         divided[i] = value(which, middle + at[i]);
@@ -65,11 +64,12 @@ struct Tables {
     Tables() {
         for (int t = 0; t < int(Piecewise::tables); ++t) {
             Pieces& table = of[t];
-            table.step = step_of(Piecewise(t)), table.per_step = 1 / table.step, table.limit = 15.25f * table.step;
+            const double step = step_of(Piecewise(t));
+            table.shift = float(0x1.8p23 * step), table.limit = float(15.25 * step);
             for (int k = 0; k < Pieces::count; ++k) {
-                double c[Pieces::degree + 1];
-                fit(Piecewise(t), k * double(table.step), table.step / 2.0, c);
-                for (int i = 0; i <= Pieces::degree; ++i) table.coefficient[i][k] = float(c[i]);
+                double c[most];
+                fit(Piecewise(t), k * step, step / 2, c);
+                for (int i = 0; i < most; ++i) table.coefficient[i][k] = float(c[i]);
             }
         }
     }

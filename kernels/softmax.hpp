@@ -54,17 +54,21 @@ struct AdjacentRow : Row<T> {
         by_vectors<T>(y, of.length, put);
     }
     T largest() const {
-        Vec<T> most = broadcast(-std::numeric_limits<T>::infinity()), other = most;
-        int64_t i = 0;
-        for (; i + 2 * L <= of.length; i += 2 * L) {
-            const Vec<T> a = load(x + i), b = load(x + i + L);
-            most = a > most ? a : most, other = b > other ? b : other;
+        if (of.length < L) {
+            T found = x[0];
+            for (int64_t i = 1; i < of.length; ++i) found = x[i] > found ? x[i] : found;
+            return found;
         }
-        most = other > most ? other : most;
-        T found = x[0];
-        for (int l = 0; l < L; ++l) found = most[l] > found ? most[l] : found;
-        for (; i < of.length; ++i) found = x[i] > found ? x[i] : found;
-        return found;
+        Vec<T> most = load(x + of.length - L), other = most;  // the last vector overlaps its neighbour
+        int64_t i = 0;
+        for (; i + 2 * L <= of.length; i += 2 * L) most = larger<T>(load(x + i), most), other = larger<T>(load(x + i + L), other);
+        if (i + L <= of.length) most = larger<T>(load(x + i), most);
+        alignas(vector_bytes) T lane[L];
+        store(lane, larger<T>(other, most));
+#pragma GCC unroll 4
+        for (int half = L / 2; half; half /= 2)
+            for (int l = 0; l < half; ++l) lane[l] = lane[l + half] > lane[l] ? lane[l + half] : lane[l];
+        return lane[0];
     }
     // The sum of exp(x - m), which is kept in y if Keep.
     template <bool Keep>
@@ -173,7 +177,7 @@ struct RowsApart : Row<T> {
         for (int64_t c = 0; c < of.length; ++c) {
             const Vec<T> v = x_at(c);
             if (strip) store(strip + c * L, v);
-            most = v > most ? v : most;
+            most = larger<T>(v, most);
         }
         return most;
     }
