@@ -65,7 +65,8 @@ def batch_norm(
     if not return_stats:
         return result
     with np.errstate(divide="ignore", invalid="ignore"):
-        return result, _made(kind, call.mean, call.dtype), _made(kind, 1 / np.sqrt(call.variance + eps), call.dtype)
+        statistics = call.mean, 1 / np.sqrt(call.variance + eps)
+        return result, *(operands.made_of(kind, values, call.dtype) for values in statistics)
 
 
 @torch_arrays.opaque
@@ -101,14 +102,8 @@ def batch_norm_backward(
     sums = np.zeros((2, len(call.mean)))
     if x.size:
         operands.write(target, (x, g), call.dtype, lambda to: _backward(call, arrays.ready(g, call.dtype), to, sums))
-    return result, _made(kind, sums[0], call.dtype), _made(kind, sums[1], call.dtype)
-
-
-def _made(kind: arrays.Kind, values: np.ndarray, dtype: str) -> Any:
-    """A new array of this kind with these values, one per channel."""
-    array = kind.empty((len(values),), dtype)
-    kind.view("out", array)[...] = values
-    return array
+    of_weight, of_bias = (operands.made_of(kind, values, call.dtype) for values in sums)
+    return result, of_weight, of_bias
 
 
 class _Call(NamedTuple):
