@@ -97,7 +97,8 @@ def test_float32_within_four_ulp(name):
 def test_float32_gradients_of_every_isa(name):
     """Within 5 units in the last place of 1: derivatives pass through 0, where they have no relative accuracy."""
     rng = np.random.default_rng(2)
-    x = np.concatenate([rng.uniform(-20, 20, 1_000), *(rng.normal(size=3_000) * scale for scale in (0.5, 3))]).astype(np.float32)
+    spread = [rng.normal(size=3_000) * scale for scale in (0.5, 3)]
+    x = np.concatenate([rng.uniform(-20, 20, 1_000), *spread]).astype(np.float32)
     exact = activations.gradient((name, 0.01), np.ones(len(x)), x.astype(np.float64))
     for isa in _isas():
         out = np.full_like(x, np.nan)
@@ -110,7 +111,7 @@ def test_float32_gradients_of_every_isa(name):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["leaky_relu", "silu"])
 def test_runs_of_all_lengths_and_places(name, dtype):
-    """Ends of rows, steps between elements, and what is longer than is taken at a time; nothing beside the result is written."""
+    """Ends of rows, steps between elements, what is longer than is taken at a time; nothing beside the result is written."""
     rng = np.random.default_rng(4)
     x, g = rng.normal(size=(2, 4000)).astype(dtype)
     for isa in _isas():
