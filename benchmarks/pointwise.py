@@ -103,7 +103,7 @@ class BatchNorm(NamedTuple):
         return tuple(rng.uniform(0.5, 2, self.shape[1]).astype(np.float32) for _ in range(4))
 
     def ours(self, operands: Arrays, out: np.ndarray | None = None) -> np.ndarray:
-        (mean, variance, weight, bias), layout = self._channels(), "channels_last" if self.last else "channels_first"
+        (mean, variance, weight, bias), layout = _channels(self), "channels_last" if self.last else "channels_first"
         if self.kind == "gradient":
             saved = _saved(self)
             return fastconv.batch_norm_backward(*operands, weight=weight, training=True, layout=layout, out=out, **saved)[0]
@@ -113,7 +113,7 @@ class BatchNorm(NamedTuple):
     def theirs(self, torch: Any, operands: Arrays) -> Callable[[], Any]:
         given = [torch.from_numpy(array) for array in operands]
         given = [x.movedim(-1, 1) for x in given] if self.last else given
-        mean, variance, weight, bias = map(torch.from_numpy, self._channels())
+        mean, variance, weight, bias = map(torch.from_numpy, _channels(self))
         if self.kind != "gradient":
             training = self.kind == "training"
             return functools.partial(torch.nn.functional.batch_norm, *given, mean, variance, weight, bias, training)
@@ -129,7 +129,7 @@ class BatchNorm(NamedTuple):
         """Two channels."""
         view = operands if self.last else tuple(np.moveaxis(x, 1, -1) for x in operands)
         some = [x[..., :: max(1, self.shape[1] - 1)].astype(np.float64) for x in view]
-        x, (mean, variance, weight, bias) = some[-1], (c[:: max(1, self.shape[1] - 1)].astype(float) for c in self._channels())
+        x, (mean, variance, weight, bias) = some[-1], (c[:: max(1, self.shape[1] - 1)].astype(float) for c in _channels(self))
         axes = (0, 1, 2)
         if self.kind != "evaluation":
             mean, variance = x.mean(axes), x.var(axes)
@@ -140,6 +140,21 @@ class BatchNorm(NamedTuple):
             exact = scale * (g - g.mean(axes) - normal * (g * normal).mean(axes))
         found = result if self.last else np.moveaxis(result, 1, -1)
         return _far(found[..., :: max(1, self.shape[1] - 1)], exact, 256 * ROUNDOFF * (2 + np.abs(x)) * scale)
+
+
+# Made once, as PyTorch's are: making them takes as long as a small call.
+
+
+@functools.cache
+def _channels(case: BatchNorm) -> Arrays:
+    """Running statistics, weight, bias."""
+    rng = np.random.default_rng(3)
+    return tuple(rng.uniform(0.5, 2, case.shape[1]).astype(np.float32) for _ in range(4))
+
+
+@functools.cache
+def _targets(case: Rows) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, case.shape[1], case.shape[0])
 
 
 @functools.lru_cache(maxsize=1)
@@ -174,11 +189,11 @@ class Rows(NamedTuple):
         if self.kind != "cross_entropy":
             return getattr(fastconv, self.kind)(*operands, out=out)
         if self.gradient:
-            return fastconv.cross_entropy_input(1.0, *operands, self._targets(), out=out)
-        return np.asarray(fastconv.cross_entropy(*operands, self._targets()))
+            return fastconv.cross_entropy_input(1.0, *operands, _targets(self), out=out)
+        return np.asarray(fastconv.cross_entropy(*operands, _targets(self)))
 
     def theirs(self, torch: Any, operands: Arrays) -> Callable[[], Any]:
-        x, targets = torch.from_numpy(*operands), torch.from_numpy(self._targets())
+        x, targets = torch.from_numpy(*operands), torch.from_numpy(_targets(self))
         if self.kind != "cross_entropy":
             return functools.partial(getattr(torch, self.kind), x, -1)
         if not self.gradient:
@@ -198,7 +213,7 @@ class Rows(NamedTuple):
     def wrong(self, operands: Arrays, result: np.ndarray) -> str | None:
         x = operands[0].astype(np.float64)
         x -= x.max(1, keepdims=True)
-        logs, targets = x - np.log(np.exp(x).sum(1, keepdims=True)), self._targets()
+        logs, targets = x - np.log(np.exp(x).sum(1, keepdims=True)), _targets(self)
         if self.kind != "cross_entropy":
             return _far(result, np.exp(logs) if self.kind == "softmax" else logs, 64 * ROUNDOFF * (1 + np.abs(x)))
         if not self.gradient:

@@ -83,15 +83,12 @@ def cross_entropy(
     kind, call = _understood(input, target, weight, ignore_index, reduction, label_smoothing)
     losses = call.losses()
     if reduction == "none":
-        made = kind.empty(call.target.shape, call.dtype)
-        kind.view("out", made)[...] = losses.reshape(call.target.shape)
-        return made
+        return operands.made_of(kind, losses.reshape(call.target.shape), call.dtype)
     total = float(losses.sum())
     if reduction == "mean":
         share = call.share()
         total = total / share if share else math.nan
-    made = kind.empty((), call.dtype)
-    kind.view("out", made)[...] = total
+    made = operands.made_of(kind, np.asarray(total), call.dtype)
     return made[()] if isinstance(made, np.ndarray) else made
 
 

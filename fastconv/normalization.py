@@ -65,7 +65,8 @@ def batch_norm(
     if not return_stats:
         return result
     with np.errstate(divide="ignore", invalid="ignore"):
-        return result, _made(kind, call.mean, call.dtype), _made(kind, 1 / np.sqrt(call.variance + eps), call.dtype)
+        statistics = call.mean, 1 / np.sqrt(call.variance + eps)
+        return result, *(operands.made_of(kind, values, call.dtype) for values in statistics)
 
 
 @torch_arrays.opaque
@@ -101,14 +102,8 @@ def batch_norm_backward(
     sums = np.zeros((2, len(call.mean)))
     if x.size:
         operands.write(target, (x, g), call.dtype, lambda to: _backward(call, arrays.ready(g, call.dtype), to, sums))
-    return result, _made(kind, sums[0], call.dtype), _made(kind, sums[1], call.dtype)
-
-
-def _made(kind: arrays.Kind, values: np.ndarray, dtype: str) -> Any:
-    """A new array of this kind with these values, one per channel."""
-    array = kind.empty((len(values),), dtype)
-    kind.view("out", array)[...] = values
-    return array
+    of_weight, of_bias = (operands.made_of(kind, values, call.dtype) for values in sums)
+    return result, of_weight, of_bias
 
 
 class _Call(NamedTuple):
@@ -196,53 +191,54 @@ def _cube(array: np.ndarray, channel: int, last: bool) -> np.ndarray | None:
     return seen if adjacent and operands.shared(seen, array) else None
 
 
-def _order(call: _Call, *others: np.ndarray) -> bool:
-    """Whether most is adjacent along channels."""
+def _cubes(call: _Call, *given: np.ndarray) -> tuple[bool, list[np.ndarray | None]]:
+    """(whether most is adjacent along channels; such views of all arrays, None where that takes a copy)."""
     few = call.x.size == call.x.shape[0] * call.x.shape[call.channel]  # (N, C): nothing else to go along
     for last in (few, not few):
-        if all(_cube(array, call.channel, last) is not None for array in (call.x, *others)):
-            return last
-    return few
+        seen = [_cube(array, call.channel, last) for array in given]
+        if all(view is not None for view in seen):
+            return last, seen
+    return few, [_cube(array, call.channel, few) for array in given]
 
 
-def _seen(array: np.ndarray, channel: int, last: bool) -> np.ndarray:
-    seen = _cube(array, channel, last)
-    if seen is None:
-        moved = np.ascontiguousarray(np.moveaxis(array, channel, -1 if last else 1))
-        seen = _cube(moved, array.ndim - 1 if last else 1, last)
+def _copied(array: np.ndarray, channel: int, last: bool) -> np.ndarray:
+    moved = np.ascontiguousarray(np.moveaxis(array, channel, -1 if last else 1))
+    seen = _cube(moved, array.ndim - 1 if last else 1, last)
     assert seen is not None
     return seen
 
 
 def _forward(call: _Call, to: np.ndarray) -> None:
-    module = operands.native_module()
-    if module is None:
+    if operands.native_module() is None:
         return _forward_by_numpy(call, to)
-    last = _order(call, to)
-    _into(to, call, last, lambda target: native.runtime().batch_norm(
-        module, _seen(call.x, call.channel, last), target, call.weight, call.bias, call.mean, call.variance,
-        training=call.training, epsilon=call.eps, channels_last=last, threads=settings.current().num_threads))
+    _natively(call, to)
 
 
 def _backward(call: _Call, g: np.ndarray, to: np.ndarray, sums: np.ndarray) -> None:
-    module = operands.native_module()
-    if module is None:
+    if operands.native_module() is None:
         return _backward_by_numpy(call, g, to, sums)
-    last = _order(call, g, to)
-    _into(to, call, last, lambda target: native.runtime().batch_norm(
-        module, _seen(call.x, call.channel, last), target, call.weight, call.bias, call.mean, call.variance,
-        training=call.training, epsilon=call.eps, channels_last=last, known=call.known,
-        grad_output=_seen(g, call.channel, last), grad_weight=sums[0], grad_bias=sums[1],
-        threads=settings.current().num_threads))
+    _natively(call, to, g, known=call.known, grad_weight=sums[0], grad_bias=sums[1])
 
 
-def _into(to: np.ndarray, call: _Call, last: bool, compute: Any) -> None:
-    target = _cube(to, call.channel, last)
+def _natively(call: _Call, to: np.ndarray, g: np.ndarray | None = None, **more: Any) -> None:
+    read = (call.x,) if g is None else (call.x, g)
+    last, (target, *seen) = _cubes(call, to, *read)
+    x, *gradient = (_copied(array, call.channel, last) if view is None else view for array, view in zip(read, seen))
+    if gradient:
+        more["grad_output"] = gradient[0]
+
+    def compute(result: np.ndarray) -> None:
+        native.runtime().batch_norm(
+            operands.native_module(), x, result, call.weight, call.bias, call.mean, call.variance, training=call.training,
+            epsilon=call.eps, channels_last=last, threads=settings.current().num_threads, **more)
+
     if target is not None:
         return compute(target)
     moved = np.moveaxis(to, call.channel, -1 if last else 1)
     made = np.empty(moved.shape, call.dtype)
-    compute(_seen(made, made.ndim - 1 if last else 1, last))
+    view = _cube(made, made.ndim - 1 if last else 1, last)
+    assert view is not None
+    compute(view)
     moved[...] = made
 
 

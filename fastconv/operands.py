@@ -96,6 +96,13 @@ def empty_like(kind: arrays.Kind, like: np.ndarray, dtype: str) -> Any:
     return made.transpose(back) if isinstance(made, np.ndarray) else made.permute(back)
 
 
+def made_of(kind: arrays.Kind, values: np.ndarray, dtype: str) -> Any:
+    """A new array of this kind with these values."""
+    made = kind.empty(values.shape, dtype)
+    (made if isinstance(made, np.ndarray) else kind.view("out", made))[...] = values
+    return made
+
+
 def result(kind: arrays.Kind, out: Any, seen: np.ndarray | None, like: np.ndarray, dtype: str,
            of: str = "input") -> tuple[Any, np.ndarray]:
     """(what the user gets, its view): `out`, seen as `seen`, once it is checked, or a new array like `like`.

@@ -173,7 +173,7 @@ struct Curve<A, Derivative, float> {
             default: return Derivative ? Piecewise::d_gelu_tanh : Piecewise::gelu_tanh;
         }
     }
-    const Lookup lookup{table()};
+    const Lookup<table()> lookup;
 
     FASTCONV_INLINE Vec<float> operator()(Vec<float> x) const {
         const auto near = [](Vec<float> v, Vec<float> f) __attribute__((always_inline)) {

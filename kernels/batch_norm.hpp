@@ -26,6 +26,21 @@ struct Moments {
     }
 };
 
+// The same of channels side by side, of all of which as many values are known: `more` values' join them, without a division for each
+// channel. At first none are known, and mean and squares are 0.
+class Merging {
+   public:
+    void begin(double more) { share_ = more / (count_ + more), apart_ = count_ * share_, count_ += more; }
+    FASTCONV_INLINE void merge(double& mean, double& squares, double more_mean, double more_squares) const {
+        const double off = more_mean - mean;
+        mean += off * share_;
+        squares += more_squares + off * off * apart_;
+    }
+
+   private:
+    double count_ = 0, share_ = 0, apart_ = 0;
+};
+
 // Sums of a gradient g, and of g (x - mean).
 struct Sums {
     double g = 0, gx = 0;
@@ -93,8 +108,9 @@ class BatchNorm {
     template <class Each>
     void blocks(const Each& each) const {
         if (n.space > block / 2) {
+            const int64_t pieces = (n.space + block / 2) / block, length = (n.space / pieces + 4 * L) / (4 * L) * (4 * L);
             for (int64_t b = 0; b < n.batch; ++b)
-                for (int64_t s = 0; s < n.space; s += block) each(b, int64_t(1), s, std::min(block, n.space - s));
+                for (int64_t s = 0; s < n.space; s += length) each(b, int64_t(1), s, std::min(length, n.space - s));
         } else {
             const int64_t images = block / n.space;
             for (int64_t b = 0; b < n.batch; b += images) each(b, std::min(images, n.batch - b), int64_t(0), n.space);
@@ -245,12 +261,14 @@ class BatchNorm {
         share_chunks(1, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
             chunk_moments<vectors.value>(k, c, count, means + k * padded() + c, squares + k * padded() + c);
         });
-        for (int64_t c = 0; c < n.channels; ++c) {
-            Moments all;
-            for (int64_t k = 0; k < chunks(); ++k)
-                all.merge({double(std::min(chunk(), n.space - k * chunk())), means[k * padded() + c], squares[k * padded() + c]});
-            keep(c, all);
+        Merging all;
+        for (int64_t c = 0; c < n.channels; ++c) n.mean[c] = n.variance[c] = 0;
+        for (int64_t k = 0; k < chunks(); ++k) {
+            all.begin(double(std::min(chunk(), n.space - k * chunk())));
+            for (int64_t c = 0; c < n.channels; ++c)
+                all.merge(n.mean[c], n.variance[c], means[k * padded() + c], squares[k * padded() + c]);
         }
+        for (int64_t c = 0; c < n.channels; ++c) keep(c, {double(n.space), n.mean[c], n.variance[c]});
     }
 
     // each(vector, lanes) of a strip: where there are several, all are whole.
@@ -260,26 +278,36 @@ class BatchNorm {
         for (int v = 0; v < V; ++v) each(v, V > 1 ? L : count);
     }
 
+    template <int N>
+    static FASTCONV_INLINE void to_lanes(double* lane, const WideSum<T> (&sum)[N]) {
+        for (int v = 0; v < N; ++v)
+            for (int p = 0; p < doubles<T>; ++p) store(lane + v * L + p * lanes<double>, sum[v].part[p]);
+    }
+
     template <int V>
     FASTCONV_NOINLINE void chunk_moments(int64_t k, int64_t c, int64_t count, double* mean, double* squares) const {
-        Moments all[V * L];
+        constexpr int all = V * L;
         const int64_t end = std::min(n.space, (k + 1) * chunk()), step = n.input.inner;
+        alignas(vector_bytes) double start[all] = {}, means[all] = {}, off_means[all] = {}, lane[2 * all];
+        alignas(vector_bytes) T near[all] = {};
+        for (int64_t l = 0; l < count; ++l) start[l] = first(c + l);
+        Merging merging;
         for (int64_t s = k * chunk(); s < end; s += rows_of_block) {
             const int64_t rows = std::min(rows_of_block, end - s);
+            const double part = 1 / double(rows);
             const T* x = input(0, c) + s * step;
-            alignas(vector_bytes) T near[V * L] = {};
             if (s == k * chunk()) {
                 WideSum<T> sum[V];
-                Vec<T> pivot[V];
-                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) { pivot[v] = load_some(input(0, c) + v * L, n_); });
+                for (int l = 0; l < all; ++l) near[l] = T(start[l]);
                 add_rows(sum, rows, [&](int64_t r, Vec<T> (&of)[V]) __attribute__((always_inline)) {
                     strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                        of[v] = load_some(x + r * step + v * L, n_) - pivot[v];
+                        of[v] = load_some(x + r * step + v * L, n_) - load(near + v * L);
                     });
                 });
-                for (int64_t l = 0; l < count; ++l) near[l] = T(first(c + l) + sum[l / L].lane(int(l % L)) / double(rows));
+                to_lanes(lane, sum);
+                for (int l = 0; l < all; ++l) near[l] = T(start[l] + lane[l] * part);
             } else {
-                for (int64_t l = 0; l < count; ++l) near[l] = T(first(c + l) + all[l].mean);
+                for (int l = 0; l < all; ++l) near[l] = T(start[l] + means[l]);
             }
             WideSum<T> off[2 * V];
             add_rows(off, rows, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
@@ -287,11 +315,14 @@ class BatchNorm {
                     of[V + v] = load_some(x + r * step + v * L, n_) - load(near + v * L), of[v] = rounded(of[V + v] * of[V + v]);
                 });
             });
-            for (int64_t l = 0; l < count; ++l)
-                all[l].merge(block_moments(double(rows), double(near[l]) - first(c + l), off[l / L].lane(int(l % L)),
-                                           off[V + l / L].lane(int(l % L))));
+            to_lanes(lane, off);
+            merging.begin(double(rows));
+            for (int l = 0; l < all; ++l) {  // as block_moments
+                const double apart = lane[all + l] * part;
+                merging.merge(means[l], off_means[l], double(near[l]) - start[l] + apart, lane[l] - apart * lane[all + l]);
+            }
         }
-        for (int64_t l = 0; l < count; ++l) mean[l] = all[l].mean, squares[l] = all[l].squares;
+        for (int64_t l = 0; l < count; ++l) mean[l] = means[l], squares[l] = off_means[l];
     }
     // As add_staged, lane by lane, of values that value(row, v) sets.
     template <int N, class Value>
@@ -318,10 +349,11 @@ class BatchNorm {
                          reinterpret_cast<uintptr_t>(n.result.data) % vector_bytes == 0;
         crew_of(team, bytes(arrays), false).share((n.space + pixels - 1) / pixels, [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
-                for (int64_t i = begin; i < end; ++i)
+                const int64_t some = count_strips() == 1 ? end - begin : 1;
+                for (int64_t i = begin; i < end; i += some)
                     for (int64_t s = 0; s < count_strips(); ++s)
                         strips(s, [&](int64_t c, int64_t channels, auto vectors) {
-                            put(i * pixels, std::min((i + 1) * pixels, n.space), c, channels, vectors, far);
+                            put(i * pixels, std::min((i + some) * pixels, n.space), c, channels, vectors, far);
                         });
             });
             if (far) stored_past();
@@ -356,10 +388,12 @@ class BatchNorm {
             chunk_sums<vectors.value>(k, c, count, of_g + k * padded() + c, of_gx + k * padded() + c);
         });
         T *const mean = table(0), *const factor = table(1), *const mean_g = table(2), *const slopes = table(3);
+        for (int64_t c = 0; c < n.channels; ++c) n.grad_bias[c] = n.grad_weight[c] = 0;
+        for (int64_t k = 0; k < chunks(); ++k)
+            for (int64_t c = 0; c < n.channels; ++c)
+                n.grad_bias[c] += of_g[k * padded() + c], n.grad_weight[c] += of_gx[k * padded() + c];
         for (int64_t c = 0; c < n.channels; ++c) {
-            Sums all;
-            for (int64_t k = 0; k < chunks(); ++k) all.g += of_g[k * padded() + c], all.gx += of_gx[k * padded() + c];
-            finish(c, all);
+            finish(c, {n.grad_bias[c], n.grad_weight[c]});
             const Factors f = factors(c);
             mean[c] = f.mean, factor[c] = f.scale, mean_g[c] = f.mean_g, slopes[c] = f.slope;
         }

@@ -38,7 +38,8 @@ FASTCONV_INLINE Vec<T> gradient_of(Vec<T> x, Vec<T> g, T slope) {
 // The call's function on vectors.
 template <Function F, bool Gradient, class T>
 struct Of {
-    T slope;
+    const T slope;
+    explicit Of(double parameter) : slope(T(parameter)) {}
     static constexpr bool gradient = Gradient;
     FASTCONV_INLINE Vec<T> operator()(Vec<T> x, Vec<T> g) const {
         if constexpr (Gradient) return gradient_of<F, T>(x, g, slope);
@@ -60,7 +61,8 @@ FASTCONV_INLINE OfCurve<F, Gradient, T> in_a_loop(const Of<F, Gradient, T>&) { r
 // leaky_relu with a slope that T cannot hold
 template <bool Gradient, class T>
 struct Leak {
-    double slope;
+    const double slope;
+    explicit Leak(double parameter) : slope(parameter) {}
     static constexpr bool gradient = Gradient;
     FASTCONV_INLINE Vec<T> operator()(Vec<T> x, Vec<T> g) const {
         if constexpr (Gradient) return x <= Vec<T>{} ? -leak_exactly<T>(-magnitude<T>(g), slope) * with_sign<T>(broadcast(T(1)), g) : g;
@@ -68,42 +70,34 @@ struct Leak {
     }
 };
 
-template <class T, class F>
-FASTCONV_NOINLINE void run_adjacent(T* y, const T* x, const T* g, int64_t n, bool past, const F& given) {
-    const auto f = in_a_loop(given);
-    past = past && n >= 8 * lanes<T>;  // by_vectors: else it begins anywhere
-    by_vectors(y, n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-        store_some(y + i, f(load_some(x + i, count), F::gradient ? load_some(g + i, count) : Vec<T>{}), count, past);
-    });
-}
+// What a function is compiled to: one loop over n elements, whole vectors of them; past the caches if `past`, where y begins at a line.
+template <class T>
+using Loop = void (*)(T* y, const T* x, const T* g, int64_t n, double parameter, bool past);
 
-// The same with steps between the elements.
 template <class T, class F>
-FASTCONV_NOINLINE void run_apart(T* y, const T* x, const T* g, int64_t n, int64_t y_step, int64_t x_step, int64_t g_step, const F& f) {
-    constexpr int L = lanes<T>;
-    alignas(vector_bytes) T xs[L] = {}, gs[L] = {}, ys[L];
-    for (int64_t i = 0; i < n; i += L) {
-        const int64_t count = std::min<int64_t>(L, n - i);
-        for (int64_t l = 0; l < count; ++l) xs[l] = x[(i + l) * x_step];
-        if constexpr (F::gradient)
-            for (int64_t l = 0; l < count; ++l) gs[l] = g[(i + l) * g_step];
-        store(ys, f(load(xs), load(gs)));
-        for (int64_t l = 0; l < count; ++l) y[(i + l) * y_step] = ys[l];
+void loop_of(T* y, const T* x, const T* g, int64_t n, double parameter, bool past) {
+    const F given(parameter);
+    const auto f = in_a_loop(given);
+    for (int64_t i = 0; i < n; i += lanes<T>) {
+        asm("" : "+r"(past));  // or there are two loops, which differ in nothing else
+        store_past(y + i, f(load(x + i), F::gradient ? load(g + i) : Vec<T>{}), past);
     }
 }
 
 // A call: pieces of rows, which are runs along the last axis.
-template <class T, class F>
+template <class T>
 struct Running {
+    static constexpr int L = lanes<T>;
     static constexpr int64_t piece = 4096;  // elements
     const Elements& e;
-    const F& f;
+    const Loop<T> loop;
     const int last = e.axes - 1;
+    const bool gradient = e.has_gradient;
     const int64_t length = e.shape[last], pieces = (length + piece - 1) / piece;
     const int64_t *y_step = e.stride[Elements::result], *x_step = e.stride[Elements::input], *g_step = e.stride[Elements::gradient];
-    const bool adjacent = y_step[last] == 1 && x_step[last] == 1 && (!F::gradient || g_step[last] == 1);
+    const bool adjacent = y_step[last] == 1 && x_step[last] == 1 && (!gradient || g_step[last] == 1);
     const bool past = goes_past(e.size(), sizeof(T)) && e.data[Elements::input] != e.data[Elements::result] && length >= piece &&
-                      (!F::gradient || e.data[Elements::gradient] != e.data[Elements::result]);
+                      (!gradient || e.data[Elements::gradient] != e.data[Elements::result]);
 
     void items(int64_t begin, int64_t end) const {
         while (begin < end) {
@@ -111,37 +105,59 @@ struct Running {
             int64_t y = 0, x = 0, g = 0, rest = row;
             for (int a = last - 1; a >= 0; rest /= e.shape[a--]) {
                 const int64_t i = rest % e.shape[a];
-                y += i * y_step[a], x += i * x_step[a], g += F::gradient ? i * g_step[a] : 0;
+                y += i * y_step[a], x += i * x_step[a], g += gradient ? i * g_step[a] : 0;
             }
             run(first * piece, std::min((first + count) * piece, length), y, x, g);
             begin += count;
         }
     }
-    FASTCONV_INLINE void run(int64_t i, int64_t end, int64_t y, int64_t x, int64_t g) const {
+    void run(int64_t i, int64_t end, int64_t y, int64_t x, int64_t g) const {
         T* const to = static_cast<T*>(e.data[Elements::result]) + y + i * y_step[last];
         const T* const from = static_cast<const T*>(e.data[Elements::input]) + x + i * x_step[last];
-        const T* const of = F::gradient ? static_cast<const T*>(e.data[Elements::gradient]) + g + i * g_step[last] : nullptr;
-        if (adjacent) run_adjacent(to, from, of, end - i, past, f);
-        else run_apart(to, from, of, end - i, y_step[last], x_step[last], F::gradient ? g_step[last] : 0, f);
+        const T* const of = gradient ? static_cast<const T*>(e.data[Elements::gradient]) + g + i * g_step[last] : nullptr;
+        (this->*(adjacent ? &Running::run_adjacent : &Running::run_apart))(to, from, of, end - i);
+    }
+    // Stores begin at a line, unless the run is short: a vector that lies in two lines takes twice as long.
+    void run_adjacent(T* y, const T* x, const T* g, int64_t n) const {
+        int64_t i = 0;
+        if (n >= 8 * L) {
+            i = int64_t(-reinterpret_cast<uintptr_t>(y) % vector_bytes / sizeof(T));
+            if (i) run_few(y, x, g, i);
+        }
+        const auto gradients = [&] { return gradient ? g + i : nullptr; };
+        const int64_t whole = (n - i) / L * L;
+        loop(y + i, x + i, gradients(), whole, e.parameter, past && n >= 8 * L);
+        i += whole;
+        if (i < n) run_few(y + i, x + i, gradients(), n - i);
+    }
+    // n < L elements, through a vector on the stack
+    void run_few(T* y, const T* x, const T* g, int64_t n) const {
+        alignas(vector_bytes) T xs[L], gs[L], ys[L];
+        store(xs, load_first(x, n));
+        if (gradient) store(gs, load_first(g, n));
+        loop(ys, xs, gs, L, e.parameter, false);
+        store_first(y, load(ys), n);
+    }
+    // With steps between the elements: through vectors on the stack.
+    void run_apart(T* y, const T* x, const T* g, int64_t n) const {
+        constexpr int64_t most = 2048 / sizeof(T);
+        alignas(vector_bytes) T xs[most] = {}, gs[most] = {}, ys[most];
+        for (int64_t i = 0; i < n; i += most) {
+            const int64_t count = std::min(most, n - i);
+            for (int64_t l = 0; l < count; ++l) xs[l] = x[(i + l) * x_step[last]];
+            if (gradient)
+                for (int64_t l = 0; l < count; ++l) gs[l] = g[(i + l) * g_step[last]];
+            loop(ys, xs, gs, (count + L - 1) / L * L, e.parameter, false);
+            for (int64_t l = 0; l < count; ++l) y[(i + l) * y_step[last]] = ys[l];
+        }
     }
 };
 
-template <class T, class F>
-void share(const Elements& e, const Team& team, const F& f) {
-    const Running<T, F> running{e, f};
-    const Crew crew = crew_of(team, double(e.size()) * sizeof(T) * (F::gradient ? 3 : 2), is_curved(e.function));
-    crew.share(e.size() / running.length * running.pieces, [&](int64_t, const auto& each) {
-        each([&](int64_t begin, int64_t end) { running.items(begin, end); });
-        if (running.past) stored_past();
-    });
-}
-
 template <bool Gradient, class T>
-void by_function(const Elements& e, const Team& team) {
-    const T slope = T(e.parameter);
+Loop<T> loop_by_name(const Elements& e) {
     switch (e.function) {
 #define FASTCONV_CASE(name) \
-    case Function::name: return share<T>(e, team, Of<Function::name, Gradient, T>{slope})
+    case Function::name: return loop_of<T, Of<Function::name, Gradient, T>>
         FASTCONV_CASE(relu);
         FASTCONV_CASE(relu6);
         FASTCONV_CASE(sigmoid);
@@ -153,17 +169,28 @@ void by_function(const Elements& e, const Team& team) {
         FASTCONV_CASE(exp);
         FASTCONV_CASE(erf);
         case Function::leaky_relu:
-            if (std::isnormal(slope)) return share<T>(e, team, Of<Function::leaky_relu, Gradient, T>{slope});
-            return share<T>(e, team, Leak<Gradient, T>{e.parameter});
-        case Function::none: return;
+            if (std::isnormal(T(e.parameter))) return loop_of<T, Of<Function::leaky_relu, Gradient, T>>;
+            return loop_of<T, Leak<Gradient, T>>;
+        case Function::none: break;
 #undef FASTCONV_CASE
     }
+    return nullptr;
+}
+
+template <class T>
+void share_elements(const Elements& e, const Team& team) {
+    const Running<T> running{e, (e.has_gradient ? loop_by_name<true, T> : loop_by_name<false, T>)(e)};
+    if (!running.loop) return;
+    const Crew crew = crew_of(team, double(e.size()) * sizeof(T) * (running.gradient ? 3 : 2), is_curved(e.function));
+    crew.share(e.size() / running.length * running.pieces, [&](int64_t, const auto& each) {
+        each([&](int64_t begin, int64_t end) { running.items(begin, end); });
+        if (running.past) stored_past();
+    });
 }
 
 void elements(const Elements& e, const Team& team) {
     if (e.size() == 0) return;
-    if (e.dtype == Dtype::float32) (e.has_gradient ? by_function<true, float> : by_function<false, float>)(e, team);
-    else (e.has_gradient ? by_function<true, double> : by_function<false, double>)(e, team);
+    (e.dtype == Dtype::float32 ? share_elements<float> : share_elements<double>)(e, team);
 }
 
 }  // namespace

@@ -39,7 +39,13 @@ FASTCONV_INLINE Widened<T> widened(Vec<T> v) {
         typedef T Half __attribute__((vector_size(vector_bytes / 2)));
         Half half[2];
         std::memcpy(half, &v, sizeof v);  // of registers
+#if defined(__AVX512F__)  // gcc 12 makes four conversions and two insertions of each of these
+        return {{_mm512_maskz_cvtps_pd(0xff, half[0]), _mm512_maskz_cvtps_pd(0xff, half[1])}};
+#elif defined(__AVX__)
+        return {{_mm256_cvtps_pd(half[0]), _mm256_cvtps_pd(half[1])}};
+#else
         return {{__builtin_convertvector(half[0], Vec<double>), __builtin_convertvector(half[1], Vec<double>)}};
+#endif
     }
 }
 
@@ -56,10 +62,15 @@ struct WideSum {
     }
     FASTCONV_INLINE void add(Vec<T> v) { add(widened<T>(v)); }
     FASTCONV_INLINE double lane(int l) const { return part[l / lanes<double>][l % lanes<double>]; }
-    FASTCONV_INLINE double total() const {
-        double sum = 0;
-        for (int l = 0; l < lanes<T>; ++l) sum += lane(l);
-        return sum;
+    double total() const {
+        Vec<double> all = part[0];
+        for (int p = 1; p < doubles<T>; ++p) all += part[p];
+        double lane[lanes<double>];
+        store(lane, all);
+#pragma GCC unroll 3
+        for (int half = lanes<double> / 2; half; half /= 2)
+            for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+        return lane[0];
     }
 };
 
@@ -80,11 +91,14 @@ FASTCONV_INLINE void add_staged(WideSum<T> (&sum)[N], int64_t n, const Value& va
         for (int u = 0; u < U; ++u)
             for (int j = 0; j < N; ++j) sum[j].add(near[u][j]);
     }
+    if (i == n) return;
+    Vec<T> near[N] = {};
     for (; i < n; i += L) {
         Vec<T> v[N];
         value(i, std::min<int64_t>(L, n - i), v);
-        for (int j = 0; j < N; ++j) sum[j].add(v[j]);
+        for (int j = 0; j < N; ++j) near[j] += v[j];
     }
+    for (int j = 0; j < N; ++j) sum[j].add(near[j]);
 }
 
 // The lanes before `count`; the others are 0.

@@ -8,10 +8,28 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-// exp of what is not above 0
+#if defined(__AVX512F__)
+alignas(64) constexpr float powers_of_two[] = {  // 2^(j/16)
+    1.0f, 1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f, 1.29683959f, 1.35425556f,
+    1.41421354f, 1.47682619f, 1.54221082f, 1.61049032f, 1.68179286f, 1.75625217f, 1.8340081f, 1.91520655f};
+#endif
+
+// exp of what is not above 0. With AVX-512 and float 2^n of multiples n of 1/16, their fractions looked up in a register: of exp r - 1,
+// |r| <= ln 2 / 32, three terms are enough, r^4 / 24 being 0.15 units in the last place.
 template <class T>
 FASTCONV_INLINE Vec<T> exp_below(Vec<T> x) {
-    return Exponential<T>(at_least(Numbers<T>::underflow, x)).whole();
+    x = at_least(Numbers<T>::underflow, x);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        const Vec<T> shift = broadcast(0x1.8p19f);  // added, it rounds to a multiple of 1/16, whose fraction is the lower bits
+        const Vec<T> at = madd<T>(x, broadcast(1.44269504f), shift), n = at - shift;
+        const Vec<T> high = madd<T>(n, broadcast(-Numbers<T>::ln2_high), x), r = madd<T>(n, broadcast(-Numbers<T>::ln2_low), high);
+        const Vec<T> power = _mm512_maskz_permutexvar_ps(0xffff, __m512i(at), load(powers_of_two));
+        const Vec<T> growth = madd<T>(rounded(r * r), madd<T>(r, broadcast(1 / 6.0f), broadcast(0.5f)), r);
+        return scaled<T>(madd<T>(power, growth, power), n);  // which takes the whole part of n
+    }
+#endif
+    return Exponential<T>(x).whole();
 }
 
 // One row, or a vector of rows, of `rows`.
@@ -54,17 +72,21 @@ struct AdjacentRow : Row<T> {
         by_vectors<T>(y, of.length, put);
     }
     T largest() const {
-        Vec<T> most = broadcast(-std::numeric_limits<T>::infinity()), other = most;
-        int64_t i = 0;
-        for (; i + 2 * L <= of.length; i += 2 * L) {
-            const Vec<T> a = load(x + i), b = load(x + i + L);
-            most = a > most ? a : most, other = b > other ? b : other;
+        if (of.length < L) {
+            T found = x[0];
+            for (int64_t i = 1; i < of.length; ++i) found = x[i] > found ? x[i] : found;
+            return found;
         }
-        most = other > most ? other : most;
-        T found = x[0];
-        for (int l = 0; l < L; ++l) found = most[l] > found ? most[l] : found;
-        for (; i < of.length; ++i) found = x[i] > found ? x[i] : found;
-        return found;
+        Vec<T> most = load(x + of.length - L), other = most;  // the last vector overlaps its neighbour
+        int64_t i = 0;
+        for (; i + 2 * L <= of.length; i += 2 * L) most = larger<T>(load(x + i), most), other = larger<T>(load(x + i + L), other);
+        if (i + L <= of.length) most = larger<T>(load(x + i), most);
+        alignas(vector_bytes) T lane[L];
+        store(lane, larger<T>(other, most));
+#pragma GCC unroll 4
+        for (int half = L / 2; half; half /= 2)
+            for (int l = 0; l < half; ++l) lane[l] = lane[l + half] > lane[l] ? lane[l + half] : lane[l];
+        return lane[0];
     }
     // The sum of exp(x - m), which is kept in y if Keep.
     template <bool Keep>
@@ -73,6 +95,7 @@ struct AdjacentRow : Row<T> {
         WideSum<T> sum[1];
         add_staged(sum, of.length, [&](int64_t i, int64_t count, Vec<T> (&v)[1]) __attribute__((always_inline)) {
             const Vec<T> e = exp_below<T>(load_some(x + i, count) - most);
+            __builtin_prefetch(x + of.input.outer + i, 0, 3);  // the next row
             if (Keep) store_some(y + i, e, count, false);
             v[0] = only<T>(e, count);
         });
@@ -173,7 +196,7 @@ struct RowsApart : Row<T> {
         for (int64_t c = 0; c < of.length; ++c) {
             const Vec<T> v = x_at(c);
             if (strip) store(strip + c * L, v);
-            most = v > most ? v : most;
+            most = larger<T>(v, most);
         }
         return most;
     }

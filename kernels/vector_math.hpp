@@ -127,31 +127,41 @@ template <class T>
 FASTCONV_INLINE Vec<T> with_sign(Vec<T> size, Vec<T> of) {
     return Vec<T>(Mask<T>(size) | (Mask<T>(of) & (Mask<T>{} + std::numeric_limits<typename VectorOf<T>::Int>::min())));
 }
-// x86's instructions for the larger and the smaller return the second of two where one is NaN: x.
+// x86's instructions for the larger and the smaller return the second of two where one is NaN.
 template <class T>
-FASTCONV_INLINE Vec<T> at_least(T least, Vec<T> x) {
+FASTCONV_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) return _mm512_maskz_max_ps(__mmask16(-1), broadcast(least), x);
-    else return _mm512_maskz_max_pd(__mmask8(-1), broadcast(least), x);
+    if constexpr (sizeof(T) == 4) return _mm512_maskz_max_ps(__mmask16(-1), a, b);
+    else return _mm512_maskz_max_pd(__mmask8(-1), a, b);
 #elif defined(__AVX__)
-    if constexpr (sizeof(T) == 4) return _mm256_max_ps(broadcast(least), x);
-    else return _mm256_max_pd(broadcast(least), x);
+    if constexpr (sizeof(T) == 4) return _mm256_max_ps(a, b);
+    else return _mm256_max_pd(a, b);
+#elif defined(__SSE2__)
+    if constexpr (sizeof(T) == 4) return _mm_max_ps(a, b);
+    else return _mm_max_pd(a, b);
 #else
-    return x < broadcast(least) ? broadcast(least) : x;
+    return a > b ? a : b;
 #endif
 }
 template <class T>
-FASTCONV_INLINE Vec<T> at_most(T most, Vec<T> x) {
+FASTCONV_INLINE Vec<T> smaller(Vec<T> a, Vec<T> b) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) return _mm512_maskz_min_ps(__mmask16(-1), broadcast(most), x);
-    else return _mm512_maskz_min_pd(__mmask8(-1), broadcast(most), x);
+    if constexpr (sizeof(T) == 4) return _mm512_maskz_min_ps(__mmask16(-1), a, b);
+    else return _mm512_maskz_min_pd(__mmask8(-1), a, b);
 #elif defined(__AVX__)
-    if constexpr (sizeof(T) == 4) return _mm256_min_ps(broadcast(most), x);
-    else return _mm256_min_pd(broadcast(most), x);
+    if constexpr (sizeof(T) == 4) return _mm256_min_ps(a, b);
+    else return _mm256_min_pd(a, b);
+#elif defined(__SSE2__)
+    if constexpr (sizeof(T) == 4) return _mm_min_ps(a, b);
+    else return _mm_min_pd(a, b);
 #else
-    return x > broadcast(most) ? broadcast(most) : x;
+    return a < b ? a : b;
 #endif
 }
+template <class T>
+FASTCONV_INLINE Vec<T> at_least(T least, Vec<T> x) { return larger<T>(broadcast(least), x); }
+template <class T>
+FASTCONV_INLINE Vec<T> at_most(T most, Vec<T> x) { return smaller<T>(broadcast(most), x); }
 
 // 2^n for whole n, a normal number
 template <class T>

@@ -43,6 +43,20 @@ def test_softmax_and_log_softmax(shape, axis, dtype):
             assert np.array_equal(fastconv.softmax(same, axis, out=same), out)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dtype, least", [(np.float32, -105), (np.float64, -750)], ids=["float32", "float64"])
+def test_probabilities_down_to_the_smallest_number(dtype, least, axis):
+    """Within 4 ulp where no difference from the largest is rounded, denormal results included."""
+    x = np.linspace(least, -30, 24_000).reshape(24, -1).astype(dtype)
+    x[:, ::100] = 0
+    given = x if axis else np.ascontiguousarray(x.T)
+    expected = _reference(given, axis, False)
+    for isa in native.runnable_isas():
+        with fastconv.config(isa=isa):
+            off = np.abs(fastconv.softmax(given, axis) - expected) / np.spacing(expected.astype(dtype))
+            assert (off <= 4).all(), (isa, off.max())
+
+
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("shape, axis", [((30, 1000), 1), ((3, 21, 9, 5), 1), ((6, 7), 0)], ids=str)
 def test_gradients_against_differences(shape, axis, log):

@@ -93,6 +93,42 @@ def test_float32_within_four_ulp(name):
 
 
 @NATIVE
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_gradients_of_every_isa(name):
+    """Within 5 units in the last place of 1: derivatives pass through 0, where they have no relative accuracy."""
+    rng = np.random.default_rng(2)
+    spread = [rng.normal(size=3_000) * scale for scale in (0.5, 3)]
+    x = np.concatenate([rng.uniform(-20, 20, 1_000), *spread]).astype(np.float32)
+    exact = activations.gradient((name, 0.01), np.ones(len(x)), x.astype(np.float64))
+    for isa in _isas():
+        out = np.full_like(x, np.nan)
+        native.runtime().apply_function(native.isa_module(isa), name, x, out, np.ones_like(x), 0.01, 2)
+        off = np.abs(out - exact)
+        assert (off <= 5 * 2.0**-24).all(), f"{isa}: {off.max() * 2**24:.3g} units at {x[np.argmax(off)]!r}"
+
+
+@NATIVE
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["leaky_relu", "silu"])
+def test_runs_of_all_lengths_and_places(name, dtype):
+    """Ends of rows, steps between elements, what is longer than is taken at a time; nothing beside the result is written."""
+    rng = np.random.default_rng(4)
+    x, g = rng.normal(size=(2, 4000)).astype(dtype)
+    for isa in _isas():
+        module = native.isa_module(isa)
+        for of in (None, g):
+            whole = np.full_like(x, np.nan)
+            native.runtime().apply_function(module, name, x, whole, of, 0.01, 1)
+            for length in (*range(1, 70), 511, 513, 1300):
+                for first, step in ((0, 1), (length % 17, 1), (1, 2), (3, 3)):
+                    room = np.full(length * step + 40, np.nan, dtype)
+                    y, at = room[first:][: length * step : step], slice(5, 5 + length)
+                    native.runtime().apply_function(module, name, x[at], y, None if of is None else of[at], 0.01, 1)
+                    assert np.array_equal(y, whole[at]), (isa, length, first, step)
+                    assert np.isnan(room).sum() == len(room) - length, (isa, length, first, step)
+
+
+@NATIVE
 @pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double is no longer than double here")
 @pytest.mark.parametrize("name", ["exp", "tanh", "sigmoid", "silu"])
 def test_float64_within_four_ulp(name):
