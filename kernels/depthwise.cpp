@@ -3,7 +3,8 @@
 //   out[oc][h][w..] = bias[oc] + sum over kw, kh of w[oc][kh][kw] * x[h s + kh][w.. + kw]
 //
 // Tile: R rows (up to 8) of one vector, see depthwise_tile.hpp. Rows are read where they lie, rows of padding are a row of zeros.
-// Only strides beyond 2 along w (whose phases are split), padding other than zeros and unusual strides of the array take a copy.
+// Only strides beyond 2 along w (whose phases are split), padding other than zeros and unusual strides of the array take a copy,
+// and in the baseline all rows that have an edge (see reads_in_place).
 // Where the channels of a pixel lie side by side see depthwise_last.hpp.
 // Bottleneck: FMA for H >= 3 while the maps stay in cache, then memory.
 #include "depthwise_tile.hpp"
@@ -56,7 +57,7 @@ void pack_channels(const Problem& p, const PackCall& call) {
 
 template <class T>
 struct Depthwise {
-    static constexpr int64_t line = 64 / int64_t(sizeof(T));
+    static constexpr int64_t line = 64 / int64_t(sizeof(T)), most_listed = 4096;  // masks
     Problem p;
     Call call;
     bool raw;  // rows are read where they lie
@@ -64,19 +65,22 @@ struct Depthwise {
     int64_t last, first_inside, last_inside;  // see Columns
 
     Depthwise(const Problem& problem, const Call& c, int threads) : p(problem), call(c) {
-        raw = p.padding_mode == PaddingMode::zeros && p.stride[2] <= 2 && (!c.input.data || c.input.space[2] == 1 || p.input[2] == 1);
+        raw = p.padding_mode == PaddingMode::zeros && p.stride[2] <= (reads_in_place ? 2 : 1) &&
+              (!c.input.data || c.input.space[2] == 1 || p.input[2] == 1);
+        const int64_t span = extent(p, 2, p.output[2]);
+        phase = p.stride[2] > 1 ? round_up(ceil_div(span, p.stride[2]), line) + line : 0;  // vectors may read past its end
+        pitch = phase ? phase * p.stride[2] : round_up(span, line) + line;
         planes = p.batch * p.output[0] * p.groups;
         parts = threads_for(multiply_adds(p), worth_a_thread::depthwise, threads);
         bands = planes >= 4 * parts ? 1 : std::min(ceil_div(4 * parts, planes), ceil_div(p.output[1], 8));
+        if (!reads_in_place) bands = std::max(bands, ceil_div(p.output[1], copied_rows()));
         band_rows = round_up(ceil_div(p.output[1], bands), 8);
         bands = ceil_div(p.output[1], band_rows);
         band_rows = std::min(band_rows, p.output[1]);
         parts = std::min(parts, planes * bands);
         band_inputs = extent(p, 1, band_rows);
-        const int64_t span = extent(p, 2, p.output[2]);
-        phase = p.stride[2] > 1 ? round_up(ceil_div(span, p.stride[2]), line) + line : 0;  // vectors may read past its end
-        pitch = phase ? phase * p.stride[2] : round_up(span, line) + line;
         find_inside();
+        if (raw && masks() > (reads_in_place ? most_listed : 0)) raw = false, find_inside();
     }
 
     void find_inside() {
@@ -95,8 +99,11 @@ struct Depthwise {
         return raw ? at - p.pad_lo[2] : phase ? at % p.stride[2] * phase + at / p.stride[2] : at;
     }
     int64_t edges() const { return (first_inside + last - last_inside) / lanes<T>; }
-    int64_t masks() const { return edges() * p.kernel[2] <= 4096 ? edges() * p.kernel[2] : 0; }
-    int64_t most_masks() const { return std::min<int64_t>(4096, ceil_div(p.output[2], lanes<T>) * p.kernel[2]); }  // whatever the arrays
+    int64_t masks() const { return edges() * p.kernel[2]; }
+    int64_t most_masks() const { return std::min(most_listed, ceil_div(p.output[2], lanes<T>) * p.kernel[2]); }  // whatever the arrays
+    int64_t copied_rows() const {  // of the output: the copy of what they read stays in the caches
+        return std::max<int64_t>(1, (128 << 10) / int64_t(sizeof(T)) / (p.kernel[0] * pitch * p.stride[1]));
+    }
 
     struct Scratch {
         const T** row;
@@ -176,12 +183,13 @@ struct Depthwise {
         Reading<T> r{};
         r.row = s.row;
         r.steps = {p.kernel[0], p.kernel[1], p.kernel[2], band_inputs, p.stride[1], step(), p.dilation[1]};
-        r.columns = {last, first_inside, last_inside, width(), p.output[2], s.shift, masks() ? s.mask : nullptr,
-                     masks() ? s.more : nullptr, edges() * p.kernel[2], first_inside / lanes<T> * p.kernel[2]};
+        r.columns = {last, first_inside, last_inside, width(), p.output[2], s.shift,
+                     s.mask, s.more, masks(), first_inside / lanes<T> * p.kernel[2]};
         r.to = {call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2], epilogue, sums,
                 epilogue->least(), nullptr, nullptr, nullptr};
         r.rounds = rounds_products(p);
         r.crowded = crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch);
+        r.plane = plane_of(r);
         return r;
     }
 
@@ -214,20 +222,22 @@ struct Depthwise {
             if (r) r += unit.depth * call.residual.space[0] + first * call.residual.space[1];
             reading.weight = packed + packing.rows() + c * packing.volume, reading.bias = packed[c], reading.to.residual = r;
             reading.to.output = y, reading.to.end = dense && simple ? y + rows * p.output[2] + beyond : nullptr;
-            any_plane(reading, rows);
+            reading.plane(reading, rows);
         }
     }
 
     static bool crowds(int64_t stride) { return stride * int64_t(sizeof(T)) % 4096 == 0; }
 
     void place_rows(const T* x, int64_t count, const Scratch& s) const {
-        if (raw) {
-            for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] == nowhere ? s.zeros : x + s.from[i];
-            return;
-        }
+        if (!raw) return copy_rows(x, count, s);
+        for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] == nowhere ? s.zeros : x + s.from[i];
+    }
+
+    void copy_rows(const T* x, int64_t count, const Scratch& s) const {
         const int64_t span = extent(p, 2, p.output[2]), strands = phase ? p.stride[2] : 1;
+        const bool only_first = p.kernel[2] == 1 || p.dilation[2] % strands == 0;  // is read by taps
         for (int64_t i = 0; i < count; ++i) s.row[i] = s.slab + i * pitch;
-        for (int64_t f = 0; f < strands; ++f) {
+        for (int64_t f = 0; f < (only_first ? 1 : strands); ++f) {
             const Strand strand(p, f - p.pad_lo[2], strands, ceil_div(span - f, strands));
             T* to = s.slab + f * phase;
             for (int64_t i = 0; i < count; ++i, to += pitch) {

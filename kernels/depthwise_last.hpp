@@ -17,6 +17,16 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
+// Columns at most so many taps apart share inputs, where sums, three taps and an input find room in registers. By pairs of vectors
+// they are 19, three too many for AVX2: of columns two taps apart, whose loads are 32 in place of 42, no gain is left.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int most_shared = 2, most_shared_by_pairs = 2;
+#elif defined(__AVX2__)
+constexpr int most_shared = 2, most_shared_by_pairs = 1;
+#else
+constexpr int most_shared = 0, most_shared_by_pairs = 0;
+#endif
+
 template <class T>
 struct PixelRow {  // of the input, for one (kd, kh)
     const T* begin;           // its first pixel; or one of zeros
@@ -54,6 +64,8 @@ FASTCONV_INLINE void for_opposites(int64_t rows, int64_t columns, Body body) {
 template <class T, int Q, int R, int V, int S, bool Part>
 FASTCONV_INLINE void add_taps(Vec<T> (&sum)[R][V], const T* x, int64_t apart, int64_t tap, const T* weight, int64_t weight_step, int64_t n) {
     constexpr int L = lanes<T>;
+    // Else their multiples are kept in vector registers, which sums need.
+    if constexpr (S > 0 || R * V > 8) asm("" : "+r"(apart), "+r"(tap), "+r"(weight_step));
     Vec<T> taps[Q][V];
 #pragma GCC unroll 3
     for (int q = 0; q < Q; ++q)
@@ -79,6 +91,21 @@ FASTCONV_INLINE void add_taps(Vec<T> (&sum)[R][V], const T* x, int64_t apart, in
     }
 }
 
+// Sums from memory to the output: `count` vectors of n lanes, `together` of each column.
+template <class T>
+FASTCONV_KERNEL void finish_channels(const ChannelVectors<T>& in, const Vec<T>* sum, int64_t together, int64_t count, T* y,
+                                     const T* more, int64_t n) {
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t column = i / together * in.apart, lane = i % together * lanes<T>;
+        T* to = y + column * in.output_step + lane;
+        Vec<T> value = sum[i];
+        if (more) value += load_some(more + column * in.residual_step + lane, n);
+        value = (*in.epilogue)(value);
+        if (n == lanes<T>) store(to, value);
+        else store_first(to, value, n);
+    }
+}
+
 // From the sums to the output: a lower limit at most from the registers, all else from memory.
 template <class T, int R, int V, bool Part>
 FASTCONV_INLINE void put(const ChannelVectors<T>& in, const Vec<T> (&sum)[R][V], int64_t w, int64_t channel, int64_t n) {
@@ -96,22 +123,13 @@ FASTCONV_INLINE void put(const ChannelVectors<T>& in, const Vec<T> (&sum)[R][V],
     Vec<T> kept[R * V];
 #pragma GCC unroll 24
     for (int i = 0; i < R * V; ++i) kept[i] = sum[i / V][i % V];
-#pragma GCC unroll 1
-    for (int i = 0; i < R * V; ++i) {
-        const int64_t column = i / V * in.apart;
-        T* to = y + column * in.output_step + i % V * L;
-        Vec<T> value = kept[i];
-        if (more) value += load_channels<T, Part>(more + column * in.residual_step + i % V * L, n);
-        value = (*in.epilogue)(value);
-        if constexpr (Part) store_first(to, value, n);
-        else store(to, value);
-    }
+    finish_channels(in, kept, V, R * V, y, more, n);
 }
 
 // R columns from w on, vectors of channels from `channel` on, V at a time, up to `end`. S: see add_taps. Edge: of a single column some taps
 // may be outside. Part: n lanes of a single vector.
 template <class T, int R, int V, int S, bool Edge, bool Part>
-FASTCONV_NOINLINE void columns(const ChannelVectors<T>& in, int64_t w, int64_t channel, int64_t end, int64_t n) {
+FASTCONV_KERNEL void columns(const ChannelVectors<T>& in, int64_t w, int64_t channel, int64_t end, int64_t n) {
     static_assert((R == 1 || !Edge) && (V == 1 || !Part));
     constexpr int L = lanes<T>;
     const int64_t step = in.weight_step;
@@ -176,16 +194,17 @@ FASTCONV_NOINLINE void rounded_column(const ChannelVectors<T>& in, int64_t w, in
     }
 }
 
-template <class T, int R, int S, bool Edge>
+template <class T, int R, int S_, bool Edge>
 void all_channels(const ChannelVectors<T>& in, int64_t w) {
     constexpr int64_t L = lanes<T>;
+    constexpr int S = R > 1 ? S_ : 0;  // a single column shares no inputs
     const int64_t n = in.length, fours = R == 1 ? n / (4 * L) * (4 * L) : 0, pairs = n / (2 * L) * (2 * L), whole = n / L * L;
     if constexpr (R == 1) columns<T, R, 4, S, Edge, false>(in, w, 0, fours, L);
-    columns<T, R, 2, S, Edge, false>(in, w, fours, pairs, L);
+    columns<T, R, 2, (S <= most_shared_by_pairs ? S : 0), Edge, false>(in, w, fours, pairs, L);
     columns<T, R, 1, S, Edge, false>(in, w, pairs, whole, L);
     if (whole == n) return;
     if (n > L && !in.residual) columns<T, R, 1, S, Edge, false>(in, w, n - L, n, L);  // overlaps its neighbour: the same bits again
-    else columns<T, R, 1, (vector_bytes > 16 ? S : 0), Edge, true>(in, w, whole, n, n - whole);  // without masks its code is long
+    else columns<T, R, 1, (vector_bytes > 16 && S == 1 ? 1 : 0), Edge, true>(in, w, whole, n, n - whole);
 }
 
 template <class T>
@@ -271,6 +290,7 @@ struct DepthwiseLast {
         const bool whole = p.dilation[2] % p.stride[2] == 0;
         phases = whole && outside - inside >= 4 * (p.dilation[2] / p.stride[2]) ? p.dilation[2] / p.stride[2] : 1;
         shared = phases * p.stride[2] == p.dilation[2] ? 1 : p.stride[2] == 2 * p.dilation[2] ? 2 : 0;
+        if (p.kernel[2] == 1) shared = 0;  // a single tap shares nothing, and its loop is shorter
         run = longest_run();
         groups = run ? ceil_div(outside - inside, most * run) : phases * groups_of_phase();
         parts = threads_for(multiply_adds(p), worth_a_thread::depthwise, threads);
@@ -388,7 +408,11 @@ struct DepthwiseLast {
 
     static auto several(int64_t taps, int64_t columns) {
         constexpr auto sizes = std::make_index_sequence<size_t(most)>{};
-        return taps == 0 ? listed<0>(columns, sizes) : taps == 1 ? listed<1>(columns, sizes) : listed<2>(columns, sizes);
+        if constexpr (most_shared > 0) {
+            if (taps == 1) return listed<1>(columns, sizes);
+            if (taps == 2) return listed<2>(columns, sizes);
+        }
+        return listed<0>(columns, sizes);
     }
     template <int S, size_t... I>
     static auto listed(int64_t columns, std::index_sequence<I...>) {

@@ -12,6 +12,10 @@ namespace FASTCONV_ISA {
 template <class T>
 using Mask = typename VectorOf<T>::mask;
 
+// Whether rows that have an edge are read where they lie, lanes beyond it masked. Without masked loads these lanes come one by one:
+// a copy with the padding written out is up to 10 times as fast, and there is no tile for edges and for strides along w.
+constexpr bool reads_in_place = vector_bytes > 16;
+
 struct Steps {  // of the kernel, over rows of padded input
     int64_t kd, kh, kw, depth, stride, step, dilation;  // depth: rows from kd to kd; stride: along h; step: along w, 1 or 2
 };
@@ -21,8 +25,7 @@ struct Columns {  // of the output, in vectors
     int64_t last, first_inside, last_inside;  // from first_inside to last_inside no lane of any kw is outside the row
     int64_t inputs, outputs;                  // elements of a row
     const int64_t* shift;                     // of each kw, from the place of output column 0
-    const Mask<T>*mask, *more;  // [vector at an edge][kw]: lanes inside the row, and with step 2 of the second vector of inputs;
-                                // null if they were too many to list
+    const Mask<T>*mask, *more;  // [vector at an edge][kw]: lanes inside the row, and with step 2 of the second vector of inputs
     int64_t masks, left_masks;  // how many there are, and at the left edge
 };
 
@@ -46,39 +49,44 @@ struct Reading {  // one output channel of one plane
     Target<T> to;
     bool rounds;   // products, see rounds_products
     bool crowded;  // rows share sets of L1: fewer of them at a time
+    void (*plane)(const Reading&, int64_t rows);  // see plane_of
 };
 
-// What the compiler knows of a problem: H, W: kh, kw, or 0; S, X: stride along h and w.
-template <int H_, int W_, int S_, int X_>
+// What the compiler knows of a problem: H: kh and kw, or 0; S: stride along h, or 0; X: along w.
+template <int H_, int S_, int X_>
 struct Form {
-    static constexpr int H = H_, W = W_, S = S_, X = X_;
+    static constexpr int H = H_, S = S_, X = X_;
     // so that sums and weights fit the registers
     static constexpr int most_rows = H == 9 ? 4 : H == 7 || (H == 3 && X == 2) ? 7 : 8;
     // kw 1 and 2 are the even and the odd elements of what is loaded once
-    static constexpr bool pairs = H == 3 && W == 3 && X == 2;
+    static constexpr bool pairs = H == 3 && X == 2;
+    // A loop over kw takes as long, and a fifth or a seventh of the code, but for 3 x 3, where it costs 3 to 9 %.
+    static constexpr bool unrolled = vector_bytes > 16 && H == 3 && S == 1;
+    // For 2 and 1 rows at the end: what is unrolled for H gains nothing there, but where these are many.
+    using Few = std::conditional_t<(H == 3 && S == X) || H == 9, Form, Form<0, X == 1, X>>;
 };
 
 // From the sums to the output.
 template <class T>
-FASTCONV_NOINLINE void finish(const Reading<T>& in, int64_t h, int64_t w, int64_t rows) {
+FASTCONV_KERNEL void finish(const Reading<T>& in, int64_t h, int64_t w, int64_t rows) {
     constexpr int L = lanes<T>;
     const Target<T>& to = in.to;
     const int64_t count = std::min<int64_t>(L, in.columns.outputs - w);
+    const bool dense = to.step == 1 && (!to.residual || to.residual_step == 1);
     for (int64_t r = 0; r < rows; ++r) {
         T* y = to.output + (h + r) * to.row + w * to.step;
         const T* more = to.residual ? to.residual + (h + r) * to.residual_row + w * to.residual_step : nullptr;
-        if (to.step == 1 && (!more || to.residual_step == 1)) {
-            Vec<T> sum = load(to.sums + r * L);
-            if (more) sum += load_some(more, count);
-            sum = (*to.epilogue)(sum);
-            if (count == L || y + L <= to.end) store(y, sum);
-            else store_first(y, sum, count);
-        } else {
-            for (int64_t l = 0; l < count; ++l) {
-                const T sum = to.sums[r * L + l];
-                y[l * to.step] = (*to.epilogue)(more ? sum + more[l * to.residual_step] : sum);
-            }
-        }
+        T* sums = to.sums + r * L;
+        if (more && !dense)
+            for (int64_t l = 0; l < count; ++l) sums[l] += more[l * to.residual_step];
+        Vec<T> sum = load(sums);
+        if (more && dense) sum += load_some(more, count);
+        sum = (*to.epilogue)(sum);
+        if (!dense) {
+            store(sums, sum);
+            for (int64_t l = 0; l < count; ++l) y[l * to.step] = sums[l];
+        } else if (count == L || y + L <= to.end) store(y, sum);
+        else store_first(y, sum, count);
     }
 }
 
@@ -91,14 +99,18 @@ struct Inputs {
     int64_t at;  // in a row, of the first lane
     Mask<T> mask, more;
 
-    Inputs(const Columns<T>& columns, const T* const* from, int64_t w, int64_t kw, int64_t edge)
+    FASTCONV_INLINE Inputs(const Columns<T>& columns, const T* const* from, int64_t w, int64_t kw, int64_t edge)
         : row(from), at(w * X + columns.shift[kw]) {
         if (!Edge) return;
-        const auto inside = [&](const Mask<T>* listed, int64_t first) {
-            return listed ? listed[edge + kw] : lanes_between<T>(-first, columns.inputs - first);
-        };
-        mask = inside(columns.mask, at);
-        if (X == 2) more = inside(columns.more, at + lanes<T>);
+        mask = columns.mask[edge + kw];
+        if (X == 2) more = columns.more[edge + kw];
+    }
+    // of any columns, which are not listed
+    FASTCONV_INLINE Inputs(const Columns<T>& columns, const T* const* from, int64_t w, int64_t kw)
+        : row(from), at(w * X + columns.shift[kw]) {
+        if (!Edge) return;
+        mask = lanes_between<T>(-at, columns.inputs - at);
+        if (X == 2) more = lanes_between<T>(-at - lanes<T>, columns.inputs - at - lanes<T>);
     }
 
     FASTCONV_INLINE Vec<T> of_row(int64_t i) const {
@@ -140,15 +152,18 @@ struct Tile {
         if constexpr (F::pairs) {
             add_known(0);
             add_pair(1);
-        } else if constexpr (F::W > 0) {
+        } else if constexpr (F::unrolled) {
 #pragma GCC unroll 8
-            for (int kw = 0; kw < F::W; ++kw) add_known(kw);
+            for (int kw = 0; kw < H; ++kw) add_known(kw);
         } else if constexpr (H > 0) {
 #pragma GCC unroll 1
-            for (int64_t kw = 0; kw < in.steps.kw; ++kw) add_known(kw);
-        } else if (R > 1 && in.steps.stride == 1 && in.steps.dilation == 1) {
+            for (int64_t kw = 0; kw < in.steps.kw; ++kw) {
+                asm("" : "+r"(row));  // else the pointers in it are kept in vector registers, which sums and weights need
+                add_known(kw);
+            }
+        } else if (S > 0 && R > 1 && in.steps.stride == 1 && in.steps.dilation == 1) {
             for_columns([&](const Column& input, const T* taps) __attribute__((always_inline)) { add_near(input, taps); });
-        } else if (in.steps.stride == 1) {
+        } else if (S > 0 && in.steps.stride == 1) {
             for_columns([&](const Column& input, const T* taps) __attribute__((always_inline)) { add_apart<1>(input, taps); });
         } else {
             for_columns([&](const Column& input, const T* taps) __attribute__((always_inline)) { add_apart<0>(input, taps); });
@@ -247,11 +262,11 @@ struct Tile {
 
 // Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; masks: how many are listed up to that vector.
 template <class T, class F, int R, bool Edge>
-FASTCONV_NOINLINE void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t masks = 0) {
+FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t masks = 0) {
     const T* const* const row = in.row + h * in.steps.stride;
     const Vec<T> least = broadcast(in.to.least);
     for (int64_t w = last; w >= first; w -= lanes<T>) {
-        masks -= F::W ? F::W : in.steps.kw;
+        masks -= in.steps.kw;
         Tile<T, F, R, Edge> tile(in, row, w, masks);
         tile.add_kernel();
         tile.write(h, least);
@@ -264,9 +279,11 @@ template <class T, class F, int R>
 void band(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
     const Columns<T>& c = in.columns;
-    if (c.last_inside < c.last) tiles<T, F, R, true>(in, h, c.last, c.last_inside + L, c.masks);
+    if constexpr (reads_in_place)  // else there are none
+        if (c.last_inside < c.last) tiles<T, F, R, true>(in, h, c.last, c.last_inside + L, c.masks);
     if (c.first_inside <= c.last_inside) tiles<T, F, R, false>(in, h, c.last_inside, c.first_inside);
-    if (c.first_inside > 0) tiles<T, F, R, true>(in, h, c.first_inside - L, 0, c.left_masks);
+    if constexpr (reads_in_place)
+        if (c.first_inside > 0) tiles<T, F, R, true>(in, h, c.first_inside - L, 0, c.left_masks);
 }
 
 // Bands of 8, 7, 4, 2 and 1 rows, as few as possible.
@@ -283,8 +300,8 @@ void plane(const Reading<T>& in, int64_t rows) {
             case 8: if constexpr (most >= 8) band<T, F, 8>(in, h); break;
             case 7: if constexpr (most >= 7) band<T, F, 7>(in, h); break;
             case 4: band<T, F, 4>(in, h); break;
-            case 2: band<T, F, 2>(in, h); break;
-            default: band<T, F, 1>(in, h);
+            case 2: band<T, typename F::Few, 2>(in, h); break;
+            default: band<T, typename F::Few, 1>(in, h);
         }
     }
 }
@@ -293,32 +310,33 @@ void plane(const Reading<T>& in, int64_t rows) {
 template <class T, int R, int X>
 FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
-    constexpr auto all = std::make_index_sequence<size_t(L)>{};
-    const int64_t rows = in.steps.kd * in.steps.kh;
+    const Steps& steps = in.steps;
+    const int64_t rows = steps.kd * steps.kh;
     for (int64_t w = in.columns.last; w >= 0; w -= L) {
-        const auto product = [&](int64_t k, int64_t kw, int r) __attribute__((always_inline)) {
-            const int64_t kd = in.steps.kd == 1 ? 0 : k / in.steps.kh, kh = k - kd * in.steps.kh;
-            const int64_t at = w * X + in.columns.shift[kw];
-            const T* from = in.row[kd * in.steps.depth + (h + r) * in.steps.stride + kh * in.steps.dilation] + at;
-            const bool inside = at >= 0 && at + X * L <= in.columns.inputs;
-            const auto read = [&](int64_t i) __attribute__((always_inline)) {
-                return inside ? load(from + i)
-                              : load_masked<T>(from + i, lanes_between<T>(-at - i, in.columns.inputs - at - i));
-            };
-            const Vec<T> tap = broadcast(in.weight[(kd * in.steps.kw + kw) * in.steps.kh + kh]);
-            if constexpr (X == 1) return rounded(read(0) * tap);
-            else return rounded(every_other_unsorted<T, 0>(read(0), read(L), all) * tap);
+        struct Product {
+            Inputs<T, X, reads_in_place> input;
+            Vec<T> tap;
+            int64_t stride;
+            FASTCONV_INLINE Vec<T> of_row(int r) const { return rounded(input.of_row(r * stride) * tap); }
+        };
+        const auto product = [&](int64_t k, int64_t kw) __attribute__((always_inline)) {
+            const int64_t kd = steps.kd == 1 ? 0 : k / steps.kh, kh = k - kd * steps.kh;
+            const T* const* row = in.row + kd * steps.depth + h * steps.stride + kh * steps.dilation;
+            return Product{{in.columns, row, w, kw}, broadcast(in.weight[(kd * steps.kw + kw) * steps.kh + kh]), steps.stride};
         };
         Vec<T> sum[R];
         for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
-        for_opposites(rows, in.steps.kw, [&](int64_t k, int64_t kw) __attribute__((always_inline)) {
+        for_opposites(rows, steps.kw, [&](int64_t k, int64_t kw) __attribute__((always_inline)) {
+            const Product one = product(k, kw), other = product(rows - 1 - k, steps.kw - 1 - kw);
 #pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) sum[r] += product(k, kw, r) + product(rows - 1 - k, in.steps.kw - 1 - kw, r);
+            for (int r = 0; r < R; ++r) sum[r] += one.of_row(r) + other.of_row(r);
         });
+        const bool middle = rows * steps.kw % 2;
+        const Product one = product(middle ? rows / 2 : 0, middle ? steps.kw / 2 : 0);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
-            if (rows * in.steps.kw % 2) sum[r] += product(rows / 2, in.steps.kw / 2, r);
-            store(in.to.sums + r * L, X == 1 ? sum[r] : sorted<T>(sum[r], all));
+            if (middle) sum[r] += one.of_row(r);
+            store(in.to.sums + r * L, X == 1 ? sum[r] : sorted<T>(sum[r], std::make_index_sequence<size_t(L)>{}));
         }
         finish(in, h, w, R);
     }
@@ -331,25 +349,33 @@ void rounded_plane(const Reading<T>& in, int64_t rows) {
     for (; h < rows; ++h) rounded_tiles<T, 1, X>(in, h);
 }
 
-template <class T, int H>
-bool square_plane(const Reading<T>& in, int64_t rows) {
-    if (in.steps.dilation != 1 || in.steps.kd != 1 || in.steps.kh != H || in.steps.kw != H) return false;
-    constexpr int W = H < 9 ? H : 0;
-    if (H == 3 && in.steps.step == 2 && in.columns.shift[2] != in.columns.shift[1] + 1) return false;  // see Form::pairs
-    if (in.steps.stride == 1 && in.steps.step == 1) plane<T, Form<H, W, 1, 1>>(in, rows);
-    else if (in.steps.stride == 2 && in.steps.step == 1) plane<T, Form<H, W, 2, 1>>(in, rows);
-    else if (in.steps.stride == 2 && in.steps.step == 2) plane<T, Form<H, W, 2, 2>>(in, rows);
-    else return false;
-    return true;
+template <class T>
+using Plane = void (*)(const Reading<T>&, int64_t rows);
+
+// The form of a square kernel, if there is one.
+template <class T, int H, int X>
+Plane<T> square_plane(const Reading<T>& in) {
+    if (in.steps.dilation != 1 || in.steps.kd != 1 || in.steps.kh != H || in.steps.kw != H) return nullptr;
+    if (Form<H, 2, X>::pairs && in.columns.shift[2] != in.columns.shift[1] + 1) return nullptr;
+    if (in.steps.stride == 2) return plane<T, Form<H, 2, X>>;
+    if constexpr (X == 1)
+        if (in.steps.stride == 1) return plane<T, Form<H, 1, 1>>;
+    return nullptr;
+}
+
+template <class T, int X>
+Plane<T> plane_of(const Reading<T>& in) {
+    if (in.rounds) return rounded_plane<T, X>;
+    for (const auto square : {square_plane<T, 3, X>, square_plane<T, 5, X>, square_plane<T, 7, X>, square_plane<T, 9, X>})
+        if (const Plane<T> found = square(in)) return found;
+    return plane<T, Form<0, X == 1, X>>;
 }
 
 template <class T>
-void any_plane(const Reading<T>& in, int64_t rows) {
-    if (in.rounds) return in.steps.step == 1 ? rounded_plane<T, 1>(in, rows) : rounded_plane<T, 2>(in, rows);
-    if (square_plane<T, 3>(in, rows) || square_plane<T, 5>(in, rows)) return;
-    if (square_plane<T, 7>(in, rows) || square_plane<T, 9>(in, rows)) return;
-    if (in.steps.step == 1) plane<T, Form<0, 0, 1, 1>>(in, rows);
-    else plane<T, Form<0, 0, 1, 2>>(in, rows);
+Plane<T> plane_of(const Reading<T>& in) {
+    if constexpr (reads_in_place)
+        if (in.steps.step == 2) return plane_of<T, 2>(in);
+    return plane_of<T, 1>(in);
 }
 
 }  // namespace FASTCONV_ISA

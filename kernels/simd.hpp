@@ -11,6 +11,12 @@
 
 #define FASTCONV_INLINE inline __attribute__((always_inline))
 #define FASTCONV_NOINLINE __attribute__((noinline))
+// A micro-kernel: nor a copy for each constant that callers pass, and from a line on, as its time depends on where its loops lie.
+#if defined(__clang__)
+#define FASTCONV_KERNEL __attribute__((noinline, aligned(64)))
+#else
+#define FASTCONV_KERNEL __attribute__((noinline, noclone, aligned(64)))
+#endif
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -318,6 +324,7 @@ FASTCONV_INLINE void copy_strided(T* to, const T* from, int64_t stride, int64_t 
     if (stride == 1) copy(to, from, n);
     else if (stride == 2) copy_even(to, from, n);
     else
+#pragma GCC unroll 4
         for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
 }
 

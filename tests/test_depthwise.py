@@ -63,6 +63,40 @@ def test_batch_and_threads_change_no_bit(size: tuple[int, int], isa: str) -> Non
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("stride", [1, 2, (2, 1), 3], ids=str)
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (7, 7), (9, 9), (4, 3)], ids=str)
+def test_a_row_has_the_same_bits_in_any_tile(kernel: tuple[int, int], stride: int | tuple[int, int], isa: str) -> None:
+    """As how rows are cut into tiles depends on the batch and threads; crowded rows, of 1024 floats, too."""
+    down = stride if isinstance(stride, int) else stride[0]
+    for width, dtype in ((37, "float32"), (1024, "float32"), (20, "float64")):
+        whole = problem((2, 2), (16 * down + kernel[0], width), kernel, groups=2, stride=stride,
+                        padding=(0, kernel[1] // 2), dtype=dtype)
+        x, w, b, _ = random_arrays(whole, np.random.default_rng(7))
+        seen = check.run(cython_native.NativeKernel(whole, Candidate("depthwise", isa)), whole, Arrays(x, w, b, None))
+        for rows in range(2, 17):  # a single one has no stride: another problem, and order
+            few = dataclasses.replace(whole, input_size=((rows - 1) * down + kernel[0], width))
+            kernel_of_few = cython_native.NativeKernel(few, Candidate("depthwise", isa))
+            part = check.run(kernel_of_few, few, Arrays(x[:, :, :few.input_size[0]].copy(), w, b, None))
+            assert np.array_equal(part, seen[:, :, :rows])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_more_masks_than_are_listed(isa: str) -> None:
+    for dtype, width, kernel in (("float32", 70, 1501), ("float64", 40, 2001), ("float32", 70, 511)):
+        verify(problem((2, 2), (2, width), (1, kernel), groups=2, padding=(0, kernel // 2), dtype=dtype), "depthwise", isa)
+        verify(problem((2, 2), (2, 2 * width), (1, kernel), groups=2, stride=(1, 2), padding=(0, kernel // 2), dtype=dtype),
+               "depthwise", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_wide_rows_are_copied_a_few_at_a_time(isa: str) -> None:
+    """Where rows are copied, a copy stays in the caches: such bands are as right, and their bits as independent of threads."""
+    for more in ({}, {"stride": 2}, {"padding_mode": "circular", "dilation": (2, 1)}, {"dtype": "float64", "residual": True}):
+        verify(problem((1, 1), (37, 2100), (3, 3), padding=(more.get("dilation", (1, 1))[0], 1), **more), "depthwise", isa)
+    same_bits(problem((2, 2), (37, 2100), (5, 5), groups=2, batch=2, padding=2), "depthwise", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (1, 4), (7, 2)], ids=str)
 @pytest.mark.parametrize("channels", [8, 13, 16, 40])
 def test_channels_side_by_side(channels: int, kernel: tuple[int, int], isa: str) -> None:
