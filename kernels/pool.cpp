@@ -18,8 +18,9 @@ auto with_worker(const PoolProblem& p, const PoolCall& call, const Body& body) {
     const Reduction<T>& does = reduction_of<T>(p);
     if (Whole<T>::suits(p, call)) return body(Whole<T>(p, call, does));
     if (WholePixels<T>::suits(p, call)) return body(WholePixels<T>(p, call, does));
-    if (Turned<T>::suits(p, call)) return body(Turned<T>(p, call, does));
-    return body(Forward<T>(p, call, does));
+    const Forward<T> rows(p, call, does);
+    if (!rows.flat() && Turned<T>::suits(p, call)) return body(Turned<T>(p, call, does));
+    return body(rows);
 }
 
 template <class T>

@@ -38,12 +38,18 @@ class Forward {
         bare_ = slides_ && !pixels_ && !prepares_ && in_.space[2] == 1 && vectors_fit();
         between_ = bare_ && w.taps == 3 && w.dilation == 1 && w.begin == -1 && w.stride <= 2 && segments_ == 1;
         fetches_ = prepares_ || (slides_ && !bare_) || (joined_ && in_.space[2] != 1);
+        at_once_ = pixels_ && !slides_ && !prepares_ && d.taps * h.taps * w.taps <= most_at_once;
         straight_ = d.taps * h.taps == 1 && adjacent_ && !does_.divides;
         even_ = true;
         if (does_.divides && divides_by_axes())
             for (int64_t o = 1; o < w.output; ++o) even_ &= w.divisor[o] == w.divisor[0];
+        even_ = even_ && !at_once_;
+        flat_ = lies_flat();
         cut_rows();
     }
+
+    // Whether planes are pooled as if they were one row.
+    bool flat() const { return flat_; }
 
     size_t workspace_bytes() const { return crew().bytes(); }
 
@@ -72,12 +78,12 @@ class Forward {
     }
 
    private:
-    static constexpr int64_t L = lanes<T>, most_slots = 64;
+    static constexpr int64_t L = lanes<T>, most_slots = 64, most_at_once = 12;
     struct Part {  // memory of a thread
         T *rows, *ring, *sums, *outputs;
         const T* divisors;
         Part(char* memory, const Forward& f, const T* d)
-            : rows(reinterpret_cast<T*>(memory)), ring(rows + f.slots_ * f.pitch_), sums(ring + f.slots_ * f.length_),
+            : rows(reinterpret_cast<T*>(memory)), ring(rows + f.slots_ * f.pitch_), sums(ring + f.deep_ * f.slots_ * f.length_),
               outputs(sums + f.sums_ * f.length_), divisors(d) {}
     };
     struct Segment {  // outputs begin .. end - 1 of a row, from inputs first .. last - 1, of which inside_first .. inside_last - 1 exist
@@ -168,6 +174,13 @@ class Forward {
         return others <= few;
     }
 
+    bool lies_flat() const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const int64_t most = (16 << 10) / int64_t(sizeof(T));
+        return between_ && even_ && adjacent_ && w.stride == 1 && w.output == w.input && w.input >= 16 && w.input < 48 && d.taps == 1 && h.taps <= most_slots && h.dilation == 1 &&
+               in_.space[1] == w.input && out_.space[1] == w.output && h.input * w.input <= most && h.output * w.output <= most;
+    }
+
     // Groups of output rows, whose input rows are read one after the other and kept in a ring; bands of groups, the items. Rows of a
     // window that are too many come in rounds, as those of several planes do.
     void cut_rows() {
@@ -175,17 +188,22 @@ class Forward {
         length_ = round_up(std::max(most_ * unit_, joined_ ? longest_ : 0), L);
         pitch_ = fetches_ ? round_up(longest_ * unit_ + (std::min<int64_t>(w.stride, 4) + 4) * L, L) : 0;  // vectors may read past its end
         const auto bytes = [&](int64_t slots) { return slots * (length_ + pitch_) * int64_t(sizeof(T)); };
-        for (group_ = joined_ ? 1 : 8; group_ > 1 && (rows_of(group_) > most_slots || bytes(rows_of(group_)) > 32 << 10); group_ /= 2) {}
+        for (group_ = joined_ ? 1 : 4; group_ > 1 && (rows_of(group_) > most_slots || bytes(rows_of(group_)) > 32 << 10); group_ /= 2) {}
         slots_ = rows_of(group_), round_ = h.taps;  // a power of two
         shares_ = !joined_ && slots_ <= most_slots && bytes(slots_) <= 384 << 10;
         if (!shares_) group_ = 1, slots_ = round_ = std::min<int64_t>(h.taps, most_rows);
         rounds_ = ceil_div(h.taps, round_);
-        const int64_t rounds = d.taps * rounds_;
+        follows_ = shares_ && (h.regular ? h.stride == 1 || (h.dilation == 1 && h.stride <= h.taps) : h.dilation == 1);
+        for (int64_t o = 1; follows_ && !h.regular && o < h.output; ++o) follows_ = h.first[o] <= h.first[o - 1] + h.count[o - 1];
+        deep_ = rounds_ == 1 && d.taps * slots_ <= most_slots && bytes(d.taps * slots_) <= 384 << 10 ? d.taps : 1;
+        const int64_t rounds = ceil_div(d.taps, deep_) * rounds_;
+        if (flat_) deep_ = slots_ = 1, length_ = round_up(h.input * w.input, L);
         if (joined_) slots_ = std::min<int64_t>(std::max<int64_t>(d.taps * h.taps, 2), most_rows);
         const int64_t items = p_.batch * (pixels_ ? 1 : p_.channels) * d.output * blocks_ * segments_;
         const int64_t bands = items >= 16 * call_.threads || call_.threads == 1 ? 1 : ceil_div(16 * call_.threads, items);
         const double row = double(longest_) * double(unit_ * h.stride * d.taps) * sizeof(T);
         band_ = std::min({h.output, std::max<int64_t>(ceil_div(h.output, bands), 8), std::max<int64_t>(int64_t((256 << 10) / row), 1)});
+        if (flat_) band_ = h.output;
         if (rounds > 1) band_ = std::min(band_, std::max<int64_t>((16 << 10) / (length_ * int64_t(sizeof(T))), 1));
         sums_ = joined_ ? 1 : rounds > 1 ? band_ : 0;
     }
@@ -207,7 +225,7 @@ class Forward {
         return {{p_.batch, pixels_ ? 1 : p_.channels, p_.axis[0].output, blocks_, segments_, ceil_div(p_.axis[1].output, band_)}};
     }
     Crew crew() const {
-        const int64_t own = slots_ * (pitch_ + length_) + (sums_ + 1) * length_ + L;
+        const int64_t own = slots_ * (pitch_ + deep_ * length_) + (sums_ + 1) * length_ + L;
         const int64_t divisors = does_.divides ? (even_ ? 0 : p_.axis[2].output * divisor_unit()) + 2 * L : 0;
         return pool_crew(p_, call_, items().count(), size_t(round_up(own * int64_t(sizeof(T)), 64)),
                          size_t(round_up(divisors * int64_t(sizeof(T)), 64)));
@@ -238,23 +256,53 @@ class Forward {
         of.from = static_cast<const T*>(in_.data) + at[0] * in_.batch + channel * in_.channel;
         of.to = static_cast<T*>(out_.data) + at[0] * out_.batch + channel * out_.channel + of.od * out_.space[0] +
                 of.seg.begin * out_.space[2];
+        if (flat_) return put_flat(of, mine);
         if (fetches_ && !joined_) fence(of, mine);
-        if (joined_ || straight_) {
-            for (int64_t oh = of.top; oh < of.bottom; ++oh) joined_ ? join_first(of, oh, mine) : put_straight(of, oh, mine);
+        if (at_once_ || joined_ || straight_) {
+            for (int64_t oh = of.top; oh < of.bottom; ++oh)
+                at_once_ ? put_at_once(of, oh, mine) : joined_ ? join_first(of, oh, mine) : put_straight(of, oh, mine);
             return;
         }
-        for (int64_t plane = 0; plane < d.count[of.od]; ++plane) {
-            const T* const from = of.from + (d.first[of.od] + plane * d.dilation) * in_.space[0];
-            for (int64_t round = 0; round < rounds_; ++round) {
-                int64_t held[most_slots];  // the input row of each slot
-                std::fill_n(held, slots_, -1);
-                const bool first = plane + round == 0, last = plane + 1 == d.count[of.od] && round + 1 == rounds_;
-                for (int64_t oh = of.top; oh < of.bottom; oh += group_) {
-                    const int64_t end = std::min(oh + group_, of.bottom);
-                    read_rows(of, from, oh, end, round, held, mine);
-                    for (int64_t o = oh; o < end; ++o) put_row(of, o, round, first, last, mine);
-                }
+        for (int64_t plane = 0; plane < d.count[of.od]; plane += deep_)
+            for (int64_t round = 0; round < rounds_; ++round) pool_round(of, plane, round, mine);
+    }
+    // Rows of a plane are one; the windows at their ends, which have taken in a neighbour's elements, come once more.
+    void put_flat(const Band& of, const Part& mine) const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const T* const from = of.from + d.first[of.od] * in_.space[0];
+        const int64_t size = h.input * w.input;
+        does_.slide_between[0](from, size, 1, round_up(size, L), {1, 0, 0}, mine.ring);
+        does_.ends_between(from, w.input, {h.input, w.input, w.input}, mine.ring);
+        for (int64_t oh = 0, end; oh < h.output; oh = end) {
+            const T* rows[most_slots];
+            for (end = oh + 1; end < h.output && follows(end);) ++end;
+            for (int64_t tap = 0; tap < h.count[oh]; ++tap) rows[tap] = mine.ring + (h.first[oh] + tap) * w.input;
+            T* const to = of.to + oh * w.output;
+            const Outputs<T> out{(end - oh) * w.output, mine.divisors, 0, divisor_of(of, oh), to};
+            does_.join[joins(h.count[oh])](rows, h.count[oh], out);
+            if (p_.operation == Pooling::lp) norm_.finish(to, out.count);
+        }
+    }
+    // Whether an output row's windows are those of the row before, one row further.
+    bool follows(int64_t oh) const {
+        const PoolAxis& h = p_.axis[1];
+        return h.first[oh] == h.first[oh - 1] + 1 && h.count[oh] == h.count[oh - 1] && h.divisor[oh] == h.divisor[oh - 1];
+    }
+
+    // What some planes, and a round of their rows, make of a band.
+    void pool_round(const Band& of, int64_t plane, int64_t round, const Part& mine) const {
+        const PoolAxis& d = p_.axis[0];
+        const int64_t planes = std::min(deep_, d.count[of.od] - plane);
+        const bool first = plane + round == 0, last = plane + planes == d.count[of.od] && round + 1 == rounds_;
+        int64_t held[most_slots];  // the input row of each slot
+        std::fill_n(held, planes * slots_, -1);
+        for (int64_t oh = of.top; oh < of.bottom; oh += group_) {
+            const int64_t end = std::min(oh + group_, of.bottom);
+            for (int64_t i = 0; i < planes; ++i) {
+                const T* const from = of.from + (d.first[of.od] + (plane + i) * d.dilation) * in_.space[0];
+                read_rows(of, from, oh, end, round, held + i * slots_, mine.ring + i * slots_ * length_, mine);
             }
+            for (int64_t o = oh; o < end; ++o) put_row(of, o, planes, round, first, last, mine);
         }
     }
 
@@ -275,21 +323,36 @@ class Forward {
     }
 
     // To the ring: the windows of all rows that outputs oh .. end - 1 read, of this round, and that it does not have.
-    void read_rows(const Band& of, const T* from, int64_t oh, int64_t end, int64_t round, int64_t* held, const Part& mine) const {
+    void read_rows(const Band& of, const T* from, int64_t oh, int64_t end, int64_t round, int64_t* held, T* ring,
+                   const Part& mine) const {
         const PoolAxis& h = p_.axis[1];
-        int64_t fresh[most_slots], count = 0;
+        if (follows_) {  // held[0]: the last row so far
+            int64_t first = h.first[oh], last = h.first[end - 1] + h.count[end - 1];
+            if (h.regular) {
+                first = std::max<int64_t>(h.begin + oh * h.stride, 0);
+                last = std::min(h.begin + (end - 1) * h.stride + (h.taps - 1) * h.dilation + 1, h.input);
+            }
+            first = std::max(held[0] + 1, first);
+            for (int64_t row = first, n; row < last; row += n) {
+                n = std::min(last - row, slots_ - slot_of(row, 0));
+                pool_rows(of, from + row * in_.space[1], in_.space[1], n, ring + slot_of(row, 0) * length_, mine);
+            }
+            held[0] = std::max(held[0], last - 1);
+            return;
+        }
         for (; oh < end; ++oh)
             for (int64_t tap = round * round_; tap < taps_of(oh, round); ++tap) {
                 const int64_t row = h.first[oh] + tap * h.dilation, slot = slot_of(row, tap);
                 if (held[slot] == row) continue;
                 held[slot] = row;
-                if (fetches_) fetch(of, from + row * in_.space[1], mine.rows + count * pitch_);
-                fresh[count++] = slot;
+                pool_rows(of, from + row * in_.space[1], 0, 1, ring + slot * length_, mine);
             }
-        for (int64_t i = 0; i < count; ++i) {  // what was stored just now is slow to load at another offset
-            const T* row = fetches_ ? mine.rows + i * pitch_ - of.seg.first * of.units : from + held[fresh[i]] * in_.space[1];
-            pool_row(of, row, mine.ring + fresh[i] * length_, true);
-        }
+    }
+    // n rows `apart` to as many slots. All are copied first: what was stored just now is slow to load at another offset.
+    void pool_rows(const Band& of, const T* from, int64_t apart, int64_t n, T* to, const Part& mine) const {
+        if (!fetches_) return pool_lines(of, from, to, true, {n, apart, length_});
+        for (int64_t i = 0; i < n; ++i) fetch(of, from + i * apart, mine.rows + i * pitch_);
+        pool_lines(of, mine.rows - of.seg.first * of.units, to, true, {n, pitch_, length_});
     }
 
     // A segment's inputs of a row that exist.
@@ -311,49 +374,74 @@ class Forward {
         }
     }
 
-    // The windows of a row, whose element 0 is at `row`. There is room for whole vectors behind them, or not.
-    void pool_row(const Band& of, const T* row, T* to, bool room) const {
+    // The windows of rows, of whose first one element 0 is at `row`. There is room for whole vectors behind them, or not.
+    void pool_lines(const Band& of, const T* row, T* to, bool room, const Lines& lines) const {
         const PoolAxis& w = p_.axis[2];
         const Segment& s = of.seg;
         const int64_t n = s.end - s.begin, pixel = fetches_ ? of.units : in_.space[2], step = w.dilation * pixel;
         if (slides_ && !bare_) {
             const int64_t count = n * of.units;
-            slide(row + (w.begin + s.begin * w.stride) * of.units, w.dilation * of.units, room ? round_up(count, L) : count, to);
+            return slide(row + (w.begin + s.begin * w.stride) * of.units, step, room ? round_up(count, L) : count, lines, to);
+        }
+        if (pixels_) {
+            for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to)
+                does_.pixels(&row, 1, {w.first + s.begin, w.count + s.begin, pixel, step, of.units, n, nullptr, 1, of.units}, to);
             return;
         }
-        if (pixels_) return does_.pixels(row, w.first + s.begin, w.count + s.begin, pixel, step, of.units, n, to);
-        if (!slides_) return does_.windows(row, w.first + s.begin, w.count + s.begin, pixel, step, n, to);
-        if (between_) return does_.slide_between[w.stride - 1](row, w.input, 1, room ? round_up(n, L) : n, to);
+        const auto one_by_one = [&](int64_t begin, int64_t end) {
+            if (begin < end) does_.windows(row, w.first + begin, w.count + begin, pixel, step, end - begin, lines, to + (begin - s.begin));
+        };
+        if (!slides_) return one_by_one(s.begin, s.end);
+        if (between_) return does_.slide_between[w.stride - 1](row, w.input, 1, room ? round_up(n, L) : n, lines, to);
         const int64_t begin = first_whole(s), end = end_whole(s);
-        if (begin > s.begin) does_.windows(row, w.first + s.begin, w.count + s.begin, 1, w.dilation, begin - s.begin, to);
-        slide(row + w.begin + begin * w.stride, w.dilation, end - begin, to + (begin - s.begin));
-        if (end < s.end) does_.windows(row, w.first + end, w.count + end, 1, w.dilation, s.end - end, to + (end - s.begin));
+        one_by_one(s.begin, begin);
+        slide(row + w.begin + begin * w.stride, step, end - begin, lines, to + (begin - s.begin));
+        one_by_one(end, s.end);
     }
-    void slide(const T* row, int64_t step, int64_t count, T* to) const {
+    void slide(const T* row, int64_t step, int64_t count, const Lines& lines, T* to) const {
         const PoolAxis& w = p_.axis[2];
         const int few = w.taps == 2 ? 0 : w.taps == 3 ? 1 : 2;
-        if (w.stride == 1) does_.slide[few](row, w.taps, step, count, to);
-        else if (w.stride == 2) does_.slide_two[step == 1 ? few : 2](row, w.taps, step, count, to);
-        else does_.slide_split[w.stride - 3](row, w.taps, step, count, to);
+        if (w.stride == 1) does_.slide[few](row, w.taps, step, count, lines, to);
+        else if (w.stride == 2) does_.slide_two[step == 1 ? few : 2](row, w.taps, step, count, lines, to);
+        else does_.slide_split[w.stride - 3](row, w.taps, step, count, lines, to);
     }
 
+    // Small windows of pixels: all taps in registers. Their rows lie in different pages, which prefetchers tell from each other.
+    void put_at_once(const Band& of, int64_t oh, const Part& mine) const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const Segment& s = of.seg;
+        const T* rows[most_at_once];
+        int64_t n = 0;
+        for (int64_t plane = 0; plane < d.count[of.od]; ++plane)
+            for (int64_t tap = 0; tap < h.count[oh]; ++tap)
+                rows[n++] = of.from + (d.first[of.od] + plane * d.dilation) * in_.space[0] + (h.first[oh] + tap * h.dilation) * in_.space[1];
+        does_.pixels(rows, n, {w.first + s.begin, w.count + s.begin, in_.space[2], w.dilation * in_.space[2], of.units, s.end - s.begin,
+                               does_.divides ? mine.divisors + s.begin : nullptr, divisor_of(of, oh), out_.space[2]}, of.to + oh * out_.space[1]);
+        if (p_.operation != Pooling::lp) return;
+        for (int64_t o = 0; o < s.end - s.begin; ++o) norm_.finish(of.to + oh * out_.space[1] + o * out_.space[2], of.units);
+    }
     void put_straight(const Band& of, int64_t oh, const Part& mine) const {
         const T* const from = of.from + p_.axis[0].first[of.od] * in_.space[0] + p_.axis[1].first[oh] * in_.space[1];
         if (fetches_) fetch(of, from, mine.rows);
-        pool_row(of, fetches_ ? mine.rows - of.seg.first * of.units : from, of.to + oh * out_.space[1], false);
+        pool_lines(of, fetches_ ? mine.rows - of.seg.first * of.units : from, of.to + oh * out_.space[1], false, {1, 0, 0});
     }
 
     // Of an output row, what this round's rows make of it: with the rounds before, and, if it is the last one, to the output.
-    void put_row(const Band& of, int64_t oh, int64_t round, bool first, bool last, const Part& mine) const {
+    void put_row(const Band& of, int64_t oh, int64_t planes, int64_t round, bool first, bool last, const Part& mine) const {
         const PoolAxis& h = p_.axis[1];
         const T* rows[most_slots + 1];
         int64_t n = 0;
         T* const sums = mine.sums + (oh - of.top) * length_;
         if (!first) rows[n++] = sums;
-        for (int64_t tap = round * round_; tap < taps_of(oh, round); ++tap)
-            rows[n++] = mine.ring + slot_of(h.first[oh] + tap * h.dilation, tap) * length_;
+        for (const T* ring = mine.ring; planes > 0; --planes, ring += slots_ * length_)
+            for (int64_t tap = round * round_; tap < taps_of(oh, round); ++tap)
+                rows[n++] = ring + slot_of(h.first[oh] + tap * h.dilation, tap) * length_;
         if (last) deliver(of, oh, rows, n, mine);
-        else does_.partial(rows, n, {length_, nullptr, 0, 1, sums});
+        else (does_.divides ? does_.partial : does_.join[joins(n)])(rows, n, {length_, nullptr, 0, 1, sums});
+    }
+
+    T divisor_of(const Band& of, int64_t oh) const {  // that of axes d and h
+        return does_.divides && divides_by_axes() ? T(p_.axis[0].divisor[of.od]) * T(p_.axis[1].divisor[oh]) : T(1);
     }
 
     // A row of outputs: all of `rows`, divided.
@@ -361,11 +449,10 @@ class Forward {
         const int64_t count = of.seg.end - of.seg.begin;
         T* const to = of.to + oh * out_.space[1];
         T* const made = adjacent_ ? to : mine.outputs;
-        const bool divides = does_.divides && divides_by_axes();
-        const T divisor = divides ? T(p_.axis[0].divisor[of.od]) * T(p_.axis[1].divisor[oh]) : T(1);
+        const T divisor = divisor_of(of, oh);
         if (even_ || !does_.divides || divisor_unit() == of.units) {
             const Outputs<T> out{count * of.units, mine.divisors + (even_ ? 0 : of.seg.begin * of.units), even_ ? 0 : -1, divisor, made};
-            does_.join[n < 2 || n > 3 || out.count < L ? 2 : n - 2](rows, n, out);
+            does_.join[out.count < L ? 3 : joins(n)](rows, n, out);
         } else {
             join_pixels(of, rows, n, divisor, mine.divisors + of.seg.begin, made);
         }
@@ -373,6 +460,7 @@ class Forward {
         if (adjacent_) return;
         for (int64_t o = 0; o < count; ++o) copy(to + o * out_.space[2], made + o * of.units, of.units);
     }
+    static int joins(int64_t n) { return n >= 2 && n <= 4 ? int(n) - 2 : 3; }
     // Runs of pixels with the same divisor
     void join_pixels(const Band& of, const T* const* rows, int64_t n, T divisor, const T* divisors, T* to) const {
         const int64_t count = of.seg.end - of.seg.begin;
@@ -382,7 +470,7 @@ class Forward {
             T same[L];
             std::fill_n(same, L, divisors[o]);
             for (int64_t r = 0; r < n; ++r) some[r] = rows[r] + o * of.units;
-            does_.join[2](some, n, {(end - o) * of.units, same, 0, divisor, to + o * of.units});
+            does_.join[3](some, n, {(end - o) * of.units, same, 0, divisor, to + o * of.units});
         }
     }
 
@@ -407,7 +495,7 @@ class Forward {
                 if (n - (sofar != nullptr) == std::min<int64_t>(slots_, most_rows)) join();
             }
         if (n > (sofar != nullptr)) join();
-        does_.windows(sofar - s.inside_first, w.first + s.begin, w.count + s.begin, 1, w.dilation, s.end - s.begin, mine.sums);
+        does_.windows(sofar - s.inside_first, w.first + s.begin, w.count + s.begin, 1, w.dilation, s.end - s.begin, {1, 0, 0}, mine.sums);
         const T* const made[] = {mine.sums};
         deliver(of, oh, made, 1, mine);
     }
@@ -423,12 +511,16 @@ class Forward {
     bool slides_;    // windows run on vectors of outputs
     bool joined_;    // rows come first
     bool bare_;      // rows are read where they lie, by vectors
+    bool at_once_;   // all of a window of pixels
+    bool flat_;      // rows of a plane as one
     bool between_;   // of three inputs, one before and one behind their place
     bool fetches_;   // rows are copied first
     bool even_;      // all windows of a row have the same divisor
     bool shares_;    // outputs share what is in the ring
+    bool follows_;   // and their rows follow each other without gaps
     bool straight_;  // windows of a row are outputs
     int64_t unit_, blocks_, segments_, longest_, most_;
+    int64_t deep_;  // planes whose rows are joined at a time
     int64_t group_, slots_, round_, rounds_, band_, sums_, length_, pitch_;
     int64_t count_[2], divisor_[2];
     static constexpr int64_t nothing = 0, one = 1;

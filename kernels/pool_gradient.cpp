@@ -187,7 +187,7 @@ class Gradient {
         const int64_t count = highest_ - lowest_ + 1;
         if (phases_ == 1) {
             const T* row = mine.sums + (before_ + lowest_ - (w.taps - 1)) * units;
-            slide<T, Sum<T>, 0>(row, w.taps, units, w.input * units, inputs);
+            slide<T, Sum<T>, 0>(row, w.taps, units, w.input * units, {1, 0, 0}, inputs);
             return inputs;
         }
         const int64_t length = phase_length();
@@ -195,7 +195,7 @@ class Gradient {
             const int64_t taps = f < w.taps ? (w.taps - 1 - f) / phases_ + 1 : 0;
             T* const phase = mine.phase + (phases_ == 2 ? f * length : 0);
             if (taps == 0) std::fill_n(phase, count, T(0));
-            else slide<T, Sum<T>, 0>(mine.sums + before_ + lowest_ - (taps - 1), taps, 1, count, phase);
+            else slide<T, Sum<T>, 0>(mine.sums + before_ + lowest_ - (taps - 1), taps, 1, count, {1, 0, 0}, phase);
             if (phases_ > 2)
                 for (int64_t m = 0; m < count; ++m) inputs[m * phases_ + f] = phase[m];
         }
@@ -213,7 +213,7 @@ class Gradient {
             const int64_t outputs = reach.end - reach.begin;
             if (units > 1) {
                 if (outputs == 0) std::fill_n(inputs + i * units, units, T(0));
-                else slide_pixels<T, Sum<T>>(sums, &reach.begin, &outputs, units, units, units, 1, inputs + i * units);
+                else slide_pixels<T, Sum<T>>(&sums, 1, {&reach.begin, &outputs, units, units, units, 1, nullptr, 1, units}, inputs + i * units);
                 continue;
             }
             inputs[i] = 0;

@@ -47,7 +47,13 @@ struct Extreme {
     FASTCONV_INLINE static bool beats(T x, T a) { return (Largest ? x > a : x < a) || x != x; }
     FASTCONV_INLINE static auto beats(Vec<T> x, Vec<T> a) { return (Largest ? x > a : x < a) | (x != x); }
     FASTCONV_INLINE static Vec<T> combine(Vec<T> a, Vec<T> x) { return Largest ? larger<T>(a, x) : smaller<T>(a, x); }
-    FASTCONV_INLINE static T combine(T a, T x) { return beats(x, a) ? x : a; }
+    FASTCONV_INLINE static T combine(T a, T x) {  // bit by bit, as compilers branch, and CPUs guess wrong, otherwise
+        typename VectorOf<T>::Int of_a, of_x;
+        std::memcpy(&of_a, &a, sizeof a), std::memcpy(&of_x, &x, sizeof x);
+        of_a ^= (of_a ^ of_x) & -typename VectorOf<T>::Int((Largest ? x > a : x < a) | (x != x));
+        std::memcpy(&a, &of_a, sizeof a);
+        return a;
+    }
 };
 template <class T>
 using Largest = Extreme<T, true>;
@@ -71,31 +77,43 @@ FASTCONV_INLINE void each_vector(int64_t count, const Body& body) {
     if (i < count) body(count - L);
 }
 
-// ---- the windows of a row: `count` outputs side by side. Nothing is read but taps, unless said otherwise, or of less than a vector of
+// ---- the windows of a row: `count` outputs side by side; of as many rows as there are lines. Nothing is read but taps, unless said otherwise, or of less than a vector of
 // outputs, which are computed as if they were one.
+
+struct Lines {
+    int64_t count, from, to;  // elements from one to the next
+};
+
+// one(row, i), a vector of outputs from i on, of each line.
+template <class T, class One>
+FASTCONV_INLINE void put_lines(const T* row, int64_t count, const Lines& lines, T* to, const One& one) {
+    for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to) {
+        if (count < lanes<T>) store_first(to, one(row, 0), count);
+        else each_vector<T>(count, [=](int64_t i) __attribute__((always_inline)) { store(to + i, one(row, i)); });
+    }
+}
 
 // Stride 1: tap j of output i is row[i + j step].
 template <class T, class Op, int Taps>
-FASTCONV_NOINLINE void slide(const T* row, int64_t taps, int64_t step, int64_t count, T* to) {
+FASTCONV_NOINLINE void slide(const T* row, int64_t taps, int64_t step, int64_t count, Lines lines, T* to) {
     if (Taps) taps = Taps;
-    const auto one = [=](int64_t i) __attribute__((always_inline)) {
+    const auto one = [=](const T* row, int64_t i) __attribute__((always_inline)) {
         Vec<T> a = load(row + i);
 #pragma GCC unroll 3
         for (int64_t j = 1; j < taps; ++j) a = Op::combine(a, load(row + i + j * step));
         return a;
     };
-    if (count < lanes<T>) return store_first(to, one(0), count);
-    each_vector<T>(count, [=](int64_t i) __attribute__((always_inline)) { store(to + i, one(i)); });
+    put_lines(row, count, lines, to, one);
 }
 
 // Stride 2: tap j of output i is row[2 i + j step]. Lanes are put in order last; with step 1 two taps share what is loaded. Of a single
 // tap one element more is read.
 template <class T, class Op, int Taps>
-FASTCONV_NOINLINE void slide_two(const T* row, int64_t taps, int64_t step, int64_t count, T* to) {
+FASTCONV_NOINLINE void slide_two(const T* row, int64_t taps, int64_t step, int64_t count, Lines lines, T* to) {
     constexpr int64_t L = lanes<T>;
     constexpr auto all = std::make_index_sequence<size_t(L)>{};
     if (Taps) taps = Taps, step = 1;
-    const auto one = [=](int64_t i) __attribute__((always_inline)) {
+    const auto one = [=](const T* row, int64_t i) __attribute__((always_inline)) {
         const T* at = row + 2 * i;
         const auto more = [&](int64_t j) __attribute__((always_inline)) {  // of two vectors that end with the last output's tap
             return every_other_unsorted<T, 1>(load(at + j * step - 1), load(at + j * step - 1 + L), all);
@@ -115,14 +133,13 @@ FASTCONV_NOINLINE void slide_two(const T* row, int64_t taps, int64_t step, int64
         for (; j < taps; ++j) sum = Op::combine(sum, more(j));
         return sorted<T>(sum, all);
     };
-    if (count < L) return store_first(to, one(0), count);
-    each_vector<T>(count, [=](int64_t i) __attribute__((always_inline)) { store(to + i, one(i)); });
+    put_lines(row, count, lines, to, one);
 }
 
 // Stride 1 or 2, three taps, the first one of which is before the output's own place: row[S i - 1 + j], where it is one of `inputs`. Each
 // vector is loaded once, where lines begin if the row does; its neighbours are shifted in.
 template <class T, class Op, int S>
-FASTCONV_NOINLINE void slide_between(const T* row, int64_t inputs, int64_t, int64_t count, T* to) {
+FASTCONV_INLINE void line_between(const T* row, int64_t inputs, int64_t count, T* to) {
     constexpr int64_t L = lanes<T>;
     const Vec<T> none = broadcast(Op::identity());
     const auto some = [=](int64_t i) __attribute__((always_inline)) {  // the last ones
@@ -153,12 +170,24 @@ FASTCONV_NOINLINE void slide_between(const T* row, int64_t inputs, int64_t, int6
         else store_first(to + i, last, count - i);
     }
 }
+template <class T, class Op, int S>
+FASTCONV_NOINLINE void slide_between(const T* row, int64_t inputs, int64_t, int64_t count, Lines lines, T* to) {
+    for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to) line_between<T, Op, S>(row, inputs, count, to);
+}
+
+// The first and the last output of lines of `inputs` elements, stride 1, which have two taps only.
+template <class T, class Op>
+FASTCONV_NOINLINE void ends_between(const T* row, int64_t inputs, Lines lines, T* to) {
+    const int64_t last = inputs - 1;
+    for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to)
+        to[0] = Op::combine(row[0], row[1]), to[last] = Op::combine(row[last - 1], row[last]);
+}
 
 // Stride S = 3, 4, step 1: vectors of S outputs' inputs, split into phases. Taps that are no multiple of S are read as if they were.
 template <class T, class Op, int S>
-FASTCONV_NOINLINE void slide_split(const T* row, int64_t taps, int64_t, int64_t count, T* to) {
+FASTCONV_NOINLINE void slide_split(const T* row, int64_t taps, int64_t, int64_t count, Lines lines, T* to) {
     constexpr int64_t L = lanes<T>;
-    const auto one = [=](int64_t i) __attribute__((always_inline)) {
+    const auto one = [=](const T* row, int64_t i) __attribute__((always_inline)) {
         Vec<T> sum{};
         for (int64_t j = 0; j < taps; j += S) {
             Vec<T> phase[S];
@@ -172,8 +201,7 @@ FASTCONV_NOINLINE void slide_split(const T* row, int64_t taps, int64_t, int64_t 
         }
         return sum;
     };
-    if (count < L) return store_first(to, one(0), count);
-    each_vector<T>(count, [=](int64_t i) __attribute__((always_inline)) { store(to + i, one(i)); });
+    put_lines(row, count, lines, to, one);
 }
 
 template <class T, int H, size_t... I>
@@ -214,15 +242,17 @@ Vec<T> fold_to_vector(const T* p, int64_t n) {
 
 // Any windows, one by one: the first taps are row[first[i] pixel], those behind it `step` elements apart.
 template <class T, class Op>
-FASTCONV_NOINLINE void windows(const T* row, const int64_t* first, const int64_t* taps, int64_t pixel, int64_t step, int64_t count, T* to) {
-    for (int64_t i = 0; i < count; ++i) {
-        const T* p = row + first[i] * pixel;
-        T one = *p;
-        if (step == 1 && taps[i] >= 2 * lanes<T>) one = fold_lanes<lanes<T> / 2, T, Op>(fold_to_vector<T, Op>(p, taps[i]));
-        else
-            for (int64_t j = 1; j < taps[i]; ++j) one = Op::combine(one, p[j * step]);
-        to[i] = one;
-    }
+FASTCONV_NOINLINE void windows(const T* row, const int64_t* first, const int64_t* taps, int64_t pixel, int64_t step, int64_t count,
+                               Lines lines, T* to) {
+    for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to)
+        for (int64_t i = 0; i < count; ++i) {
+            const T* p = row + first[i] * pixel;
+            T one = *p;
+            if (step == 1 && taps[i] >= 2 * lanes<T>) one = fold_lanes<lanes<T> / 2, T, Op>(fold_to_vector<T, Op>(p, taps[i]));
+            else
+                for (int64_t j = 1; j < taps[i]; ++j) one = Op::combine(one, p[j * step]);
+            to[i] = one;
+        }
 }
 
 // ---- many to one, element by element
@@ -236,24 +266,46 @@ FASTCONV_INLINE void fold_apart(const T* p, int64_t count, int64_t step, Vec<T> 
         for (int v = 0; v < N; ++v) sum[v] = Op::combine(sum[v], load_some(p + j * step + v * L, n));
 }
 
-// The windows of a row of pixels of `units` channels side by side: the first taps are at row + first[i] pixel.
+// The windows of a row of pixels of `units` channels side by side, over n rows: the first taps are at rows[r] + first[i] pixel. Divided by
+// divisors[i] `divisor`, if there are any.
+template <class T>
+struct Pixels {
+    const int64_t *first, *taps;
+    int64_t pixel, step, units, count;
+    const T* divisors;
+    T divisor;
+    int64_t apart;  // outputs
+};
+template <class T, class Op, int N>
+FASTCONV_INLINE void fold_rows(const T* const* rows, int64_t n, int64_t at, int64_t taps, int64_t step, int64_t lanes_, Vec<T> (&sum)[N]) {
+    fold_apart<T, Op>(rows[0] + at, taps, step, sum, lanes_);
+    for (int64_t r = 1; r < n; ++r)
+        for (int64_t j = 0; j < taps; ++j)
+            for (int v = 0; v < N; ++v) sum[v] = Op::combine(sum[v], load_some(rows[r] + at + j * step + v * lanes<T>, lanes_));
+}
 template <class T, class Op>
-FASTCONV_NOINLINE void slide_pixels(const T* row, const int64_t* first, const int64_t* taps, int64_t pixel, int64_t step, int64_t units,
-                                    int64_t count, T* to) {
+FASTCONV_NOINLINE void slide_pixels(const T* const* rows, int64_t n, const Pixels<T>& given, T* to) {
     constexpr int64_t L = lanes<T>;
-    for (int64_t i = 0; i < count; ++i, to += units) {
-        const T* p = row + first[i] * pixel;
+    const Pixels<T> of = given;
+    for (int64_t i = 0; i < of.count; ++i, to += of.apart) {
+        const int64_t at = of.first[i] * of.pixel, taps = of.taps[i];
+        const T divisor = Op::divides && of.divisors ? of.divisors[i] * of.divisor : T(1);
+        const auto put = [&](int64_t c, Vec<T> sum) __attribute__((always_inline)) {
+            if (Op::divides && of.divisors) sum = sum / broadcast(divisor);
+            if (of.units - c >= L) store(to + c, sum);
+            else store_first(to + c, sum, of.units - c);
+        };
         int64_t c = 0;
-        for (; c + 4 * L <= units; c += 4 * L) {
+        for (; c + 4 * L <= of.units; c += 4 * L) {
             Vec<T> sum[4];
-            fold_apart<T, Op>(p + c, taps[i], step, sum);
-            for (int v = 0; v < 4; ++v) store(to + c + v * L, sum[v]);
+            fold_rows<T, Op>(rows, n, at + c, taps, of.step, L, sum);
+            for (int v = 0; v < 4; ++v) put(c + v * L, sum[v]);
         }
-        Vec<T> sum[1];
-        for (; c + L <= units; c += L) fold_apart<T, Op>(p + c, taps[i], step, sum), store(to + c, sum[0]);
-        if (c == units) continue;
-        fold_apart<T, Op>(p + c, taps[i], step, sum, units - c);
-        store_first(to + c, sum[0], units - c);
+        for (; c < of.units; c += L) {
+            Vec<T> sum[1];
+            fold_rows<T, Op>(rows, n, at + c, taps, of.step, std::min(L, of.units - c), sum);
+            put(c, sum[0]);
+        }
     }
 }
 
@@ -277,7 +329,7 @@ FASTCONV_NOINLINE void join(const T* const* given, int64_t n, const Outputs<T>& 
     const auto one = [&](int64_t i, const auto& read) __attribute__((always_inline)) {
         Vec<T> all = read(R ? rows[0] + i : given[0] + i);
         if constexpr (R > 0) {
-#pragma GCC unroll 3
+#pragma GCC unroll 4
             for (int r = 1; r < R; ++r) all = Op::combine(all, read(rows[r] + i));
         } else {
             for (int64_t r = 1; r < std::min<int64_t>(n, most_rows); ++r) all = Op::combine(all, read(given[r] + i));
@@ -296,7 +348,13 @@ FASTCONV_NOINLINE void join(const T* const* given, int64_t n, const Outputs<T>& 
         return store_first(out.to, one(0, some), count);
     }
     const auto vector = [](const T* p) __attribute__((always_inline)) { return load(p); };
-    each_vector<T>(out.count, [&](int64_t i) __attribute__((always_inline)) { store(out.to + i, one(i, vector)); });
+    int64_t i = 0;
+    if (out.to != given[0]) {  // stores begin with lines
+        store(out.to, one(0, vector));
+        i = lanes<T> - int64_t(reinterpret_cast<uintptr_t>(out.to) % vector_bytes / sizeof(T));
+    }
+    for (; i + lanes<T> <= out.count; i += lanes<T>) store(out.to + i, one(i, vector));
+    if (i < out.count) store(out.to + out.count - lanes<T>, one(out.count - lanes<T>, vector));
 }
 
 // ---- whole planes
@@ -351,15 +409,16 @@ FASTCONV_NOINLINE void fold_pixels(const T* from, int64_t step, int64_t pixels, 
 
 template <class T>
 struct Reduction {
-    using Slide = void (*)(const T* row, int64_t taps, int64_t step, int64_t count, T* to);
+    using Slide = void (*)(const T* row, int64_t taps, int64_t step, int64_t count, Lines lines, T* to);
     using Join = void (*)(const T* const* rows, int64_t n, const Outputs<T>& out);
     bool divides;
     T identity;
     Slide slide[3], slide_two[3];  // of two, three, any taps
     Slide slide_split[2], slide_between[2];  // with strides 3 and 4; with strides 1 and 2
+    decltype(&ends_between<T, Sum<T>>) ends_between;
     decltype(&slide_pixels<T, Sum<T>>) pixels;
     decltype(&windows<T, Sum<T>>) windows;
-    Join join[3], partial;  // two, three, any rows to outputs; to what is not divided yet
+    Join join[4], partial;  // two, three, four, any rows to outputs; to what is not divided yet
     decltype(&fold_planes<T, Sum<T>>) planes;
     decltype(&fold_pixels<T, Sum<T>>) whole_pixels;
 };
@@ -367,7 +426,7 @@ struct Reduction {
 template <class T, class Op, bool D = Op::divides>
 constexpr Reduction<T> reduction{
     D, Op::identity(), {slide<T, Op, 2>, slide<T, Op, 3>, slide<T, Op, 0>}, {slide_two<T, Op, 2>, slide_two<T, Op, 3>, slide_two<T, Op, 0>},
-    {slide_split<T, Op, 3>, slide_split<T, Op, 4>}, {slide_between<T, Op, 1>, slide_between<T, Op, 2>}, slide_pixels<T, Op>, windows<T, Op>, {join<T, Op, 2, D>, join<T, Op, 3, D>, join<T, Op, 0, D>},
+    {slide_split<T, Op, 3>, slide_split<T, Op, 4>}, {slide_between<T, Op, 1>, slide_between<T, Op, 2>}, ends_between<T, Op>, slide_pixels<T, Op>, windows<T, Op>, {join<T, Op, 2, D>, join<T, Op, 3, D>, join<T, Op, 4, D>, join<T, Op, 0, D>},
     join<T, Op, 0, false>, fold_planes<T, Op>, fold_pixels<T, Op>};
 
 }  // namespace FASTCONV_ISA
