@@ -46,6 +46,8 @@ class Forward {
         even_ = even_ && !at_once_;
         flat_ = lies_flat();
         cut_rows();
+        constexpr double from = 24 << 20;  // bytes
+        past_ = at_once_ && outputs_of(p_) * sizeof(T) >= from;
     }
 
     // Whether planes are pooled as if they were one row.
@@ -74,6 +76,7 @@ class Forward {
         crew.share(items.count(), [&](int64_t part, const auto& each) {
             const Part mine(crew.own(part), *this, divisors);
             each([&](int64_t begin, int64_t end) { items.each(begin, end, [&](const auto& at) { band(at, mine); }); });
+            if (past_) stored_past();
         });
     }
 
@@ -112,10 +115,10 @@ class Forward {
 
     // ---- how a call is cut; what is summed in which order follows from the problem alone
 
-    // Segments of a row's outputs, whose inputs fill half of L1.
+    // Segments of a row's outputs: what rows wait for each other fits into L2.
     void cut_columns() {
-        const int64_t room = (pixels_ ? 64 << 10 : 32 << 10) / int64_t(sizeof(T));
         const PoolAxis& w = p_.axis[2];
+        const int64_t room = (pixels_ || p_.axis[0].taps * p_.axis[1].taps == 1 ? 64 << 10 : 32 << 10) / int64_t(sizeof(T));
         const int64_t span = w.regular ? (w.output - 1) * w.stride + (w.taps - 1) * w.dilation + 1 : w.input;
         segments_ = std::max<int64_t>(span * unit_ / room, 1);
         segments_ = ceil_div(w.output, length_of_segment());
@@ -188,14 +191,16 @@ class Forward {
         length_ = round_up(std::max(most_ * unit_, joined_ ? longest_ : 0), L);
         pitch_ = fetches_ ? round_up(longest_ * unit_ + (std::min<int64_t>(w.stride, 4) + 4) * L, L) : 0;  // vectors may read past its end
         const auto bytes = [&](int64_t slots) { return slots * (length_ + pitch_) * int64_t(sizeof(T)); };
-        for (group_ = joined_ ? 1 : 4; group_ > 1 && (rows_of(group_) > most_slots || bytes(rows_of(group_)) > 32 << 10); group_ /= 2) {}
+        // From memory, planes come one after the other, and few rows at a time; sums are the same: those of up to eight rows have one order
+        const bool near = inputs_of(p_) * sizeof(T) <= 16 << 20;
+        for (group_ = joined_ ? 1 : d.taps > 1 ? 16 : near ? 8 : 4; group_ > 1 && (rows_of(group_) > most_slots || bytes(rows_of(group_)) > 32 << 10); group_ /= 2) {}
         slots_ = rows_of(group_), round_ = h.taps;  // a power of two
         shares_ = !joined_ && slots_ <= most_slots && bytes(slots_) <= 384 << 10;
         if (!shares_) group_ = 1, slots_ = round_ = std::min<int64_t>(h.taps, most_rows);
         rounds_ = ceil_div(h.taps, round_);
         follows_ = shares_ && (h.regular ? h.stride == 1 || (h.dilation == 1 && h.stride <= h.taps) : h.dilation == 1);
         for (int64_t o = 1; follows_ && !h.regular && o < h.output; ++o) follows_ = h.first[o] <= h.first[o - 1] + h.count[o - 1];
-        deep_ = rounds_ == 1 && d.taps * slots_ <= most_slots && bytes(d.taps * slots_) <= 384 << 10 ? d.taps : 1;
+        deep_ = near && d.taps * h.taps <= most_rows && rounds_ == 1 && d.taps * slots_ <= most_slots && bytes(d.taps * slots_) <= 384 << 10 ? d.taps : 1;
         const int64_t rounds = ceil_div(d.taps, deep_) * rounds_;
         if (flat_) deep_ = slots_ = 1, length_ = round_up(h.input * w.input, L);
         if (joined_) slots_ = std::min<int64_t>(std::max<int64_t>(d.taps * h.taps, 2), most_rows);
@@ -267,7 +272,7 @@ class Forward {
             for (int64_t round = 0; round < rounds_; ++round) pool_round(of, plane, round, mine);
     }
     // Rows of a plane are one; the windows at their ends, which have taken in a neighbour's elements, come once more.
-    void put_flat(const Band& of, const Part& mine) const {
+    FASTCONV_NOINLINE void put_flat(const Band& of, const Part& mine) const {
         const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
         const T* const from = of.from + d.first[of.od] * in_.space[0];
         const int64_t size = h.input * w.input;
@@ -356,7 +361,7 @@ class Forward {
     }
 
     // A segment's inputs of a row that exist.
-    void fetch(const Band& of, const T* row, T* to) const {
+    FASTCONV_NOINLINE void fetch(const Band& of, const T* row, T* to) const {
         const Segment& s = of.seg;
         const int64_t count = s.inside_last - s.inside_first, step = in_.space[2];
         row += s.inside_first * step, to += (s.inside_first - s.first) * of.units;
@@ -407,7 +412,7 @@ class Forward {
     }
 
     // Small windows of pixels: all taps in registers. Their rows lie in different pages, which prefetchers tell from each other.
-    void put_at_once(const Band& of, int64_t oh, const Part& mine) const {
+    FASTCONV_NOINLINE void put_at_once(const Band& of, int64_t oh, const Part& mine) const {
         const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
         const Segment& s = of.seg;
         const T* rows[most_at_once];
@@ -415,10 +420,12 @@ class Forward {
         for (int64_t plane = 0; plane < d.count[of.od]; ++plane)
             for (int64_t tap = 0; tap < h.count[oh]; ++tap)
                 rows[n++] = of.from + (d.first[of.od] + plane * d.dilation) * in_.space[0] + (h.first[oh] + tap * h.dilation) * in_.space[1];
+        T* const to = of.to + oh * out_.space[1];
+        const bool lines = (of.units | out_.space[2]) % L == 0 && reinterpret_cast<uintptr_t>(to) % vector_bytes == 0;
         does_.pixels(rows, n, {w.first + s.begin, w.count + s.begin, in_.space[2], w.dilation * in_.space[2], of.units, s.end - s.begin,
-                               does_.divides ? mine.divisors + s.begin : nullptr, divisor_of(of, oh), out_.space[2]}, of.to + oh * out_.space[1]);
+                               does_.divides ? mine.divisors + s.begin : nullptr, divisor_of(of, oh), out_.space[2], past_ && lines}, to);
         if (p_.operation != Pooling::lp) return;
-        for (int64_t o = 0; o < s.end - s.begin; ++o) norm_.finish(of.to + oh * out_.space[1] + o * out_.space[2], of.units);
+        for (int64_t o = 0; o < s.end - s.begin; ++o) norm_.finish(to + o * out_.space[2], of.units);
     }
     void put_straight(const Band& of, int64_t oh, const Part& mine) const {
         const T* const from = of.from + p_.axis[0].first[of.od] * in_.space[0] + p_.axis[1].first[oh] * in_.space[1];
@@ -462,7 +469,7 @@ class Forward {
     }
     static int joins(int64_t n) { return n >= 2 && n <= 4 ? int(n) - 2 : 3; }
     // Runs of pixels with the same divisor
-    void join_pixels(const Band& of, const T* const* rows, int64_t n, T divisor, const T* divisors, T* to) const {
+    FASTCONV_NOINLINE void join_pixels(const Band& of, const T* const* rows, int64_t n, T divisor, const T* divisors, T* to) const {
         const int64_t count = of.seg.end - of.seg.begin;
         for (int64_t o = 0, end; o < count; o = end) {
             for (end = o + 1; end < count && divisors[end] == divisors[o];) ++end;
@@ -475,7 +482,7 @@ class Forward {
     }
 
     // Rows first, up to eight at a time: those of a window to one, whose windows come one by one.
-    void join_first(const Band& of, int64_t oh, const Part& mine) const {
+    FASTCONV_NOINLINE void join_first(const Band& of, int64_t oh, const Part& mine) const {
         const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
         const Segment& s = of.seg;
         const T* rows[most_rows + 1];
@@ -512,6 +519,7 @@ class Forward {
     bool joined_;    // rows come first
     bool bare_;      // rows are read where they lie, by vectors
     bool at_once_;   // all of a window of pixels
+    bool past_;      // outputs are written past the caches
     bool flat_;      // rows of a plane as one
     bool between_;   // of three inputs, one before and one behind their place
     bool fetches_;   // rows are copied first

@@ -8,6 +8,20 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
+template <class T>
+FASTCONV_INLINE Vec<T> square_root(Vec<T> v) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return _mm512_mask_sqrt_ps(v, 0xffff, v);  // plainly, gcc 12 warns of its own header
+    else return _mm512_mask_sqrt_pd(v, 0xff, v);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) return _mm256_sqrt_ps(v);
+    else return _mm256_sqrt_pd(v);
+#else
+    for (int l = 0; l < lanes<T>; ++l) v[l] = std::sqrt(v[l]);
+    return v;
+#endif
+}
+
 // As NumPy and PyTorch: 0.5 is the square root, NaN of -Inf, for which C's pow gives Inf.
 template <class T>
 inline T power(T x, T p) {
@@ -30,21 +44,25 @@ class Norm {
 
     // to[i] = from[i step]^p
     void prepare(const T* from, int64_t step, int64_t n, T* to) const {
-        if (p_ == 2)
-            for (int64_t i = 0; i < n; ++i) to[i] = from[i * step] * from[i * step];
-        else
-            for (int64_t i = 0; i < n; ++i) to[i] = power(from[i * step], p_);
+        if (p_ == 2 && step == 1) return each(from, n, to, [](Vec<T> x) { return x * x; });
+        for (int64_t i = 0; i < n; ++i) to[i] = p_ == 2 ? from[i * step] * from[i * step] : power(from[i * step], p_);
     }
     // Of quotients of sums and their divisors
     void finish(T* to, int64_t n) const {
-        for (int64_t i = 0; i < n; ++i) to[i] *= factor_;
-        if (p_ == 2)
-            for (int64_t i = 0; i < n; ++i) to[i] = std::sqrt(to[i]);
-        else if (p_ != 1)
-            for (int64_t i = 0; i < n; ++i) to[i] = power(to[i] + T(0), 1 / p_);  // of -0 no negative power is asked
+        const T factor = factor_;
+        if (p_ == 1) return each(to, n, to, [=](Vec<T> x) { return x * factor; });
+        if (p_ == 2) return each(to, n, to, [=](Vec<T> x) { return square_root<T>(x * factor); });
+        for (int64_t i = 0; i < n; ++i) to[i] = power(to[i] * factor + T(0), 1 / p_);  // of -0 no negative power is asked
     }
 
    private:
+    template <class Body>
+    static void each(const T* from, int64_t n, T* to, const Body& body) {
+        int64_t i = 0;
+        for (; i + lanes<T> <= n; i += lanes<T>) store(to + i, body(load(from + i)));
+        if (i < n) store_first(to + i, body(load_first(from + i, n - i)), n - i);
+    }
+
     T p_, factor_;
 };
 

@@ -220,15 +220,12 @@ FASTCONV_INLINE T fold_lanes(Vec<T> v) {
     else return fold_lanes<H / 2, T, Op>(v);
 }
 
-// n elements side by side to those of a vector: blocks on several sums, which are summed in pairs.
+// n elements side by side to those of a vector: a block on several sums; blocks, which are summed in pairs.
+template <class T>
+constexpr int64_t fold_block = 64 * lanes<T>;
 template <class T, class Op>
-Vec<T> fold_to_vector(const T* p, int64_t n) {
-    constexpr int64_t L = lanes<T>, block = 64 * L;
-    if (n > block) {
-        const int64_t half = std::min(round_up(n / 2, block), n - 1);
-        const Vec<T> first = fold_to_vector<T, Op>(p, half);  // in the order of memory, which arguments are not
-        return Op::combine(first, fold_to_vector<T, Op>(p + half, n - half));
-    }
+FASTCONV_INLINE Vec<T> fold_a_block(const T* p, int64_t n) {
+    constexpr int64_t L = lanes<T>;
     Vec<T> sum[4];
     for (Vec<T>& each : sum) each = broadcast(Op::identity());
     int64_t i = 0;
@@ -238,6 +235,13 @@ Vec<T> fold_to_vector(const T* p, int64_t n) {
     for (; i + L <= n; i += L) sum[0] = Op::combine(sum[0], load(p + i));
     if (i < n) sum[1] = Op::combine(sum[1], lanes_within<T>(0, n - i) ? load_first(p + i, n - i) : broadcast(Op::identity()));
     return Op::combine(Op::combine(sum[0], sum[1]), Op::combine(sum[2], sum[3]));
+}
+template <class T, class Op>
+FASTCONV_NOINLINE Vec<T> fold_to_vector(const T* p, int64_t n) {
+    if (n <= fold_block<T>) return fold_a_block<T, Op>(p, n);
+    const int64_t half = std::min(round_up(n / 2, fold_block<T>), n - 1);
+    const Vec<T> first = fold_to_vector<T, Op>(p, half);  // in the order of memory, which arguments are not
+    return Op::combine(first, fold_to_vector<T, Op>(p + half, n - half));
 }
 
 // Any windows, one by one: the first taps are row[first[i] pixel], those behind it `step` elements apart.
@@ -275,6 +279,7 @@ struct Pixels {
     const T* divisors;
     T divisor;
     int64_t apart;  // outputs
+    bool past = false;  // the caches
 };
 template <class T, class Op, int N>
 FASTCONV_INLINE void fold_rows(const T* const* rows, int64_t n, int64_t at, int64_t taps, int64_t step, int64_t lanes_, Vec<T> (&sum)[N]) {
@@ -292,7 +297,7 @@ FASTCONV_NOINLINE void slide_pixels(const T* const* rows, int64_t n, const Pixel
         const T divisor = Op::divides && of.divisors ? of.divisors[i] * of.divisor : T(1);
         const auto put = [&](int64_t c, Vec<T> sum) __attribute__((always_inline)) {
             if (Op::divides && of.divisors) sum = sum / broadcast(divisor);
-            if (of.units - c >= L) store(to + c, sum);
+            if (of.units - c >= L) store_past(to + c, sum, of.past);
             else store_first(to + c, sum, of.units - c);
         };
         int64_t c = 0;
@@ -349,9 +354,10 @@ FASTCONV_NOINLINE void join(const T* const* given, int64_t n, const Outputs<T>& 
     }
     const auto vector = [](const T* p) __attribute__((always_inline)) { return load(p); };
     int64_t i = 0;
-    if (out.to != given[0]) {  // stores begin with lines
+    const int64_t off = int64_t(reinterpret_cast<uintptr_t>(out.to) % vector_bytes / sizeof(T));
+    if (off > 0 && out.count >= 8 * lanes<T> && out.to != given[0]) {  // stores begin with lines
         store(out.to, one(0, vector));
-        i = lanes<T> - int64_t(reinterpret_cast<uintptr_t>(out.to) % vector_bytes / sizeof(T));
+        i = lanes<T> - off;
     }
     for (; i + lanes<T> <= out.count; i += lanes<T>) store(out.to + i, one(i, vector));
     if (i < out.count) store(out.to + out.count - lanes<T>, one(out.count - lanes<T>, vector));
@@ -369,11 +375,14 @@ FASTCONV_NOINLINE void fold_planes(const T* from, int64_t apart, int64_t n, int6
         for (int64_t c = 0; c < L; ++c) {
             const T* p = from + (c < n ? c : 0) * apart;
             const Vec<T> last = load_some(p + whole * L, rest);
-            sum[c] = rest == L ? last : lanes_within<T>(0, rest) ? last : broadcast(Op::identity());
-            for (int64_t v = 0; v < whole; ++v) sum[c] = Op::combine(sum[c], load(p + v * L));
+            Vec<T> all = rest == L ? last : lanes_within<T>(0, rest) ? last : broadcast(Op::identity());
+            for (int64_t v = 0; v < whole; ++v) all = Op::combine(all, load(p + v * L));
+            sum[c] = all;
         }
+    } else if (size <= fold_block<T>) {
+        for (int64_t c = 0; c < L; ++c) sum[c] = fold_a_block<T, Op>(from + (c < n ? c : 0) * apart, size);
     } else {
-        for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_to_vector<T, Op>(from + c * apart, size) : Vec<T>{};
+        for (int64_t c = 0; c < L; ++c) sum[c] = fold_to_vector<T, Op>(from + (c < n ? c : 0) * apart, size);
     }
     transpose<T>(sum);
     for (int64_t half = L / 2; half > 0; half /= 2)
