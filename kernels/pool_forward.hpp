@@ -193,14 +193,16 @@ class Forward {
         const auto bytes = [&](int64_t slots) { return slots * (length_ + pitch_) * int64_t(sizeof(T)); };
         // From memory, planes come one after the other, and few rows at a time; sums are the same: those of up to eight rows have one order
         const bool near = inputs_of(p_) * sizeof(T) <= 16 << 20;
-        for (group_ = joined_ ? 1 : d.taps > 1 ? 16 : near ? 8 : 4; group_ > 1 && (rows_of(group_) > most_slots || bytes(rows_of(group_)) > 32 << 10); group_ /= 2) {}
+        deep_ = near && d.taps * h.taps <= most_rows ? d.taps : 1;
+        const auto fits = [&] { return rows_of(group_) * deep_ <= most_slots && bytes(rows_of(group_) * deep_) <= 32 << 10; };
+        for (group_ = joined_ ? 1 : deep_ > 1 ? 16 : near ? 8 : 4; group_ > 1 && !fits(); group_ /= 2) {}
         slots_ = rows_of(group_), round_ = h.taps;  // a power of two
         shares_ = !joined_ && slots_ <= most_slots && bytes(slots_) <= 384 << 10;
         if (!shares_) group_ = 1, slots_ = round_ = std::min<int64_t>(h.taps, most_rows);
         rounds_ = ceil_div(h.taps, round_);
         follows_ = shares_ && (h.regular ? h.stride == 1 || (h.dilation == 1 && h.stride <= h.taps) : h.dilation == 1);
         for (int64_t o = 1; follows_ && !h.regular && o < h.output; ++o) follows_ = h.first[o] <= h.first[o - 1] + h.count[o - 1];
-        deep_ = near && d.taps * h.taps <= most_rows && rounds_ == 1 && d.taps * slots_ <= most_slots && bytes(d.taps * slots_) <= 384 << 10 ? d.taps : 1;
+        if (rounds_ > 1 || deep_ * slots_ > most_slots || bytes(deep_ * slots_) > 384 << 10) deep_ = 1;
         const int64_t rounds = ceil_div(d.taps, deep_) * rounds_;
         if (flat_) deep_ = slots_ = 1, length_ = round_up(h.input * w.input, L);
         if (joined_) slots_ = std::min<int64_t>(std::max<int64_t>(d.taps * h.taps, 2), most_rows);
