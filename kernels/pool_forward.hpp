@@ -38,7 +38,7 @@ class Forward {
         bare_ = slides_ && !pixels_ && !prepares_ && in_.space[2] == 1 && vectors_fit();
         between_ = bare_ && w.taps == 3 && w.dilation == 1 && w.begin == -1 && w.stride <= 2 && segments_ == 1;
         fetches_ = prepares_ || (slides_ && !bare_) || (joined_ && in_.space[2] != 1);
-        at_once_ = pixels_ && !slides_ && !prepares_ && d.taps * h.taps * w.taps <= most_at_once;
+        at_once_ = pixels_ && !slides_ && !prepares_ && d.taps * h.taps <= most_rows && d.taps * h.taps * w.taps <= most_at_once;
         straight_ = d.taps * h.taps == 1 && adjacent_ && !does_.divides;
         even_ = true;
         if (does_.divides && divides_by_axes())
@@ -83,11 +83,11 @@ class Forward {
    private:
     static constexpr int64_t L = lanes<T>, most_slots = 64, most_at_once = 12;
     struct Part {  // memory of a thread
-        T *rows, *ring, *sums, *outputs;
+        T *rows, *ring, *sums, *term, *outputs;
         const T* divisors;
         Part(char* memory, const Forward& f, const T* d)
             : rows(reinterpret_cast<T*>(memory)), ring(rows + f.slots_ * f.pitch_), sums(ring + f.deep_ * f.slots_ * f.length_),
-              outputs(sums + f.sums_ * f.length_), divisors(d) {}
+              term(sums + f.sums_ * f.length_), outputs(term + f.length_), divisors(d) {}
     };
     struct Segment {  // outputs begin .. end - 1 of a row, from inputs first .. last - 1, of which inside_first .. inside_last - 1 exist
         int64_t begin, end, first, last, inside_first, inside_last;
@@ -180,8 +180,8 @@ class Forward {
     bool lies_flat() const {
         const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
         const int64_t most = (16 << 10) / int64_t(sizeof(T));
-        return between_ && even_ && adjacent_ && w.stride == 1 && w.output == w.input && w.input >= 16 && w.input < 48 && d.taps == 1 && h.taps <= most_slots && h.dilation == 1 &&
-               in_.space[1] == w.input && out_.space[1] == w.output && h.input * w.input <= most && h.output * w.output <= most;
+        return between_ && even_ && adjacent_ && w.stride == 1 && w.output == w.input && w.input >= 16 && w.input < 48 && d.taps == 1 &&
+               h.taps <= most_slots && h.dilation == 1 && in_.space[1] == w.input && out_.space[1] == w.output && h.input * w.input <= most && h.output * w.output <= most;
     }
 
     // Groups of output rows, whose input rows are read one after the other and kept in a ring; bands of groups, the items. Rows of a
@@ -232,7 +232,7 @@ class Forward {
         return {{p_.batch, pixels_ ? 1 : p_.channels, p_.axis[0].output, blocks_, segments_, ceil_div(p_.axis[1].output, band_)}};
     }
     Crew crew() const {
-        const int64_t own = slots_ * (pitch_ + deep_ * length_) + (sums_ + 1) * length_ + L;
+        const int64_t own = slots_ * (pitch_ + deep_ * length_) + (sums_ + 2) * length_ + L;
         const int64_t divisors = does_.divides ? (even_ ? 0 : p_.axis[2].output * divisor_unit()) + 2 * L : 0;
         return pool_crew(p_, call_, items().count(), size_t(round_up(own * int64_t(sizeof(T)), 64)),
                          size_t(round_up(divisors * int64_t(sizeof(T)), 64)));
@@ -435,18 +435,29 @@ class Forward {
         pool_lines(of, fetches_ ? mine.rows - of.seg.first * of.units : from, of.to + oh * out_.space[1], false, {1, 0, 0});
     }
 
-    // Of an output row, what this round's rows make of it: with the rounds before, and, if it is the last one, to the output.
+    // Of an output row, what this round's rows make of it: with the rounds before, and, if it is the last one, to the output. Up to eight
+    // rows of a window are one sum; of more each eight of a plane are a term of it, however they come.
     void put_row(const Band& of, int64_t oh, int64_t planes, int64_t round, bool first, bool last, const Part& mine) const {
         const PoolAxis& h = p_.axis[1];
         const T* rows[most_slots + 1];
-        int64_t n = 0;
         T* const sums = mine.sums + (oh - of.top) * length_;
-        if (!first) rows[n++] = sums;
+        const bool few = p_.axis[0].taps * h.taps <= most_rows;
+        int64_t n = 0;
+        if (!first && few) rows[n++] = sums;
         for (const T* ring = mine.ring; planes > 0; --planes, ring += slots_ * length_)
             for (int64_t tap = round * round_; tap < taps_of(oh, round); ++tap)
                 rows[n++] = ring + slot_of(h.first[oh] + tap * h.dilation, tap) * length_;
-        if (last) deliver(of, oh, rows, n, mine);
-        else (does_.divides ? does_.partial : does_.join[joins(n)])(rows, n, {length_, nullptr, 0, 1, sums});
+        const auto put = [&](const T* const* of_these, int64_t count, bool done) {
+            if (done) deliver(of, oh, of_these, count, mine);
+            else (does_.divides ? does_.partial : does_.join[joins(count)])(of_these, count, {length_, nullptr, 0, 1, sums});
+        };
+        if (first || few) return put(rows, n, last);
+        const T* const both[] = {sums, mine.term};
+        for (int64_t from = 0; from < n; from += most_rows) {
+            does_.partial(rows + from, std::min<int64_t>(n - from, most_rows), {length_, nullptr, 0, 1, mine.term});
+            put(both, 2, last && from + most_rows >= n);
+        }
+        if (n == 0 && last) put(both, 1, true);
     }
 
     T divisor_of(const Band& of, int64_t oh) const {  // that of axes d and h

@@ -284,9 +284,11 @@ struct Pixels {
 template <class T, class Op, int N>
 FASTCONV_INLINE void fold_rows(const T* const* rows, int64_t n, int64_t at, int64_t taps, int64_t step, int64_t lanes_, Vec<T> (&sum)[N]) {
     fold_apart<T, Op>(rows[0] + at, taps, step, sum, lanes_);
-    for (int64_t r = 1; r < n; ++r)
-        for (int64_t j = 0; j < taps; ++j)
-            for (int v = 0; v < N; ++v) sum[v] = Op::combine(sum[v], load_some(rows[r] + at + j * step + v * lanes<T>, lanes_));
+    for (int64_t r = 1; r < n; ++r) {  // row by row, as by a ring, of which it depends on the threads whether there is one
+        Vec<T> row[N];
+        fold_apart<T, Op>(rows[r] + at, taps, step, row, lanes_);
+        for (int v = 0; v < N; ++v) sum[v] = Op::combine(sum[v], row[v]);
+    }
 }
 template <class T, class Op>
 FASTCONV_NOINLINE void slide_pixels(const T* const* rows, int64_t n, const Pixels<T>& given, T* to) {

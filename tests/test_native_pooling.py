@@ -183,7 +183,10 @@ def test_nothing_is_touched_beside_the_arrays(isa, side):
 def test_threads_and_batch_change_no_bit(isa, layout, op):
     shapes = (dict(size=(60, 90), channels=5, kernel=3, stride=1, padding=1),
               dict(size=(60, 61), channels=21, kernel=3, stride=2),
-              dict(size=(13, 12), channels=70, kernel=5, stride=1, padding=2))
+              dict(size=(13, 12), channels=70, kernel=5, stride=1, padding=2),
+              dict(size=(2, 20), channels=40, kernel=(2, 3), stride=1),  # of channels_last threads get blocks
+              dict(size=(13, 200), channels=64, kernel=(11, 2), stride=(2, 1)),  # which fit into a ring, where all do not
+              dict(size=(5, 13, 9), channels=64, kernel=(2, 9, 2), stride=1))
     for shape, direction in itertools.product(shapes, ("forward", "backward_input")):
         p = windows(op, **shape, batch=3, layout=layout, direction=direction)
         rng = np.random.default_rng(3)
