@@ -447,17 +447,18 @@ class Forward {
         for (const T* ring = mine.ring; planes > 0; --planes, ring += slots_ * length_)
             for (int64_t tap = round * round_; tap < taps_of(oh, round); ++tap)
                 rows[n++] = ring + slot_of(h.first[oh] + tap * h.dilation, tap) * length_;
-        const auto put = [&](const T* const* of_these, int64_t count, bool done) {
-            if (done) deliver(of, oh, of_these, count, mine);
-            else (does_.divides ? does_.partial : does_.join[joins(count)])(of_these, count, {length_, nullptr, 0, 1, sums});
-        };
-        if (first || few) return put(rows, n, last);
+        if (!first && !few) return put_terms(of, oh, rows, n, last, mine);
+        if (last) deliver(of, oh, rows, n, mine);
+        else (does_.divides ? does_.partial : does_.join[joins(n)])(rows, n, {length_, nullptr, 0, 1, sums});
+    }
+    FASTCONV_NOINLINE void put_terms(const Band& of, int64_t oh, const T* const* rows, int64_t n, bool last, const Part& mine) const {
+        T* const sums = mine.sums + (oh - of.top) * length_;
         const T* const both[] = {sums, mine.term};
         for (int64_t from = 0; from < n; from += most_rows) {
             does_.partial(rows + from, std::min<int64_t>(n - from, most_rows), {length_, nullptr, 0, 1, mine.term});
-            put(both, 2, last && from + most_rows >= n);
+            if (!last || from + most_rows < n) does_.partial(both, 2, {length_, nullptr, 0, 1, sums});
         }
-        if (n == 0 && last) put(both, 1, true);
+        if (last) deliver(of, oh, both, n > 0 ? 2 : 1, mine);
     }
 
     T divisor_of(const Band& of, int64_t oh) const {  // that of axes d and h
