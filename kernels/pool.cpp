@@ -6,38 +6,35 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-// body(worker) with the one for this call
-template <class T, class Op, class Body>
-auto with_worker(const PoolProblem& p, const PoolCall& call, const Body& body) {
-    if (Whole<T, Op>::suits(p, call)) return body(Whole<T, Op>(p, call));
-    if (WholePixels<T, Op>::suits(p, call)) return body(WholePixels<T, Op>(p, call));
-    if (Turned<T, Op>::suits(p, call)) return body(Turned<T, Op>(p, call));
-    return body(Forward<T, Op>(p, call));
+template <class T>
+const Reduction<T>& reduction_of(const PoolProblem& p) {
+    if (p.operation == Pooling::max) return reduction<T, Largest<T>>;
+    return p.operation == Pooling::min ? reduction<T, Smallest<T>> : reduction<T, Sum<T>>;
 }
 
-template <class T, class Op>
+// body(worker) with the one for this call
+template <class T, class Body>
+auto with_worker(const PoolProblem& p, const PoolCall& call, const Body& body) {
+    const Reduction<T>& does = reduction_of<T>(p);
+    if (Whole<T>::suits(p, call)) return body(Whole<T>(p, call, does));
+    if (WholePixels<T>::suits(p, call)) return body(WholePixels<T>(p, call, does));
+    const Forward<T> rows(p, call, does);
+    if (!rows.flat() && Turned<T>::suits(p, call)) return body(Turned<T>(p, call, does));
+    return body(rows);
+}
+
+template <class T>
 constexpr PoolKernel forward{[](const PoolProblem& p, const PoolCall& call) {
-                                 return with_worker<T, Op>(p, call, [](const auto& worker) { return worker.workspace_bytes(); });
+                                 return with_worker<T>(p, call, [](const auto& worker) { return worker.workspace_bytes(); });
                              },
                              [](const PoolProblem& p, const PoolCall& call) {
-                                 with_worker<T, Op>(p, call, [](const auto& worker) { worker.run(); });
+                                 with_worker<T>(p, call, [](const auto& worker) { worker.run(); });
                                  return true;
                              }};
 
-template <class T>
-PoolKernel forward_of(const PoolProblem& p, const PoolCall& call) {
-    if (call.indices.data) return pool_indices_kernel();
-    switch (p.operation) {
-        case Pooling::max: return forward<T, Largest<T>>;
-        case Pooling::min: return forward<T, Smallest<T>>;
-        case Pooling::average: return forward<T, Average<T>>;
-        case Pooling::lp: break;
-    }
-    return p.norm == 1 ? forward<T, Norm<T, 1>> : p.norm == 2 ? forward<T, Norm<T, 2>> : forward<T, Norm<T, 0>>;
-}
-
 PoolKernel any_forward(const PoolProblem& p, const PoolCall& call) {
-    return p.dtype == Dtype::float32 ? forward_of<float>(p, call) : forward_of<double>(p, call);
+    if (call.indices.data) return pool_indices_kernel();
+    return p.dtype == Dtype::float32 ? forward<float> : forward<double>;
 }
 
 }  // namespace

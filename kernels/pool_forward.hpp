@@ -1,41 +1,57 @@
 // Pooling by rows: each output is one of what is in its window (pool_rows.hpp).
 //
-//   row[w]           = one of x[od sd + kd][oh sh + kh][w]  for all kd, kh
-//   out[od][oh][ow]  = one of row[ow sw + kw]               for all kw
+//   row[ow]         = one of x[d][h][ow sw + kw]                          for all kw, of each row of the input that a window reads
+//   out[od][oh][ow] = one of row(od sd + kd, oh sh + kh)[ow]              for all kd, kh
 //
-// Rows first: kd kh loads per vector of inputs, side by side whatever the stride along h; then a row's windows, whose kw loads are from
-// L1: kd kh + kw loads in place of kd kh kw. The row has what is in no array, beyond its ends: padding is the value of no elements. Where
-// the channels of a pixel lie side by side, a row's elements are pixels of channels: with stride 1 taps are so many elements apart, else
-// pixels come one by one. Otherwise strides 1 to 4 run on vectors, other windows one by one.
-// Bottleneck: memory.
+// Windows first, each row of the input once, in the order of memory: that is what the CPU's prefetchers foresee. Rows that are joined
+// where they lie are read by turns, and wait for memory twice as long (2x2 of 224 x 224 planes, one thread: 13.9 instead of 5.8 ms). The
+// rows' windows wait in a ring in L1 for all outputs that want them: kw + kd kh loads per vector in place of kd kh kw.
+//
+// Strides 1 to 4 run on vectors of outputs. A row is read where it lies, and the few windows that reach into padding come one by one;
+// where these are many, or vectors would read what is not there, from a copy which has the value of no elements beyond its ends. Where the
+// channels of a pixel lie side by side, vectors run over these. What has other windows is joined first (`joined`), as these come one by
+// one. Bottleneck: memory.
 #pragma once
 #include "pool.hpp"
+#include "pool_norm.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-template <class T, class Op>
+template <class T>
 class Forward {
    public:
-    Forward(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c), in_(c.input), out_(c.output), op_(problem) {
+    Forward(const PoolProblem& problem, const PoolCall& c, const Reduction<T>& reduction)
+        : p_(problem), call_(c), in_(c.input), out_(c.output), does_(reduction), norm_(problem) {
         pixels_ = channels_side_by_side(p_, in_, out_);
         if (!pixels_) merge(0, 1), merge(1, 2);
-        const PoolAxis &h = p_.axis[1], &w = p_.axis[2];
-        const int64_t rows = p_.batch * p_.axis[0].output * h.output;
-        unit_ = pixels_ ? channels_at_a_time<T>(p_, rows, c.threads) : 1;
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        unit_ = pixels_ ? channels_at_a_time<T>(p_, p_.batch * d.output * h.output, c.threads) : 1;
         blocks_ = pixels_ ? ceil_div(p_.channels, unit_) : 1;
-        dense_ = unit_ == 1 ? in_.space[2] == 1 : in_.space[2] == unit_ || w.input == 1;
         adjacent_ = out_.space[2] == unit_ || w.output == 1;
-        slides_ = w.regular && (unit_ == 1 ? w.stride <= 2 || (w.stride <= 4 && w.dilation == 1)
-                                           : w.stride == 1 && blocks_ == 1 && adjacent_);
+        prepares_ = p_.operation == Pooling::lp && norm_.prepares();
+        slides_ = w.regular && (pixels_ ? w.stride == 1 && blocks_ == 1 && unit_ < 4 * L
+                                        : w.stride <= 2 || (w.stride <= 4 && w.dilation == 1));
         if (!pixels_ && ceil_div(w.output, L) * w.taps > w.output * (w.taps / L + 8)) slides_ = false;  // long windows, few of them
-        single_ = unit_ == 1 && !slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1;
-        bare_ = unit_ == 1 && slides_ && in_.space[2] == 1 && p_.axis[0].taps * h.taps == 1 && !Op::prepares;
-        constexpr double from = 8 << 20;  // bytes of input: what is nearer costs a tenth more so
-        asks_ = inputs_of(p_) * sizeof(T) >= from && unit_ == 1 && in_.space[2] == 1 && h.regular && h.taps > 1 && in_.space[1] > 0 &&
-                h.stride * in_.space[1] * int64_t(sizeof(T)) <= 4096;
-        cut();
+        joined_ = !pixels_ && !slides_ && d.taps * h.taps > 1;
+        cut_columns();
+        bare_ = slides_ && !pixels_ && !prepares_ && in_.space[2] == 1 && vectors_fit();
+        between_ = bare_ && w.taps == 3 && w.dilation == 1 && w.begin == -1 && w.stride <= 2 && segments_ == 1;
+        fetches_ = prepares_ || (slides_ && !bare_) || (joined_ && in_.space[2] != 1);
+        at_once_ = pixels_ && !slides_ && !prepares_ && d.taps * h.taps <= most_rows && d.taps * h.taps * w.taps <= most_at_once;
+        straight_ = d.taps * h.taps == 1 && adjacent_ && !does_.divides;
+        even_ = true;
+        if (does_.divides && divides_by_axes())
+            for (int64_t o = 1; o < w.output; ++o) even_ &= w.divisor[o] == w.divisor[0];
+        even_ = even_ && !at_once_;
+        flat_ = lies_flat();
+        cut_rows();
+        constexpr double from = 24 << 20;  // bytes
+        past_ = at_once_ && outputs_of(p_) * sizeof(T) >= from;
     }
+
+    // Whether planes are pooled as if they were one row.
+    bool flat() const { return flat_; }
 
     size_t workspace_bytes() const { return crew().bytes(); }
 
@@ -46,7 +62,7 @@ class Forward {
     }
     void run_alone(char* memory) const {
         T* const divisors = reinterpret_cast<T*>(memory);
-        if constexpr (Op::divides) fill_divisors(divisors);
+        fill_divisors(divisors);
         const Part mine(memory + crew().common_bytes, *this, divisors);
         const Grid<6> items = this->items();
         items.each(0, items.count(), [&](const auto& at) { band(at, mine); });
@@ -55,30 +71,32 @@ class Forward {
     void run() const {
         const Crew crew = this->crew();
         T* const divisors = reinterpret_cast<T*>(crew.common());
-        if constexpr (Op::divides) fill_divisors(divisors);
+        fill_divisors(divisors);
         const Grid<6> items = this->items();
         crew.share(items.count(), [&](int64_t part, const auto& each) {
             const Part mine(crew.own(part), *this, divisors);
             each([&](int64_t begin, int64_t end) { items.each(begin, end, [&](const auto& at) { band(at, mine); }); });
+            if (past_) stored_past();
         });
     }
 
    private:
-    static constexpr int64_t L = lanes<T>;
+    static constexpr int64_t L = lanes<T>, most_slots = 64, most_at_once = 12;
     struct Part {  // memory of a thread
-        T *rows, *outputs;
+        T *rows, *ring, *sums, *term, *outputs;
         const T* divisors;
         Part(char* memory, const Forward& f, const T* d)
-            : rows(reinterpret_cast<T*>(memory)), outputs(rows + f.band_ * f.pitch_), divisors(d) {}
+            : rows(reinterpret_cast<T*>(memory)), ring(rows + f.slots_ * f.pitch_), sums(ring + f.deep_ * f.slots_ * f.length_),
+              term(sums + f.sums_ * f.length_), outputs(term + f.length_), divisors(d) {}
     };
     struct Segment {  // outputs begin .. end - 1 of a row, from inputs first .. last - 1, of which inside_first .. inside_last - 1 exist
         int64_t begin, end, first, last, inside_first, inside_last;
     };
-
-    struct Line {  // of a segment:
-        const T* row;  // whose element w is row[w units]
-        T divisor;     // what the axes d and h divide by
-        T* to;         // the outputs
+    struct Band {  // of an item:
+        Segment seg;
+        int64_t units, od, top, bottom;
+        const T* from;  // the image's channel
+        T* to;          // the segment's first output of row 0
     };
 
     // One window over all of two axes, of inputs that lie in a row: one axis. In place of the second.
@@ -95,25 +113,30 @@ class Forward {
         p_.axis[a] = {1, 1, 1, 1, &nothing, &one, &one, 0, 1, true};
     }
 
-    // Bands of rows, which fit into half of L1, and segments of columns, of which a long one does not fill L2.
-    void cut() {
-        constexpr int64_t room = (16 << 10) / int64_t(sizeof(T)), most_in_a_band = 16;
-        const PoolAxis &h = p_.axis[1], &w = p_.axis[2];
+    // ---- how a call is cut; what is summed in which order follows from the problem alone
+
+    // Segments of a row's outputs: what rows wait for each other fits into L2.
+    void cut_columns() {
+        const PoolAxis& w = p_.axis[2];
+        const int64_t room = (pixels_ || p_.axis[0].taps * p_.axis[1].taps == 1 ? 64 << 10 : 32 << 10) / int64_t(sizeof(T));
         const int64_t span = w.regular ? (w.output - 1) * w.stride + (w.taps - 1) * w.dilation + 1 : w.input;
-        segments_ = std::min(std::max<int64_t>(span * unit_ / (4 * room), 1), w.output);
-        int64_t longest = 0, most = 0;
+        segments_ = std::max<int64_t>(span * unit_ / room, 1);
+        segments_ = ceil_div(w.output, length_of_segment());
+        longest_ = most_ = 0;
         for (int64_t s = 0; s < segments_; ++s) {
             const Segment each = segment(s);
-            longest = std::max(longest, each.last - each.first), most = std::max(most, each.end - each.begin);
+            longest_ = std::max(longest_, each.last - each.first), most_ = std::max(most_, each.end - each.begin);
         }
-        pitch_ = single_ ? 0 : round_up(longest * unit_ + 8 * L, L);  // vectors may read past its end
-        length_ = most;
-        band_ = pitch_ ? std::min({std::max<int64_t>(room / pitch_, 1), h.output, most_in_a_band}) : 1;
     }
-    Segment segment(int64_t s) const { return outputs(p_.axis[2].output * s / segments_, p_.axis[2].output * (s + 1) / segments_); }
-    Segment outputs(int64_t begin, int64_t end) const {
+    // In outputs; vectors that cross lines take twice as long.
+    int64_t length_of_segment() const {
+        const int64_t length = ceil_div(p_.axis[2].output, segments_);
+        return pixels_ || segments_ == 1 ? length : round_up(length, L);
+    }
+    Segment segment(int64_t s) const {
         const PoolAxis& w = p_.axis[2];
-        Segment of{begin, end, 0, 0, 0, 0};
+        const int64_t whole = length_of_segment();
+        Segment of{std::min(s * whole, w.output), std::min((s + 1) * whole, w.output), 0, 0, 0, 0};
         if (w.regular) {
             of.first = w.begin + of.begin * w.stride;
             of.last = w.begin + (of.end - 1) * w.stride + (w.taps - 1) * w.dilation + 1;
@@ -128,140 +151,399 @@ class Forward {
         of.inside_last = std::max(std::min(of.last, w.input), of.inside_first);
         return of;
     }
+    // Those outputs of a segment whose windows lie in the input.
+    int64_t first_whole(const Segment& s) const {
+        const PoolAxis& w = p_.axis[2];
+        return std::min(std::max(s.begin, ceil_div(std::max<int64_t>(-w.begin, 0), w.stride)), s.end);
+    }
+    int64_t end_whole(const Segment& s) const {
+        const PoolAxis& w = p_.axis[2];
+        const int64_t last = w.input - 1 - (w.taps - 1) * w.dilation - w.begin;  // where the last one may begin
+        return std::max(std::min(s.end, last < 0 ? 0 : last / w.stride + 1), first_whole(s));
+    }
+    // Whether vectors read nothing beyond a row, and little is left for others.
+    bool vectors_fit() const {
+        constexpr int64_t few = 12;
+        const PoolAxis& w = p_.axis[2];
+        if (w.taps == 3 && w.dilation == 1 && w.begin == -1 && w.stride <= 2 && segments_ == 1) return true;
+        if (w.stride == 2 ? w.taps == 1 : w.stride > 2 && w.taps % w.stride != 0) return false;
+        int64_t others = 0;
+        for (int64_t s = 0; s < segments_; ++s) {
+            const Segment each = segment(s);
+            if (end_whole(each) - first_whole(each) < L) return false;
+            for (int64_t o = each.begin; o < first_whole(each); ++o) others += w.count[o];
+            for (int64_t o = end_whole(each); o < each.end; ++o) others += w.count[o];
+        }
+        return others <= few;
+    }
+
+    bool lies_flat() const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const int64_t most = (16 << 10) / int64_t(sizeof(T));
+        return between_ && even_ && adjacent_ && w.stride == 1 && w.output == w.input && w.input >= 16 && w.input < 48 && d.taps == 1 &&
+               h.taps <= most_slots && h.dilation == 1 && in_.space[1] == w.input && out_.space[1] == w.output && h.input * w.input <= most && h.output * w.output <= most;
+    }
+
+    // Groups of output rows, whose input rows are read one after the other and kept in a ring; bands of groups, the items. Rows of a
+    // window that are too many come in rounds, as those of several planes do.
+    void cut_rows() {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        length_ = round_up(std::max(most_ * unit_, joined_ ? longest_ : 0), L);
+        pitch_ = fetches_ ? round_up(longest_ * unit_ + (std::min<int64_t>(w.stride, 4) + 4) * L, L) : 0;  // vectors may read past its end
+        const auto bytes = [&](int64_t slots) { return slots * (length_ + pitch_) * int64_t(sizeof(T)); };
+        // From memory, planes come one after the other, and few rows at a time; sums are the same: those of up to eight rows have one order
+        const bool near = inputs_of(p_) * sizeof(T) <= 16 << 20;
+        deep_ = near && d.taps * h.taps <= most_rows ? d.taps : 1;
+        const auto fits = [&] { return rows_of(group_) * deep_ <= most_slots && bytes(rows_of(group_) * deep_) <= 32 << 10; };
+        for (group_ = joined_ ? 1 : deep_ > 1 ? 16 : near ? 8 : 4; group_ > 1 && !fits(); group_ /= 2) {}
+        slots_ = rows_of(group_), round_ = h.taps;  // a power of two
+        shares_ = !joined_ && slots_ <= most_slots && bytes(slots_) <= 384 << 10;
+        if (!shares_) group_ = 1, slots_ = round_ = std::min<int64_t>(h.taps, most_rows);
+        rounds_ = ceil_div(h.taps, round_);
+        follows_ = shares_ && (h.regular ? h.stride == 1 || (h.dilation == 1 && h.stride <= h.taps) : h.dilation == 1);
+        for (int64_t o = 1; follows_ && !h.regular && o < h.output; ++o) follows_ = h.first[o] <= h.first[o - 1] + h.count[o - 1];
+        if (rounds_ > 1 || deep_ * slots_ > most_slots || bytes(deep_ * slots_) > 384 << 10) deep_ = 1;
+        const int64_t rounds = ceil_div(d.taps, deep_) * rounds_;
+        if (flat_) deep_ = slots_ = 1, length_ = round_up(h.input * w.input, L);
+        if (joined_) slots_ = std::min<int64_t>(std::max<int64_t>(d.taps * h.taps, 2), most_rows);
+        const int64_t items = p_.batch * (pixels_ ? 1 : p_.channels) * d.output * blocks_ * segments_;
+        const int64_t bands = items >= 16 * call_.threads || call_.threads == 1 ? 1 : ceil_div(16 * call_.threads, items);
+        const double row = double(longest_) * double(unit_ * h.stride * d.taps) * sizeof(T);
+        band_ = std::min({h.output, std::max<int64_t>(ceil_div(h.output, bands), 8), std::max<int64_t>(int64_t((256 << 10) / row), 1)});
+        if (flat_) band_ = h.output;
+        if (rounds > 1) band_ = std::min(band_, std::max<int64_t>((16 << 10) / (length_ * int64_t(sizeof(T))), 1));
+        sums_ = joined_ ? 1 : rounds > 1 ? band_ : 0;
+    }
+    // Slots for the input rows from the first to the last of any `outputs` rows, a power of two.
+    int64_t rows_of(int64_t outputs) const {
+        const PoolAxis& h = p_.axis[1];
+        int64_t most = h.regular ? (outputs - 1) * h.stride + (h.taps - 1) * h.dilation + 1 : 1, slots = 1;
+        for (int64_t o = 0; o < (h.regular ? 0 : h.output); ++o) {
+            int64_t first = h.first[o], last = first;
+            for (int64_t i = o; i < std::min(o + outputs, h.output); ++i)
+                first = std::min(first, h.first[i]), last = std::max(last, h.first[i] + (h.count[i] - 1) * h.dilation);
+            most = std::max(most, last - first + 1);
+        }
+        while (slots < most) slots *= 2;
+        return slots;
+    }
 
     Grid<6> items() const {
         return {{p_.batch, pixels_ ? 1 : p_.channels, p_.axis[0].output, blocks_, segments_, ceil_div(p_.axis[1].output, band_)}};
     }
     Crew crew() const {
-        const size_t own = size_t(round_up((band_ * pitch_ + round_up(length_ * unit_ + L, L)) * int64_t(sizeof(T)), 64));
-        const int64_t divisors = Op::divides ? p_.axis[2].output * divisor_unit() + 2 * L : 0;
-        return pool_crew(p_, call_, items().count(), own, size_t(round_up(divisors * int64_t(sizeof(T)), 64)));
+        const int64_t own = slots_ * (pitch_ + deep_ * length_) + (sums_ + 2) * length_ + L;
+        const int64_t divisors = does_.divides ? (even_ ? 0 : p_.axis[2].output * divisor_unit()) + 2 * L : 0;
+        return pool_crew(p_, call_, items().count(), size_t(round_up(own * int64_t(sizeof(T)), 64)),
+                         size_t(round_up(divisors * int64_t(sizeof(T)), 64)));
     }
+
+    // ---- divisors
+
     int64_t divisor_unit() const { return slides_ ? unit_ : 1; }  // of pixels one by one, one is enough
 
     void fill_divisors(T* to) const {
-        const PoolAxis& w = p_.axis[2];
-        const int64_t unit = divisor_unit();
-        for (int64_t o = 0; o < w.output; ++o) std::fill_n(to + o * unit, unit, divides_by_axes() ? T(w.divisor[o]) : constant());
-        std::fill_n(to + w.output * unit, 2 * L, T(1));
+        if (!does_.divides) return;
+        const int64_t unit = divisor_unit(), count = even_ ? 0 : p_.axis[2].output;
+        for (int64_t o = 0; o < count; ++o) std::fill_n(to + o * unit, unit, divisor(o));
+        std::fill_n(to + count * unit, 2 * L, divisor(0));
     }
+    T divisor(int64_t o) const { return divides_by_axes() ? T(p_.axis[2].divisor[o]) : constant(); }
     // Averages that divide by a constant, and sums of powers that are not scaled, do not look at the axes' divisors.
     bool divides_by_axes() const { return (p_.operation == Pooling::average) == (p_.divisor == 0); }
     T constant() const { return p_.operation == Pooling::average ? T(p_.divisor) : T(1); }
 
+    // ---- an item
+
     void band(const int64_t (&at)[6], const Part& mine) const {
         const PoolAxis &d = p_.axis[0], &h = p_.axis[1];
-        const int64_t od = at[2], channel = at[1] + at[3] * unit_, units = pixels_ ? std::min(unit_, p_.channels - channel) : 1;
-        const int64_t top = at[5] * band_, bottom = std::min(top + band_, h.output);
-        const Segment seg = segment(at[4]);
-        const T* from = static_cast<const T*>(in_.data) + at[0] * in_.batch + channel * in_.channel;
-        T* to = static_cast<T*>(out_.data) + at[0] * out_.batch + channel * out_.channel + od * out_.space[0] + seg.begin * out_.space[2];
-        const auto place = [&](int64_t oh) {  // of the first row of a window
-            return from + d.first[od] * in_.space[0] + h.first[oh] * in_.space[1];
-        };
-        const auto rows = [&](int64_t oh) {
-            return Rows<T>{place(oh), d.count[od], h.count[oh], d.dilation * in_.space[0], h.dilation * in_.space[1]};
-        };
-        const auto line = [&](int64_t oh, const T* row, T* at_first) {
-            Line of{row, 1, at_first};
-            if (Op::divides && divides_by_axes()) of.divisor = T(d.divisor[od]) * T(h.divisor[oh]);
-            return of;
-        };
-        if (bare_) {
-            for (int64_t oh = top; oh < bottom; ++oh) put_bare(rows(oh), line(oh, place(oh), to + oh * out_.space[1]), seg, mine);
+        const int64_t channel = at[1] + at[3] * unit_;
+        Band of{segment(at[4]), pixels_ ? std::min(unit_, p_.channels - channel) : 1, at[2], at[5] * band_, 0, nullptr, nullptr};
+        of.bottom = std::min(of.top + band_, h.output);
+        of.from = static_cast<const T*>(in_.data) + at[0] * in_.batch + channel * in_.channel;
+        of.to = static_cast<T*>(out_.data) + at[0] * out_.batch + channel * out_.channel + of.od * out_.space[0] +
+                of.seg.begin * out_.space[2];
+        if (flat_) return put_flat(of, mine);
+        if (fetches_ && !joined_) fence(of, mine);
+        if (at_once_ || joined_ || straight_) {
+            for (int64_t oh = of.top; oh < of.bottom; ++oh)
+                at_once_ ? put_at_once(of, oh, mine) : joined_ ? join_first(of, oh, mine) : put_straight(of, oh, mine);
             return;
         }
-        if (!single_)
-            for (int64_t oh = top; oh < bottom; ++oh) {
-                if (asks_) ask(place(oh) + h.taps * in_.space[1], h.stride * in_.space[1]);
-                join_rows(rows(oh), seg, units, mine.rows + (oh - top) * pitch_);
+        for (int64_t plane = 0; plane < d.count[of.od]; plane += deep_)
+            for (int64_t round = 0; round < rounds_; ++round) pool_round(of, plane, round, mine);
+    }
+    // Rows of a plane are one; the windows at their ends, which have taken in a neighbour's elements, come once more.
+    FASTCONV_NOINLINE void put_flat(const Band& of, const Part& mine) const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const T* const from = of.from + d.first[of.od] * in_.space[0];
+        const int64_t size = h.input * w.input;
+        does_.slide_between[0](from, size, 1, round_up(size, L), {1, 0, 0}, mine.ring);
+        does_.ends_between(from, w.input, {h.input, w.input, w.input}, mine.ring);
+        for (int64_t oh = 0, end; oh < h.output; oh = end) {
+            const T* rows[most_slots];
+            for (end = oh + 1; end < h.output && follows(end);) ++end;
+            for (int64_t tap = 0; tap < h.count[oh]; ++tap) rows[tap] = mine.ring + (h.first[oh] + tap) * w.input;
+            T* const to = of.to + oh * w.output;
+            const Outputs<T> out{(end - oh) * w.output, mine.divisors, 0, divisor_of(of, oh), to};
+            does_.join[joins(h.count[oh])](rows, h.count[oh], out);
+            if (p_.operation == Pooling::lp) norm_.finish(to, out.count);
+        }
+    }
+    // Whether an output row's windows are those of the row before, one row further.
+    bool follows(int64_t oh) const {
+        const PoolAxis& h = p_.axis[1];
+        return h.first[oh] == h.first[oh - 1] + 1 && h.count[oh] == h.count[oh - 1] && h.divisor[oh] == h.divisor[oh - 1];
+    }
+
+    // What some planes, and a round of their rows, make of a band.
+    void pool_round(const Band& of, int64_t plane, int64_t round, const Part& mine) const {
+        const PoolAxis& d = p_.axis[0];
+        const int64_t planes = std::min(deep_, d.count[of.od] - plane);
+        const bool first = plane + round == 0, last = plane + planes == d.count[of.od] && round + 1 == rounds_;
+        int64_t held[most_slots];  // the input row of each slot
+        std::fill_n(held, planes * slots_, -1);
+        for (int64_t oh = of.top; oh < of.bottom; oh += group_) {
+            const int64_t end = std::min(oh + group_, of.bottom);
+            for (int64_t i = 0; i < planes; ++i) {
+                const T* const from = of.from + (d.first[of.od] + (plane + i) * d.dilation) * in_.space[0];
+                read_rows(of, from, oh, end, round, held + i * slots_, mine.ring + i * slots_ * length_, mine);
             }
-        for (int64_t oh = top; oh < bottom; ++oh) {
-            const T* const row = single_ ? place(oh) : mine.rows + (oh - top) * pitch_ - seg.first * units;
-            const Line of = line(oh, row, to + oh * out_.space[1]);
-            if (pixels_ && !slides_) put_pixels(of, seg, units, mine);
-            else put(of, seg, units, mine);
+            for (int64_t o = oh; o < end; ++o) put_row(of, o, planes, round, first, last, mine);
         }
     }
 
-    // For what the next row of windows reads beyond this one's, line after line: rows that are joined are read by turns, which no prefetcher
-    // of the CPU foresees.
-    static void ask(const T* from, int64_t elements) {
-        for (int64_t i = 0; i < elements; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(from + i);
+    // Beyond the ends of what rows are copied to
+    void fence(const Band& of, const Part& mine) const {
+        const Segment& s = of.seg;
+        if (s.inside_first == s.first && s.inside_last == s.last) return;
+        for (int64_t i = 0; i < slots_; ++i) {
+            T* const row = mine.rows + i * pitch_;
+            std::fill_n(row, (s.inside_first - s.first) * of.units, does_.identity);
+            std::fill_n(row + (s.inside_last - s.first) * of.units, (s.last - s.inside_last) * of.units, does_.identity);
+        }
     }
 
-    // A row where it lies, but for the outputs whose vectors would read beyond its ends: these get a copy.
-    void put_bare(const Rows<T>& rows, const Line& line, const Segment& seg, const Part& mine) const {
+    int64_t slot_of(int64_t row, int64_t tap) const { return shares_ ? row & (slots_ - 1) : tap % round_; }
+    int64_t taps_of(int64_t oh, int64_t round) const {  // the last one's end
+        return std::min(p_.axis[1].count[oh], (round + 1) * round_);
+    }
+
+    // To the ring: the windows of all rows that outputs oh .. end - 1 read, of this round, and that it does not have.
+    void read_rows(const Band& of, const T* from, int64_t oh, int64_t end, int64_t round, int64_t* held, T* ring,
+                   const Part& mine) const {
+        const PoolAxis& h = p_.axis[1];
+        if (follows_) {  // held[0]: the last row so far
+            int64_t first = h.first[oh], last = h.first[end - 1] + h.count[end - 1];
+            if (h.regular) {
+                first = std::max<int64_t>(h.begin + oh * h.stride, 0);
+                last = std::min(h.begin + (end - 1) * h.stride + (h.taps - 1) * h.dilation + 1, h.input);
+            }
+            first = std::max(held[0] + 1, first);
+            for (int64_t row = first, n; row < last; row += n) {
+                n = std::min(last - row, slots_ - slot_of(row, 0));
+                pool_rows(of, from + row * in_.space[1], in_.space[1], n, ring + slot_of(row, 0) * length_, mine);
+            }
+            held[0] = std::max(held[0], last - 1);
+            return;
+        }
+        for (; oh < end; ++oh)
+            for (int64_t tap = round * round_; tap < taps_of(oh, round); ++tap) {
+                const int64_t row = h.first[oh] + tap * h.dilation, slot = slot_of(row, tap);
+                if (held[slot] == row) continue;
+                held[slot] = row;
+                pool_rows(of, from + row * in_.space[1], 0, 1, ring + slot * length_, mine);
+            }
+    }
+    // n rows `apart` to as many slots. All are copied first: what was stored just now is slow to load at another offset.
+    void pool_rows(const Band& of, const T* from, int64_t apart, int64_t n, T* to, const Part& mine) const {
+        if (!fetches_) return pool_lines(of, from, to, true, {n, apart, length_});
+        for (int64_t i = 0; i < n; ++i) fetch(of, from + i * apart, mine.rows + i * pitch_);
+        pool_lines(of, mine.rows - of.seg.first * of.units, to, true, {n, pitch_, length_});
+    }
+
+    // A segment's inputs of a row that exist.
+    FASTCONV_NOINLINE void fetch(const Band& of, const T* row, T* to) const {
+        const Segment& s = of.seg;
+        const int64_t count = s.inside_last - s.inside_first, step = in_.space[2];
+        row += s.inside_first * step, to += (s.inside_first - s.first) * of.units;
+        if (step == of.units || of.units == 1) {
+            const int64_t n = count * of.units, apart = of.units == 1 ? step : 1;
+            if (prepares_) norm_.prepare(row, apart, n, to);
+            else if (apart == 1) copy(to, row, n);
+            else
+                for (int64_t i = 0; i < n; ++i) to[i] = row[i * apart];
+            return;
+        }
+        for (int64_t i = 0; i < count; ++i, row += step, to += of.units) {
+            if (prepares_) norm_.prepare(row, 1, of.units, to);
+            else copy(to, row, of.units);
+        }
+    }
+
+    // The windows of rows, of whose first one element 0 is at `row`. There is room for whole vectors behind them, or not.
+    void pool_lines(const Band& of, const T* row, T* to, bool room, const Lines& lines) const {
         const PoolAxis& w = p_.axis[2];
-        const int64_t begin = std::min(std::max(seg.begin, ceil_div(std::max<int64_t>(-w.begin, 0), w.stride)), seg.end);
-        const int64_t inputs = w.input - (w.begin + begin * w.stride) - w.taps * w.dilation - w.stride;  // that vectors may read
-        const int64_t vectors = std::max<int64_t>(0, std::min(seg.end - begin, inputs / w.stride)) / (2 * L);
-        const int64_t end = begin + vectors * 2 * L;
-        const auto some = [&](int64_t from, int64_t to, bool bare) {
-            if (from == to) return;
-            const Segment of = outputs(from, to);
-            Line one = line;
-            one.to += (from - seg.begin) * out_.space[2];
-            if (!bare) join_rows(rows, of, 1, mine.rows), one.row = mine.rows - of.first;
-            put(one, of, 1, mine);
+        const Segment& s = of.seg;
+        const int64_t n = s.end - s.begin, pixel = fetches_ ? of.units : in_.space[2], step = w.dilation * pixel;
+        if (slides_ && !bare_) {
+            const int64_t count = n * of.units;
+            return slide(row + (w.begin + s.begin * w.stride) * of.units, step, room ? round_up(count, L) : count, lines, to);
+        }
+        if (pixels_) {
+            for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to)
+                does_.pixels(&row, 1, {w.first + s.begin, w.count + s.begin, pixel, step, of.units, n, nullptr, 1, of.units}, to);
+            return;
+        }
+        const auto one_by_one = [&](int64_t begin, int64_t end) {
+            if (begin < end) does_.windows(row, w.first + begin, w.count + begin, pixel, step, end - begin, lines, to + (begin - s.begin));
         };
-        some(seg.begin, begin, false), some(begin, end, true), some(end, seg.end, false);
+        if (!slides_) return one_by_one(s.begin, s.end);
+        if (between_) return does_.slide_between[w.stride - 1](row, w.input, 1, room ? round_up(n, L) : n, lines, to);
+        const int64_t begin = first_whole(s), end = end_whole(s);
+        one_by_one(s.begin, begin);
+        slide(row + w.begin + begin * w.stride, step, end - begin, lines, to + (begin - s.begin));
+        one_by_one(end, s.end);
+    }
+    void slide(const T* row, int64_t step, int64_t count, const Lines& lines, T* to) const {
+        const PoolAxis& w = p_.axis[2];
+        const int few = w.taps == 2 ? 0 : w.taps == 3 ? 1 : 2;
+        if (w.stride == 1) does_.slide[few](row, w.taps, step, count, lines, to);
+        else if (w.stride == 2) does_.slide_two[step == 1 ? few : 2](row, w.taps, step, count, lines, to);
+        else does_.slide_split[w.stride - 3](row, w.taps, step, count, lines, to);
     }
 
-    // A segment's row of `rows`, from its first input on; identities beyond the ends.
-    void join_rows(Rows<T> rows, const Segment& seg, int64_t units, T* to) const {
-        const int64_t count = seg.inside_last - seg.inside_first;
-        std::fill_n(to, (seg.inside_first - seg.first) * units, op_.identity());
-        to += (seg.inside_first - seg.first) * units;
-        rows.base += seg.inside_first * in_.space[2];
-        const Runs runs = dense_ && blocks_ == 1 ? Runs{1, count * units, 0} : Runs{count, units, in_.space[2]};
-        if (count > 0) join_all(op_, rows, runs, to);
-        std::fill_n(to + count * units, (seg.last - seg.inside_last) * units, op_.identity());
+    // Small windows of pixels: all taps in registers. Their rows lie in different pages, which prefetchers tell from each other.
+    FASTCONV_NOINLINE void put_at_once(const Band& of, int64_t oh, const Part& mine) const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const Segment& s = of.seg;
+        const T* rows[most_at_once];
+        int64_t n = 0;
+        for (int64_t plane = 0; plane < d.count[of.od]; ++plane)
+            for (int64_t tap = 0; tap < h.count[oh]; ++tap)
+                rows[n++] = of.from + (d.first[of.od] + plane * d.dilation) * in_.space[0] + (h.first[oh] + tap * h.dilation) * in_.space[1];
+        T* const to = of.to + oh * out_.space[1];
+        const bool lines = (of.units | out_.space[2]) % L == 0 && reinterpret_cast<uintptr_t>(to) % vector_bytes == 0;
+        does_.pixels(rows, n, {w.first + s.begin, w.count + s.begin, in_.space[2], w.dilation * in_.space[2], of.units, s.end - s.begin,
+                               does_.divides ? mine.divisors + s.begin : nullptr, divisor_of(of, oh), out_.space[2], past_ && lines}, to);
+        if (p_.operation != Pooling::lp) return;
+        for (int64_t o = 0; o < s.end - s.begin; ++o) norm_.finish(to + o * out_.space[2], of.units);
+    }
+    void put_straight(const Band& of, int64_t oh, const Part& mine) const {
+        const T* const from = of.from + p_.axis[0].first[of.od] * in_.space[0] + p_.axis[1].first[oh] * in_.space[1];
+        if (fetches_) fetch(of, from, mine.rows);
+        pool_lines(of, fetches_ ? mine.rows - of.seg.first * of.units : from, of.to + oh * out_.space[1], false, {1, 0, 0});
     }
 
-    void put_pixels(const Line& line, const Segment& seg, int64_t units, const Part& mine) const {
-        const PoolAxis& w = p_.axis[2];
-        T* to = line.to;
-        for (int64_t o = seg.begin; o < seg.end; ++o, to += out_.space[2])
-            join_pixels(op_, line.row + w.first[o] * units, w.count[o], w.dilation * units, units,
-                        Op::divides ? mine.divisors[o] * line.divisor : T(1), to);
+    // Of an output row, what this round's rows make of it: with the rounds before, and, if it is the last one, to the output. Up to eight
+    // rows of a window are one sum; of more each eight of a plane are a term of it, however they come.
+    void put_row(const Band& of, int64_t oh, int64_t planes, int64_t round, bool first, bool last, const Part& mine) const {
+        const PoolAxis& h = p_.axis[1];
+        const T* rows[most_slots + 1];
+        T* const sums = mine.sums + (oh - of.top) * length_;
+        const bool few = p_.axis[0].taps * h.taps <= most_rows;
+        int64_t n = 0;
+        if (!first && few) rows[n++] = sums;
+        for (const T* ring = mine.ring; planes > 0; --planes, ring += slots_ * length_)
+            for (int64_t tap = round * round_; tap < taps_of(oh, round); ++tap)
+                rows[n++] = ring + slot_of(h.first[oh] + tap * h.dilation, tap) * length_;
+        if (!first && !few) return put_terms(of, oh, rows, n, last, mine);
+        if (last) deliver(of, oh, rows, n, mine);
+        else (does_.divides ? does_.partial : does_.join[joins(n)])(rows, n, {length_, nullptr, 0, 1, sums});
     }
-    void put(const Line& line, const Segment& seg, int64_t units, const Part& mine) const {
-        const PoolAxis& w = p_.axis[2];
-        const int64_t n = seg.end - seg.begin;
-        const Outputs<T> out{n * units, mine.divisors + seg.begin * divisor_unit(), line.divisor, adjacent_ ? line.to : mine.outputs};
-        if (slides_) slide_any(line.row + (w.begin + seg.begin * w.stride) * units, units, out);
-        else windows(op_, line.row, w.first + seg.begin, w.count + seg.begin, w.dilation, !single_, out);
-        if (!adjacent_) spread(line.to, out_.space[2], mine.outputs, n);
-    }
-    void slide_any(const T* row, int64_t units, const Outputs<T>& out) const {
-        const PoolAxis& w = p_.axis[2];
-        const int64_t step = w.dilation * units;
-        switch (w.stride) {
-            case 2:
-                if (w.taps == 2 && step == 1) return slide_two<T, Op, 2>(op_, row, 2, 1, out);
-                if (w.taps == 3 && step == 1) return slide_two<T, Op, 3>(op_, row, 3, 1, out);
-                return slide_two<T, Op, 0>(op_, row, w.taps, step, out);
-            case 3: return slide_split<T, Op, 3>(op_, row, w.taps, out);
-            case 4: return slide_split<T, Op, 4>(op_, row, w.taps, out);
+    FASTCONV_NOINLINE void put_terms(const Band& of, int64_t oh, const T* const* rows, int64_t n, bool last, const Part& mine) const {
+        T* const sums = mine.sums + (oh - of.top) * length_;
+        const T* const both[] = {sums, mine.term};
+        for (int64_t from = 0; from < n; from += most_rows) {
+            does_.partial(rows + from, std::min<int64_t>(n - from, most_rows), {length_, nullptr, 0, 1, mine.term});
+            if (!last || from + most_rows < n) does_.partial(both, 2, {length_, nullptr, 0, 1, sums});
         }
-        if (w.taps == 2) slide<T, Op, 2>(op_, row, 2, step, out);
-        else if (w.taps == 3) slide<T, Op, 3>(op_, row, 3, step, out);
-        else slide<T, Op, 0>(op_, row, w.taps, step, out);
+        if (last) deliver(of, oh, both, n > 0 ? 2 : 1, mine);
+    }
+
+    T divisor_of(const Band& of, int64_t oh) const {  // that of axes d and h
+        return does_.divides && divides_by_axes() ? T(p_.axis[0].divisor[of.od]) * T(p_.axis[1].divisor[oh]) : T(1);
+    }
+
+    // A row of outputs: all of `rows`, divided.
+    void deliver(const Band& of, int64_t oh, const T* const* rows, int64_t n, const Part& mine) const {
+        const int64_t count = of.seg.end - of.seg.begin;
+        T* const to = of.to + oh * out_.space[1];
+        T* const made = adjacent_ ? to : mine.outputs;
+        const T divisor = divisor_of(of, oh);
+        if (even_ || !does_.divides || divisor_unit() == of.units) {
+            const Outputs<T> out{count * of.units, mine.divisors + (even_ ? 0 : of.seg.begin * of.units), even_ ? 0 : -1, divisor, made};
+            does_.join[out.count < L ? 3 : joins(n)](rows, n, out);
+        } else {
+            join_pixels(of, rows, n, divisor, mine.divisors + of.seg.begin, made);
+        }
+        if (p_.operation == Pooling::lp) norm_.finish(made, count * of.units);
+        if (adjacent_) return;
+        for (int64_t o = 0; o < count; ++o) copy(to + o * out_.space[2], made + o * of.units, of.units);
+    }
+    static int joins(int64_t n) { return n >= 2 && n <= 4 ? int(n) - 2 : 3; }
+    // Runs of pixels with the same divisor
+    FASTCONV_NOINLINE void join_pixels(const Band& of, const T* const* rows, int64_t n, T divisor, const T* divisors, T* to) const {
+        const int64_t count = of.seg.end - of.seg.begin;
+        for (int64_t o = 0, end; o < count; o = end) {
+            for (end = o + 1; end < count && divisors[end] == divisors[o];) ++end;
+            const T* some[most_slots + 1];
+            T same[L];
+            std::fill_n(same, L, divisors[o]);
+            for (int64_t r = 0; r < n; ++r) some[r] = rows[r] + o * of.units;
+            does_.join[3](some, n, {(end - o) * of.units, same, 0, divisor, to + o * of.units});
+        }
+    }
+
+    // Rows first, up to eight at a time: those of a window to one, whose windows come one by one.
+    FASTCONV_NOINLINE void join_first(const Band& of, int64_t oh, const Part& mine) const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const Segment& s = of.seg;
+        const T* rows[most_rows + 1];
+        const T* sofar = nullptr;
+        int64_t n = 0, turn = 0;
+        const auto join = [&] {
+            T* const to = mine.ring + turn * length_;
+            does_.partial(rows, n, {s.inside_last - s.inside_first, nullptr, 0, 1, to});
+            sofar = rows[0] = to, n = 1, turn = 1 - turn;
+        };
+        for (int64_t plane = 0; plane < d.count[of.od]; ++plane)
+            for (int64_t tap = 0; tap < h.count[oh]; ++tap) {
+                const T* row = of.from + (d.first[of.od] + plane * d.dilation) * in_.space[0] + (h.first[oh] + tap * h.dilation) * in_.space[1];
+                T* const copied = mine.rows + (n - (sofar != nullptr)) * pitch_;
+                if (fetches_) fetch(of, row, copied);
+                rows[n++] = fetches_ ? copied + (s.inside_first - s.first) : row + s.inside_first;
+                if (n - (sofar != nullptr) == std::min<int64_t>(slots_, most_rows)) join();
+            }
+        if (n > (sofar != nullptr)) join();
+        does_.windows(sofar - s.inside_first, w.first + s.begin, w.count + s.begin, 1, w.dilation, s.end - s.begin, {1, 0, 0}, mine.sums);
+        const T* const made[] = {mine.sums};
+        deliver(of, oh, made, 1, mine);
     }
 
     PoolProblem p_;
     PoolCall call_;
     View in_, out_;
-    Op op_;
+    const Reduction<T>& does_;
+    Norm<T> norm_;
     bool pixels_;    // channels lie side by side
-    bool dense_;     // a row's elements do
-    bool adjacent_;  // and an output row's
+    bool adjacent_;  // an output row's elements do
+    bool prepares_;  // elements become powers first
     bool slides_;    // windows run on vectors of outputs
-    bool single_;    // windows are in one row of the input, which is read where it lies
-    bool asks_;      // for what the next windows read
-    bool bare_;      // the same for those that run on vectors, but for the ends
-    int64_t unit_, blocks_, segments_ = 1, band_ = 1, pitch_ = 0, length_ = 0;
+    bool joined_;    // rows come first
+    bool bare_;      // rows are read where they lie, by vectors
+    bool at_once_;   // all of a window of pixels
+    bool past_;      // outputs are written past the caches
+    bool flat_;      // rows of a plane as one
+    bool between_;   // of three inputs, one before and one behind their place
+    bool fetches_;   // rows are copied first
+    bool even_;      // all windows of a row have the same divisor
+    bool shares_;    // outputs share what is in the ring
+    bool follows_;   // and their rows follow each other without gaps
+    bool straight_;  // windows of a row are outputs
+    int64_t unit_, blocks_, segments_, longest_, most_;
+    int64_t deep_;  // planes whose rows are joined at a time
+    int64_t group_, slots_, round_, rounds_, band_, sums_, length_, pitch_;
     int64_t count_[2], divisor_[2];
     static constexpr int64_t nothing = 0, one = 1;
 };

@@ -13,6 +13,7 @@
 #include <atomic>
 
 #include "pool.hpp"
+#include "pool_norm.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -23,7 +24,7 @@ enum Slope { average, norm_1, norm_2, norm_any };
 template <class T, Slope S>
 class Gradient {
    public:
-    Gradient(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c), from_(c.grad_output), to_(c.grad_input), sum_(problem) {
+    Gradient(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c), from_(c.grad_output), to_(c.grad_input) {
         const PoolAxis& w = p_.axis[2];
         pixels_ = channels_side_by_side(p_, from_, to_) && (S == average || (c.input.channel == 1 && c.output.channel == 1));
         const int64_t rows = p_.batch * p_.axis[0].input * p_.axis[1].input;
@@ -186,7 +187,7 @@ class Gradient {
         const int64_t count = highest_ - lowest_ + 1;
         if (phases_ == 1) {
             const T* row = mine.sums + (before_ + lowest_ - (w.taps - 1)) * units;
-            slide<T, Gathered, 0>(sum_, row, w.taps, units, {w.input * units, nullptr, 1, inputs});
+            slide<T, Sum<T>, 0>(row, w.taps, units, w.input * units, {1, 0, 0}, inputs);
             return inputs;
         }
         const int64_t length = phase_length();
@@ -194,7 +195,7 @@ class Gradient {
             const int64_t taps = f < w.taps ? (w.taps - 1 - f) / phases_ + 1 : 0;
             T* const phase = mine.phase + (phases_ == 2 ? f * length : 0);
             if (taps == 0) std::fill_n(phase, count, T(0));
-            else slide<T, Gathered, 0>(sum_, mine.sums + before_ + lowest_ - (taps - 1), taps, 1, {count, nullptr, 1, phase});
+            else slide<T, Sum<T>, 0>(mine.sums + before_ + lowest_ - (taps - 1), taps, 1, count, {1, 0, 0}, phase);
             if (phases_ > 2)
                 for (int64_t m = 0; m < count; ++m) inputs[m * phases_ + f] = phase[m];
         }
@@ -209,8 +210,10 @@ class Gradient {
         const PoolAxis& w = p_.axis[2];
         for (int64_t i = 0; i < w.input; ++i) {
             const Range reach = reaching(w, i);
+            const int64_t outputs = reach.end - reach.begin;
             if (units > 1) {
-                join_pixels(sum_, sums + reach.begin * units, reach.end - reach.begin, units, units, T(1), inputs + i * units);
+                if (outputs == 0) std::fill_n(inputs + i * units, units, T(0));
+                else slide_pixels<T, Sum<T>>(&sums, 1, {&reach.begin, &outputs, units, units, units, 1, nullptr, 1, units}, inputs + i * units);
                 continue;
             }
             inputs[i] = 0;
@@ -238,10 +241,6 @@ class Gradient {
     PoolProblem p_;
     PoolCall call_;
     View from_, to_;
-    struct Gathered : Sum<T> {
-        static constexpr bool divides = false;
-        explicit Gathered(const PoolProblem&) {}
-    } sum_;
     bool pixels_, gaps_;
     int64_t unit_, blocks_;
     int64_t phases_;                          // 0: inputs come one by one

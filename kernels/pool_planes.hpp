@@ -9,10 +9,10 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 
 // Small planes: a vector's worth of them at a time, transposed, so that channels lie side by side.
-template <class T, class Op>
+template <class T>
 class Turned {
    public:
-    Turned(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c) {
+    Turned(const PoolProblem& problem, const PoolCall& c, const Reduction<T>& reduction) : p_(problem), call_(c), does_(reduction) {
         inputs_ = p_.axis[0].input * p_.axis[1].input * p_.axis[2].input, outputs_ = p_.axis[0].output * p_.axis[1].output * p_.axis[2].output;
         groups_ = ceil_div(p_.channels, L);
     }
@@ -35,7 +35,7 @@ class Turned {
         crew.share(items.count(), [&](int64_t part, const auto& each) {
             T* const inputs = reinterpret_cast<T*>(crew.own(part));
             T* const outputs = inputs + round_up(inputs_, L) * L;
-            const Forward<T, Op> all(inner_problem(), inner_call(inputs, outputs));
+            const Forward<T> all(inner_problem(), inner_call(inputs, outputs), does_);
             char* const memory = reinterpret_cast<char*>(outputs + round_up(outputs_, L) * L);
             each([&](int64_t begin, int64_t end) {
                 items.each(begin, end, [&](const int64_t(&at)[2]) {
@@ -53,7 +53,7 @@ class Turned {
 
     Crew crew() const {
         const size_t planes = size_t((round_up(inputs_, L) + round_up(outputs_, L)) * vector_bytes);
-        const size_t rest = Forward<T, Op>(inner_problem(), inner_call(nullptr, nullptr)).bytes_alone();
+        const size_t rest = Forward<T>(inner_problem(), inner_call(nullptr, nullptr), does_).bytes_alone();
         return pool_crew(p_, call_, p_.batch * groups_, planes + rest, 0);
     }
     PoolProblem inner_problem() const {
@@ -96,6 +96,7 @@ class Turned {
 
     PoolProblem p_;
     PoolCall call_;
+    const Reduction<T>& does_;
     int64_t inputs_, outputs_, groups_;  // of a plane; of planes, a vector's worth each
 };
 
@@ -107,12 +108,13 @@ T whole_divisor(const PoolProblem& p) {
 }
 
 // One window over all of a plane that lies in one piece: a vector's worth of planes at a time, whose sums, vectors, are transposed.
-template <class T, class Op>
+template <class T>
 class Whole {
    public:
-    Whole(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c), op_(problem) {}
+    Whole(const PoolProblem& problem, const PoolCall& c, const Reduction<T>& reduction) : p_(problem), call_(c), does_(reduction) {}
 
     static bool suits(const PoolProblem& p, const PoolCall& c) {
+        if (p.operation == Pooling::lp) return false;
         constexpr int64_t most = 4096;  // of one long plane and few others the threads had too little to share
         int64_t size = 1;
         for (int a = max_axes - 1; a >= 0; --a) {
@@ -145,42 +147,26 @@ class Whole {
     void planes(int64_t batch, int64_t channel, int64_t size, T divisor) const {
         const T* from = static_cast<const T*>(call_.input.data) + batch * call_.input.batch + channel * call_.input.channel;
         T* to = static_cast<T*>(call_.output.data) + batch * call_.output.batch + channel * call_.output.channel;
-        const int64_t n = std::min(L, p_.channels - channel);
-        Vec<T> sum[L];
-        if (size <= 4 * L)
-            for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_few(from + c * call_.input.channel, size) : Vec<T>{};
-        else
-            for (int64_t c = 0; c < L; ++c) sum[c] = c < n ? fold_to_vector(op_, from + c * call_.input.channel, size, false) : Vec<T>{};
-        transpose<T>(sum);
-        for (int64_t half = L / 2; half > 0; half /= 2)
-            for (int64_t l = 0; l < half; ++l) sum[l] = op_.combine(sum[l], sum[l + half]);
-        if constexpr (Op::divides) sum[0] = op_.finish(sum[0], broadcast(divisor));
         T all[L];
-        store(all, sum[0]);
-        spread(to, call_.output.channel, all, n);
-    }
-
-    // As fold_to_vector, of up to four vectors: no more than they take.
-    FASTCONV_INLINE Vec<T> fold_few(const T* p, int64_t size) const {
-        const int64_t whole = (size - 1) / L, rest = size - whole * L;
-        const Vec<T> last = op_.prepare(load_some(p + whole * L, rest));
-        Vec<T> sum = rest == L ? last : lanes_within<T>(0, rest) ? last : broadcast(op_.identity());
-        for (int64_t v = 0; v < whole; ++v) sum = op_.combine(sum, op_.prepare(load(p + v * L)));
-        return sum;
+        does_.planes(from, call_.input.channel, std::min(L, p_.channels - channel), size, all);
+        if (does_.divides)
+            for (T& each : all) each /= divisor;
+        spread(to, call_.output.channel, all, std::min(L, p_.channels - channel));
     }
 
     PoolProblem p_;
     PoolCall call_;
-    Op op_;
+    const Reduction<T>& does_;
 };
 
 // The same where channels lie side by side: a few vectors of them at a time, pixel by pixel, with nothing in between.
-template <class T, class Op>
+template <class T>
 class WholePixels {
    public:
-    WholePixels(const PoolProblem& problem, const PoolCall& c) : p_(problem), call_(c), op_(problem) {}
+    WholePixels(const PoolProblem& problem, const PoolCall& c, const Reduction<T>& reduction) : p_(problem), call_(c), does_(reduction) {}
 
     static bool suits(const PoolProblem& p, const PoolCall& c) {
+        if (p.operation == Pooling::lp) return false;
         constexpr int64_t most = 64;  // pixels: as many roundings as row by row
         int64_t pixels = 1, step = 0;
         for (int a = max_axes - 1; a >= 0; --a) {
@@ -206,7 +192,7 @@ class WholePixels {
     }
 
    private:
-    static constexpr int64_t L = lanes<T>, V = vector_bytes == 64 ? 8 : 4, partial = 8;  // V: as registers allow
+    static constexpr int64_t L = lanes<T>, V = pixel_vectors;
     Grid<2> items() const { return {{p_.batch, ceil_div(p_.channels, V * L)}}; }
     Crew crew() const { return pool_crew(p_, call_, items().count(), 0, 0); }
 
@@ -219,30 +205,15 @@ class WholePixels {
         const T* from = static_cast<const T*>(call_.input.data) + batch * call_.input.batch + channel;
         T* to = static_cast<T*>(call_.output.data) + batch * call_.output.batch + channel;
         const int64_t n = std::min(V * L, p_.channels - channel);
-        if (n == V * L) return put<V>(from, step, pixels, L, to);
-        for (int64_t i = 0; i < n; i += L) put<1>(from + i, step, pixels, std::min(L, n - i), to + i);
-    }
-    template <int N>
-    FASTCONV_INLINE void put(const T* from, int64_t step, int64_t pixels, int64_t lanes_, T* to) const {
-        Vec<T> all[N];
-        for (int v = 0; v < N; ++v) all[v] = broadcast(op_.identity());
-        for (int64_t begin = 0; begin < pixels; begin += partial) {
-            Vec<T> sum[N];
-            for (int v = 0; v < N; ++v) sum[v] = op_.prepare(load_some(from + begin * step + v * L, lanes_));
-            for (int64_t i = begin + 1; i < std::min(begin + partial, pixels); ++i)
-                for (int v = 0; v < N; ++v) sum[v] = op_.combine(sum[v], op_.prepare(load_some(from + i * step + v * L, lanes_)));
-            for (int v = 0; v < N; ++v) all[v] = op_.combine(all[v], sum[v]);
-        }
-        for (int v = 0; v < N; ++v) {
-            if constexpr (Op::divides) all[v] = op_.finish(all[v], broadcast(whole_divisor<T>(p_)));
-            if (lanes_ == L) store(to + v * L, all[v]);
-            else store_first(to + v * L, all[v], lanes_);
-        }
+        does_.whole_pixels(from, step, pixels, n, to);
+        if (!does_.divides) return;
+        const T divisor = whole_divisor<T>(p_);
+        for (int64_t i = 0; i < n; ++i) to[i] /= divisor;
     }
 
     PoolProblem p_;
     PoolCall call_;
-    Op op_;
+    const Reduction<T>& does_;
 };
 
 }  // namespace FASTCONV_ISA

@@ -1,11 +1,10 @@
-// What pooling does with rows: many rows to one, element by element, and one row's windows to outputs. An Op says what "to one" is:
+// What pooling does with rows: one row's windows to outputs, and many rows to one, element by element. An Op says what "to one" is, of
+// vectors and of single elements:
 //   identity()             of no elements
-//   prepare(x)             an element, before, if Op::prepares
-//   combine(a, x)          two of what is prepared
-//   finish(sum, divisor)   an output, if Op::divides
-// of vectors and of single elements.
+//   combine(a, x)          two of them
+//   divides                whether what comes of all is divided
+// `Reduction` is the table of an Op's kernels: who cuts a call into rows is compiled once for all of them.
 #pragma once
-#include <cmath>
 #include <limits>
 
 #include "pool_abi.hpp"
@@ -42,16 +41,19 @@ FASTCONV_INLINE Vec<T> smaller(Vec<T> a, Vec<T> x) {
 
 template <class T, bool Largest>
 struct Extreme {
-    static constexpr bool divides = false, prepares = false, largest = Largest;
-    explicit Extreme(const PoolProblem&) {}
-    static T identity() { return Largest ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity(); }
-    template <class V>
-    FASTCONV_INLINE static V prepare(V x) { return x; }
+    static constexpr bool divides = false;
+    static constexpr T identity() { return Largest ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity(); }
     // Whether x takes the place of a: a NaN always does
     FASTCONV_INLINE static bool beats(T x, T a) { return (Largest ? x > a : x < a) || x != x; }
     FASTCONV_INLINE static auto beats(Vec<T> x, Vec<T> a) { return (Largest ? x > a : x < a) | (x != x); }
     FASTCONV_INLINE static Vec<T> combine(Vec<T> a, Vec<T> x) { return Largest ? larger<T>(a, x) : smaller<T>(a, x); }
-    FASTCONV_INLINE static T combine(T a, T x) { return beats(x, a) ? x : a; }
+    FASTCONV_INLINE static T combine(T a, T x) {  // bit by bit, as compilers branch, and CPUs guess wrong, otherwise
+        typename VectorOf<T>::Int of_a, of_x;
+        std::memcpy(&of_a, &a, sizeof a), std::memcpy(&of_x, &x, sizeof x);
+        of_a ^= (of_a ^ of_x) & -typename VectorOf<T>::Int((Largest ? x > a : x < a) | (x != x));
+        std::memcpy(&a, &of_a, sizeof a);
+        return a;
+    }
 };
 template <class T>
 using Largest = Extreme<T, true>;
@@ -60,211 +62,146 @@ using Smallest = Extreme<T, false>;
 
 template <class T>
 struct Sum {
-    static T identity() { return 0; }
-    template <class V>
-    FASTCONV_INLINE static V prepare(V x) { return x; }
+    static constexpr bool divides = true;
+    static constexpr T identity() { return 0; }
     template <class V>
     FASTCONV_INLINE static V combine(V a, V x) { return a + x; }
 };
 
-template <class T>
-struct Average : Sum<T> {
-    static constexpr bool divides = true, prepares = false;
-    explicit Average(const PoolProblem&) {}
-    template <class V>
-    FASTCONV_INLINE static V finish(V sum, V divisor) { return sum / divisor; }
-};
-
-template <class T>
-FASTCONV_INLINE Vec<T> square_root(Vec<T> v) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) return _mm512_mask_sqrt_ps(v, 0xffff, v);  // plainly, gcc 12 warns of its own header
-    else return _mm512_mask_sqrt_pd(v, 0xff, v);
-#elif defined(__AVX2__)
-    if constexpr (sizeof(T) == 4) return _mm256_sqrt_ps(v);
-    else return _mm256_sqrt_pd(v);
-#else
-    for (int l = 0; l < lanes<T>; ++l) v[l] = std::sqrt(v[l]);
-    return v;
-#endif
-}
-
-// As NumPy and PyTorch: 0.5 is the square root, NaN of -Inf, for which C's pow gives Inf.
-template <class T>
-inline T power(T x, T p) {
-    return p == T(0.5) ? std::sqrt(x) : std::pow(x, p);
-}
-template <class T>
-FASTCONV_NOINLINE Vec<T> power(Vec<T> v, T p) {
-    for (int l = 0; l < lanes<T>; ++l) v[l] = power(v[l], p);
-    return v;
-}
-
-// P = 1, 2, or 0: any. Products are rounded before they are summed, so that it makes no difference where in a row an output is.
-template <class T, int P>
-struct Norm : Sum<T> {
-    static constexpr bool divides = true, prepares = P != 1;
-    T p, factor;
-    explicit Norm(const PoolProblem& problem) : p(T(problem.norm)), factor(problem.divisor > 0 ? T(problem.divisor) : T(1)) {}
-    FASTCONV_INLINE T prepare(T x) const { return P == 1 ? x : P == 2 ? rounded(x * x) : power(x, p); }
-    FASTCONV_INLINE Vec<T> prepare(Vec<T> x) const {
-        if constexpr (P == 1) return x;
-        else if constexpr (P == 2) return rounded(x * x);
-        else return power<T>(x, p);
-    }
-    FASTCONV_INLINE T finish(T sum, T divisor) const {
-        sum = sum / divisor * factor;
-        return P == 1 ? sum : P == 2 ? std::sqrt(sum) : power(sum + T(0), 1 / p);  // of -0 no negative power is asked
-    }
-    FASTCONV_INLINE Vec<T> finish(Vec<T> sum, Vec<T> divisor) const {
-        sum = sum / divisor * factor;
-        if constexpr (P == 1) return sum;
-        else if constexpr (P == 2) return square_root<T>(sum);
-        else return power<T>(sum + T(0), 1 / p);
-    }
-};
-
-// ---- many rows to one
-
-struct Runs {  // of a row: `count` of them, `length` elements side by side in each, `step` elements from one to the next
-    int64_t count, length, step;
-};
-
-constexpr int most_rows = 8;  // that are joined at a time: as many streams as a core reads ahead, and so many roundings per sum
-
-// to[i] = what is at i of all rows, and, unless First, of `to`; there elements lie side by side.
-template <class T, class Op, int R, bool First>
-FASTCONV_NOINLINE void join(const Op& op, const T* const* given, const Runs& of, T* to) {
+// body(i) for vectors of elements i .. i + lanes - 1, the last of which overlaps its neighbour; count >= lanes.
+template <class T, class Body>
+FASTCONV_INLINE void each_vector(int64_t count, const Body& body) {
     constexpr int64_t L = lanes<T>;
-    const Runs runs = of;
-    const T* rows[R];  // in registers: a store might change what is given
-    for (int r = 0; r < R; ++r) rows[r] = given[r];
-    const auto joined = [&](int64_t at, const auto& read, const auto& sofar) __attribute__((always_inline)) {
-        auto all = op.prepare(read(rows[0] + at));
-#pragma GCC unroll 8
-        for (int r = 1; r < R; ++r) all = op.combine(all, op.prepare(read(rows[r] + at)));
-        return First ? all : op.combine(sofar(), all);
-    };
-    const auto one = [](const T* p) __attribute__((always_inline)) { return *p; };
-    const auto vector = [](const T* p) __attribute__((always_inline)) { return load(p); };
-    int64_t from = 0;
-    if (runs.length == 1) {
-        for (int64_t run = 0; run < runs.count; ++run, from += runs.step) to[run] = joined(from, one, [&] { return to[run]; });
-        return;
-    }
-    for (int64_t run = 0; run < runs.count; ++run, from += runs.step, to += runs.length) {
-        int64_t i = 0;
-        for (; i + L <= runs.length; i += L) store(to + i, joined(from + i, vector, [&] { return load(to + i); }));
-        const int64_t n = runs.length - i;
-        const auto some = [n](const T* p) __attribute__((always_inline)) { return load_first(p, n); };
-        if (n > 0) store_first(to + i, joined(from + i, some, [&] { return load_first(to + i, n); }), n);
+    int64_t i = 0;
+    for (; i + L <= count; i += L) body(i);
+    if (i < count) body(count - L);
+}
+
+// ---- the windows of a row: `count` outputs side by side; of as many rows as there are lines. Nothing is read but taps, unless said otherwise, or of less than a vector of
+// outputs, which are computed as if they were one.
+
+struct Lines {
+    int64_t count, from, to;  // elements from one to the next
+};
+
+// one(row, i), a vector of outputs from i on, of each line.
+template <class T, class One>
+FASTCONV_INLINE void put_lines(const T* row, int64_t count, const Lines& lines, T* to, const One& one) {
+    for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to) {
+        if (count < lanes<T>) store_first(to, one(row, 0), count);
+        else each_vector<T>(count, [=](int64_t i) __attribute__((always_inline)) { store(to + i, one(row, i)); });
     }
 }
 
-template <class T, class Op, bool First, size_t... I>
-constexpr auto join_of(int64_t rows, std::index_sequence<I...>) {
-    constexpr decltype(&join<T, Op, 1, First>) table[] = {join<T, Op, int(I) + 1, First>...};
-    return table[rows - 1];
-}
-
-template <class T>
-struct Rows {  // base + d step_d + h step_h
-    const T* base;
-    int64_t depths, heights, step_d, step_h;
-};
-
-// One row of all.
-template <class T, class Op>
-void join_all(const Op& op, const Rows<T>& rows, const Runs& runs, T* to) {
-    constexpr auto sizes = std::make_index_sequence<size_t(most_rows)>{};
-    const int64_t total = rows.depths * rows.heights;
-    const T* some[most_rows];
-    int64_t n = 0, done = 0;
-    for (int64_t d = 0; d < rows.depths; ++d)
-        for (int64_t h = 0; h < rows.heights; ++h) {
-            some[n++] = rows.base + d * rows.step_d + h * rows.step_h;
-            if (n < most_rows && done + n < total) continue;
-            (done == 0 ? join_of<T, Op, true>(n, sizes) : join_of<T, Op, false>(n, sizes))(op, some, runs, to);
-            done += n, n = 0;
-        }
-}
-
-// ---- the windows of a row
-
-// Outputs of one row, side by side: `count` of them, whose divisors are `divisor` times those of the row.
-template <class T>
-struct Outputs {
-    int64_t count;
-    const T* divisors;
-    T divisor;
-    T* to;
-};
-
-template <class T, class Op>
-FASTCONV_INLINE void finish(const Op& op, const Outputs<T>& out, int64_t i, Vec<T> sum) {
-    const int64_t n = std::min<int64_t>(lanes<T>, out.count - i);
-    if constexpr (Op::divides) sum = op.finish(sum, load(out.divisors + i) * out.divisor);  // there is more behind the last
-    if (n == lanes<T>) store(out.to + i, sum);
-    else store_first(out.to + i, sum, n);
-}
-
-// Stride 1: tap j of output i is row[i + j step]. Reads vectors beyond the last output's taps, as those below.
+// Stride 1: tap j of output i is row[i + j step].
 template <class T, class Op, int Taps>
-FASTCONV_NOINLINE void slide(const Op& op, const T* row, int64_t taps, int64_t step, const Outputs<T>& out) {
-    constexpr int64_t L = lanes<T>;
+FASTCONV_NOINLINE void slide(const T* row, int64_t taps, int64_t step, int64_t count, Lines lines, T* to) {
     if (Taps) taps = Taps;
-    for (int64_t i = 0; i < out.count; i += 2 * L) {
-        Vec<T> a = load(row + i), b = load(row + i + L);
+    const auto one = [=](const T* row, int64_t i) __attribute__((always_inline)) {
+        Vec<T> a = load(row + i);
 #pragma GCC unroll 3
-        for (int64_t j = 1; j < taps; ++j) a = op.combine(a, load(row + i + j * step)), b = op.combine(b, load(row + i + L + j * step));
-        finish(op, out, i, a);
-        if (i + L < out.count) finish(op, out, i + L, b);
-    }
+        for (int64_t j = 1; j < taps; ++j) a = Op::combine(a, load(row + i + j * step));
+        return a;
+    };
+    put_lines(row, count, lines, to, one);
 }
 
-// Stride 2: tap j of output i is row[2 i + j step]. Lanes are put in order last; with step 1 two taps share what is loaded.
+// Stride 2: tap j of output i is row[2 i + j step]. Lanes are put in order last; with step 1 two taps share what is loaded. Of a single
+// tap one element more is read.
 template <class T, class Op, int Taps>
-FASTCONV_NOINLINE void slide_two(const Op& op, const T* row, int64_t taps, int64_t step, const Outputs<T>& given) {
+FASTCONV_NOINLINE void slide_two(const T* row, int64_t taps, int64_t step, int64_t count, Lines lines, T* to) {
     constexpr int64_t L = lanes<T>;
     constexpr auto all = std::make_index_sequence<size_t(L)>{};
-    const Outputs<T> out = given;
     if (Taps) taps = Taps, step = 1;
-    for (int64_t i = 0; i < out.count; i += L) {
+    const auto one = [=](const T* row, int64_t i) __attribute__((always_inline)) {
         const T* at = row + 2 * i;
-        Vec<T> sum = every_other_unsorted<T, 0>(load(at), load(at + L), all);
+        const auto more = [&](int64_t j) __attribute__((always_inline)) {  // of two vectors that end with the last output's tap
+            return every_other_unsorted<T, 1>(load(at + j * step - 1), load(at + j * step - 1 + L), all);
+        };
+        const Vec<T> x = rounded(load(at)), y = rounded(load(at + L));  // loaded once
+        Vec<T> sum = every_other_unsorted<T, 0>(x, y, all);
         int64_t j = 1;
         if (step == 1) {
-            if (taps > 1) sum = op.combine(sum, every_other_unsorted<T, 1>(load(at), load(at + L), all));
+            if (taps > 1) sum = Op::combine(sum, every_other_unsorted<T, 1>(x, y, all));
 #pragma GCC unroll 2
             for (j = 2; j + 2 <= taps; j += 2) {
-                const Vec<T> x = load(at + j), y = load(at + j + L);
-                sum = op.combine(sum, every_other_unsorted<T, 0>(x, y, all));
-                sum = op.combine(sum, every_other_unsorted<T, 1>(x, y, all));
+                const Vec<T> v = rounded(load(at + j)), w = rounded(load(at + j + L));
+                sum = Op::combine(sum, every_other_unsorted<T, 0>(v, w, all));
+                sum = Op::combine(sum, every_other_unsorted<T, 1>(v, w, all));
             }
         }
-        for (; j < taps; ++j) sum = op.combine(sum, every_other_unsorted<T, 0>(load(at + j * step), load(at + j * step + L), all));
-        finish(op, out, i, sorted<T>(sum, all));
-    }
+        for (; j < taps; ++j) sum = Op::combine(sum, more(j));
+        return sorted<T>(sum, all);
+    };
+    put_lines(row, count, lines, to, one);
 }
 
-// Stride S = 3, 4, step 1: vectors of S outputs' inputs, split into phases.
+// Stride 1 or 2, three taps, the first one of which is before the output's own place: row[S i - 1 + j], where it is one of `inputs`. Each
+// vector is loaded once, where lines begin if the row does; its neighbours are shifted in.
 template <class T, class Op, int S>
-FASTCONV_NOINLINE void slide_split(const Op& op, const T* row, int64_t taps, const Outputs<T>& out) {
+FASTCONV_INLINE void line_between(const T* row, int64_t inputs, int64_t count, T* to) {
     constexpr int64_t L = lanes<T>;
-    for (int64_t i = 0; i < out.count; i += L) {
+    const Vec<T> none = broadcast(Op::identity());
+    const auto some = [=](int64_t i) __attribute__((always_inline)) {  // the last ones
+        const int64_t n = std::min(std::max<int64_t>(inputs - i, 0), L);
+        return n == L ? load(row + i) : lanes_within<T>(0, n) ? load_first(row + i, n) : none;
+    };
+    const auto all = [=](int64_t i) __attribute__((always_inline)) { return load(row + i); };
+    Vec<T> before = none, own = S == 1 ? some(0) : none;
+    const auto next = [&](int64_t i, const auto& read) __attribute__((always_inline)) {
+        if constexpr (S == 1) {
+            const Vec<T> behind = read(i + L);
+            const Vec<T> sum = Op::combine(Op::combine(lanes_from<T, L - 1>(before, own), own), lanes_from<T, 1>(own, behind));
+            before = own, own = behind;
+            return sum;
+        } else {
+            const Vec<T> x = rounded(read(2 * i)), y = rounded(read(2 * i + L));
+            const Vec<T> even = every_other<T, 0>(x, y), odd = every_other<T, 1>(x, y);
+            const Vec<T> sum = Op::combine(Op::combine(lanes_from<T, L - 1>(before, odd), even), odd);
+            before = odd;
+            return sum;
+        }
+    };
+    int64_t i = 0;
+    for (; S * i + 2 * L <= inputs && i + L <= count; i += L) store(to + i, next(i, all));
+    for (; i < count; i += L) {
+        const Vec<T> last = next(i, some);
+        if (i + L <= count) store(to + i, last);
+        else store_first(to + i, last, count - i);
+    }
+}
+template <class T, class Op, int S>
+FASTCONV_NOINLINE void slide_between(const T* row, int64_t inputs, int64_t, int64_t count, Lines lines, T* to) {
+    for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to) line_between<T, Op, S>(row, inputs, count, to);
+}
+
+// The first and the last output of lines of `inputs` elements, stride 1, which have two taps only.
+template <class T, class Op>
+FASTCONV_NOINLINE void ends_between(const T* row, int64_t inputs, Lines lines, T* to) {
+    const int64_t last = inputs - 1;
+    for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to)
+        to[0] = Op::combine(row[0], row[1]), to[last] = Op::combine(row[last - 1], row[last]);
+}
+
+// Stride S = 3, 4, step 1: vectors of S outputs' inputs, split into phases. Taps that are no multiple of S are read as if they were.
+template <class T, class Op, int S>
+FASTCONV_NOINLINE void slide_split(const T* row, int64_t taps, int64_t, int64_t count, Lines lines, T* to) {
+    constexpr int64_t L = lanes<T>;
+    const auto one = [=](const T* row, int64_t i) __attribute__((always_inline)) {
         Vec<T> sum{};
         for (int64_t j = 0; j < taps; j += S) {
             Vec<T> phase[S];
 #pragma GCC unroll 4
             for (int v = 0; v < S; ++v) phase[v] = load(row + i * S + j + v * L);
             split<T, S>(phase);
-            sum = j == 0 ? phase[0] : op.combine(sum, phase[0]);
+            sum = j == 0 ? phase[0] : Op::combine(sum, phase[0]);
 #pragma GCC unroll 4
             for (int v = 1; v < S; ++v)
-                if (j + v < taps) sum = op.combine(sum, phase[v]);
+                if (j + v < taps) sum = Op::combine(sum, phase[v]);
         }
-        finish(op, out, i, sum);
-    }
+        return sum;
+    };
+    put_lines(row, count, lines, to, one);
 }
 
 template <class T, int H, size_t... I>
@@ -277,69 +214,231 @@ FASTCONV_INLINE Vec<T> turned(Vec<T> v, std::index_sequence<I...>) {
 }
 // All lanes to one, in pairs H apart, then H / 2 ...
 template <int H, class T, class Op>
-FASTCONV_INLINE T fold_lanes(const Op& op, Vec<T> v) {
-    v = op.combine(v, turned<T, H>(v, std::make_index_sequence<size_t(lanes<T>)>{}));
+FASTCONV_INLINE T fold_lanes(Vec<T> v) {
+    v = Op::combine(v, turned<T, H>(v, std::make_index_sequence<size_t(lanes<T>)>{}));
     if constexpr (H == 1) return v[0];
-    else return fold_lanes<H / 2, T>(op, v);
+    else return fold_lanes<H / 2, T, Op>(v);
 }
 
-// n elements side by side to those of a vector: blocks on several sums, which are summed in pairs. prepared: they are.
+// n elements side by side to those of a vector: a block on several sums; blocks, which are summed in pairs.
+template <class T>
+constexpr int64_t fold_block = 64 * lanes<T>;
 template <class T, class Op>
-Vec<T> fold_to_vector(const Op& op, const T* p, int64_t n, bool prepared) {
-    constexpr int64_t L = lanes<T>, block = 64 * L;
-    if (n > block) {
-        const int64_t half = std::min(round_up(n / 2, block), n - 1);
-        const Vec<T> first = fold_to_vector(op, p, half, prepared);  // in the order of memory, which arguments are not
-        return op.combine(first, fold_to_vector(op, p + half, n - half, prepared));
-    }
-    const auto at = [&](int64_t i) __attribute__((always_inline)) { return prepared ? load(p + i) : op.prepare(load(p + i)); };
+FASTCONV_INLINE Vec<T> fold_a_block(const T* p, int64_t n) {
+    constexpr int64_t L = lanes<T>;
     Vec<T> sum[4];
-    for (Vec<T>& each : sum) each = broadcast(op.identity());
+    for (Vec<T>& each : sum) each = broadcast(Op::identity());
     int64_t i = 0;
     for (; i + 4 * L <= n; i += 4 * L)
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) sum[v] = op.combine(sum[v], at(i + v * L));
-    for (; i + L <= n; i += L) sum[0] = op.combine(sum[0], at(i));
-    if (i < n) {
-        const Vec<T> last = load_first(p + i, n - i);
-        const Vec<T> rest = prepared ? last : op.prepare(last);
-        sum[1] = op.combine(sum[1], lanes_within<T>(0, n - i) ? rest : broadcast(op.identity()));
-    }
-    return op.combine(op.combine(sum[0], sum[1]), op.combine(sum[2], sum[3]));
+        for (int v = 0; v < 4; ++v) sum[v] = Op::combine(sum[v], load(p + i + v * L));
+    for (; i + L <= n; i += L) sum[0] = Op::combine(sum[0], load(p + i));
+    if (i < n) sum[1] = Op::combine(sum[1], lanes_within<T>(0, n - i) ? load_first(p + i, n - i) : broadcast(Op::identity()));
+    return Op::combine(Op::combine(sum[0], sum[1]), Op::combine(sum[2], sum[3]));
 }
 template <class T, class Op>
-T fold(const Op& op, const T* p, int64_t n, bool prepared) {
-    return fold_lanes<lanes<T> / 2, T>(op, fold_to_vector(op, p, n, prepared));
-}
-
-// Any windows, one by one: the first taps are row[first[i]].
-template <class T, class Op>
-FASTCONV_NOINLINE void windows(const Op& op, const T* row, const int64_t* first, const int64_t* count, int64_t step, bool prepared,
-                               const Outputs<T>& out) {
-    for (int64_t i = 0; i < out.count; ++i) {
-        const T* p = row + first[i];
-        T one = op.identity();
-        if (step == 1 && count[i] >= 2 * lanes<T>) one = fold(op, p, count[i], prepared);
-        else
-            for (int64_t j = 0; j < count[i]; ++j) one = op.combine(one, prepared ? p[j * step] : op.prepare(p[j * step]));
-        if constexpr (Op::divides) one = op.finish(one, out.divisors[i] * out.divisor);
-        out.to[i] = one;
-    }
+FASTCONV_NOINLINE Vec<T> fold_to_vector(const T* p, int64_t n) {
+    if (n <= fold_block<T>) return fold_a_block<T, Op>(p, n);
+    const int64_t half = std::min(round_up(n / 2, fold_block<T>), n - 1);
+    const Vec<T> first = fold_to_vector<T, Op>(p, half);  // in the order of memory, which arguments are not
+    return Op::combine(first, fold_to_vector<T, Op>(p + half, n - half));
 }
 
-// A pixel of `length` channels side by side: `count` pixels of the row from `row` on, `step` elements apart.
+// Any windows, one by one: the first taps are row[first[i] pixel], those behind it `step` elements apart.
 template <class T, class Op>
-FASTCONV_NOINLINE void join_pixels(const Op& op, const T* row, int64_t count, int64_t step, int64_t length, T divisor, T* to) {
+FASTCONV_NOINLINE void windows(const T* row, const int64_t* first, const int64_t* taps, int64_t pixel, int64_t step, int64_t count,
+                               Lines lines, T* to) {
+    for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to)
+        for (int64_t i = 0; i < count; ++i) {
+            const T* p = row + first[i] * pixel;
+            T one = *p;
+            if (step == 1 && taps[i] >= 2 * lanes<T>) one = fold_lanes<lanes<T> / 2, T, Op>(fold_to_vector<T, Op>(p, taps[i]));
+            else
+                for (int64_t j = 1; j < taps[i]; ++j) one = Op::combine(one, p[j * step]);
+            to[i] = one;
+        }
+}
+
+// ---- many to one, element by element
+
+// N vectors from p on, with those that follow `step` elements apart: `count` of each, at least 1.
+template <class T, class Op, int N>
+FASTCONV_INLINE void fold_apart(const T* p, int64_t count, int64_t step, Vec<T> (&sum)[N], int64_t n = lanes<T>) {
     constexpr int64_t L = lanes<T>;
-    for (int64_t i = 0; i < length; i += L) {
-        const int64_t n = std::min(L, length - i);
-        Vec<T> sum = broadcast(op.identity());
-        for (int64_t j = 0; j < count; ++j) sum = op.combine(sum, load(row + i + j * step));  // `row` has more behind the last
-        if constexpr (Op::divides) sum = op.finish(sum, broadcast(divisor));
-        if (n == L) store(to + i, sum);
-        else store_first(to + i, sum, n);
+    for (int v = 0; v < N; ++v) sum[v] = load_some(p + v * L, n);
+    for (int64_t j = 1; j < count; ++j)
+        for (int v = 0; v < N; ++v) sum[v] = Op::combine(sum[v], load_some(p + j * step + v * L, n));
+}
+
+// The windows of a row of pixels of `units` channels side by side, over n rows: the first taps are at rows[r] + first[i] pixel. Divided by
+// divisors[i] `divisor`, if there are any.
+template <class T>
+struct Pixels {
+    const int64_t *first, *taps;
+    int64_t pixel, step, units, count;
+    const T* divisors;
+    T divisor;
+    int64_t apart;  // outputs
+    bool past = false;  // the caches
+};
+template <class T, class Op, int N>
+FASTCONV_INLINE void fold_rows(const T* const* rows, int64_t n, int64_t at, int64_t taps, int64_t step, int64_t lanes_, Vec<T> (&sum)[N]) {
+    fold_apart<T, Op>(rows[0] + at, taps, step, sum, lanes_);
+    for (int64_t r = 1; r < n; ++r) {  // row by row, as by a ring, of which it depends on the threads whether there is one
+        Vec<T> row[N];
+        fold_apart<T, Op>(rows[r] + at, taps, step, row, lanes_);
+        for (int v = 0; v < N; ++v) sum[v] = Op::combine(sum[v], row[v]);
     }
 }
+template <class T, class Op>
+FASTCONV_NOINLINE void slide_pixels(const T* const* rows, int64_t n, const Pixels<T>& given, T* to) {
+    constexpr int64_t L = lanes<T>;
+    const Pixels<T> of = given;
+    for (int64_t i = 0; i < of.count; ++i, to += of.apart) {
+        const int64_t at = of.first[i] * of.pixel, taps = of.taps[i];
+        const T divisor = Op::divides && of.divisors ? of.divisors[i] * of.divisor : T(1);
+        const auto put = [&](int64_t c, Vec<T> sum) __attribute__((always_inline)) {
+            if (Op::divides && of.divisors) sum = sum / broadcast(divisor);
+            if (of.units - c >= L) store_past(to + c, sum, of.past);
+            else store_first(to + c, sum, of.units - c);
+        };
+        int64_t c = 0;
+        for (; c + 4 * L <= of.units; c += 4 * L) {
+            Vec<T> sum[4];
+            fold_rows<T, Op>(rows, n, at + c, taps, of.step, L, sum);
+            for (int v = 0; v < 4; ++v) put(c + v * L, sum[v]);
+        }
+        for (; c < of.units; c += L) {
+            Vec<T> sum[1];
+            fold_rows<T, Op>(rows, n, at + c, taps, of.step, std::min(L, of.units - c), sum);
+            put(c, sum[0]);
+        }
+    }
+}
+
+template <class T>
+struct Outputs {  // `count` of them side by side, which are divided by divisors[i and mask] times `divisor`, if at all
+    int64_t count;
+    const T* divisors;
+    int64_t mask;
+    T divisor;
+    T* to;
+};
+
+constexpr int most_rows = 8;  // whose sum is one of the terms of a longer one
+
+// to[i] = what is at i of all rows, which is not `to` but where whole vectors are asked for; R: how many, or 0.
+template <class T, class Op, int R, bool Divides>
+FASTCONV_NOINLINE void join(const T* const* given, int64_t n, const Outputs<T>& of) {
+    const Outputs<T> out = of;  // in registers: a store might change what is given
+    const T* rows[R ? R : 1];
+    for (int r = 0; r < R; ++r) rows[r] = given[r];
+    const auto one = [&](int64_t i, const auto& read) __attribute__((always_inline)) {
+        Vec<T> all = read(R ? rows[0] + i : given[0] + i);
+        if constexpr (R > 0) {
+#pragma GCC unroll 4
+            for (int r = 1; r < R; ++r) all = Op::combine(all, read(rows[r] + i));
+        } else {
+            for (int64_t r = 1; r < std::min<int64_t>(n, most_rows); ++r) all = Op::combine(all, read(given[r] + i));
+            for (int64_t from = most_rows; from < n; from += most_rows) {
+                Vec<T> some = read(given[from] + i);
+                for (int64_t r = from + 1; r < std::min(n, from + most_rows); ++r) some = Op::combine(some, read(given[r] + i));
+                all = Op::combine(all, some);
+            }
+        }
+        if constexpr (Divides) all = all / (load(out.divisors + (i & out.mask)) * out.divisor);
+        return all;
+    };
+    if (R == 0 && out.count < lanes<T>) {
+        const int64_t count = out.count;
+        const auto some = [count](const T* p) __attribute__((always_inline)) { return load_first(p, count); };
+        return store_first(out.to, one(0, some), count);
+    }
+    const auto vector = [](const T* p) __attribute__((always_inline)) { return load(p); };
+    int64_t i = 0;
+    const int64_t off = int64_t(reinterpret_cast<uintptr_t>(out.to) % vector_bytes / sizeof(T));
+    if (off > 0 && out.count >= 8 * lanes<T> && out.to != given[0]) {  // stores begin with lines
+        store(out.to, one(0, vector));
+        i = lanes<T> - off;
+    }
+    for (; i + lanes<T> <= out.count; i += lanes<T>) store(out.to + i, one(i, vector));
+    if (i < out.count) store(out.to + out.count - lanes<T>, one(out.count - lanes<T>, vector));
+}
+
+// ---- whole planes
+
+// A vector's worth of planes `apart` from each other, of which n exist, of `size` elements in one piece each.
+template <class T, class Op>
+FASTCONV_NOINLINE void fold_planes(const T* from, int64_t apart, int64_t n, int64_t size, T* to) {
+    constexpr int64_t L = lanes<T>;
+    Vec<T> sum[L];
+    if (size <= 4 * L) {  // up to four vectors: no more than they take
+        const int64_t whole = (size - 1) / L, rest = size - whole * L;
+        for (int64_t c = 0; c < L; ++c) {
+            const T* p = from + (c < n ? c : 0) * apart;
+            const Vec<T> last = load_some(p + whole * L, rest);
+            Vec<T> all = rest == L ? last : lanes_within<T>(0, rest) ? last : broadcast(Op::identity());
+            for (int64_t v = 0; v < whole; ++v) all = Op::combine(all, load(p + v * L));
+            sum[c] = all;
+        }
+    } else if (size <= fold_block<T>) {
+        for (int64_t c = 0; c < L; ++c) sum[c] = fold_a_block<T, Op>(from + (c < n ? c : 0) * apart, size);
+    } else {
+        for (int64_t c = 0; c < L; ++c) sum[c] = fold_to_vector<T, Op>(from + (c < n ? c : 0) * apart, size);
+    }
+    transpose<T>(sum);
+    for (int64_t half = L / 2; half > 0; half /= 2)
+        for (int64_t l = 0; l < half; ++l) sum[l] = Op::combine(sum[l], sum[l + half]);
+    store(to, sum[0]);
+}
+
+constexpr int pixel_vectors = vector_bytes == 64 ? 8 : 4;  // as registers allow
+
+// `pixels` of n <= pixel_vectors vectors of channels side by side, `step` elements apart.
+template <class T, class Op, int N>
+FASTCONV_INLINE void fold_pixels_of(const T* from, int64_t step, int64_t pixels, int64_t n, T* to) {
+    constexpr int64_t L = lanes<T>, partial = 8;
+    Vec<T> all[N], sum[N];
+    fold_apart<T, Op>(from, std::min(partial, pixels), step, all, n);
+    for (int64_t begin = partial; begin < pixels; begin += partial) {
+        fold_apart<T, Op>(from + begin * step, std::min(partial, pixels - begin), step, sum, n);
+        for (int v = 0; v < N; ++v) all[v] = Op::combine(all[v], sum[v]);
+    }
+    for (int v = 0; v < N; ++v) {
+        if (n == L) store(to + v * L, all[v]);
+        else store_first(to + v * L, all[v], n);
+    }
+}
+template <class T, class Op>
+FASTCONV_NOINLINE void fold_pixels(const T* from, int64_t step, int64_t pixels, int64_t n, T* to) {
+    constexpr int64_t L = lanes<T>;
+    if (n == pixel_vectors * L) return fold_pixels_of<T, Op, pixel_vectors>(from, step, pixels, L, to);
+    for (int64_t i = 0; i < n; i += L) fold_pixels_of<T, Op, 1>(from + i, step, pixels, std::min(L, n - i), to + i);
+}
+
+// ---- all of an Op
+
+template <class T>
+struct Reduction {
+    using Slide = void (*)(const T* row, int64_t taps, int64_t step, int64_t count, Lines lines, T* to);
+    using Join = void (*)(const T* const* rows, int64_t n, const Outputs<T>& out);
+    bool divides;
+    T identity;
+    Slide slide[3], slide_two[3];  // of two, three, any taps
+    Slide slide_split[2], slide_between[2];  // with strides 3 and 4; with strides 1 and 2
+    decltype(&ends_between<T, Sum<T>>) ends_between;
+    decltype(&slide_pixels<T, Sum<T>>) pixels;
+    decltype(&windows<T, Sum<T>>) windows;
+    Join join[4], partial;  // two, three, four, any rows to outputs; to what is not divided yet
+    decltype(&fold_planes<T, Sum<T>>) planes;
+    decltype(&fold_pixels<T, Sum<T>>) whole_pixels;
+};
+
+template <class T, class Op, bool D = Op::divides>
+constexpr Reduction<T> reduction{
+    D, Op::identity(), {slide<T, Op, 2>, slide<T, Op, 3>, slide<T, Op, 0>}, {slide_two<T, Op, 2>, slide_two<T, Op, 3>, slide_two<T, Op, 0>},
+    {slide_split<T, Op, 3>, slide_split<T, Op, 4>}, {slide_between<T, Op, 1>, slide_between<T, Op, 2>}, ends_between<T, Op>, slide_pixels<T, Op>, windows<T, Op>, {join<T, Op, 2, D>, join<T, Op, 3, D>, join<T, Op, 4, D>, join<T, Op, 0, D>},
+    join<T, Op, 0, false>, fold_planes<T, Op>, fold_pixels<T, Op>};
 
 }  // namespace FASTCONV_ISA
 }  // namespace fastconv

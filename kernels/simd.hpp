@@ -233,10 +233,31 @@ FASTCONV_INLINE Vec<T> sorted(Vec<T> v, std::index_sequence<L...>) {
 #endif
 }
 
+template <class T, int Odd, size_t... L>
+FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b, [[maybe_unused]] std::index_sequence<L...> all) {
+#if defined(__AVX512F__) && !defined(__clang__)  // one instruction
+    return __builtin_shuffle(a, b, typename VectorOf<T>::mask{(2 * int(L) + Odd)...});
+#else
+    return sorted<T>(every_other_unsorted<T, Odd>(a, b, all), all);
+#endif
+}
 template <class T, int Odd>
 FASTCONV_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
-    constexpr auto all = std::make_index_sequence<size_t(lanes<T>)>{};
-    return sorted<T>(every_other_unsorted<T, Odd>(a, b, all), all);
+    return every_other<T, Odd>(a, b, std::make_index_sequence<size_t(lanes<T>)>{});
+}
+
+// Lanes of two vectors side by side, from lane From of the first one on.
+template <class T, int From, size_t... L>
+FASTCONV_INLINE Vec<T> lanes_from(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (From + int(L))...);
+#else
+    return __builtin_shuffle(a, b, typename VectorOf<T>::mask{(From + int(L))...});
+#endif
+}
+template <class T, int From>
+FASTCONV_INLINE Vec<T> lanes_from(Vec<T> a, Vec<T> b) {
+    return lanes_from<T, From>(a, b, std::make_index_sequence<size_t(lanes<T>)>{});
 }
 
 // Elements of a and b by turns, of the first or (High) the second half of each.

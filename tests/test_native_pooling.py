@@ -55,6 +55,17 @@ SHAPES = {
     "long windows": dict(size=(2, 3_000), channels=1, kernel=(1, 700), stride=(1, 700), padding=(0, 99)),
     "many rows": dict(size=(40, 9), channels=1, kernel=(37, 2), stride=1),
     "depth": dict(size=(4, 5, 40), channels=2, kernel=(3, 2, 3), stride=(1, 2, 2), padding=(1, 0, 1), batch=1),
+    "whole vectors": dict(size=(11, 128), channels=2, kernel=2, stride=2),
+    "neighbours": dict(size=(23, 112), channels=2, kernel=3, stride=2, padding=1),
+    "rows as one": dict(size=(19, 35), channels=3, kernel=3, stride=1, padding=1),
+    "rows as one, tall windows": dict(size=(9, 29), channels=2, kernel=(5, 3), stride=1, padding=(2, 1)),
+    "wide padding": dict(size=(14, 90), channels=2, kernel=9, stride=1, padding=4),
+    "rows a dilation apart": dict(size=(21, 50), channels=2, kernel=3, stride=1, padding=2, dilation=2),
+    "rows between windows": dict(size=(23, 70), channels=2, kernel=2, stride=(5, 2)),
+    "rounds of rows": dict(size=(90, 40), channels=1, kernel=(80, 3), stride=(1, 2)),
+    "wide rows": dict(size=(4, 20_000), channels=1, kernel=3, stride=1, padding=1),
+    "few planes": dict(size=(5, 6, 40), channels=2, kernel=2, stride=(1, 2, 2), batch=1),
+    "many planes": dict(size=(7, 9, 40), channels=1, kernel=(5, 3, 2), stride=1, batch=1),
     "small planes": dict(size=(7, 6), channels=19, kernel=3, stride=2, padding=1),
     "tiny planes": dict(size=(2, 3), channels=33, kernel=(2, 3), stride=1),
 }
@@ -73,6 +84,7 @@ def problems(op: str, layout: str, dtype: str = "float32", direction: str = "for
     made = [windows(op, **shape, **common) for shape in SHAPES.values()]
     if layout == "channels_last":  # more channels than a vector has lanes, and so many that they come in blocks
         made += [windows(op, (7, 9), channels, 3, stride, 1, **common) for channels, stride in ((70, 1), (70, 2), (1500, 2))]
+        made += [windows(op, (9, 11), 70, 5, 2, 2, count_include_pad=False, **common)]  # a ring of rows, of uneven divisors
     made += [adaptive(op, name, **common) for name in FOLDS if op != "lp"]
     return [p for p in made if cython_native.backend.refuses_pool(p) is None]
 
@@ -171,7 +183,10 @@ def test_nothing_is_touched_beside_the_arrays(isa, side):
 def test_threads_and_batch_change_no_bit(isa, layout, op):
     shapes = (dict(size=(60, 90), channels=5, kernel=3, stride=1, padding=1),
               dict(size=(60, 61), channels=21, kernel=3, stride=2),
-              dict(size=(13, 12), channels=70, kernel=5, stride=1, padding=2))
+              dict(size=(13, 12), channels=70, kernel=5, stride=1, padding=2),
+              dict(size=(2, 20), channels=40, kernel=(2, 3), stride=1),  # of channels_last threads get blocks
+              dict(size=(13, 200), channels=64, kernel=(11, 2), stride=(2, 1)),  # which fit into a ring, where all do not
+              dict(size=(5, 13, 9), channels=64, kernel=(2, 9, 2), stride=1))
     for shape, direction in itertools.product(shapes, ("forward", "backward_input")):
         p = windows(op, **shape, batch=3, layout=layout, direction=direction)
         rng = np.random.default_rng(3)
@@ -187,6 +202,30 @@ def test_threads_and_batch_change_no_bit(isa, layout, op):
             part = [None if a is None else a[image:image + 1] for a in (first, indices, source)]
             alone = run(one, isa, *part, np.empty(one.result_shape, p.dtype))[0]
             assert alone.tobytes() == np.frombuffer(results[0], p.dtype).reshape(p.result_shape)[image].tobytes(), str(p)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_near_and_far_inputs_give_the_same_bits(isa):
+    """From memory planes are read one after the other, from caches a few rows of each: 20 MB and half of one."""
+    p = windows("average", (8, 64, 64), 4, (2, 3, 2), 2, batch=40)
+    x = np.random.default_rng(5).standard_normal((1, *p.input_shape[1:]), np.float32)
+    many, _ = run(p, isa, np.broadcast_to(x, p.input_shape), None, None, np.empty(p.output_shape, np.float32))
+    one = dataclasses.replace(p, batch=1)
+    alone, _ = run(one, isa, x, None, None, np.empty(one.output_shape, np.float32))
+    check(one, alone, x, None, None, by=ORACLE)
+    np.testing.assert_array_equal(many, np.broadcast_to(alone, p.output_shape))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_large_outputs_of_pixels(isa):
+    """26 MB from a line on, which are written past the caches."""
+    p = windows("max", (64, 64), 64, 2, 2, batch=100, layout="channels_last")
+    x = np.random.default_rng(6).standard_normal((1, *p.input_shape[1:]), np.float32)
+    memory = np.empty(int(np.prod(p.output_shape)) + 16, np.float32)
+    at = -memory.ctypes.data % 64 // 4
+    out = memory[at:at + int(np.prod(p.output_shape))].reshape(p.output_shape)
+    result, _ = run(p, isa, np.broadcast_to(x, p.input_shape), None, None, out)
+    np.testing.assert_array_equal(result, np.broadcast_to(x.reshape(1, 32, 2, 32, 2, 64).max(axis=(2, 4)), p.output_shape))
 
 
 @pytest.mark.parametrize("isa", ISAS)
