@@ -102,10 +102,12 @@ def gradient(call: Call, grad_output: Any, input: Any, out: Any, indices: Any = 
     if not p.batch:
         return result
     magnitudes = np.abs(x) if bound.absolute else x
+    reads = p.op == "lp"  # whether the kernel looks at the input
     if p.op in ("max", "min") and i is None:
-        i = _found(call, magnitudes, kind.device)
+        reads = getattr(bound.kernel, "finds_extremes", False)
+        i = None if reads else _found(call, magnitudes, kind.device)
     target = np.empty(y.shape, p.dtype) if out is not None and arrays.needs_temporary(y, (g, x, i)) else y
-    bound.run(arrays.ready(g, p.dtype), target, i, arrays.ready(x, p.dtype) if p.op == "lp" else None)
+    bound.run(arrays.ready(g, p.dtype), target, i, arrays.ready(magnitudes, p.dtype) if reads else None)
     if bound.absolute:
         np.multiply(target, np.sign(x), out=target, where=target != 0)
     if target is not y:

@@ -10,6 +10,7 @@ const Pool& pool();
 const PoolKernel& pool_gradient_kernel();
 const PoolKernel& pool_add_kernel();
 const PoolKernel& pool_put_kernel();
+const PoolKernel& pool_apart_kernel(const PoolProblem&);  // gradients, where `are_apart`
 const PoolKernel& pool_indices_kernel();  // forward, of max and min with indices
 
 inline double inputs_of(const PoolProblem& p) {

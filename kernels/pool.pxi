@@ -22,6 +22,8 @@ cdef extern from "pool_abi.hpp" namespace "fastconv" nogil:
         size_t (*workspace_bytes)(const CPoolProblem&, const PoolCall&) noexcept nogil
     cdef struct PoolKernels "fastconv::Pool":
         PoolKernel forward, gradient, add, put
+
+    bint are_apart(const CPoolProblem&) noexcept
     void find_grid(PoolAxis&) noexcept
 
 cdef extern from "runtime.hpp" namespace "fastconv" nogil:
@@ -108,6 +110,11 @@ cdef class Pool:
     def isa(self):
         return self.module.isa
 
+    @property
+    def apart(self):
+        """Whether no input is in two windows, all of which are whole."""
+        return are_apart(self.problem)
+
     def forward(self, cnp.ndarray input not None, cnp.ndarray out not None, indices=None, int threads=1):
         """Overwrites `out` and, of max and min, `indices` (int64, flat within the spatial axes of the input)."""
         cdef PoolCall call
@@ -121,19 +128,21 @@ cdef class Pool:
         self.run(&kernels_of(self.module).forward, &call, threads)
 
     def gradient(self, cnp.ndarray grad_output not None, cnp.ndarray grad_input not None, input=None, output=None, int threads=1):
-        """Overwrites `grad_input` with the gradient of averages, or of lp, which has seen `input` and made `output`."""
+        """Overwrites `grad_input` with the gradient of averages; of max and min whose windows are apart, which have seen `input`;
+        or of lp, which has made `output` of it."""
         cdef PoolCall call
         cdef int i
         memset(&call, 0, sizeof(PoolCall))
-        if <int> self.problem.operation < 2:
-            raise ValueError("the gradient of max and min is found by their indices")
+        if <int> self.problem.operation < 2 and not self.apart:
+            raise ValueError("the gradient of max and min whose windows overlap is found by their indices")
         for i in range(AXES):
             if self.problem.axis[i].dilation != 1:
                 raise ValueError("dilation must be 1 in a gradient")
         self.see(&call.grad_output, grad_output, b"grad_output", False, False)
         self.see(&call.grad_input, grad_input, b"grad_input", True, True)
-        if <int> self.problem.operation == 3:
+        if <int> self.problem.operation != 2:
             self.see(&call.input, input, b"input", True, False)
+        if <int> self.problem.operation == 3:
             self.see(&call.output, output, b"output", False, False)
         self.run(&kernels_of(self.module).gradient, &call, threads)
 

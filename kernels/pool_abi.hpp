@@ -32,7 +32,7 @@ struct PoolProblem {
     PoolAxis axis[max_axes];
 };
 
-// forward: input -> output, indices. gradient: grad_output -> grad_input, of lp from input and output as well. scatter: grad_output
+// forward: input -> output, indices. gradient: grad_output -> grad_input, of max and min from input, of lp from input and output as well. scatter: grad_output
 // (whatever its values are), indices -> grad_input. All else is not looked at.
 struct PoolCall {
     View input, output, grad_output, grad_input;
@@ -51,7 +51,7 @@ struct PoolKernel {
 
 struct Pool {
     PoolKernel forward;   // of max and min NaN, if there is one, and of several the last; of equals the first
-    PoolKernel gradient;  // of averages and lp
+    PoolKernel gradient;  // of averages and lp; where windows are apart, of max and min as well
     PoolKernel add;       // scatter: what has the same index is added up, in the order of the outputs
     PoolKernel put;       // scatter: the last one stays
 };
@@ -64,6 +64,15 @@ inline bool is_grid(const PoolAxis& a, int64_t begin, int64_t stride) {
         const int64_t before = at < 0 ? (-at + a.dilation - 1) / a.dilation : 0;
         const int64_t behind = last >= a.input ? (last - a.input) / a.dilation + 1 : 0;
         if (a.count[o] != a.taps - before - behind || a.first[o] != at + before * a.dilation) return false;
+    }
+    return true;
+}
+
+// Whether all windows are whole, and no input is in two of them.
+inline bool are_apart(const PoolProblem& p) {
+    for (const PoolAxis& a : p.axis) {
+        if (!a.regular || a.begin < 0 || (a.dilation != 1 && a.taps > 1)) return false;
+        if (a.begin + (a.output - 1) * a.stride + a.taps > a.input || (a.output > 1 && a.stride < a.taps)) return false;
     }
     return true;
 }

@@ -359,7 +359,10 @@ PoolKernel gradient_of(const PoolProblem& p) {
     if (p.norm == 1) return gathers<Gradient<T, norm_1>>;
     return p.norm == 2 ? gathers<Gradient<T, norm_2>> : gathers<Gradient<T, norm_any>>;
 }
-PoolKernel any_gradient(const PoolProblem& p) { return p.dtype == Dtype::float32 ? gradient_of<float>(p) : gradient_of<double>(p); }
+PoolKernel any_gradient(const PoolProblem& p) {
+    if (p.operation != Pooling::lp && are_apart(p)) return pool_apart_kernel(p);
+    return p.dtype == Dtype::float32 ? gradient_of<float>(p) : gradient_of<double>(p);
+}
 template <bool Add>
 PoolKernel any_scatter(const PoolProblem& p) {
     return p.dtype == Dtype::float32 ? scatters<Scatter<float, Add>> : scatters<Scatter<double, Add>>;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,8 @@ class PoolFuzz:
             self.calls += 1
             try:
                 wrong = self._one(name, isa, problem, arrays, strides, dice)
+                if isa and not wrong and NativePool(problem, isa).finds_extremes:
+                    wrong = self._searched(isa, problem, dice, rng)
             except Exception as error:
                 wrong = f"{type(error).__name__}: {error}"
             if wrong:
@@ -73,6 +76,24 @@ class PoolFuzz:
         if result.spoiled() or found and found.spoiled():
             return f"memory beside the output was written; its strides {result.array.strides}"
         return None
+
+    def _searched(self, isa: str, problem: PoolProblem, dice: random.Random, rng: np.random.Generator) -> str | None:
+        """A gradient of maxima that are searched for, not told."""
+        forward = dataclasses.replace(problem, direction="forward", return_indices=True)
+        x, side = pooling_cases.random_arrays(rng, forward, special=dice.random() < 0.5)[0], dice.choice(("start", "end"))
+        found = np.empty(problem.output_shape, np.int64)
+        get("im2col").bind_pool(forward).run(x, np.empty(problem.output_shape, problem.dtype), found)  # type: ignore[attr-defined]
+        g = rng.standard_normal(problem.output_shape).astype(problem.dtype)
+        expected = np.empty(problem.input_shape, problem.dtype)
+        kernel = NativePool(problem, isa)
+        kernel.run(g, expected, found)
+        source, first = (self._made(arena, a.shape, a.dtype, dice, side) for arena, a in (("source", x), ("first", g)))
+        source.array[...], first.array[...] = x, g
+        result = self._made("result", problem.result_shape, np.dtype(problem.dtype), dice, side)
+        kernel.run(first.read_only(), result.array, None, source.read_only())
+        if not np.array_equal(result.array, expected):
+            return f"not the gradient by indices; strides {result.array.strides}, {source.array.strides}"
+        return "memory beside the output was written" if result.spoiled() else None
 
     def _made(self, arena: str, shape: tuple[int, ...], dtype: np.dtype[Any], dice: random.Random, side: str) -> Any:
         """For a result, of any strides; poisoned."""

@@ -13,6 +13,7 @@ import pytest
 from helpers import Guarded
 from pooling_cases import check, random_arrays, random_problem, strided
 
+import fastconv
 from fastconv import settings
 from fastconv.backends import cython_native
 from fastconv.backends.cython_pooling import NativePool
@@ -39,6 +40,8 @@ def windows(op: str, size: tuple[int, ...], channels: int, kernel: Any, stride: 
 
 # one or more for each way that a kernel takes: what vectors run over, strides, segments of long rows, long windows, tables
 SHAPES = {
+    "apart": dict(size=(9, 75), channels=2, kernel=2, stride=2),
+    "further apart": dict(size=(7, 40), channels=2, kernel=(2, 3), stride=(3, 5)),
     "stride 1": dict(size=(5, 83), channels=2, kernel=3, stride=1, padding=1),
     "two taps": dict(size=(4, 70), channels=2, kernel=2, stride=1),
     "stride 2": dict(size=(9, 75), channels=2, kernel=3, stride=2, padding=1, ceil_mode=True),
@@ -322,3 +325,48 @@ def test_arrays_that_do_not_fit_are_refused():
             native.forward(*arrays)
     with pytest.raises(ValueError, match="threads"):
         native.forward(x, y, i, 0)
+
+
+APART = [  # function, shape, kernel, stride: of windows that share no input
+    ("1d", (3, 4, 41), 2, 2), ("1d", (2, 3, 70), 3, 4), ("2d", (2, 3, 12, 10), 2, 2), ("2d", (2, 3, 9, 67), 2, 2),
+    ("2d", (1, 2, 7, 34), (3, 2), (3, 2)), ("2d", (2, 5, 9, 11), (2, 3), (4, 5)), ("2d", (2, 20, 8, 6), 2, 3),
+    ("2d", (2, 3, 2, 2), 2, 2), ("2d", (2, 3, 3, 1), (3, 1), 1), ("3d", (2, 3, 5, 4, 36), 2, 2),
+]
+
+
+@pytest.mark.parametrize("isa", cython_native.runnable_isas())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("case", APART, ids=str)
+def test_gradients_of_windows_apart_are_those_by_indices(case, layout, dtype, isa):
+    """Of maxima, with equals, NaNs and infinities, in arrays of any strides; of averages, those of another backend."""
+    rank, shape, kernel, stride = case
+    rng = np.random.default_rng(4)
+    x = rng.integers(-2, 3, shape).astype(dtype)
+    for value in (np.nan, np.inf, -np.inf):
+        x[rng.random(shape) < 0.05] = value
+    x = np.moveaxis(x, 1, -1).copy() if layout == "channels_last" else x
+    for name in ("max", "min", "avg"):
+        pooled = getattr(fastconv, f"{name}_pool{rank}")
+        gradient = getattr(fastconv, f"{name}_pool{rank}_input")
+        g = rng.standard_normal(pooled(x, kernel, stride, layout=layout).shape).astype(dtype)
+        with fastconv.config(isa=isa):
+            if name == "avg":
+                expected = gradient(g, x, kernel, stride, layout=layout, backend="im2col")
+            else:
+                where = pooled(x, kernel, stride, layout=layout, return_indices=True)[1]
+                expected = gradient(g, x, kernel, stride, layout=layout, indices=where)
+            for lie in (np.ascontiguousarray, np.asfortranarray, lambda a: a[..., ::-1].copy()[..., ::-1],
+                        lambda a: np.repeat(a, 2, axis=-1)[..., ::2]):
+                out = lie(np.full(x.shape, np.nan, dtype))
+                gradient(lie(g), lie(x), kernel, stride, layout=layout, out=out, backend="cython")
+                np.testing.assert_array_equal(out, expected) if name != "avg" else np.testing.assert_allclose(
+                    out, expected, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_only_windows_apart_are_searched_for_maxima():
+    pool = NativePool(PoolProblem.from_shape("max", (1, 2, 8, 8), ndim=2, function="max_pool2d", kernel_size=3, stride=2,
+                                             direction="backward_input"), cython_native.runnable_isas()[-1])
+    assert not pool.finds_extremes
+    with pytest.raises(ValueError, match="whose windows overlap is found by their indices"):
+        pool.native.gradient(*(np.ones((1, 2, size, size), np.float32) for size in (3, 8, 8)))

@@ -25,6 +25,7 @@ class NativePool:
             output=p.output_size, taps=taps, dilation=dilation, first=p.first, count=p.count, divisor=p.divisor,
             norm_type=p.norm_type or 0.0, divisor_override=p.divisor_override or 0, scale=0.0 if whole else p.scale,
             channels_last=p.channels_last)
+        self.finds_extremes = p.direction == "backward_input" and p.op in ("max", "min") and self.native.apart
 
     def run(self, first: np.ndarray, result: np.ndarray, indices: np.ndarray | None = None, input: np.ndarray | None = None,
             /) -> None:
@@ -33,8 +34,8 @@ class NativePool:
             self.native.forward(first, result, indices, threads)
         elif indices is not None:
             self.native.scatter(first, indices, result, True, threads)
-        elif input is None:
-            self.native.gradient(first, result, threads=threads)
+        elif self.problem.op != "lp":
+            self.native.gradient(first, result, input, threads=threads)
         else:
             output = np.empty(self.problem.output_shape, self.problem.dtype)
             self.native.forward(input, output, None, threads)
