@@ -26,7 +26,8 @@ LAYERS = (
     {"algorithms", "lowering", "weight_gradient"}, {"lowering_costs", "phases_at_once"}, {"backends"}, {"wisdom", "candidates"},
     {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"operands"}, {"ops"},
     {"directions", "image", "pool_calls", "pointwise", "normalization", "losses"}, {"prepared", "pooling"},
-    {"adaptive_pooling", "unpooling"}, {"pooling_gradients"}, {"stated"}, {"bench"}, {"cli"}, {"__main__"},
+    {"adaptive_pooling", "unpooling"}, {"pooling_gradients"}, {"nn"}, {"viz"}, {"stated"},
+    {"bench"}, {"demo"}, {"cli"}, {"__main__"},
 )
 
 
@@ -115,7 +116,8 @@ import fastconv
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(sorted(new - set(sys.stdlib_module_names) - {"fastconv"}))
 print(float(numpy.finfo("f4").smallest_subnormal), float(numpy.finfo("f8").smallest_subnormal))
-print(sorted({"subprocess", "fastconv.bench", "fastconv.checks", "fastconv.tuning"} & set(sys.modules) - before))
+heavy = {"subprocess", "fastconv.bench", "fastconv.checks", "fastconv.tuning", "fastconv.viz"}
+print(sorted(heavy & set(sys.modules) - before))
 """
 
 

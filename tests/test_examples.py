@@ -36,3 +36,27 @@ def test_scikit_image(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     said = run("scikit_image.py", "--size", "48", folder=tmp_path).splitlines()
     assert len(said) == 6 and said[0].split()[0] == "filter" and all("x   " in line for line in said[1:])
+
+
+SAID = {
+    "volume.py": ["32 x 32 x 3    28 x 28 x 1    76", "28 x 28 x 6    24 x 24 x 10   1,510"],
+    "curve_detector.py": ["30·50 + 30·50 + 30·50 + 30·20 + 30·50 = 6,600", "where it is not:        0\n"],
+    "vertical_lines.py": [" -2  -2   5\n -1  -2   5\n  0  -2   5\n", "row 0, column 2"],
+    "square.py": ["squares of 6 x 6, by their upper left corners:  row 2, column 1\n",
+                  "corners, lower right:  row 7, column 6\n"],
+    "output_sizes.py": ["     5       2         2          3          4 ", "is no size: 3*", "it spans 5"],
+    "poolings.py": ["max:\n       6      5\n       7      9\n", "minimum:\n       1      0\n       0      3\n",
+                    "   7.874  5.477"],
+}
+
+
+@pytest.mark.parametrize("example", SAID)
+def test_tables(example: str, tmp_path: Path) -> None:
+    said = run(example, folder=tmp_path)
+    assert all(each in said for each in SAID[example]), said
+
+
+def test_the_curve_as_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    run("curve_detector.py", "--output", "curve.png", folder=tmp_path)
+    assert (tmp_path / "curve.png").stat().st_size > 3000

@@ -5,43 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 
-from .. import native
 from ..prepared import prepare
-from ..settings import current
+from ..timing.peak import best_module
+from ..timing.peak import peak as peak
 
 COPY_BYTES = 128 << 20  # read and written, 64 MB each: larger than most last-level caches
-_MATRIX = 768  # of the fallback: 0.9 GFLOP a product, far above BLAS's overheads
 _SECONDS = 0.010
 _REPEATS = 5  # of the small work: 2 ms on two cores of 100 GFLOP/s
-
-
-def peak(dtype: str, threads: int) -> tuple[Callable[[], float], str]:
-    """(a function that measures flops per second, how): a loop of fused multiply-adds, or the BLAS where none is built."""
-    module = _best_module()
-    if module is not None:
-        return lambda: module.peak_flops(dtype, threads, _SECONDS), f"multiply-add loop, {module.isa}"
-    a = np.ones((_MATRIX, _MATRIX), dtype)
-    product = np.empty_like(a)
-
-    def matmul() -> float:
-        start = time.perf_counter()
-        repeats = 0
-        while time.perf_counter() - start < _SECONDS:
-            np.matmul(a, a, out=product)
-            repeats += 1
-        return 2 * _MATRIX**3 * repeats / (time.perf_counter() - start)
-
-    return matmul, "NumPy's matrix product"
-
-
-def _best_module() -> Any:
-    """The native kernels of the best ISA that this CPU runs, or None."""
-    isas = () if current().no_native else native.runnable_isas()
-    return native.isa_module(isas[-1]) if isas else None
 
 
 def small_work() -> Callable[[], float] | None:
@@ -49,7 +22,7 @@ def small_work() -> Callable[[], float] | None:
 
     Runs on as many threads as the settings say. None where no native kernels are built (a BLAS would go on spinning).
     """
-    if _best_module() is None:
+    if best_module() is None:
         return None
     x, w = np.ones((1, 64, 28, 28), np.float32), np.ones((64, 64, 3, 3), np.float32)
     conv = prepare(w, padding=1, backend="cython", algorithm="gemm", input_shape=x.shape)

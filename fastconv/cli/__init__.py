@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tune(add("tune", _tune, "measure who is the fastest for problems on this machine, and remember it (wisdom)"))
     _add_bench(add("bench", _bench, "time the backends against each other, in turns, after checking their results"))
     _add_compare(add("compare", _compare, "what records say: backends on one machine, machines, regressions"))
+    _add_demo(add("demo", _demo, "what a convolutional network does and sees, as pictures"))
     return parser
 
 
@@ -107,6 +108,17 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--import", dest="import_", type=Path, metavar="FILE", help="merge such a file")
     tune.add_argument("--clear", action="store_true", help="forget this machine's wisdom")
     tune.add_argument("--list", action="store_true", help="print this machine's wisdom")
+
+
+def _add_demo(demo: argparse.ArgumentParser) -> None:
+    demo.add_argument("what", metavar="edges|digits|maps|slide", choices=("edges", "digits", "maps", "slide"),
+                      help="four filters over a photograph; a LeNet that learns to read; what its layers see; a filter at work")
+    demo.add_argument("--output", type=Path, default=Path("fastconv-demo"), metavar="FOLDER",
+                      help="where the pictures go (default: fastconv-demo)")
+    demo.add_argument("--data", type=Path, metavar="FILE.npz",
+                      help="other digits, such as MNIST: images and targets, or x_train, y_train, x_test and y_test")
+    demo.add_argument("--epochs", type=_positive, default=60, metavar="N", help="passes over the digits (default: 60)")
+    demo.add_argument("--seed", type=int, default=0, metavar="S", help="of the training (default: 0)")
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
@@ -151,6 +163,12 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= _DAY:
         raise argparse.ArgumentTypeError(f"must be positive, and at most a day ({_DAY} s), got {shown(text)}")
     return seconds
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {shown(text)}")
+    return int(text)
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -237,6 +255,13 @@ def _compare(arguments: argparse.Namespace) -> int:
     except ImportError:
         raise Unavailable("fastconv compare needs rich and matplotlib: pip install 'fastconv[bench]'") from None
     return report.main(arguments.records, arguments.html, arguments.fail_on_regression)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from .. import demo
+
+    demo.DEMOS[arguments.what](demo.Options(arguments.output, arguments.data, arguments.epochs, arguments.seed))
+    return 0
 
 
 @contextmanager

@@ -1,0 +1,189 @@
+"""Modules made of modules: one after the other, around a shortcut, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import shown
+from .inference import Container, Joined, Placed, Step, Sum, activation
+from .module import Module, joined, located
+
+
+class _Container(Container):
+    """What containers share."""
+
+    def _adopt(self, children: Mapping[str, Module]) -> None:
+        seen: dict[int, str] = {}
+        for name, child in children.items():
+            if not isinstance(child, Module):
+                raise TypeError(f"{type(self).__name__} is made of modules, got {shown(child)} at {name!r}")
+            for place, module in child.named_modules(name):
+                if id(module) in seen:
+                    raise ValueError(f"{type(self).__name__} has the same {type(module).__name__} at {seen[id(module)]!r} and "
+                                     f"at {place!r}: each place needs one of its own, which keeps what its backward needs")
+                seen[id(module)] = place
+            if name in vars(self):
+                raise ValueError(f"no module can have the name {name!r}")
+            vars(self)[name] = child
+
+    def _through(self, name: str, child: Module, x: np.ndarray) -> np.ndarray:
+        with located(child, x, name):
+            return child.forward(x)
+
+
+def _named(modules: tuple[Any, ...]) -> dict[str, Module]:
+    """By their names, or their numbers."""
+    if len(modules) == 1 and isinstance(modules[0], Mapping):
+        return {str(name): module for name, module in modules[0].items()}
+    return {str(number): module for number, module in enumerate(modules)}
+
+
+class Sequential(_Container):
+    """One module after the other.
+
+    Args:
+        modules: the modules, called "0", "1", ...; or one mapping from names to modules.
+    """
+
+    def __init__(self, *modules: Any) -> None:
+        self._adopt(_named(modules))
+
+    def __len__(self) -> int:
+        return len(list(self.named_children()))
+
+    def __getitem__(self, place: int) -> Module:
+        return [child for _, child in self.named_children()][place]
+
+    def layers(self, place: str = "") -> list[Placed]:
+        return [layer for name, child in self.named_children() for layer in child.layers(joined(place, name))]
+
+    def forward(self, input: np.ndarray) -> np.ndarray:
+        for name, child in self.named_children():
+            input = self._through(name, child, input)
+        return input
+
+    def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
+        children = [child for _, child in self.named_children()]
+        needs = [needs_input]  # of each child, and of what is in front: that of the first one, then whatever has parameters
+        for child in children[:-1]:
+            needs.append(needs[-1] or bool(child.parameters()))
+        gradient: np.ndarray | None = grad_output
+        for child, needed in zip(reversed(children), reversed(needs)):
+            assert gradient is not None
+            gradient = child.backward(gradient, needed)
+            if not needed:
+                return None
+        return gradient
+
+
+class Residual(_Container):
+    """body(x) + shortcut(x) (He et al. 2015, arXiv:1512.03385).
+
+    Args:
+        body, shortcut: modules; shortcut None: x itself.
+        names: under which they are found in the state; "": without one.
+    """
+
+    parallel = True
+
+    def __init__(self, body: Module, shortcut: Module | None = None, *, names: tuple[str, str] = ("body", "shortcut")) -> None:
+        self._adopt({names[0]: body} if shortcut is None else dict(zip(names, (body, shortcut))))
+        self._branches = body, shortcut
+
+    def forward(self, input: np.ndarray) -> np.ndarray:
+        made = [self._through(name, child, input) for name, child in self.named_children()]
+        other = made[1] if len(made) > 1 else input
+        if made[0].shape != other.shape:
+            raise ValueError(f"body gives shape {made[0].shape}, the shortcut {other.shape}")
+        return made[0] + other
+
+    def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
+        body, shortcut = self._branches
+        first = body.backward(grad_output, needs_input)
+        second = grad_output if shortcut is None else shortcut.backward(grad_output, needs_input)
+        return first + second if needs_input and first is not None and second is not None else None
+
+    def step(self, place: str, rest: list[Placed]) -> Step:
+        return Sum(place, self, self.programs(place), activation(rest))
+
+
+class Concat(_Container):
+    """The outputs of several branches, one behind the other along the channels.
+
+    Args:
+        branches: the modules, called "0", "1", ...; or one mapping from names to modules.
+        axis: of the channels: 1, or -1 for channels_last.
+    """
+
+    parallel = True
+
+    def __init__(self, *branches: Any, axis: int = 1) -> None:
+        self._adopt(_named(branches))
+        self.axis = axis
+
+    def forward(self, input: np.ndarray) -> np.ndarray:
+        made = [self._through(name, child, input) for name, child in self.named_children()]
+        self.keep(np.cumsum([each.shape[self.axis] for each in made])[:-1])
+        return np.concatenate(made, self.axis)
+
+    def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
+        (ends,) = self.kept()
+        total: np.ndarray | None = None
+        for (_, child), part in zip(self.named_children(), np.split(grad_output, ends, self.axis)):
+            made = child.backward(part, needs_input)
+            total = made if total is None or made is None else total + made
+        return total if needs_input else None
+
+    def step(self, place: str, rest: list[Placed]) -> Step:
+        return Joined(place, self, self.programs(place), self.axis)
+
+
+class Identity(Module):
+    """x itself."""
+
+    def layers(self, place: str = "") -> list[Placed]:
+        return []
+
+    def forward(self, input: np.ndarray) -> np.ndarray:
+        return input
+
+    def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
+        return grad_output
+
+
+class Flatten(Module):
+    """All axes from `start_dim` to `end_dim` as one."""
+
+    def sees_all(self) -> bool:
+        return True  # whatever reads it
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, input: np.ndarray) -> np.ndarray:
+        self.keep(input.shape)
+        begin, end = self.start_dim % input.ndim, self.end_dim % input.ndim
+        return input.reshape(*input.shape[:begin], -1, *input.shape[end + 1:])
+
+    def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
+        (shape,) = self.kept()
+        return grad_output.reshape(shape)
+
+
+class Permute(Module):
+    """The axes in another order, as `numpy.transpose`; a copy in this order."""
+
+    def __init__(self, *dims: int) -> None:
+        self.dims = dims
+
+    def forward(self, input: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(input.transpose(self.dims))
+
+    def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
+        return np.ascontiguousarray(grad_output.transpose(np.argsort(self.dims)))
+
+    def extra_repr(self) -> str:
+        return str(self.dims)

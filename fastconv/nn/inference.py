@@ -1,0 +1,199 @@
+"""What a container runs in eval mode: its layers as a list of steps, with convolutions and what follows them as one.
+
+A convolution, the batch norm (or scale) behind it and an activation become one prepared operator, which also adds the shortcut
+of a `Residual` that it is the last layer of; branches of a `Concat` write into their part of the result. Operators hold copies
+of the parameters, which are read-only from then on; a program whose parameters were assigned to since is no longer fresh.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from ..prepared import PreparedConv
+from .activation import Activation
+from .convolution import Weighted
+from .module import Buffer, Module, joined, located
+from .normalization import Affine
+
+Placed = tuple[str, Module]
+
+
+class Step:
+    """A module by itself."""
+
+    def __init__(self, place: str, module: Module) -> None:
+        self.place, self.module = place, module
+
+    def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        with located(self.module, x, self.place, whole=True):
+            made = self.run(x, out)
+        if out is None or made is out:
+            return made
+        out[...] = made
+        return out
+
+    def run(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """The result; a step that can writes it into `out`."""
+        return self.module.forward(x)
+
+    def fresh(self) -> bool:
+        """Whether nothing was assigned to of whose values something was made."""
+        return True
+
+
+class Fused(Step):
+    """A layer with weights, and what follows it."""
+
+    def __init__(self, place: str, layer: Weighted, norm: Any = None, function: Activation | None = None) -> None:
+        super().__init__(place, layer)
+        self.layer, self.norm, self.function = layer, norm, function
+        self.made_of: list[tuple[Buffer, int]] = []
+
+    @functools.cached_property
+    def operator(self) -> PreparedConv:
+        for module in filter(None, (self.layer, self.norm)):
+            for buffer in vars(module).values():
+                if isinstance(buffer, Buffer):
+                    buffer.freeze()
+                    self.made_of.append((buffer, buffer.version))
+        weight, bias = self.layer.weight.data, None if self.layer.bias is None else self.layer.bias.data
+        if self.norm is not None:
+            scale, shift = self.norm.scale_and_shift()
+            bias = (shift if bias is None else shift + scale * bias).astype(weight.dtype)
+            weight = self.layer.scaled(scale).astype(weight.dtype)
+        return self.layer.prepared(weight, bias, None if self.function is None else self.function.epilogue)
+
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None = None) -> np.ndarray:
+        return self.layer.apply(self.operator, x, residual, out)
+
+    def plus(self, x: np.ndarray, residual: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        with located(self.module, x, self.place, whole=True):
+            return self.run(x, out, residual)
+
+    def fresh(self) -> bool:
+        return all(buffer.version == version for buffer, version in self.made_of)
+
+
+class Program:
+    """Steps, one after the other."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+
+    def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        for step in self.steps[:-1]:
+            x = step(x)
+        if self.steps:
+            return self.steps[-1](x, out)
+        if out is None:
+            return x
+        out[...] = x
+        return out
+
+    def fresh(self) -> bool:
+        return all(step.fresh() for step in self.steps)
+
+
+class Sum(Step):
+    """A body and its shortcut, and the activation behind them: by the body's last layer, where that has weights."""
+
+    def __init__(self, place: str, module: Module, branches: list[Program], function: Activation | None) -> None:
+        super().__init__(place, module)
+        self.body, self.shortcut = branches[0], branches[1] if len(branches) > 1 else None
+        self.function = function
+        self.last: Fused | None = None
+        steps = self.body.steps
+        if steps and isinstance(steps[-1], Fused) and steps[-1].function is None:
+            self.last = steps[-1]
+            self.last.function = function
+            del steps[-1]
+
+    def run(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        other = x if self.shortcut is None else self.shortcut(x)
+        if self.last is not None:
+            return self.last.plus(self.body(x), other, out)
+        made = np.add(self.body(x), other, out=out)
+        return made if self.function is None else self.function.forward(made)
+
+    def fresh(self) -> bool:
+        return all(part.fresh() for part in (self.body, self.shortcut, self.last) if part is not None)
+
+
+class Joined(Step):
+    """Branches side by side along an axis: once it is known how much each gives, they write where the result is."""
+
+    def __init__(self, place: str, module: Module, branches: list[Program], axis: int) -> None:
+        super().__init__(place, module)
+        self.branches, self.axis = branches, axis
+        self.shapes: dict[tuple[int, ...], tuple[tuple[int, ...], list[tuple[slice, ...]]]] = {}  # by that of the input
+
+    def run(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        if x.shape not in self.shapes:
+            return self._first(x)
+        shape, parts = self.shapes[x.shape]
+        made = np.empty(shape, x.dtype) if out is None else out
+        for branch, part in zip(self.branches, parts):
+            branch(x, made[part])
+        return made
+
+    def _first(self, x: np.ndarray) -> np.ndarray:
+        made = [branch(x) for branch in self.branches]
+        whole = np.concatenate(made, self.axis)
+        axis, begin, parts = self.axis % whole.ndim, 0, []
+        for each in made:
+            parts.append((*[slice(None)] * axis, slice(begin, begin + each.shape[axis])))
+            begin += each.shape[axis]
+        self.shapes[x.shape] = whole.shape, parts
+        return whole
+
+    def fresh(self) -> bool:
+        return all(branch.fresh() for branch in self.branches)
+
+
+class Container(Module):
+    """A module made of modules. In eval mode it runs its program, which is made once for all calls."""
+
+    def __call__(self, input: Any) -> np.ndarray:
+        if self.training or "_observed" in vars(self):
+            return super().__call__(input)
+        program = vars(self).get("_program")
+        if program is None or not program.fresh():
+            program = self._program = Program(steps(self.layers()))
+        return program(np.asarray(input))
+
+    def step(self, place: str, rest: list[Placed]) -> Step:
+        """What runs it. rest: the layers behind it, the next one last; those that the step does as well are taken off."""
+        return Step(place, self)
+
+    def programs(self, place: str) -> list[Program]:
+        """Of its children."""
+        return [Program(steps(child.layers(joined(place, name)))) for name, child in self.named_children()]
+
+
+def steps(layers: list[Placed]) -> list[Step]:
+    made: list[Step] = []
+    rest = layers[::-1]
+    while rest:
+        place, layer = rest.pop()
+        if isinstance(layer, Weighted):
+            norm = rest.pop()[1] if rest and _folds(layer, rest[-1][1]) else None
+            made.append(Fused(place, layer, norm, activation(rest)))
+        else:
+            made.append(layer.step(place, rest) if isinstance(layer, Container) else Step(place, layer))
+    return made
+
+
+def activation(rest: list[Placed]) -> Activation | None:
+    """The next layer, taken off, if it is one."""
+    if rest and isinstance(rest[-1][1], Activation):
+        return rest.pop()[1]  # type: ignore[return-value]
+    return None
+
+
+def _folds(layer: Weighted, norm: Module) -> bool:
+    """Whether that scales and shifts the layer's outputs, whatever the batch."""
+    return (isinstance(norm, Affine) and layer.layout == norm.layout and layer.out_channels == norm.num_features
+            and norm.scale_and_shift() is not None)
