@@ -13,7 +13,7 @@ def test_lenet():
     found = models.lenet5(rng=np.random.default_rng(0)).summary((1, 1, 32, 32))
     rows = {row.place: row for row in found.rows}
     assert [row.place for row in found.rows] == ["conv1", "act1", "pool1", "conv2", "act2", "pool2", "flatten", "fc1", "act3",
-                                                "fc2", "act4", "fc3"]
+                                                "dropout", "fc2", "act4", "fc3"]
     assert rows["conv1"].output == (1, 6, 28, 28) and rows["conv1"].field == (5, 5)
     assert rows["conv1"].multiply_adds == 6 * 28 * 28 * 25 and rows["fc1"].multiply_adds == 120 * 400
     assert rows["pool1"].field == (6, 6) and rows["conv2"].field == (14, 14) and rows["pool2"].field == (16, 16)
@@ -21,7 +21,7 @@ def test_lenet():
     assert found.parameters == 61_706 and rows["conv2"].parameters == 16 * 6 * 25 + 16
     assert rows["conv1"].share > 0 and rows["act1"].share is None and found.seconds > 0
     lines = str(found).splitlines()
-    assert len(lines) == 14 and lines[1].split()[:2] == ["conv1", "Conv2d"] and "61,706" in lines[-1]
+    assert len(lines) == 15 and lines[1].split()[:2] == ["conv1", "Conv2d"] and "61,706" in lines[-1]
 
 
 @pytest.mark.parametrize(("name", "shape", "place", "field", "multiply_adds"), [
