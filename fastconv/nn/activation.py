@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,9 +18,11 @@ class Activation(Module):
 
     Attributes:
         epilogue: it, as the `activation` of a convolution.
+        by_output: whether its gradient can be told from its output, which the next layer keeps as well.
     """
 
-    name: str
+    name: ClassVar[str]
+    by_output: ClassVar[bool] = False
 
     @property
     def epilogue(self) -> Any:
@@ -30,34 +32,25 @@ class Activation(Module):
         return {}
 
     def forward(self, input: np.ndarray) -> np.ndarray:
-        self.keep(input)
-        return getattr(pointwise, self.name)(input, **self._more())
+        made = getattr(pointwise, self.name)(input, **self._more())
+        self.keep(made if self.by_output else input)
+        return made
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
-        (x,) = self.kept()
-        return getattr(pointwise, f"{self.name}_input")(grad_output, x, **self._more()) if needs_input else None
+        (kept,) = self.kept()
+        return getattr(pointwise, f"{self.name}_input")(grad_output, kept, **self._more()) if needs_input else None
 
 
-class ReLU(Activation):
-    """max(x, 0). What `backward` needs of x its output tells, which the next layer keeps as well."""
-
-    name = "relu"
-
-    def forward(self, input: np.ndarray) -> np.ndarray:
-        made = pointwise.relu(input)
-        self.keep(made)
-        return made
+def _layer(kind: str, says: str, by_output: bool = False) -> Any:
+    return type(kind, (Activation,), {"__module__": __name__, "__doc__": says, "name": kind.lower(), "by_output": by_output})
 
 
-class ReLU6(Activation):
-    """min(max(x, 0), 6)."""
-
-    name = "relu6"
-
-    def forward(self, input: np.ndarray) -> np.ndarray:
-        made = pointwise.relu6(input)
-        self.keep(made)
-        return made
+ReLU = _layer("ReLU", "max(x, 0).", by_output=True)
+ReLU6 = _layer("ReLU6", "min(max(x, 0), 6).", by_output=True)
+Sigmoid = _layer("Sigmoid", "1 / (1 + exp(-x)).")
+Tanh = _layer("Tanh", "The hyperbolic tangent.")
+SiLU = _layer("SiLU", "x·sigmoid(x).")
+Hardswish = _layer("Hardswish", "x·min(max(x + 3, 0), 6)/6.")
 
 
 class LeakyReLU(Activation):
@@ -79,18 +72,6 @@ class LeakyReLU(Activation):
         return f"{self.negative_slope:g}"
 
 
-class Sigmoid(Activation):
-    """1 / (1 + exp(-x))."""
-
-    name = "sigmoid"
-
-
-class Tanh(Activation):
-    """The hyperbolic tangent."""
-
-    name = "tanh"
-
-
 class GELU(Activation):
     """x·Φ(x); approximate: "none" or "tanh", as in PyTorch."""
 
@@ -106,18 +87,6 @@ class GELU(Activation):
 
     def _more(self) -> dict[str, Any]:
         return {"approximate": self.approximate}
-
-
-class SiLU(Activation):
-    """x·sigmoid(x)."""
-
-    name = "silu"
-
-
-class Hardswish(Activation):
-    """x·min(max(x + 3, 0), 6)/6."""
-
-    name = "hardswish"
 
 
 class Softmax(Module):
