@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error::RuntimeWarning")  # NaN in the data is no reason to warn
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs, which Ctrl-C must not reach
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def backends_under_test(config: pytest.Config) -> list[str]:

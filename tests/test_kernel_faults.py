@@ -21,7 +21,7 @@ COMPILER = shutil.which("g++") or shutil.which("clang++") or ""
 pytestmark = [pytest.mark.exhaustive, pytest.mark.skipif(
     not COMPILER or sys.platform != "linux" or not KERNELS.exists() or bool(cython_native.backend.unavailable()),
     reason="needs a compiler, the sources, and the native kernels")]
-BESIDE = ("pool", "pool_indices", "pool_gradient", "pointwise")  # every module has them
+BESIDE = ("pool", "pool_indices", "pool_gradient", "pool_apart", "pointwise")  # every module has them
 FLAGS = ["-std=c++17", "-O1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-DFASTCONV_ISA=baseline"]
 
 
