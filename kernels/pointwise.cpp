@@ -2,6 +2,7 @@
 #include "batch_norm.hpp"
 #include "pointwise.hpp"
 #include "softmax.hpp"
+#include "update.hpp"
 
 #include <cmath>
 
@@ -206,6 +207,9 @@ const Pointwise& pointwise() {
         },
         [](const Rows& rows, const Team& team) {
             rows.dtype == Dtype::float32 ? share_rows<float>(rows, team) : share_rows<double>(rows, team);
+        },
+        [](const Update& u, const Team& team) {
+            u.dtype == Dtype::float32 ? share_update<float>(u, team) : share_update<double>(u, team);
         }};
     return table;
 }

@@ -5,6 +5,8 @@ cdef extern from "pointwise_abi.hpp" namespace "fastconv" nogil:
         pass
     cdef enum RowsKind "fastconv::Rows::Kind":
         pass
+    cdef enum UpdateRule "fastconv::Update::Rule":
+        pass
     cdef struct Elements:
         Dtype dtype
         Function function
@@ -39,6 +41,16 @@ cdef extern from "pointwise_abi.hpp" namespace "fastconv" nogil:
         double weight_sum, smoothing
         int64_t ignored
         double* loss
+    cdef struct Update:
+        Dtype dtype
+        UpdateRule rule
+        int32_t nesterov
+        int64_t count
+        void* values
+        void* first
+        void* second
+        const void* gradient
+        double rate, decay, momentum, more, correction, epsilon, shrink
 
 cdef extern from "merged_axes.hpp" namespace "fastconv" nogil:
     void merge_axes(Elements&, size_t) noexcept
@@ -47,6 +59,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     Outcome run_elements(const CModule&, const Elements&, int) noexcept
     Outcome run_batch_norm(const CModule&, const Normalization&, int) noexcept
     Outcome run_rows(const CModule&, const Rows&, int) noexcept
+    Outcome run_update(const CModule&, const Update&, int) noexcept
 
 cdef tuple FUNCTIONS = (None, *ACTIVATIONS[1:], "exp", "erf")
 cdef tuple KINDS = (
@@ -201,3 +214,35 @@ cdef const int64_t* targets(cnp.ndarray target, int64_t count, int64_t length, i
         if (data[i] < 0 or data[i] >= length) and data[i] != ignored:
             raise ValueError(f"target must be at least 0 and below {length}, got {data[i]}")
     return data
+
+
+cdef void* flat_array(str name, cnp.ndarray array, cnp.ndarray like, bint writable) except NULL:
+    """The memory of a C-contiguous array of the shape and dtype of `like`."""
+    check_array(name, array, like, writable)
+    if not cnp.PyArray_IS_C_CONTIGUOUS(array):
+        raise ValueError(f"{name} must be contiguous, got strides {(<object> array).strides}")
+    return cnp.PyArray_DATA(array)
+
+
+def update(Module module not None, str rule not None, cnp.ndarray values not None, cnp.ndarray gradient not None, first=None,
+           second=None, *, double rate, double decay=0.0, double momentum=0.0, double more=1.0, bint nesterov=False,
+           double shrink=1.0, double correction=1.0, double epsilon=0.0, int threads=1):
+    """A step of an optimiser, "sgd" or "adam" (see `Update` in pointwise_abi.hpp): writes values, first and second, which share no
+    memory. All are C-contiguous and alike."""
+    cdef Update u
+    cdef Outcome outcome
+    memset(&u, 0, sizeof(Update))
+    check_threads(threads)
+    u.rule = <UpdateRule> index_in(("sgd", "adam"), rule, "rule")
+    if (rule == "adam") != (second is not None) or (second is not None and first is None):
+        raise ValueError(f"{rule} takes other arrays than these")
+    u.values = flat_array("values", values, values, True)
+    u.gradient = flat_array("gradient", gradient, values, False)
+    u.first = NULL if first is None else flat_array("first", first, values, True)
+    u.second = NULL if second is None else flat_array("second", second, values, True)
+    u.dtype, u.count = <Dtype> (cnp.PyArray_TYPE(values) == cnp.NPY_DOUBLE), cnp.PyArray_SIZE(values)
+    u.rate, u.decay, u.momentum, u.more, u.nesterov = rate, decay, momentum, more, nesterov
+    u.correction, u.epsilon, u.shrink = correction, epsilon, shrink
+    with nogil:
+        outcome = run_update(module.module[0], u, threads)
+    finished(outcome)

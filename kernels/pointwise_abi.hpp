@@ -1,5 +1,5 @@
 // The contract of abi.hpp for what a network needs beside convolution: functions of single elements, batch normalisation, softmax
-// and cross entropy, each with its gradient. No kernel allocates: the workspace is what the functions here say.
+// and cross entropy, each with its gradient, and steps of optimisers. No kernel allocates: the workspace is what the functions here say.
 #pragma once
 #include "abi.hpp"
 
@@ -76,11 +76,28 @@ struct Rows {
     size_t workspace_bytes(int threads) const { return size_t(threads) * 64; }
 };
 
+// What a step of an optimiser makes of a parameter, element by element; all arrays are as long, and contiguous.
+struct Update {
+    enum Rule : int32_t { sgd, adam };
+    Dtype dtype;
+    Rule rule;
+    int32_t nesterov;
+    int64_t count;
+    void *values, *first, *second;  // of sgd the velocity, or null; of adam the means of gradients and of their squares
+    const void* gradient;
+    double rate, decay;           // of adam the rate over 1 - beta1^t
+    double momentum, more;        // of sgd, and how much of the gradient is added; of adam the two betas
+    double correction, epsilon;   // of adam: sqrt(1 - beta2^t)
+    double shrink;                // of adam: what values are multiplied by first
+    size_t workspace_bytes(int threads) const { return size_t(threads) * 64; }
+};
+
 struct Pointwise {
     void (*elements)(const Elements&, const Team&);
     void (*batch_norm)(const Normalization&, const Team&);
     void (*batch_norm_gradient)(const Normalization&, const Team&);
     void (*rows)(const Rows&, const Team&);
+    void (*update)(const Update&, const Team&);
 };
 
 }  // namespace fastconv

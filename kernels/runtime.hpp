@@ -208,6 +208,10 @@ inline Outcome run_rows(const Module& module, const Rows& rows, int threads) {
     return run_team(module.pointwise->rows, rows, threads, 32.0 * double(rows.outer) * double(rows.length) * double(rows.inner));
 }
 
+inline Outcome run_update(const Module& module, const Update& u, int threads) {
+    return run_team(module.pointwise->update, u, threads, 16.0 * double(u.count));
+}
+
 // With call.packed as pack_with_workspace wrote it.
 inline Outcome run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
     if (!algorithm.pack) call.bias = problem.has_bias ? static_cast<const char*>(call.packed) + weight_bytes(problem) : nullptr;

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fastconv import nn
+import fastconv
+from fastconv import native, nn
 from fastconv.nn.module import Buffer
 
 RNG = np.random.default_rng(7)
@@ -329,3 +330,46 @@ def test_initialisers(name, deviation):
     first = parameter.data.copy()
     getattr(nn.init, name)(parameter, rng=rng())
     np.testing.assert_array_equal(parameter.data, first)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_native_steps(name, dtype, monkeypatch):
+    """The same bits for any number of threads, NumPy's but for rounding; nothing beside the array is written."""
+    kind, keywords = OPTIMIZERS[name]
+    draw = np.random.default_rng(3)
+    for size in (1, 7, 4096, 40_003):
+        first, gradients = draw.standard_normal(size).astype(dtype), draw.standard_normal((3, size)).astype(dtype)
+        made = []
+        for threads in (1, 2, 3, None):
+            if threads is None:
+                monkeypatch.setattr(nn.optimizers.operands, "native_module", lambda: None)
+            parameter = nn.Parameter(first)
+            around = np.full(size + 2, np.nan, dtype)
+            around[1:-1] = first
+            parameter._data = around[1:-1]
+            optimizer = getattr(nn, kind)([parameter], **keywords)
+            with fastconv.config(num_threads=threads or 1):
+                for gradient in gradients:
+                    parameter.grad = gradient
+                    optimizer.step()
+            assert np.isnan(around[[0, -1]]).all()
+            made.append(parameter.data.copy())
+        monkeypatch.undo()
+        assert made[0].tobytes() == made[1].tobytes() == made[2].tobytes()
+        np.testing.assert_allclose(made[0], made[3], rtol=1e-5 if dtype == "float32" else 1e-13, atol=1e-7)
+
+
+def test_native_steps_check_their_arrays():
+    module = native.isa_module(native.runnable_isas()[-1]) if fastconv.backends()["cython"] is None else None
+    if module is None:
+        pytest.skip("needs the native kernels")
+    update, x = native.runtime().update, np.ones(8, np.float32)
+    for arguments, says in (
+        (("sgd", x, np.ones(7, np.float32)), "gradient must have shape"), (("sgd", x, np.ones(8)), "gradient must be"),
+        (("sgd", np.ones(16, np.float32)[::2], x), "values must be contiguous"), (("adam", x, x, x), "adam takes other arrays"),
+        (("sgd", x, x, x, x), "sgd takes other arrays"), (("lion", x, x), "rule"),
+        (("sgd", np.broadcast_to(np.float32(1), 8), x), "writ"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            update(module, *arguments, rate=0.1)

@@ -1,6 +1,7 @@
 """Optimisers: what a step does with the gradients. Formulas, names and defaults are PyTorch's.
 
-A step goes through each parameter in chunks that stay in the cache, and allocates nothing that is as large as a parameter.
+A step reads and writes each array once, natively and threaded where it can be; otherwise NumPy goes through chunks that stay in
+the cache. Nothing is allocated that is as large as a parameter.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import native, operands, settings
 from ..errors import shown
 from ..problem import flag, number
 from .module import Parameter
@@ -26,6 +28,7 @@ class Optimizer:
     """
 
     remembers: tuple[str, ...] = ()
+    rule: str
 
     def __init__(self, parameters: Iterable[Parameter], lr: float, weight_decay: float) -> None:
         self.parameters = list(parameters)
@@ -50,9 +53,18 @@ class Optimizer:
             for name in self.remembers:
                 if self.slots[name][number_] is None:
                     self.slots[name][number_] = np.zeros_like(parameter.data)
-            arrays = [parameter.data, parameter.grad, *(self.slots[name][number_] for name in self.remembers)]
-            for chunk in _chunks(arrays):
-                self.update(*chunk)
+            self._change([parameter.data, parameter.grad, *(self.slots[name][number_] for name in self.remembers)])
+
+    def _change(self, arrays: list[Any]) -> None:
+        module = operands.native_module()
+        if module is not None and all(each.flags.c_contiguous and each.dtype == arrays[0].dtype for each in arrays):
+            return native.runtime().update(module, self.rule, *arrays, threads=settings.current().num_threads, **self.numbers())
+        for chunk in _chunks(arrays):
+            self.update(*chunk)
+
+    def numbers(self) -> dict[str, Any]:
+        """What the native kernel of `rule` takes for this step: see `Update` in kernels/pointwise_abi.hpp."""
+        raise NotImplementedError
 
     def update(self, values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
         """Change values, and what is remembered, in place; not the gradient."""
@@ -93,6 +105,8 @@ class SGD(Optimizer):
         lr, momentum, dampening, weight_decay, nesterov: as in PyTorch.
     """
 
+    rule = "sgd"
+
     def __init__(self, parameters: Iterable[Parameter], lr: float = 1e-3, momentum: float = 0.0, dampening: float = 0.0,
                  weight_decay: float = 0.0, nesterov: bool = False) -> None:
         self.momentum, self.dampening = _positive("momentum", momentum), number("dampening", dampening)
@@ -102,12 +116,20 @@ class SGD(Optimizer):
         self.remembers = ("momentum",) if self.momentum else ()
         super().__init__(parameters, lr, weight_decay)
 
+    @property
+    def _added(self) -> float:
+        """How much of the gradient the velocity takes."""
+        return 1.0 if self.steps == 1 else 1 - self.dampening
+
+    def numbers(self) -> dict[str, Any]:
+        return dict(rate=self.lr, decay=self.weight_decay, momentum=self.momentum, more=self._added, nesterov=self.nesterov)
+
     def update(self, values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
         g = gradient + self.weight_decay * values if self.weight_decay else gradient
         if remembered:
             (velocity,) = remembered
             velocity *= self.momentum
-            velocity += g if not self.dampening or self.steps == 1 else (1 - self.dampening) * g
+            velocity += self._added * g
             g = g + self.momentum * velocity if self.nesterov else velocity
         values -= self.lr * g
 
@@ -122,6 +144,7 @@ class Adam(Optimizer):
 
     remembers = ("mean", "square")
     decoupled = False
+    rule = "adam"
 
     def __init__(self, parameters: Iterable[Parameter], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0) -> None:
@@ -131,6 +154,12 @@ class Adam(Optimizer):
             if not 0 <= number("betas", beta) < 1:
                 raise ValueError(f"betas must be at least 0 and below 1, got {shown(betas)}")
         self.betas, self.eps = (float(first), float(second)), _positive("eps", eps)
+
+    def numbers(self) -> dict[str, Any]:
+        first, second = self.betas
+        return dict(rate=self.lr / (1 - first**self.steps), decay=0.0 if self.decoupled else self.weight_decay, momentum=first,
+                    more=second, correction=math.sqrt(1 - second**self.steps), epsilon=self.eps,
+                    shrink=1 - self.lr * self.weight_decay if self.decoupled else 1.0)
 
     def update(self, values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
         mean, square = remembered
