@@ -60,3 +60,10 @@ def test_the_curve_as_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run("curve_detector.py", "--output", "curve.png", folder=tmp_path)
     assert (tmp_path / "curve.png").stat().st_size > 3000
+
+
+def test_digits(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    said = run("digits.py", "--epochs", "12", folder=tmp_path)
+    assert "61,706" in said and "1,198 digits, 12 epochs" in said
+    assert float(said.splitlines()[-1].partition("%")[0]) > 90
