@@ -2,8 +2,8 @@
 
     python examples/digits.py [--epochs 60]
 
-The digits are scikit-learn's, 1,797 scans of 8 x 8 pixels; a third is held out. At the end: how many of each digit it reads, and
-which it takes for another. `fastconv demo digits` draws what it has learnt.
+The digits are scikit-learn's, 1,797 scans of 8 x 8 pixels; a third is held out. At the end: how many of each digit it reads,
+and which it takes for another. `fastconv demo digits` draws what it has learnt.
 """
 
 from __future__ import annotations
