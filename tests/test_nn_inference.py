@@ -150,3 +150,16 @@ def test_the_same_module_twice_is_refused():
         nn.Sequential(nn.ReLU(), np.tanh)
     with pytest.raises(RuntimeError, match="needs a forward in training mode"):
         nn.Tanh().backward(np.ones(3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_images(training):
+    rng_ = rng()
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, rng=rng_), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3, rng=rng_))
+    model.train(training)
+    made = model(np.ones((0, 1, 6, 6), np.float32))
+    assert made.shape == (0, 3) and model(np.ones((2, 1, 6, 6), np.float32)).shape == (2, 3)
+    if training:
+        model(np.ones((0, 1, 6, 6), np.float32))
+        assert model.backward(made).shape == (0, 1, 6, 6)
+        assert all(not parameter.grad.any() for parameter in model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -166,7 +167,7 @@ class Flatten(Module):
     def forward(self, input: np.ndarray) -> np.ndarray:
         self.keep(input.shape)
         begin, end = self.start_dim % input.ndim, self.end_dim % input.ndim
-        return input.reshape(*input.shape[:begin], -1, *input.shape[end + 1:])
+        return input.reshape(*input.shape[:begin], math.prod(input.shape[begin:end + 1]), *input.shape[end + 1:])
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         (shape,) = self.kept()

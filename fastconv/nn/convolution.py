@@ -279,5 +279,6 @@ def linear(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
 
 
 def _pixels(array: np.ndarray) -> np.ndarray:
-    """One image of channels_last whose row has all pixels."""
-    return array.reshape(1, -1, array.shape[-1])
+    """One image of channels_last whose row has all pixels; of no pixel no image."""
+    number = math.prod(array.shape[:-1])
+    return array.reshape(*((1, number) if number else (0, 1)), array.shape[-1])
