@@ -140,8 +140,7 @@ class Apart {
         return !p_.divisor && std::any_of(w.divisor, w.divisor + w.output, [&](int64_t each) { return each != w.divisor[0]; });
     }
     T scaled(T gradient, T weight, int64_t o) const {
-        volatile T product = gradient * weight;  // rounded, as those of vectors
-        return product / divisor(o);
+        return gradient * weight / divisor(o);
     }
     void spread_pixels(const Rows& rows, int64_t channels, T weight) const {
         const PoolAxis& w = p_.axis[2];

@@ -1,26 +1,11 @@
 // Steps of optimisers: every array is read and written once. Floor: the bytes, five for each of a parameter by sgd with momentum, seven
 // by adam.
 #pragma once
-#include <cmath>
-
 #include "pointwise.hpp"
+#include "square_root.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
-
-template <class T>
-FASTCONV_INLINE Vec<T> square_root(Vec<T> x) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(T) == 4) return _mm512_maskz_sqrt_ps(__mmask16(-1), x);  // gcc warns of what the usual form is made of
-    else return _mm512_maskz_sqrt_pd(__mmask8(-1), x);
-#elif defined(__AVX2__)
-    if constexpr (sizeof(T) == 4) return _mm256_sqrt_ps(x);
-    else return _mm256_sqrt_pd(x);
-#else
-    for (int l = 0; l < lanes<T>; ++l) x[l] = std::sqrt(x[l]);
-    return x;
-#endif
-}
 
 template <class T>
 class Updating {

@@ -373,3 +373,23 @@ def test_native_steps_check_their_arrays():
     ):
         with pytest.raises(ValueError, match=says):
             update(module, *arguments, rate=0.1)
+
+
+def test_parameters_in_front_are_trained_whether_the_input_is_wanted_or_not():
+    """Of nested containers, with layers without parameters in between."""
+    draw = rng()
+    model = nn.Sequential(
+        nn.Tanh(), nn.Conv2d(2, 3, 3, padding=1, rng=draw), nn.ReLU(), nn.Residual(nn.Sequential(
+            nn.Conv2d(3, 3, 1, rng=draw), nn.Tanh(), nn.Conv2d(3, 3, 1, rng=draw))), nn.Concat(nn.Conv2d(3, 2, 1, rng=draw),
+                                                                                               nn.Identity()),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(20, 4, rng=draw))
+    x = draw.standard_normal((3, 2, 4, 4)).astype(np.float32)
+    found = []
+    for needs_input in (True, False):
+        model.zero_grad()
+        gradient = model.backward(np.ones_like(model(x)), needs_input)
+        assert (gradient is not None) == needs_input
+        found.append([parameter.grad for parameter in model.parameters()])
+    for name, *both in zip((name for name, _ in model.named_parameters()), *found):
+        assert both[0].any(), name
+        np.testing.assert_array_equal(*both, err_msg=name)

@@ -112,4 +112,4 @@ def test_dtypes():
     with pytest.raises(TypeError, match="dtype must be float32 or float64"):
         ours.to(np.int32)
     with pytest.raises(ValueError, match=r"data must have shape \(2,\), got \(3,\)"):
-        ours._parameter = list(ours.parameters())[-1].__setattr__("data", np.ones(3))
+        ours.parameters()[-1].data = np.ones(3)

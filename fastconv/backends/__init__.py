@@ -126,7 +126,8 @@ class Varied(Protocol):
 
 class PoolKernel(Protocol):
     """A pooling bound to its problem; may be used by several threads at once. It reads the problem's tables, and nothing else
-    of how the windows were stated: see `pool_problem`."""
+    of how the windows were stated: see `pool_problem`. One that has `finds_extremes` set takes, for a gradient of max or min,
+    the forward call's input in place of the indices."""
 
     def run(self, first: np.ndarray, result: np.ndarray, indices: np.ndarray | None = None, input: np.ndarray | None = None,
             /) -> None:
@@ -140,7 +141,7 @@ class PoolKernel(Protocol):
             indices: where each output of max and min lies in its plane of the input, as a flat index of its spatial axes: the
                 first of equals; of several NaN the last. Forward: written, where the problem's `return_indices` is set, and
                 else None. `backward_input`: read, and known to lie in the plane; None for the other ops.
-            input: of the forward call; of `backward_input` for lp only.
+            input: of the forward call; of `backward_input` for lp, and where `finds_extremes`.
 
         `backward_input` adds up what a position gets in the order of the outputs; lp multiplies the sum of
         ``∂y · s^(1/p - 1) · scale / divisor`` by ``x^(p - 1)``, where s, of each window, is what the root is taken of, and a

@@ -8,31 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import shown
 from .inference import Container, Joined, Placed, Step, Sum, activation
-from .module import Module, joined, located
-
-
-class _Container(Container):
-    """What containers share."""
-
-    def _adopt(self, children: Mapping[str, Module]) -> None:
-        seen: dict[int, str] = {}
-        for name, child in children.items():
-            if not isinstance(child, Module):
-                raise TypeError(f"{type(self).__name__} is made of modules, got {shown(child)} at {name!r}")
-            for place, module in child.named_modules(name):
-                if id(module) in seen:
-                    raise ValueError(f"{type(self).__name__} has the same {type(module).__name__} at {seen[id(module)]!r} and "
-                                     f"at {place!r}: each place needs one of its own, which keeps what its backward needs")
-                seen[id(module)] = place
-            if name in vars(self):
-                raise ValueError(f"no module can have the name {name!r}")
-            vars(self)[name] = child
-
-    def _through(self, name: str, child: Module, x: np.ndarray) -> np.ndarray:
-        with located(child, x, name):
-            return child.forward(x)
+from .module import Module, joined
 
 
 def _named(modules: tuple[Any, ...]) -> dict[str, Module]:
@@ -42,7 +19,7 @@ def _named(modules: tuple[Any, ...]) -> dict[str, Module]:
     return {str(number): module for number, module in enumerate(modules)}
 
 
-class Sequential(_Container):
+class Sequential(Container):
     """One module after the other.
 
     Args:
@@ -50,7 +27,7 @@ class Sequential(_Container):
     """
 
     def __init__(self, *modules: Any) -> None:
-        self._adopt(_named(modules))
+        self.adopt(_named(modules))
 
     def __len__(self) -> int:
         return len(list(self.named_children()))
@@ -63,7 +40,7 @@ class Sequential(_Container):
 
     def forward(self, input: np.ndarray) -> np.ndarray:
         for name, child in self.named_children():
-            input = self._through(name, child, input)
+            input = self.through(name, child, input)
         return input
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
@@ -80,7 +57,7 @@ class Sequential(_Container):
         return gradient
 
 
-class Residual(_Container):
+class Residual(Container):
     """body(x) + shortcut(x) (He et al. 2015, arXiv:1512.03385).
 
     Args:
@@ -91,11 +68,11 @@ class Residual(_Container):
     parallel = True
 
     def __init__(self, body: Module, shortcut: Module | None = None, *, names: tuple[str, str] = ("body", "shortcut")) -> None:
-        self._adopt({names[0]: body} if shortcut is None else dict(zip(names, (body, shortcut))))
+        self.adopt({names[0]: body} if shortcut is None else dict(zip(names, (body, shortcut))))
         self._branches = body, shortcut
 
     def forward(self, input: np.ndarray) -> np.ndarray:
-        made = [self._through(name, child, input) for name, child in self.named_children()]
+        made = [self.through(name, child, input) for name, child in self.named_children()]
         other = made[1] if len(made) > 1 else input
         if made[0].shape != other.shape:
             raise ValueError(f"body gives shape {made[0].shape}, the shortcut {other.shape}")
@@ -111,7 +88,7 @@ class Residual(_Container):
         return Sum(place, self, self.programs(place), activation(rest))
 
 
-class Concat(_Container):
+class Concat(Container):
     """The outputs of several branches, one behind the other along the channels.
 
     Args:
@@ -122,11 +99,11 @@ class Concat(_Container):
     parallel = True
 
     def __init__(self, *branches: Any, axis: int = 1) -> None:
-        self._adopt(_named(branches))
+        self.adopt(_named(branches))
         self.axis = axis
 
     def forward(self, input: np.ndarray) -> np.ndarray:
-        made = [self._through(name, child, input) for name, child in self.named_children()]
+        made = [self.through(name, child, input) for name, child in self.named_children()]
         self.keep(np.cumsum([each.shape[self.axis] for each in made])[:-1])
         return np.concatenate(made, self.axis)
 

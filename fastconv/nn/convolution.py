@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import directions, ops
-from ..arguments import axes_of, integer, normalize_layout
+from ..arguments import axes_of, flag, integer, normalize_layout
 from ..errors import shown
 from ..prepared import PreparedConv, prepare
-from ..problem import flag
 from . import initializers
 from .module import Module, Parameter, Window
 

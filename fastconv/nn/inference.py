@@ -8,10 +8,12 @@ of the parameters, which are read-only from then on; a program whose parameters 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ..errors import shown
 from ..prepared import PreparedConv
 from .activation import Activation
 from .convolution import Weighted
@@ -163,6 +165,26 @@ class Container(Module):
         if program is None or not program.fresh():
             program = self._program = Program(steps(self.layers()))
         return program(np.asarray(input))
+
+    def adopt(self, children: Mapping[str, Module]) -> None:
+        """Make these its children, by their names."""
+        seen: dict[int, str] = {}
+        for name, child in children.items():
+            if not isinstance(child, Module):
+                raise TypeError(f"{type(self).__name__} is made of modules, got {shown(child)} at {name!r}")
+            for place, module in child.named_modules(name):
+                if id(module) in seen:
+                    raise ValueError(f"{type(self).__name__} has the same {type(module).__name__} at {seen[id(module)]!r} and "
+                                     f"at {place!r}: each place needs one of its own, which keeps what its backward needs")
+                seen[id(module)] = place
+            if name in vars(self):
+                raise ValueError(f"no module can have the name {name!r}")
+            vars(self)[name] = child
+
+    def through(self, name: str, child: Module, x: np.ndarray) -> np.ndarray:
+        """What a child makes of x; an error says which one it was."""
+        with located(child, x, name):
+            return child.forward(x)
 
     def step(self, place: str, rest: list[Placed]) -> Step:
         """What runs it. rest: the layers behind it, the next one last; those that the step does as well are taken off."""

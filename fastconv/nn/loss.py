@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from .. import losses, pointwise
-from ..arguments import one_of
+from ..arguments import integer, one_of
 from ..errors import shown
-from ..problem import integer, number
+from ..problem import number
 
 
 class Loss:

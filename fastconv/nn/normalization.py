@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import normalization
-from ..arguments import axes_of, integer
+from ..arguments import axes_of, flag, integer
 from ..errors import shown
-from ..problem import flag, number
+from ..problem import number
 from .module import Buffer, Module, Parameter
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from .. import native, operands, settings
+from ..arguments import flag
 from ..errors import shown
-from ..problem import flag, number
+from ..problem import number
 from .module import Parameter
 
 _CHUNK = 1 << 14  # elements: the parameter, its gradient, two moments and two temporaries fit into L2
