@@ -53,6 +53,7 @@ class BatchNorm {
 
     void forward() const {
         if (n.channels_last) return forward_last();
+        if (planes_are_small()) return forward_small();
         if (!counts()) return evaluate();
         share_channels([&](int64_t c) {
             keep(c, moments_of(c));
@@ -62,6 +63,7 @@ class BatchNorm {
 
     void backward() const {
         if (n.channels_last) return backward_last();
+        if (planes_are_small()) return backward_small();
         share_channels([&](int64_t c) {
             if (counts()) keep(c, moments_of(c));
             finish(c, sums_of(c));
@@ -175,7 +177,6 @@ class BatchNorm {
             }
             all.g += sum[0].total(), all.gx += sum[1].total();
         });
-        all.gx -= (n.mean[c] - double(T(n.mean[c]))) * all.g;
         return all;
     }
 
@@ -189,8 +190,9 @@ class BatchNorm {
         });
     }
 
+    // Of sums about the rounded mean.
     void finish(int64_t c, const Sums& sums) const {
-        n.grad_bias[c] = sums.g, n.grad_weight[c] = sums.gx / deviation(c);
+        n.grad_bias[c] = sums.g, n.grad_weight[c] = (sums.gx - (n.mean[c] - double(T(n.mean[c]))) * sums.g) / deviation(c);
     }
     Sums sums_again(int64_t c) const { return {n.grad_bias[c], n.grad_weight[c] * deviation(c)}; }
 
@@ -230,13 +232,14 @@ class BatchNorm {
         return (least + rows_of_block - 1) / rows_of_block * rows_of_block;
     }
     int64_t chunks() const { return (n.space + chunk() - 1) / chunk(); }
+    int64_t rows_of(int64_t k) const { return std::min(chunk(), n.space - k * chunk()); }
     int64_t padded() const { return (n.channels + L - 1) / L * L; }
     double* partial() const { return reinterpret_cast<double*>(static_cast<char*>(team.workspace) + size_t(team.threads) * 64); }
 
-    // body(first channel, channels, V): W vectors of channels at a time, and one by one what is left.
+    // body(first column, columns, V): W vectors of columns at a time, and one by one what is left.
     template <class Body>
-    void strips(int64_t strip, const Body& body) const {
-        const int64_t begin = strip * wide, end = std::min(begin + wide, n.channels);
+    static void strip_of(int64_t index, int64_t columns, const Body& body) {
+        const int64_t begin = index * wide, end = std::min(begin + wide, columns);
         if (end - begin == wide) return body(begin, wide, std::integral_constant<int, W>{});
         for (int64_t c = begin; c < end; c += L) body(c, std::min<int64_t>(L, end - c), std::integral_constant<int, 1>{});
     }
@@ -249,7 +252,7 @@ class BatchNorm {
         crew_of(team, bytes(arrays), false).share(chunks() * count, [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
                 for (int64_t i = begin; i < end; ++i)
-                    strips(i % count, [&](int64_t c, int64_t channels, auto vectors) { body(i / count, c, channels, vectors); });
+                    strip_of(i % count, n.channels, [&](int64_t c, int64_t channels, auto vectors) { body(i / count, c, channels, vectors); });
             });
         });
     }
@@ -259,12 +262,13 @@ class BatchNorm {
         double* const means = partial();
         double* const squares = means + chunks() * padded();
         share_chunks(1, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
-            chunk_moments<vectors.value>(k, c, count, means + k * padded() + c, squares + k * padded() + c);
+            column_moments<vectors.value>(input(0, c) + k * chunk() * n.input.inner, n.input.inner, rows_of(k), input(0, c), count,
+                                          means + k * padded() + c, squares + k * padded() + c);
         });
         Merging all;
         for (int64_t c = 0; c < n.channels; ++c) n.mean[c] = n.variance[c] = 0;
         for (int64_t k = 0; k < chunks(); ++k) {
-            all.begin(double(std::min(chunk(), n.space - k * chunk())));
+            all.begin(double(rows_of(k)));
             for (int64_t c = 0; c < n.channels; ++c)
                 all.merge(n.mean[c], n.variance[c], means[k * padded() + c], squares[k * padded() + c]);
         }
@@ -284,22 +288,22 @@ class BatchNorm {
             for (int p = 0; p < doubles<T>; ++p) store(lane + v * L + p * lanes<double>, sum[v].part[p]);
     }
 
+    // Of columns of rows `step` apart, less the first values of their channels.
     template <int V>
-    FASTCONV_NOINLINE void chunk_moments(int64_t k, int64_t c, int64_t count, double* mean, double* squares) const {
+    static FASTCONV_NOINLINE void column_moments(const T* x, int64_t step, int64_t rows, const T* firsts, int64_t count, double* mean,
+                                                 double* squares) {
         constexpr int all = V * L;
-        const int64_t end = std::min(n.space, (k + 1) * chunk()), step = n.input.inner;
-        alignas(vector_bytes) double start[all] = {}, means[all] = {}, off_means[all] = {}, lane[2 * all];
-        alignas(vector_bytes) T near[all] = {};
-        for (int64_t l = 0; l < count; ++l) start[l] = first(c + l);
+        alignas(vector_bytes) double start[all], means[all], off_means[all], lane[2 * all];
+        alignas(vector_bytes) T near[all];
+        for (int l = 0; l < all; ++l) start[l] = l < count ? double(firsts[l]) : 0, means[l] = off_means[l] = 0;
         Merging merging;
-        for (int64_t s = k * chunk(); s < end; s += rows_of_block) {
-            const int64_t rows = std::min(rows_of_block, end - s);
-            const double part = 1 / double(rows);
-            const T* x = input(0, c) + s * step;
-            if (s == k * chunk()) {
+        for (int64_t begin = 0; begin < rows; begin += rows_of_block, x += rows_of_block * step) {
+            const int64_t some = std::min(rows_of_block, rows - begin);
+            const double part = 1 / double(some);
+            if (begin == 0) {
                 WideSum<T> sum[V];
                 for (int l = 0; l < all; ++l) near[l] = T(start[l]);
-                add_rows(sum, rows, [&](int64_t r, Vec<T> (&of)[V]) __attribute__((always_inline)) {
+                add_rows(sum, some, [&](int64_t r, Vec<T> (&of)[V]) __attribute__((always_inline)) {
                     strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
                         of[v] = load_some(x + r * step + v * L, n_) - load(near + v * L);
                     });
@@ -310,13 +314,13 @@ class BatchNorm {
                 for (int l = 0; l < all; ++l) near[l] = T(start[l] + means[l]);
             }
             WideSum<T> off[2 * V];
-            add_rows(off, rows, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
+            add_rows(off, some, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
                 strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
                     of[V + v] = load_some(x + r * step + v * L, n_) - load(near + v * L), of[v] = rounded(of[V + v] * of[V + v]);
                 });
             });
             to_lanes(lane, off);
-            merging.begin(double(rows));
+            merging.begin(double(some));
             for (int l = 0; l < all; ++l) {  // as block_moments
                 const double apart = lane[all + l] * part;
                 merging.merge(means[l], off_means[l], double(near[l]) - start[l] + apart, lane[l] - apart * lane[all + l]);
@@ -352,7 +356,7 @@ class BatchNorm {
                 const int64_t some = count_strips() == 1 ? end - begin : 1;
                 for (int64_t i = begin; i < end; i += some)
                     for (int64_t s = 0; s < count_strips(); ++s)
-                        strips(s, [&](int64_t c, int64_t channels, auto vectors) {
+                        strip_of(s, n.channels, [&](int64_t c, int64_t channels, auto vectors) {
                             put(i * pixels, std::min((i + some) * pixels, n.space), c, channels, vectors, far);
                         });
             });
@@ -365,29 +369,33 @@ class BatchNorm {
         T *const mean = table(0), *const factor = table(1), *const bias = table(2);
         for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
         share_pixels(2, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
-            constexpr int V = vectors.value;
-            Vec<T> middle[V], scales[V], biases[V];
-            strip<V>(count, [&](int v, int64_t) __attribute__((always_inline)) {
-                middle[v] = load(mean + c + v * L), scales[v] = load(factor + c + v * L), biases[v] = load(bias + c + v * L);
-            });
-            for (int64_t s = begin; s < end; ++s) {
-                const T* x = input(0, c) + s * n.input.inner;
-                T* y = result(0, c) + s * n.result.inner;
-                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                    store_some(y + v * L, madd<T>(load_some(x + v * L, n_) - middle[v], scales[v], biases[v]), n_, far);
-                });
-            }
+            normalize_columns<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner, result(0, c) + begin * n.result.inner,
+                                             n.result.inner, end - begin, mean + c, factor + c, bias + c, count, far);
         });
+    }
+
+    template <int V>
+    static FASTCONV_NOINLINE void normalize_columns(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t rows, const T* mean,
+                                                    const T* factor, const T* bias, int64_t count, bool far) {
+        Vec<T> middle[V], scales[V], biases[V];
+        for (int v = 0; v < V; ++v) middle[v] = load(mean + v * L), scales[v] = load(factor + v * L), biases[v] = load(bias + v * L);
+        for (int64_t r = 0; r < rows; ++r, x += x_step, y += y_step)
+            strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                store_some(y + v * L, madd<T>(load_some(x + v * L, n_) - middle[v], scales[v], biases[v]), n_, far);
+            });
     }
 
     void backward_last() const {
         if (counts()) moments_last();
         double* const of_g = partial();
         double* const of_gx = of_g + chunks() * padded();
-        share_chunks(2, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
-            chunk_sums<vectors.value>(k, c, count, of_g + k * padded() + c, of_gx + k * padded() + c);
-        });
         T *const mean = table(0), *const factor = table(1), *const mean_g = table(2), *const slopes = table(3);
+        for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]);
+        share_chunks(2, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
+            const int64_t begin = k * chunk();
+            column_sums<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner, gradient(0, c) + begin * n.gradient.inner,
+                                       n.gradient.inner, rows_of(k), mean + c, count, of_g + k * padded() + c, of_gx + k * padded() + c);
+        });
         for (int64_t c = 0; c < n.channels; ++c) n.grad_bias[c] = n.grad_weight[c] = 0;
         for (int64_t k = 0; k < chunks(); ++k)
             for (int64_t c = 0; c < n.channels; ++c)
@@ -398,41 +406,144 @@ class BatchNorm {
             mean[c] = f.mean, factor[c] = f.scale, mean_g[c] = f.mean_g, slopes[c] = f.slope;
         }
         share_pixels(3, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
-            constexpr int V = vectors.value;
-            Vec<T> middle[V], scales[V], mean_of_g[V], slope_of[V];
-            strip<V>(count, [&](int v, int64_t) __attribute__((always_inline)) {
-                middle[v] = load(mean + c + v * L), scales[v] = load(factor + c + v * L);
-                mean_of_g[v] = load(mean_g + c + v * L), slope_of[v] = load(slopes + c + v * L);
-            });
-            for (int64_t s = begin; s < end; ++s) {
-                const T *x = input(0, c) + s * n.input.inner, *g = gradient(0, c) + s * n.gradient.inner;
-                T* y = result(0, c) + s * n.result.inner;
-                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                    const Vec<T> dx = differentiated(load_some(x + v * L, n_), load_some(g + v * L, n_), middle[v], scales[v],
-                                                     mean_of_g[v], slope_of[v]);
-                    store_some(y + v * L, dx, n_, far);
-                });
-            }
+            differentiate_columns<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner,
+                                                 gradient(0, c) + begin * n.gradient.inner, n.gradient.inner,
+                                                 result(0, c) + begin * n.result.inner, n.result.inner, end - begin, mean + c, factor + c,
+                                                 mean_g + c, slopes + c, count, far);
         });
     }
 
     template <int V>
-    FASTCONV_NOINLINE void chunk_sums(int64_t k, int64_t c, int64_t count, double* of_g, double* of_gx) const {
-        const int64_t begin = k * chunk(), end = std::min(n.space, begin + chunk());
-        const T *x = input(0, c) + begin * n.input.inner, *g = gradient(0, c) + begin * n.gradient.inner;
-        WideSum<T> sum[2 * V];
-        alignas(vector_bytes) T middle[V * L] = {};
-        for (int64_t l = 0; l < count; ++l) middle[l] = T(n.mean[c + l]);
-        add_rows(sum, end - begin, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
+    static FASTCONV_NOINLINE void differentiate_columns(const T* x, int64_t x_step, const T* g, int64_t g_step, T* y, int64_t y_step,
+                                                        int64_t rows, const T* mean, const T* factor, const T* mean_g,
+                                                        const T* slopes, int64_t count, bool far) {
+        Vec<T> middle[V], scales[V], mean_of_g[V], slope_of[V];
+        for (int v = 0; v < V; ++v) {
+            middle[v] = load(mean + v * L), scales[v] = load(factor + v * L);
+            mean_of_g[v] = load(mean_g + v * L), slope_of[v] = load(slopes + v * L);
+        }
+        for (int64_t r = 0; r < rows; ++r, x += x_step, g += g_step, y += y_step)
             strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                of[v] = load_some(g + r * n.gradient.inner + v * L, n_);
-                of[V + v] = rounded(of[v] * (load_some(x + r * n.input.inner + v * L, n_) - load(middle + v * L)));
+                const Vec<T> dx = differentiated(load_some(x + v * L, n_), load_some(g + v * L, n_), middle[v], scales[v], mean_of_g[v],
+                                                 slope_of[v]);
+                store_some(y + v * L, dx, n_, far);
+            });
+    }
+
+    // Sums of columns of rows, about the means in a table.
+    template <int V>
+    static FASTCONV_NOINLINE void column_sums(const T* x, int64_t x_step, const T* g, int64_t g_step, int64_t rows, const T* mean,
+                                              int64_t count, double* of_g, double* of_gx) {
+        WideSum<T> sum[2 * V];
+        add_rows(sum, rows, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
+            strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                of[v] = load_some(g + r * g_step + v * L, n_);
+                of[V + v] = rounded(of[v] * (load_some(x + r * x_step + v * L, n_) - load(mean + v * L)));
             });
         });
-        for (int64_t l = 0; l < count; ++l) {
-            of_g[l] = sum[l / L].lane(int(l % L));
-            of_gx[l] = sum[V + l / L].lane(int(l % L)) - (n.mean[c + l] - double(middle[l])) * of_g[l];
+        alignas(vector_bytes) double lane[2 * V * L];
+        to_lanes(lane, sum);
+        for (int64_t l = 0; l < count; ++l) of_g[l] = lane[l], of_gx[l] = lane[V * L + l];
+    }
+
+    // ---- planes of a few positions, adjacent in memory: the positions of some channels side by side, each a column of `batch` rows
+
+    static constexpr int64_t most_columns = Normalization::most_columns;
+    bool planes_are_small() const {
+        const auto dense = [&](const Cube& cube) { return !cube.data || cube.middle == n.space; };
+        return n.batch > 1 && n.space < 8 * L && dense(n.input) && dense(n.gradient) && dense(n.result);
+    }
+    // What a thread keeps of a group of channels: of each column, and tables for whole vectors.
+    struct Desk {
+        double first[most_columns], second[most_columns];
+        T mean[most_columns + L], scale[most_columns + L], third[most_columns + L], fourth[most_columns + L];
+    };
+
+    // body(first channel, channels, desk) of groups with at most so many columns
+    template <class Body>
+    void share_groups(int arrays, const Body& body) const {
+        static_assert(sizeof(Desk) <= Normalization::desk_bytes, "of the workspace");
+        int64_t group = 1;
+        while (2 * group * n.space <= most_columns) group *= 2;
+        crew_of(team, bytes(arrays), false).share((n.channels + group - 1) / group, [&](int64_t part, const auto& each) {
+            Desk& desk = *reinterpret_cast<Desk*>(reinterpret_cast<char*>(partial()) + size_t(part) * Normalization::desk_bytes);
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t i = begin; i < end; ++i) body(i * group, std::min(group, n.channels - i * group), desk);
+            });
+        });
+    }
+
+    template <class Body>
+    static void each_strip(int64_t columns, const Body& body) {
+        for (int64_t i = 0; i * wide < columns; ++i) strip_of(i, columns, body);
+    }
+
+    // A value for every position of a group's channel; what is written beyond is written again for the next.
+    void spread(T* table, int64_t channel, T value) const {
+        const Vec<T> all = broadcast(value);
+        for (int64_t s = 0; s < n.space; s += L) store(table + channel * n.space + s, all);
+    }
+
+    static FASTCONV_INLINE double total(const double* values, int64_t count) {
+        WideSum<double> sum[1];
+        add_staged(sum, count, [&](int64_t i, int64_t some, Vec<double> (&v)[1]) __attribute__((always_inline)) {
+            v[0] = load_some(values + i, some);
+        });
+        return sum[0].total();
+    }
+
+    void moments_small(int64_t c, int64_t count, Desk& desk) const {
+        for (int64_t i = 0; i < count; ++i) spread(desk.mean, i, *input(0, c + i));
+        each_strip(count * n.space, [&](int64_t column, int64_t columns, auto vectors) {
+            column_moments<vectors.value>(input(0, c) + column, n.input.outer, n.batch, desk.mean + column, columns, desk.first + column,
+                                          desk.second + column);
+        });
+        const double rows = double(n.batch);
+        for (int64_t i = 0; i < count; ++i) {
+            const double *means = desk.first + i * n.space, *squares = desk.second + i * n.space;
+            const double mean = total(means, n.space) / double(n.space);
+            const Vec<double> middle = broadcast(mean);
+            WideSum<double> between[1];
+            add_staged(between, n.space, [&](int64_t s, int64_t some, Vec<double> (&v)[1]) __attribute__((always_inline)) {
+                v[0] = only<double>(load_some(means + s, some) - middle, some), v[0] = rounded(v[0] * v[0]);
+            });
+            keep(c + i, {rows * double(n.space), mean, total(squares, n.space) + rows * between[0].total()});
         }
+    }
+
+    void forward_small() const {
+        share_groups(2, [&](int64_t c, int64_t count, Desk& desk) {
+            if (counts()) moments_small(c, count, desk);
+            for (int64_t i = 0; i < count; ++i) {
+                spread(desk.mean, i, T(n.mean[c + i])), spread(desk.scale, i, T(scale(c + i)));
+                spread(desk.third, i, T(n.bias[c + i]));
+            }
+            each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
+                normalize_columns<vectors.value>(input(0, c) + i, n.input.outer, result(0, c) + i, n.result.outer, n.batch, desk.mean + i,
+                                                 desk.scale + i, desk.third + i, columns, false);
+            });
+        });
+    }
+
+    void backward_small() const {
+        share_groups(3, [&](int64_t c, int64_t count, Desk& desk) {
+            if (counts()) moments_small(c, count, desk);
+            for (int64_t i = 0; i < count; ++i) spread(desk.mean, i, T(n.mean[c + i]));
+            each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
+                column_sums<vectors.value>(input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer, n.batch, desk.mean + i,
+                                           columns, desk.first + i, desk.second + i);
+            });
+            for (int64_t i = 0; i < count; ++i) {
+                finish(c + i, {total(desk.first + i * n.space, n.space), total(desk.second + i * n.space, n.space)});
+                const Factors f = factors(c + i);
+                spread(desk.mean, i, f.mean), spread(desk.scale, i, f.scale), spread(desk.third, i, f.mean_g), spread(desk.fourth, i, f.slope);
+            }
+            each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
+                differentiate_columns<vectors.value>(input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer,
+                                                     result(0, c) + i, n.result.outer, n.batch, desk.mean + i, desk.scale + i,
+                                                     desk.third + i, desk.fourth + i, columns, false);
+            });
+        });
     }
 };
 

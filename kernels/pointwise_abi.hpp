@@ -54,9 +54,11 @@ struct Normalization {
     double *mean, *variance;       // read, or, in training and not known, written: the biased variance
     double *grad_weight, *grad_bias;
 
-    static constexpr int64_t most_chunks = 64;  // partial sums of a channel, whatever the threads
+    static constexpr int64_t most_chunks = 64;     // partial sums of a channel, whatever the threads
+    static constexpr int64_t most_columns = 1024;  // positions of small planes that a thread has before it
+    static constexpr size_t desk_bytes = (6 * most_columns + 4 * 16) * sizeof(double);
     size_t workspace_bytes(int threads) const {
-        return size_t(threads) * 64 + size_t(channels + 64) * (most_chunks * 3 + 4) * sizeof(double);
+        return size_t(threads) * (64 + desk_bytes) + (channels_last ? size_t(channels + 64) * (most_chunks * 3 + 4) * sizeof(double) : 0);
     }
 };
 
