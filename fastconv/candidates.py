@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import lowering, lowering_costs, phases_at_once, weight_gradient
+from . import lowering, lowering_costs, phases_at_once, settings, weight_gradient
 from .algorithms import named, sums_products
 from .backends import Backend, Candidate, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
@@ -115,10 +115,14 @@ def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm:
 
 
 def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
-    """Estimated time of one image; of a gradient of the weight, of all images, which it sums."""
+    """Estimated time of one image of as many as a call is expected to have, which share what packing the weights takes; of a
+    gradient of the weight, of all images, which it sums."""
     parts = _parts(who, problem, candidate)
     if parts is None:
-        return who.seconds(problem, candidate, prepared)
+        alone = who.seconds(problem, candidate, prepared)
+        images = settings.current().expected_batch or 1
+        packed = None if prepared or images == 1 else who.seconds(problem, candidate, True)
+        return alone if alone is None or packed is None else packed + (alone - packed) / images
 
     def of_image(each: ConvProblem, packed: bool) -> float | None:
         return who.seconds(each, candidate, packed)

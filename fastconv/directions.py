@@ -13,6 +13,7 @@ import numpy as np
 
 from . import arrays, ops, settings, torch_arrays
 from .arguments import axes_of, flag, image_sizes, normalize_layout, shape
+from .channels import sums
 from .errors import shown
 from .plan import chosen_kernel
 from .problem import ConvProblem, result_dtype
@@ -279,8 +280,7 @@ def _bias(ndim: int, kind: arrays.Kind, g: Any, weight_dtype: Any, arguments: Ar
     dtype = result_dtype(g.dtype, weight_dtype, ("grad_output", "weight"))
     channels = -1 if normalize_layout(arguments[_LAYOUT], ndim) == "channels_last" else g.ndim - ndim - 1
     made = kind.empty((g.shape[channels],), dtype)
-    axes = tuple(axis for axis in range(g.ndim) if axis != channels % g.ndim)
-    kind.view("out", made)[...] = np.sum(g, axis=axes, dtype=np.float64)
+    kind.view("out", made)[...] = sums(g if g.ndim == ndim + 2 else g[None], channels % g.ndim + (g.ndim == ndim + 1))
     return made
 
 

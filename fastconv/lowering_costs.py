@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable
 
-from . import weight_gradient
+from . import settings, weight_gradient
 from .algorithms import packs_any_order, sums_products
 from .dtypes import TABLE
 from .lowering import Part
@@ -23,8 +23,8 @@ _COPIED = 5e-10  # seconds for each element that products of pixels want beside 
 _PLACED = 0.5e-10  # seconds for each byte of a result that phases at once are put in place of
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
-_TRAINED, _DECODED = 8, 2  # images that share the packed weights of a gradient of the input, whatever the real batch: with
-# stride 1 it is a training step's; with others as often a transposed convolution of one image
+_TRAINED, _DECODED = settings.BATCH_IN_TRAINING, 2  # images that share the packed weights of a gradient of the input, unless
+# settings say it: with stride 1 it is a training step's; with others as often a transposed convolution of one image
 _ARRANGED = 1.2e-9  # seconds for each weight that is put in order before it is packed; half where packing does it on the way;
 # twice for every other tap, or fewer
 _SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
@@ -90,6 +90,7 @@ def _of_input(p: ConvProblem, each: ConvProblem, prepared: bool,
     if packed is None or whole is None or prepared:
         return packed
     images, dearer = (_TRAINED, 1) if max(p.stride) == 1 else (_DECODED, 2)
+    images = settings.current().expected_batch or images
     on_the_way = p.groups == 1 and packs_any_order(algorithm)
     arranged = _ARRANGED * dearer / (2 if on_the_way else 1) * math.prod(each.weight_shape)
     return packed + (whole - packed + arranged) / images

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import arrays, native, operands, settings, torch_arrays
+from .channels import copied, cube
 from .dtypes import DTYPES, name_of
 from .errors import shown
 from .problem import flag, normalize_layout, number
@@ -173,39 +174,14 @@ def _update(name: str, running: np.ndarray | None, of_batch: np.ndarray, momentu
     running[...] = (1 - momentum) * running.astype(np.float64) + momentum * of_batch
 
 
-# ---- how the kernels see the arrays: (batch, channels, space)
-
-
-def _cube(array: np.ndarray, channel: int, last: bool) -> np.ndarray | None:
-    """A view of three axes with adjacent elements along space, or along channels (last), or None where that takes a copy."""
-    if array.flags.c_contiguous and channel == (array.ndim - 1 if last else 1):  # the usual case, told in a microsecond
-        return array.reshape(-1, array.shape[channel]).T[None] if last else array.reshape(*array.shape[:2], -1)
-    if last:
-        flat = np.moveaxis(array, channel, -1).reshape(-1, array.shape[channel])
-        seen = flat.T[None]
-    else:
-        first = np.moveaxis(array, channel, 1)
-        seen = first.reshape(first.shape[0], first.shape[1], -1)
-    axis = 1 if last else 2
-    adjacent = seen.shape[axis] == 1 or seen.strides[axis] == array.itemsize
-    return seen if adjacent and operands.shared(seen, array) else None
-
-
 def _cubes(call: _Call, *given: np.ndarray) -> tuple[bool, list[np.ndarray | None]]:
     """(whether most is adjacent along channels; such views of all arrays, None where that takes a copy)."""
     few = call.x.size == call.x.shape[0] * call.x.shape[call.channel]  # (N, C): nothing else to go along
     for last in (few, not few):
-        seen = [_cube(array, call.channel, last) for array in given]
+        seen = [cube(array, call.channel, last) for array in given]
         if all(view is not None for view in seen):
             return last, seen
-    return few, [_cube(array, call.channel, few) for array in given]
-
-
-def _copied(array: np.ndarray, channel: int, last: bool) -> np.ndarray:
-    moved = np.ascontiguousarray(np.moveaxis(array, channel, -1 if last else 1))
-    seen = _cube(moved, array.ndim - 1 if last else 1, last)
-    assert seen is not None
-    return seen
+    return few, [cube(array, call.channel, few) for array in given]
 
 
 def _forward(call: _Call, to: np.ndarray) -> None:
@@ -223,7 +199,7 @@ def _backward(call: _Call, g: np.ndarray, to: np.ndarray, sums: np.ndarray) -> N
 def _natively(call: _Call, to: np.ndarray, g: np.ndarray | None = None, **more: Any) -> None:
     read = (call.x,) if g is None else (call.x, g)
     last, (target, *seen) = _cubes(call, to, *read)
-    x, *gradient = (_copied(array, call.channel, last) if view is None else view for array, view in zip(read, seen))
+    x, *gradient = (copied(array, call.channel, last) if view is None else view for array, view in zip(read, seen))
     if gradient:
         more["grad_output"] = gradient[0]
 
@@ -236,7 +212,7 @@ def _natively(call: _Call, to: np.ndarray, g: np.ndarray | None = None, **more: 
         return compute(target)
     moved = np.moveaxis(to, call.channel, -1 if last else 1)
     made = np.empty(moved.shape, call.dtype)
-    view = _cube(made, made.ndim - 1 if last else 1, last)
+    view = cube(made, made.ndim - 1 if last else 1, last)
     assert view is not None
     compute(view)
     moved[...] = made

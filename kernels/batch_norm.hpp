@@ -1,9 +1,9 @@
 // Batch normalisation: y = (x - mean) scale + bias with scale = weight / sqrt(variance + epsilon), in training with the statistics of
-// the batch; and its gradients. The data of a channel are summed block by block, the squares about the mean of the blocks before, which
-// is as good as their own: what that adds, block by block, is at most twice what the blocks differ. Only of the first block the mean
-// comes first, while it is in L1. Blocks are merged as Chan, Golub and LeVeque do it ("Algorithms for computing the sample variance",
-// 1983). Sums are double, or staged (pointwise.hpp). Blocks, and the order in which they are merged, follow from sizes alone, so that
-// any number of threads makes the same bits.
+// the batch; and its gradients, or, without a result, their sums alone. The data of a channel are summed block by block, the squares
+// about the mean of the blocks before, which is as good as their own: what that adds, block by block, is at most twice what the blocks
+// differ. Only of the first block the mean comes first, while it is in L1. Blocks are merged as Chan, Golub and LeVeque do it
+// ("Algorithms for computing the sample variance", 1983). Sums are double, or staged (pointwise.hpp). Blocks, and the order in which
+// they are merged, follow from sizes alone, so that any number of threads makes the same bits.
 #pragma once
 #include <cmath>
 
@@ -67,7 +67,7 @@ class BatchNorm {
         share_channels([&](int64_t c) {
             if (counts()) keep(c, moments_of(c));
             finish(c, sums_of(c));
-            differentiate(c);
+            if (n.result.data) differentiate(c);
         }, 3);
     }
 
@@ -402,10 +402,11 @@ class BatchNorm {
                 n.grad_bias[c] += of_g[k * padded() + c], n.grad_weight[c] += of_gx[k * padded() + c];
         for (int64_t c = 0; c < n.channels; ++c) {
             finish(c, {n.grad_bias[c], n.grad_weight[c]});
+            if (!n.result.data) continue;
             const Factors f = factors(c);
             mean[c] = f.mean, factor[c] = f.scale, mean_g[c] = f.mean_g, slopes[c] = f.slope;
         }
-        share_pixels(3, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
+        if (n.result.data) share_pixels(3, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
             differentiate_columns<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner,
                                                  gradient(0, c) + begin * n.gradient.inner, n.gradient.inner,
                                                  result(0, c) + begin * n.result.inner, n.result.inner, end - begin, mean + c, factor + c,
@@ -535,10 +536,11 @@ class BatchNorm {
             });
             for (int64_t i = 0; i < count; ++i) {
                 finish(c + i, {total(desk.first + i * n.space, n.space), total(desk.second + i * n.space, n.space)});
+                if (!n.result.data) continue;
                 const Factors f = factors(c + i);
                 spread(desk.mean, i, f.mean), spread(desk.scale, i, f.scale), spread(desk.third, i, f.mean_g), spread(desk.fourth, i, f.slope);
             }
-            each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
+            if (n.result.data) each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
                 differentiate_columns<vectors.value>(input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer,
                                                      result(0, c) + i, n.result.outer, n.batch, desk.mean + i, desk.scale + i,
                                                      desk.third + i, desk.fourth + i, columns, false);

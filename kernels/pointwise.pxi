@@ -139,12 +139,13 @@ cdef int check_adjacent(str name, cnp.ndarray array, int axis) except -1:
     return 0
 
 
-def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray out not None, cnp.ndarray weight not None,
+def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray out, cnp.ndarray weight not None,
                cnp.ndarray bias not None, cnp.ndarray mean not None, cnp.ndarray variance not None, *, bint training,
                double epsilon, bint channels_last=False, bint known=False, grad_output=None, grad_weight=None, grad_bias=None,
                int threads=1):
     """Arrays (batch, channels, space), adjacent along space, or, channels_last, along channels in one batch. Of each channel:
-    float64; in training mean and variance are written, unless known. With grad_output: the gradients, to out, grad_weight and grad_bias."""
+    float64; in training mean and variance are written, unless known. With grad_output: the gradients, to grad_weight, grad_bias and
+    out, which may be None."""
     cdef Normalization n
     cdef Outcome outcome
     cdef int axis = 1 if channels_last else 2
@@ -159,7 +160,11 @@ def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray o
         if array is not None:
             check_array(name, array, input, name == "out")
             check_adjacent(name, array, axis)
-    n.input, n.result = cube(input), cube(out)
+    n.input = cube(input)
+    if out is not None:
+        n.result = cube(out)
+    elif grad_output is None:
+        raise ValueError("out must be an array, got None")
     n.weight, n.bias = per_channel("weight", weight, n.channels), per_channel("bias", bias, n.channels)
     n.mean, n.variance = per_channel("mean", mean, n.channels), per_channel("variance", variance, n.channels)
     if grad_output is not None:

@@ -49,7 +49,7 @@ struct Normalization {
     int32_t known;  // whether mean and variance are there in training, too
     int64_t batch, channels, space;
     double epsilon;
-    Cube input, gradient, result;  // gradient: of the output, for the gradient of the input
+    Cube input, gradient, result;  // gradient: of the output, for the gradient of the input; result: may be null then
     const double *weight, *bias;   // of each channel
     double *mean, *variance;       // read, or, in training and not known, written: the biased variance
     double *grad_weight, *grad_bias;

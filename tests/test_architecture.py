@@ -24,7 +24,7 @@ LAYERS = (
     {"native", "window"}, {"problem_text", "dtypes"}, {"problem", "pool_problem"},
     {"activations", "unit_axes", "native_problem"},
     {"algorithms", "lowering", "weight_gradient"}, {"lowering_costs", "phases_at_once"}, {"backends"}, {"wisdom", "candidates"},
-    {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"operands"}, {"ops"},
+    {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"operands"}, {"ops", "channels"},
     {"directions", "image", "pool_calls", "pointwise", "normalization", "losses"}, {"prepared", "pooling"},
     {"adaptive_pooling", "unpooling"}, {"pooling_gradients"}, {"nn"}, {"viz"}, {"stated"},
     {"bench"}, {"demo"}, {"cli"}, {"__main__"},

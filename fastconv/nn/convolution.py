@@ -11,6 +11,7 @@ from .. import directions, ops
 from ..arguments import axes_of, flag, integer, normalize_layout
 from ..errors import shown
 from ..prepared import PreparedConv, prepare
+from ..settings import current, using
 from . import initializers
 from .module import Module, Parameter, Window
 
@@ -73,16 +74,18 @@ class _Conv(Weighted):
 
     def forward(self, input: np.ndarray) -> np.ndarray:
         self.keep(input)
-        return getattr(ops, f"conv{self.ndim}d")(input, self.weight.data, self._biases(), **self.arguments)
+        with using(current().in_training):
+            return getattr(ops, f"conv{self.ndim}d")(input, self.weight.data, self._biases(), **self.arguments)
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         (x,) = self.kept()
-        found = getattr(directions, f"conv{self.ndim}d_backward")(
-            grad_output, x, self.weight.data, **self.arguments, needs=(needs_input, True, self.bias is not None))
-        self.weight.add_grad(found[1])
+        with using(current().in_training):
+            of_input, of_weight, of_bias = getattr(directions, f"conv{self.ndim}d_backward")(
+                grad_output, x, self.weight.data, **self.arguments, needs=(needs_input, True, self.bias is not None))
+        self.weight.add_grad(of_weight)
         if self.bias is not None:
-            self.bias.add_grad(found[2])
-        return found[0]
+            self.bias.add_grad(of_bias)
+        return of_input
 
     def prepared(self, weight: np.ndarray, bias: np.ndarray | None, activation: Any) -> PreparedConv:
         return prepare(weight, bias, **self.arguments, activation=activation)
