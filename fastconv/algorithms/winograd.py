@@ -21,6 +21,7 @@ import numpy as np
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..settings import current
 from ..unit_axes import without_unit_axes
 from ._bounds import flushed, largest, summed
 
@@ -225,7 +226,8 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     tiles, multiplied, products = work.before * h.tiles * w.tiles, work.depth * h.multiplied * w.multiplied, h.size * w.size
     out_vectors, in_vectors = -(-work.outputs // lanes), -(-work.transformed // lanes)
     weights = multiplied * work.channels * work.outputs * work.itemsize
-    per_byte = (0.03 if tiles > 9 else 0.1) if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
+    images = current().expected_batch or 1  # whose tiles share the weights
+    per_byte = (0.03 if tiles * images > 9 else 0.1) if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
     per_tile = multiplied * work.channels * max(out_vectors, 1.4) + products * 8 * out_vectors
     columns = n * h.size * (m > 1) + products * (n > 1) + h.size * n  # of the two passes over a tile, and its inputs or outputs
     per_tile += 6.6 * (in_vectors + out_vectors) * columns
@@ -235,7 +237,7 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
         per_tile += 28 * in_vectors * n * h.size
     elif work.dilated:
         per_tile += 45 * n * (in_vectors * h.size + out_vectors * m)
-    return work.groups * (tiles * per_tile + -(-tiles // 48) * weights * per_byte)
+    return work.groups * (tiles * per_tile + -(-tiles * images // 48) / images * weights * per_byte)
 
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
@@ -248,7 +250,7 @@ def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | Non
     written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(made[-2:], along))
     channels = problem.in_channels // problem.groups
     pairs = problem.out_channels * (channels + 2)
-    in_memory = written * TABLE[problem.dtype].itemsize * pairs > 9e6
+    in_memory = written * TABLE[problem.dtype].itemsize * pairs > 14e6
     return pairs / lanes * (dealt + written) * (20 if in_memory else 10)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import algorithms, native, settings
+from .. import algorithms, machine, native, settings
 from ..dtypes import TABLE
 from ..errors import Unavailable
 from ..native import isa_module, runnable_isas, runtime
@@ -19,7 +19,6 @@ from ..unit_axes import without_unit_axes
 from . import Candidate, Kernel, cython_pooling, refuses_direction
 
 NEAR = 6  # tiles that are worth measuring
-MULTIPLY_ADDS = 6e9  # vectors of them in a second and thread: two units at 3 GHz
 
 _BUILD = "build it with a C++17 compiler (g++ 11 or clang 15 and newer): pip install --force-reinstall fastconv"
 
@@ -157,7 +156,7 @@ class NativeBackend:
         lanes = isa_module(candidate.isa).lanes * 4 // TABLE[problem.dtype].itemsize
         algorithm, tile = algorithms.named()[candidate.algorithm], () if candidate.tile is None else (candidate.tile,)
         packing = 0.0 if prepared else algorithm.packing_cost(problem, lanes, *tile)
-        return (algorithm.cost(problem, lanes, *tile) + packing) / MULTIPLY_ADDS
+        return (algorithm.cost(problem, lanes, *tile) + packing) / machine.this().multiply_adds[candidate.isa]
 
     def computes(self, direction: str, candidate: Candidate) -> bool:
         return direction in algorithms.directions(candidate.algorithm)

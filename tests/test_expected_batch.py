@@ -1,0 +1,51 @@
+"""The expected batch: it moves the choice, the batch itself never does; in training it is 8 unless somebody says more."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import candidates, native, nn, settings
+from fastconv.problem import ConvProblem
+
+LAYER = dict(ndim=2, padding=1)
+needs_native = pytest.mark.skipif(native.runtime() is None, reason="no native kernels")
+
+
+def _seconds(images: int, batch: int = 1) -> dict[str, float]:
+    problem = ConvProblem.from_shapes((batch, 256, 8, 8), (256, 256, 3, 3), **LAYER)
+    with fastconv.config(expected_batch=images):
+        return {str(each): each.seconds for each in candidates.ranked(problem, "cython")[0] if each.seconds is not None}
+
+
+@needs_native
+def test_packing_counts_for_so_many():
+    alone, many, most = _seconds(1), _seconds(8), _seconds(8192)
+    assert alone.keys() == many.keys() and all(many[name] <= alone[name] for name in alone)
+    packs = [name for name in alone if "gemm" in name or "winograd" in name]
+    assert packs and all(most[name] < many[name] < alone[name] for name in packs)
+    assert min(alone, key=alone.get) != min(many, key=many.get)
+
+
+@needs_native
+def test_the_batch_itself_changes_nothing():
+    assert _seconds(1, batch=1) == _seconds(1, batch=32) and _seconds(8, batch=1) == _seconds(8, batch=32)
+
+
+def test_training_expects_eight(monkeypatch):
+    seen = []
+    conv2d = fastconv.ops.conv2d
+    monkeypatch.setattr("fastconv.ops.conv2d", lambda *a, **k: seen.append(settings.current().expected_batch) or conv2d(*a, **k))
+    layer, x = nn.Conv2d(2, 3, 3, rng=np.random.default_rng(0)), np.ones((1, 2, 5, 5), np.float32)
+    layer(x)
+    with fastconv.config(expected_batch=3):
+        layer(x)
+    assert seen == [8, 3] and settings.current().expected_batch is None
+
+
+@pytest.mark.parametrize("value, error", [(0, ValueError), (-1, ValueError), (8193, ValueError), (True, TypeError), (1.0, TypeError),
+                                          ("2", TypeError)])
+def test_what_is_refused(value, error):
+    with pytest.raises(error, match="expected_batch must be"), fastconv.config(expected_batch=value):
+        pass
