@@ -40,7 +40,7 @@ def sums(array: np.ndarray, channel: int) -> np.ndarray:
     """
     module = operands.native_module() if name_of(array.dtype) in DTYPES and array.size else None
     if module is None:
-        return np.sum(array, axis=tuple(axis for axis in range(array.ndim) if axis != channel), dtype=np.float64)
+        return np.asarray(array.sum(tuple(axis for axis in range(array.ndim) if axis != channel), np.float64))
     last = channel == array.ndim - 1
     ready = arrays.ready(array, name_of(array.dtype))
     seen = cube(ready, channel, last)

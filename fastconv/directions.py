@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from . import arrays, ops, settings, torch_arrays
 from .arguments import axes_of, flag, image_sizes, normalize_layout, shape
 from .channels import sums

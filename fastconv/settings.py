@@ -160,7 +160,8 @@ def _flag(text: str | None) -> bool:
 
 def _from_environment() -> Settings:
     env = {name: os.environ.get(f"FASTCONV_{name}") or None for name in (
-        "BACKEND", "BACKENDS", "ISA", "NUM_THREADS", "EXPECTED_BATCH", "ACCURACY", "AUTOTUNE", "WISDOM", "CACHE_DIR", "VERBOSE", "NO_NATIVE")}
+        "BACKEND", "BACKENDS", "ISA", "NUM_THREADS", "EXPECTED_BATCH", "ACCURACY", "AUTOTUNE", "WISDOM", "CACHE_DIR", "VERBOSE",
+        "NO_NATIVE")}
     counts = {name: env[name] for name in ("NUM_THREADS", "EXPECTED_BATCH")}
     for name, text in counts.items():
         if text is not None and not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST):

@@ -36,7 +36,12 @@ def test_the_batch_itself_changes_nothing():
 def test_training_expects_eight(monkeypatch):
     seen = []
     conv2d = fastconv.ops.conv2d
-    monkeypatch.setattr("fastconv.ops.conv2d", lambda *a, **k: seen.append(settings.current().expected_batch) or conv2d(*a, **k))
+
+    def watched(*arguments, **keywords):
+        seen.append(settings.current().expected_batch)
+        return conv2d(*arguments, **keywords)
+
+    monkeypatch.setattr("fastconv.ops.conv2d", watched)
     layer, x = nn.Conv2d(2, 3, 3, rng=np.random.default_rng(0)), np.ones((1, 2, 5, 5), np.float32)
     layer(x)
     with fastconv.config(expected_batch=3):
@@ -44,8 +49,8 @@ def test_training_expects_eight(monkeypatch):
     assert seen == [8, 3] and settings.current().expected_batch is None
 
 
-@pytest.mark.parametrize("value, error", [(0, ValueError), (-1, ValueError), (8193, ValueError), (True, TypeError), (1.0, TypeError),
-                                          ("2", TypeError)])
+@pytest.mark.parametrize("value, error", [
+    (0, ValueError), (-1, ValueError), (8193, ValueError), (True, TypeError), (1.0, TypeError), ("2", TypeError)])
 def test_what_is_refused(value, error):
     with pytest.raises(error, match="expected_batch must be"), fastconv.config(expected_batch=value):
         pass
