@@ -227,6 +227,8 @@ struct Direct {
             }
     }
 
+    static constexpr bool packs_any_order = false;
+    static bool joins(const Problem&) { return false; }  // rows of several images are not adjacent
     static bool finite(const Problem& p, const void* packed) { return static_cast<const T*>(packed)[Packing(p).spoiled(p)] == 0; }
 
     struct Scratch {

@@ -5,6 +5,7 @@
 //   slice                                                 the problem with as many channels as `tap` has offsets for
 //   Packing(problem).bytes(problem), pack(...)            the weights
 //   finite(problem, packed)                               whether all of them are
+//   joins(problem)                                        whether boxes should have outputs of several images
 //   Scratch(job, base): tap, bytes                        memory of one part, laid out from base
 //   kept                                                  which of the weights the region's products have
 //   list(box, scratch) -> count                           where the box reads and writes; kept while the box stays the same
@@ -79,7 +80,17 @@ struct Driver : Defaults {
         }
     };
 
+    static bool joins(const Problem& p) { return p.batch > 1 && has_free_axis(p) && Job::joins(p); }
+
     static void run(const Problem& p, const Call& call) {
+        if (!joins(p)) return run_as_it_is(p, call);
+        Problem joined = p;
+        Call of_all = call;
+        join_images(joined), join_images(of_all);
+        run_as_it_is(joined, of_all);
+    }
+
+    static void run_as_it_is(const Problem& p, const Call& call) {
         const Regions cut(p, true);
         const bool good = cut.whole() || Job::finite(p, call.packed);
         const Running running(p, call, good ? cut : Regions(p, false), call.threads, max_axes - 1);
@@ -87,7 +98,8 @@ struct Driver : Defaults {
                            [&](int64_t part, const auto& each) { running.part(running.crew.own(part), each); });
     }
 
-    static size_t workspace_bytes(const Problem& p, int threads) {
+    static size_t workspace_bytes(Problem p, int threads) {
+        if (joins(p)) join_images(p);
         size_t bytes = 0;
         for (bool finite : {false, true}) {
             const Regions cut(p, finite);
@@ -105,11 +117,13 @@ struct Driver : Defaults {
         return bytes;
     }
 
+    static constexpr bool packs_any_order = Job::packs_any_order;
     static size_t packed_bytes(const Problem& p) { return typename Job::Packing(p).bytes(p); }
     static void pack(const Problem& p, const PackCall& call) { Job::pack(p, call); }
 
     // Whether two tasks of different threads have the same weights.
-    static bool shares_packed(const Problem& p, int threads) {
+    static bool shares_packed(Problem p, int threads) {
+        if (joins(p)) join_images(p);
         const Tasks tasks = Job(Regions(p, false).at(p, Call{}, 0), threads).tasks;
         return tasks.parts > 1 && tasks.boxes * tasks.images > 1;
     }

@@ -89,11 +89,17 @@ struct GemmPacking {
 template <class T>
 void pack_one(const Problem& p, const PackCall& call, const GemmPacking<T>& packing, int64_t group, int64_t block) {
     const int64_t first = block * packing.wide, channel = group * packing.channels + first, width = packing.width(block);
-    const T *weight = static_cast<const T*>(call.weight) + channel * packing.k, *bias = static_cast<const T*>(call.bias);
+    const int64_t there = std::min(width, packing.channels - first), taps = kernel_volume(p);
+    const T *weight = static_cast<const T*>(call.weight) + channel * (call.lie ? call.lie->batch : packing.k), *bias = static_cast<const T*>(call.bias);
     T *packed = static_cast<T*>(call.packed), *out = packed + packing.offset(p, group, block);
-    packed[packing.spoiled(p, group, block)] = T(!all_finite(weight, std::min(width, packing.channels - first) * packing.k));
-    pack_block(weight, packing.k, 1, packing.k, packing.channels - first, width, [&](int64_t k, int64_t) { return out + k * width; },
-               call.shared);
+    const auto place = [&](int64_t k, int64_t tap) { return out + (k * taps + tap) * width; };
+    bool finite;
+    if (call.lie) finite = AnyOrder<T>(p, *call.lie).pack(weight, there, width, place, call.shared);
+    else {
+        finite = all_finite(weight, there * packing.k);
+        pack_block(weight, packing.k, taps, packing.k, there, width, place, call.shared);
+    }
+    packed[packing.spoiled(p, group, block)] = T(!finite);
     for (int64_t c = 0; c < width; ++c)
         packed[group * packing.padded + first + c] = bias && first + c < packing.channels ? bias[channel + c] : T(0);
 }
@@ -147,9 +153,13 @@ struct Gemm {
         return p;
     }
 
+    // Small images, so that the weights are read once for several.
+    static bool joins(const Problem& p) { return 2 * p.output[1] * p.output[2] <= most_pixels; }
+
     // Boxes for all threads, unless they become so small that reading the weights would weigh.
+    static constexpr int64_t most_pixels = std::max(16 * max_MR, 200);
     Limits limits(int threads) const {
-        constexpr int64_t most = std::max(16 * max_MR, 200), least = most / 2;
+        constexpr int64_t most = most_pixels, least = most / 2;
         const int64_t rows = p.batch * p.groups * p.output[0] * p.output[1], width = p.output[2];
         const int64_t share = rows < threads ? ceil_div(rows * width, threads) : ceil_div(rows, threads) * width;
         return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, false, last,
@@ -163,6 +173,7 @@ struct Gemm {
         return v.data && !is_padded(p) && (last || rows);
     }
 
+    static constexpr bool packs_any_order = true;
     static void pack(const Problem& p, const PackCall& call) {
         const Packing packing(p);
         const double weights = double(p.groups * p.out_channels * k_of(p));

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 
+#include "abi.hpp"
 #include "simd.hpp"
 
 namespace fastconv {
@@ -56,6 +57,86 @@ void pack_block(const T* w, int64_t stride, int64_t tap_count, int64_t k_count, 
                 transpose_block(w + v * stride + k + i, stride, channels - v, m - i, out_row + i, v, past);
     }
 }
+
+// The same of weights that lie in another order, as those of a gradient of the input do: output channels side by side, or the taps of
+// each, forwards or backwards; all else one by one.
+template <class T>
+class AnyOrder {
+   public:
+    AnyOrder(const Problem& p, const View& lies) : lie(lies), taps(p.kernel[0] * p.kernel[1] * p.kernel[2]), channels(p.in_channels) {
+        std::copy(p.kernel, p.kernel + max_axes, kernel);
+        forwards = adjacent(1), backwards = !forwards && adjacent(-1);
+    }
+
+    // Weights w of `n` output channels, as pack_block packs them; whether all are finite.
+    template <class Place>
+    bool pack(const T* w, int64_t n, int64_t width, Place place, bool past) const {
+        bool finite = true;
+        for (int64_t c = 0; c < channels; ++c, w += lie.channel) {
+            const auto row = [&](int64_t tap) { return place(c, tap); };
+            if (lie.batch == 1) finite &= pack_outputs(w, n, width, row, past);
+            else if (forwards || backwards) finite &= pack_taps(w, n, width, row, past);
+            else finite &= pack_each(w, n, width, row);
+        }
+        return finite;
+    }
+
+   private:
+    static constexpr int L = lanes<T>;
+    const View& lie;
+    int64_t taps, channels, kernel[max_axes];
+    bool forwards, backwards;
+
+    int64_t offset(int64_t tap) const {
+        const int64_t w = tap % kernel[2], h = tap / kernel[2] % kernel[1], d = tap / kernel[2] / kernel[1];
+        return d * lie.space[0] + h * lie.space[1] + w * lie.space[2];
+    }
+    bool adjacent(int64_t step) const {
+        for (int64_t tap = 0; tap < taps; ++tap)
+            if (offset(tap) != tap * step) return false;
+        return true;
+    }
+
+    template <class Row>
+    bool pack_outputs(const T* w, int64_t n, int64_t width, const Row& row, bool past) const {
+        bool finite = true;
+        for (int64_t tap = 0; tap < taps; ++tap) {
+            const T* from = w + offset(tap);
+            finite &= all_finite(from, n);
+            for (int64_t v = 0; v < width; v += L) {
+                const int64_t there = std::min<int64_t>(L, n - v);
+                store_past(row(tap) + v, there > 0 ? load_some(from + v, there) : Vec<T>{}, past);
+            }
+        }
+        return finite;
+    }
+
+    template <class Row>
+    bool pack_taps(const T* w, int64_t n, int64_t width, const Row& row, bool past) const {
+        const T* first = w + (backwards ? 1 - taps : 0);
+        bool finite = true;
+        for (int64_t i = 0; i < n; ++i) finite &= all_finite(first + i * lie.batch, taps);
+        for (int64_t t = 0; t < taps; t += L) {
+            const int64_t m = std::min<int64_t>(L, taps - t);
+            T* out_row[L];
+            for (int64_t i = 0; i < m; ++i) out_row[i] = row(backwards ? taps - 1 - t - i : t + i);
+            for (int64_t v = 0; v < width; v += L)
+                transpose_block(first + v * lie.batch + t, lie.batch, n - v, m, out_row, v, past);
+        }
+        return finite;
+    }
+
+    template <class Row>
+    bool pack_each(const T* w, int64_t n, int64_t width, const Row& row) const {
+        bool finite = true;
+        for (int64_t tap = 0; tap < taps; ++tap)
+            for (int64_t i = 0; i < width; ++i) {
+                const T value = i < n ? w[offset(tap) + i * lie.batch] : T(0);
+                row(tap)[i] = value, finite &= value * T(0) == T(0);
+            }
+        return finite;
+    }
+};
 
 }  // namespace FASTCONV_ISA
 }  // namespace fastconv

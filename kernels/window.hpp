@@ -107,6 +107,18 @@ inline void merge_rows(Problem& p, const Call& call, int most = max_axes - 1) {
     }
 }
 
+// Images as another axis of space, where that is free: a box may then have outputs of several.
+inline bool has_free_axis(const Problem& p) {
+    return p.input[0] == 1 && p.output[0] == 1 && p.kernel[0] == 1 && p.stride[0] == 1 && !p.pad_lo[0] && !p.pad_hi[0];
+}
+inline void join_images(Problem& p) {
+    p.input[0] = p.output[0] = p.batch;
+    p.batch = 1;
+}
+inline void join_images(Call& call) {
+    for (View* view : {&call.input, &call.output, &call.residual}) view->space[0] = view->batch;
+}
+
 // Where things are in what the micro-kernels read, in elements: steps of a tap and of an output along each axis.
 struct Strides {
     int64_t channel, tap_step[max_axes], pixel_step[max_axes];

@@ -6,6 +6,7 @@ import math
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..settings import current
 
 
 def reached(p: ConvProblem) -> list[float]:
@@ -32,9 +33,9 @@ def weight_bytes(p: ConvProblem) -> int:
 
 
 def weights_read(p: ConvProblem) -> float:
-    """From the caches, or from memory."""
+    """From the caches, or from memory, once for all images that a call is expected to have: where it weighs these are small."""
     weights = weight_bytes(p)
-    return (0.05 if weights < 12e6 else 0.14) * weights
+    return (0.05 if weights < 12e6 else 0.14) * weights / (current().expected_batch or 1)
 
 
 def packed_once(p: ConvProblem, lanes: int) -> float:
