@@ -241,9 +241,18 @@ def _input(ndim: int, input_size: Any, weight: Any, grad_output: Any, out: Any, 
     kind, arguments, (g, y) = _in_memory_order(kind, ndim, arguments, (g, w), (g, y))
     if arguments[_LAYOUT] == "channels_last" and isinstance(kind, torch_arrays.ChannelsLastKind):
         size = (size[0], *size[2:], size[1])
-    bound = _known(("backward_input", ndim, size, w.shape, w.dtype, g.shape, g.dtype), kind, arguments, lambda: _bound(
-        _gradient("backward_input", ndim, size, w.shape, g, w.dtype, ("input_size", "weight"), arguments), len(size) > ndim + 1,
-        kind, arguments))
+    bound = _known(("backward_input", ndim, size, w.shape, w.dtype, g.shape, g.dtype), kind, arguments,
+                   lambda: _bound_input(ndim, size, g, w, kind, arguments, ("input_size", "weight")))
+    return _run_input(bound, kind, g, w, out, y)
+
+
+def _bound_input(ndim: int, size: tuple[int, ...], g: Any, w: Any, kind: arrays.Kind, arguments: Arguments,
+                 names: tuple[str, str]) -> ops.Bound:
+    problem = _gradient("backward_input", ndim, size, w.shape, g, w.dtype, names, arguments)
+    return _bound(problem, len(size) > ndim + 1, kind, arguments)
+
+
+def _run_input(bound: ops.Bound, kind: arrays.Kind, g: Any, w: Any, out: Any = None, y: Any = None) -> Any:
     return ops.execute(bound, kind, g, bound.kernel.pack(*ops.weights_ready(bound, w, None)), None, out, y, (w,))
 
 
@@ -251,14 +260,22 @@ def _weight(ndim: int, input: Any, weight_size: Any, grad_output: Any, out: Any,
     size = shape("weight_size", weight_size)
     kind, (x, g, y) = arrays.views({"input": input, "grad_output": grad_output}, out=out)
     kind, arguments, (x, g) = _in_memory_order(kind, ndim, arguments, (x,), (x, g))
-    bound = _known(("backward_weight", ndim, x.shape, x.dtype, size, g.shape, g.dtype), kind, arguments, lambda: _bound(
-        _gradient("backward_weight", ndim, x.shape, size, g, x.dtype, ("input", "weight_size"), arguments), True, kind,
-        arguments))
+    bound = _known(("backward_weight", ndim, x.shape, x.dtype, size, g.shape, g.dtype), kind, arguments,
+                   lambda: _bound_weight(ndim, size, g, x, kind, arguments, ("input", "weight_size")))
+    plain = kind.kind if isinstance(kind, torch_arrays.ChannelsLastKind) else kind  # weights have no memory format of their own
+    return _run_weight(bound, plain, ndim, x, g, out, y)
+
+
+def _bound_weight(ndim: int, size: tuple[int, ...], g: Any, x: Any, kind: arrays.Kind, arguments: Arguments,
+                  names: tuple[str, str]) -> ops.Bound:
+    return _bound(_gradient("backward_weight", ndim, x.shape, size, g, x.dtype, names, arguments), True, kind, arguments)
+
+
+def _run_weight(bound: ops.Bound, kind: arrays.Kind, ndim: int, x: Any, g: Any, out: Any = None, y: Any = None) -> Any:
     if len(x.shape) == ndim + 1:
         x, g = x[None], g[None]
-    plain = kind.kind if isinstance(kind, torch_arrays.ChannelsLastKind) else kind  # weights have no memory format of their own
     packed = bound.kernel.pack(*ops.weights_ready(bound, g, None)) if bound.problem.batch else None
-    return ops.execute(bound, plain, x, packed, None, out, y, (g,))
+    return ops.execute(bound, kind, x, packed, None, out, y, (g,))
 
 
 def _backward(ndim: int, grad_output: Any, input: Any, weight: Any, needs: Any, arguments: Arguments) -> tuple[Any, Any, Any]:
@@ -267,11 +284,23 @@ def _backward(ndim: int, grad_output: Any, input: Any, weight: Any, needs: Any, 
         raise ValueError(f"needs must be three of True or False, for input, weight and bias, got {shown(needs)}")
     of_input, of_weight, of_bias = (flag("needs", each) for each in wanted)
     kind, (g, x, w) = arrays.views({"grad_output": grad_output, "input": input, "weight": weight})
-    _known(("backward", ndim, x.shape, w.shape, w.dtype, g.shape, g.dtype), kind, arguments, lambda: _gradient(
-        "backward_input", ndim, x.shape, w.shape, g, w.dtype, ("input", "weight"), arguments))  # that all three fit
-    return (_input(ndim, tuple(x.shape), weight, grad_output, None, arguments) if of_input else None,
-            _weight(ndim, input, tuple(w.shape), grad_output, None, arguments) if of_weight else None,
-            _bias(ndim, kind, g, w.dtype, arguments) if of_bias else None)
+    seen, names = ("backward", ndim, x.shape, x.dtype, w.shape, w.dtype, g.shape, g.dtype), ("input", "weight")
+
+    def checked() -> list[ops.Bound | None]:  # of input and weight, once they are wanted
+        _gradient("backward_input", ndim, x.shape, w.shape, g, w.dtype, names, arguments)
+        return [None, None]
+
+    bound = _known(seen, kind, arguments, checked)
+    made_bias = _bias(ndim, kind, g, w.dtype, arguments) if of_bias else None
+    if kind.name == "torch":  # whose memory formats each direction understands in its own way
+        return (_input(ndim, tuple(x.shape), weight, grad_output, None, arguments) if of_input else None,
+                _weight(ndim, input, tuple(w.shape), grad_output, None, arguments) if of_weight else None, made_bias)
+    if of_input and bound[0] is None:
+        bound[0] = _bound_input(ndim, x.shape, g, w, kind, arguments, names)
+    if of_weight and bound[1] is None:
+        bound[1] = _bound_weight(ndim, w.shape, g, x, kind, arguments, names)
+    return (_run_input(bound[0], kind, g, w) if of_input else None,
+            _run_weight(bound[1], kind, ndim, x, g) if of_weight else None, made_bias)
 
 
 def _bias(ndim: int, kind: arrays.Kind, g: Any, weight_dtype: Any, arguments: Arguments) -> Any:
