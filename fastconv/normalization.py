@@ -65,9 +65,8 @@ def batch_norm(
             _update("running_var", variance, call.variance * (count / (count - 1)), momentum)
     if not return_stats:
         return result
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistics = call.mean, 1 / np.sqrt(call.variance + eps)
-        return result, *(operands.made_of(kind, values, call.dtype) for values in statistics)
+    statistics = call.mean, _inverse(call.variance, eps, training)
+    return result, *(operands.made_of(kind, values, call.dtype) for values in statistics)
 
 
 @torch_arrays.opaque
@@ -107,6 +106,13 @@ def batch_norm_backward(
     return result, of_weight, of_bias
 
 
+def _inverse(variance: np.ndarray, eps: float, of_batch: bool) -> np.ndarray:
+    if of_batch and eps:  # the usual case, in which nothing is to be silenced
+        return 1 / np.sqrt(variance + eps)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 1 / np.sqrt(variance + eps)
+
+
 class _Call(NamedTuple):
     """What both directions need once their arguments are understood."""
 
@@ -137,26 +143,37 @@ def _call(x: np.ndarray, mean: Any, variance: Any, w: Any, b: Any, training: boo
         raise ValueError("save_mean and save_invstd must both be given, or none of them, got one")
     if not training and not known and (mean is None or variance is None):
         raise ValueError("running_mean and running_var must be given unless training is True, got None")
-    statistics = _per_channel("running_mean", mean, channels, 0.0), _per_channel("running_var", variance, channels, 1.0)
+    for name, values in (("running_mean", mean), ("running_var", variance)):
+        _check_channels(name, values, channels)
     if known:
         inverse = _per_channel("save_invstd", saved[1], channels, 1.0)
         with np.errstate(divide="ignore"):
             statistics, eps = (_per_channel("save_mean", saved[0], channels, 0.0), 1 / inverse**2), 0.0
     elif training:
         statistics = np.zeros(channels), np.zeros(channels)
+    else:
+        statistics = np.ascontiguousarray(mean, np.float64), np.ascontiguousarray(variance, np.float64)
     return _Call(arrays.ready(x, dtype), channel, *statistics, known, _per_channel("weight", w, channels, 1.0),
                  _per_channel("bias", b, channels, 0.0), training, eps, dtype)
 
 
-def _per_channel(name: str, values: np.ndarray | None, channels: int, otherwise: float) -> np.ndarray:
+def _check_channels(name: str, values: np.ndarray | None, channels: int) -> None:
+    """
+    Raises:
+        ValueError, TypeError: it has not one value for each channel, or another dtype than it may have.
+    """
     if values is None:
-        return np.full(channels, otherwise)
-    if tuple(values.shape) != (channels,):
+        return
+    if values.shape != (channels,):
         raise ValueError(f"{name} must have shape ({channels},), one value per channel, got {shown(tuple(values.shape))}")
     statistics = name.startswith(("running", "save"))
     if values.dtype.kind not in "fiu" or statistics and name_of(values.dtype) not in DTYPES:
         raise TypeError(f"{name} must be float32 or float64, got {values.dtype.name}")
-    return np.ascontiguousarray(values, np.float64)
+
+
+def _per_channel(name: str, values: np.ndarray | None, channels: int, otherwise: float) -> np.ndarray:
+    _check_channels(name, values, channels)
+    return np.full(channels, otherwise) if values is None else np.ascontiguousarray(values, np.float64)
 
 
 def _epsilon(value: Any) -> float:
@@ -171,7 +188,7 @@ def _update(name: str, running: np.ndarray | None, of_batch: np.ndarray, momentu
         return
     if not running.flags.writeable:
         raise ValueError(f"{name} must be writeable in training, got a read-only array")
-    running[...] = (1 - momentum) * running.astype(np.float64) + momentum * of_batch
+    running += momentum * (of_batch - running)  # in float64, then rounded
 
 
 def _cubes(call: _Call, *given: np.ndarray) -> tuple[bool, list[np.ndarray | None]]:
