@@ -71,14 +71,16 @@ class AnyOrder {
     // Weights w of `n` output channels, as pack_block packs them; whether all are finite.
     template <class Place>
     bool pack(const T* w, int64_t n, int64_t width, Place place, bool past) const {
-        bool finite = true;
+        Vec<T> odd = {};  // NaN as soon as one is not
         for (int64_t c = 0; c < channels; ++c, w += lie.channel) {
             const auto row = [&](int64_t tap) { return place(c, tap); };
-            if (lie.batch == 1) finite &= pack_outputs(w, n, width, row, past);
-            else if (forwards || backwards) finite &= pack_taps(w, n, width, row, past);
-            else finite &= pack_each(w, n, width, row);
+            if (lie.batch == 1) pack_outputs(w, n, width, row, past, odd);
+            else if (forwards || backwards) pack_taps(w, n, width, row, past, odd);
+            else pack_each(w, n, width, row, odd);
         }
-        return finite;
+        T sum[L];
+        store(sum, odd);
+        return std::all_of(sum, sum + L, [](T it) { return it == 0; });
     }
 
    private:
@@ -98,43 +100,40 @@ class AnyOrder {
     }
 
     template <class Row>
-    bool pack_outputs(const T* w, int64_t n, int64_t width, const Row& row, bool past) const {
-        bool finite = true;
+    FASTCONV_INLINE void pack_outputs(const T* w, int64_t n, int64_t width, const Row& row, bool past, Vec<T>& odd) const {
         for (int64_t tap = 0; tap < taps; ++tap) {
-            const T* from = w + offset(tap);
-            finite &= all_finite(from, n);
+            const T *from = w + offset(tap), *ahead = from + 8 * lie.channel;
+            T* to = row(tap);
             for (int64_t v = 0; v < width; v += L) {
+                __builtin_prefetch(ahead + v);
                 const int64_t there = std::min<int64_t>(L, n - v);
-                store_past(row(tap) + v, there > 0 ? load_some(from + v, there) : Vec<T>{}, past);
+                const Vec<T> value = there > 0 ? load_some(from + v, there) : Vec<T>{};
+                odd += value * T(0);
+                store_past(to + v, value, past);
             }
         }
-        return finite;
     }
 
     template <class Row>
-    bool pack_taps(const T* w, int64_t n, int64_t width, const Row& row, bool past) const {
+    void pack_taps(const T* w, int64_t n, int64_t width, const Row& row, bool past, Vec<T>& odd) const {
         const T* first = w + (backwards ? 1 - taps : 0);
-        bool finite = true;
-        for (int64_t i = 0; i < n; ++i) finite &= all_finite(first + i * lie.batch, taps);
         for (int64_t t = 0; t < taps; t += L) {
             const int64_t m = std::min<int64_t>(L, taps - t);
-            T* out_row[L];
+            T* out_row[L] = {};
             for (int64_t i = 0; i < m; ++i) out_row[i] = row(backwards ? taps - 1 - t - i : t + i);
+            for (int64_t i = 0; i < n; ++i) odd += load_some(first + i * lie.batch + t, m) * T(0);
             for (int64_t v = 0; v < width; v += L)
                 transpose_block(first + v * lie.batch + t, lie.batch, n - v, m, out_row, v, past);
         }
-        return finite;
     }
 
     template <class Row>
-    bool pack_each(const T* w, int64_t n, int64_t width, const Row& row) const {
-        bool finite = true;
+    void pack_each(const T* w, int64_t n, int64_t width, const Row& row, Vec<T>& odd) const {
         for (int64_t tap = 0; tap < taps; ++tap)
             for (int64_t i = 0; i < width; ++i) {
                 const T value = i < n ? w[offset(tap) + i * lie.batch] : T(0);
-                row(tap)[i] = value, finite &= value * T(0) == T(0);
+                row(tap)[i] = value, odd += value * T(0);
             }
-        return finite;
     }
 };
 
