@@ -147,7 +147,7 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     leading = (1,) * (problem.ndim - len(along))
     limit = ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
     admitted = [leading + last for last in itertools.product(*along) if error(problem, last) <= limit]
-    return tuple(sorted(admitted, key=lambda chosen: cost(problem, 8, chosen)))
+    return tuple(sorted(admitted, key=lambda chosen: _cost(problem, 8, chosen, 1)))
 
 
 def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
@@ -215,22 +215,26 @@ def _along(axis: Components, outputs: int, dilation: int) -> dict[int, Along]:
 def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
-    Products, then per tile and vector of channels 3 cycles per element of a transformed column and side, 14 per input where
-    a stride is taken out, 22 per input and output between which a dilation lies; then the transformed weights, which come from
-    L3 or memory once for every few dozen tiles, and for which a few tiles wait.
+    Products, and 11 for each vector of them that comes out; then per tile and vector of input channels 4.4 per element of a
+    column that is transformed, 28 per input where a stride is taken out, 45 per input and output between which a dilation lies;
+    then the transformed weights, which come from L3 or memory once for every few dozen tiles, of all images that a call is
+    expected to have, and for which a few tiles wait.
     """
+    return _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
+
+
+def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int) -> float:
     work = _work(problem)
-    m, n = ((1,) + (chosen or tile(problem)))[-2:]  # outputs of a tile
+    m, n = ((1,) + chosen)[-2:]  # outputs of a tile
     w = work.along[-1][n]
     h = work.along[0][m] if len(work.along) > 1 else Along(1, 1, 1, 1.0)
     tiles, multiplied, products = work.before * h.tiles * w.tiles, work.depth * h.multiplied * w.multiplied, h.size * w.size
     out_vectors, in_vectors = -(-work.outputs // lanes), -(-work.transformed // lanes)
     weights = multiplied * work.channels * work.outputs * work.itemsize
-    images = current().expected_batch or 1  # whose tiles share the weights
     per_byte = (0.03 if tiles * images > 9 else 0.1) if weights < 12e6 else 0.14 if weights < 32e6 else 0.22
-    per_tile = multiplied * work.channels * max(out_vectors, 1.4) + products * 8 * out_vectors
-    columns = n * h.size * (m > 1) + products * (n > 1) + h.size * n  # of the two passes over a tile, and its inputs or outputs
-    per_tile += 6.6 * (in_vectors + out_vectors) * columns
+    per_tile = 200 + 1.13 * multiplied * work.channels * out_vectors + 11 * products * out_vectors
+    columns = n * h.size * (m > 1) + products * (n > 1) + h.size * n  # of the two passes over a tile, and its inputs
+    per_tile += 4.4 * in_vectors * columns
     if products * work.transformed * work.itemsize > SPILLED:
         per_tile += 60 * products * in_vectors
     if work.strided:
