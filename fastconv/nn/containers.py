@@ -47,7 +47,7 @@ class Sequential(Container):
         children = [child for _, child in self.named_children()]
         needs = [needs_input]  # of each child, and of what is in front: that of the first one, then whatever has parameters
         for child in children[:-1]:
-            needs.append(needs[-1] or bool(child.parameters()))
+            needs.append(needs[-1] or any(True for _ in child.named_parameters()))
         gradient: np.ndarray | None = grad_output
         for child, needed in zip(reversed(children), reversed(needs)):
             assert gradient is not None
