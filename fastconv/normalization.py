@@ -14,20 +14,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import arrays, native, operands, settings, torch_arrays
+from . import activations, arrays, native, operands, settings, torch_arrays
+from .arguments import one_of
 from .channels import copied, cube
 from .dtypes import DTYPES, name_of
 from .errors import shown
 from .problem import flag, normalize_layout, number
 
+ACTIVATIONS = ("relu", "relu6")  # that may follow at once
+
 
 @torch_arrays.opaque
 def batch_norm(
     input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5, *, return_stats: bool = False, layout: str = "channels_first",
-    out: Any = None,
+    momentum: float = 0.1, eps: float = 1e-5, *, activation: str | None = None, return_stats: bool = False,
+    layout: str = "channels_first", out: Any = None,
 ) -> Any:
-    """Normalise each channel, as `torch.nn.functional.batch_norm`.
+    """Normalise each channel, as `torch.nn.functional.batch_norm`, then apply an activation.
 
     Args:
         input: (N, C), (N, C, L), (N, C, H, W) or (N, C, D, H, W), float32 or float64; with channels_last C is the last axis.
@@ -37,6 +40,7 @@ def batch_norm(
         training: normalise by the batch's own mean and (biased) variance.
         momentum: the share of this batch in the running statistics.
         eps: added to the variance.
+        activation: None, relu or relu6.
         return_stats: also return what `batch_norm_backward` takes as save_mean and save_invstd, as
             `torch.native_batch_norm` does.
         layout: channels_first or channels_last, or their names for the input's axes (NCHW, NHWC, ...).
@@ -53,9 +57,11 @@ def batch_norm(
     """
     training, eps, momentum = flag("training", training), _epsilon(eps), number("momentum", momentum)
     return_stats = flag("return_stats", return_stats)
+    if activation is not None:
+        one_of("activation", activation, ACTIVATIONS)
     kind, (x, mean, variance, w, b, y) = operands.views(
         {"input": input}, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias, out=out)
-    call = _call(x, mean, variance, w, b, training, eps, layout)
+    call = _call(x, mean, variance, w, b, training, eps, layout, activation)
     result, target = operands.result(kind, out, y, x, call.dtype)
     if x.size:
         operands.write(target, (x,), call.dtype, lambda to: _forward(call, to))
@@ -72,7 +78,8 @@ def batch_norm(
 @torch_arrays.opaque
 def batch_norm_backward(
     grad_output: Any, input: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, training: bool = False,
-    eps: float = 1e-5, *, save_mean: Any = None, save_invstd: Any = None, layout: str = "channels_first", out: Any = None,
+    eps: float = 1e-5, *, save_mean: Any = None, save_invstd: Any = None, bias: Any = None, activation: str | None = None,
+    layout: str = "channels_first", out: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Gradients of `batch_norm`: of input, weight and bias.
 
@@ -83,6 +90,7 @@ def batch_norm_backward(
         training: whether the statistics were the batch's own, and are differentiated.
         save_mean, save_invstd: (C,), float32 or float64, both or none: what `batch_norm` returned with return_stats, which
             saves a third of the work; in training None means that they are computed again.
+        bias, activation: as of the `batch_norm`; grad_output is that of the activation's output. Without one no bias is read.
         out: for the gradient of the input: array of its shape and dtype, any strides; may be grad_output or input itself.
 
     Returns:
@@ -92,10 +100,12 @@ def batch_norm_backward(
         ValueError, TypeError, Unsupported: as `batch_norm`.
     """
     training, eps = flag("training", training), _epsilon(eps)
-    kind, (g, x, mean, variance, w, saved, inverse, y) = operands.views(
+    if activation is not None:
+        one_of("activation", activation, ACTIVATIONS)
+    kind, (g, x, mean, variance, w, b, saved, inverse, y) = operands.views(
         {"grad_output": grad_output, "input": input}, running_mean=running_mean, running_var=running_var, weight=weight,
-        save_mean=save_mean, save_invstd=save_invstd, out=out)
-    call = _call(x, mean, variance, w, None, training, eps, layout, (saved, inverse))
+        bias=bias, save_mean=save_mean, save_invstd=save_invstd, out=out)
+    call = _call(x, mean, variance, w, b, training, eps, layout, activation, (saved, inverse))
     operands.dtype_of(input=x, grad_output=g)
     operands.same_shape("grad_output", g, x.shape, "input")
     result, target = operands.result(kind, out, y, x, call.dtype)
@@ -125,11 +135,12 @@ class _Call(NamedTuple):
     bias: np.ndarray
     training: bool
     eps: float
+    activation: str | None
     dtype: str
 
 
 def _call(x: np.ndarray, mean: Any, variance: Any, w: Any, b: Any, training: bool, eps: float, layout: str,
-          saved: tuple[Any, Any] = (None, None)) -> _Call:
+          activation: str | None, saved: tuple[Any, Any] = (None, None)) -> _Call:
     dtype = operands.dtype_of(input=x)
     if not 2 <= x.ndim <= 5:
         raise ValueError(f"input must have 2 to 5 axes, (N, C) and up to three of space, got shape {shown(tuple(x.shape))}")
@@ -154,7 +165,7 @@ def _call(x: np.ndarray, mean: Any, variance: Any, w: Any, b: Any, training: boo
     else:
         statistics = np.ascontiguousarray(mean, np.float64), np.ascontiguousarray(variance, np.float64)
     return _Call(arrays.ready(x, dtype), channel, *statistics, known, _per_channel("weight", w, channels, 1.0),
-                 _per_channel("bias", b, channels, 0.0), training, eps, dtype)
+                 _per_channel("bias", b, channels, 0.0), training, eps, activation, dtype)
 
 
 def _check_channels(name: str, values: np.ndarray | None, channels: int) -> None:
@@ -223,7 +234,7 @@ def _natively(call: _Call, to: np.ndarray, g: np.ndarray | None = None, **more: 
     def compute(result: np.ndarray) -> None:
         native.runtime().batch_norm(
             operands.native_module(), x, result, call.weight, call.bias, call.mean, call.variance, training=call.training,
-            epsilon=call.eps, channels_last=last, threads=settings.current().num_threads, **more)
+            epsilon=call.eps, activation=call.activation, channels_last=last, threads=settings.current().num_threads, **more)
 
     if target is not None:
         return compute(target)
@@ -243,6 +254,8 @@ def _forward_by_numpy(call: _Call, to: np.ndarray) -> None:
     _statistics(call, x)
     with np.errstate(invalid="ignore", divide="ignore"):
         y = (x - call.mean) * (call.weight / np.sqrt(call.variance + call.eps)) + call.bias
+    if call.activation is not None:
+        activations.apply((call.activation, 0.0), y)
     np.moveaxis(to, call.channel, -1)[...] = y
 
 
@@ -253,6 +266,8 @@ def _backward_by_numpy(call: _Call, g: np.ndarray, to: np.ndarray, sums: np.ndar
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = np.sqrt(call.variance + call.eps)
         normal = (x - call.mean) / deviation
+        if call.activation is not None:
+            g = activations.gradient((call.activation, 0.0), g, (normal * call.weight + call.bias).astype(call.dtype))
         sums[0], sums[1] = (g * normal).sum(axes), g.sum(axes)
         if call.training:
             count = x.size / len(call.mean)

@@ -46,7 +46,8 @@ struct Sums {
     double g = 0, gx = 0;
 };
 
-template <class T>
+// Rectifies: see Normalization.
+template <class T, bool Rectifies>
 class BatchNorm {
    public:
     BatchNorm(const Normalization& of, const Team& t) : n(of), team(t) {}
@@ -90,6 +91,19 @@ class BatchNorm {
     double scale(int64_t c) const { return n.weight[c] / deviation(c); }
     // The gradient of the input is scale (g - mean g - (x - mean) slope), the last two in training only.
     double slope(const Sums& of, int64_t c) const { return of.gx / (double(n.batch * n.space) * (n.variance[c] + n.epsilon)); }
+
+    T limit() const { return T(n.limit); }
+    static FASTCONV_INLINE Vec<T> normalized(Vec<T> x, Vec<T> mean, Vec<T> factor, Vec<T> bias) { return madd<T>(x - mean, factor, bias); }
+    static FASTCONV_INLINE Vec<T> activated(Vec<T> y, Vec<T> limit) {
+        if constexpr (!Rectifies) return y;
+        y = y < Vec<T>{} ? Vec<T>{} : y;
+        return y > limit ? limit : y;
+    }
+    // What of the output's gradient reaches y.
+    static FASTCONV_INLINE Vec<T> reaching(Vec<T> g, Vec<T> y, Vec<T> limit) {
+        if constexpr (!Rectifies) return g;
+        return (y <= Vec<T>{}) | (y >= limit) ? Vec<T>{} : g;
+    }
 
     double first(int64_t c) const { return double(*input(0, c)); }
     void keep(int64_t c, const Moments& m) const { n.mean[c] = first(c) + m.mean, n.variance[c] = m.squares / m.count; }
@@ -165,14 +179,16 @@ class BatchNorm {
 
     FASTCONV_NOINLINE Sums sums_of(int64_t c) const {
         Sums all;
-        const Vec<T> middle = broadcast(T(n.mean[c]));
+        const Vec<T> middle = broadcast(T(n.mean[c])), factor = broadcast(T(scale(c))), bias = broadcast(T(n.bias[c]));
+        const Vec<T> most = broadcast(limit());
         blocks([&](int64_t image, int64_t images, int64_t s, int64_t length) {
             WideSum<T> sum[2];
             for (int64_t b = image; b < image + images; ++b) {
                 const T *x = input(b, c) + s, *g = gradient(b, c) + s;
                 add_staged(sum, length, [&](int64_t i, int64_t count, Vec<T> (&v)[2]) __attribute__((always_inline)) {
-                    v[0] = load_some(g + i, count);
-                    v[1] = only<T>(rounded(v[0] * (load_some(x + i, count) - middle)), count);
+                    const Vec<T> value = load_some(x + i, count);
+                    v[0] = only<T>(reaching(load_some(g + i, count), normalized(value, middle, factor, bias), most), count);
+                    v[1] = only<T>(rounded(v[0] * (value - middle)), count);
                 });
             }
             all.g += sum[0].total(), all.gx += sum[1].total();
@@ -182,11 +198,12 @@ class BatchNorm {
 
     FASTCONV_NOINLINE void normalize(int64_t b, int64_t c) const {
         const Vec<T> mean = broadcast(T(n.mean[c])), factor = broadcast(T(scale(c))), bias = broadcast(T(n.bias[c]));
+        const Vec<T> most = broadcast(limit());
         const bool far = past();
         const T* x = input(b, c);
         T* y = result(b, c);
         by_vectors(y, n.space, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-            store_some(y + i, madd<T>(load_some(x + i, count) - mean, factor, bias), count, far);
+            store_some(y + i, activated(normalized(load_some(x + i, count), mean, factor, bias), most), count, far);
         });
     }
 
@@ -197,23 +214,26 @@ class BatchNorm {
     Sums sums_again(int64_t c) const { return {n.grad_bias[c], n.grad_weight[c] * deviation(c)}; }
 
     struct Factors {
-        T mean, scale, mean_g, slope;
+        T mean, scale, mean_g, slope, bias;
     };
     Factors factors(int64_t c) const {
         const Sums sums = sums_again(c);
-        if (!n.training) return {T(0), T(scale(c)), T(0), T(0)};
-        return {T(n.mean[c]), T(scale(c)), T(sums.g / double(n.batch * n.space)), T(slope(sums, c))};
+        if (!n.training) return {T(n.mean[c]), T(scale(c)), T(0), T(0), T(n.bias[c])};
+        return {T(n.mean[c]), T(scale(c)), T(sums.g / double(n.batch * n.space)), T(slope(sums, c)), T(n.bias[c])};
     }
 
     void differentiate(int64_t c) const {
         const Factors f = factors(c);
+        const Vec<T> mean = broadcast(f.mean), factor = broadcast(f.scale), mean_g = broadcast(f.mean_g), slope_ = broadcast(f.slope);
+        const Vec<T> bias = broadcast(f.bias), most = broadcast(limit());
         const bool far = past();
         for (int64_t b = 0; b < n.batch; ++b) {
             const T *x = input(b, c), *g = gradient(b, c);
             T* y = result(b, c);
             by_vectors(y, n.space, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-                const Vec<T> dx = differentiated(load_some(x + i, count), load_some(g + i, count), broadcast(f.mean), broadcast(f.scale),
-                                                 broadcast(f.mean_g), broadcast(f.slope));
+                const Vec<T> value = load_some(x + i, count);
+                const Vec<T> reached = reaching(load_some(g + i, count), normalized(value, mean, factor, bias), most);
+                const Vec<T> dx = differentiated(value, reached, mean, factor, mean_g, slope_);
                 store_some(y + i, dx, count, far);
             });
         }
@@ -370,18 +390,20 @@ class BatchNorm {
         for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
         share_pixels(2, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
             normalize_columns<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner, result(0, c) + begin * n.result.inner,
-                                             n.result.inner, end - begin, mean + c, factor + c, bias + c, count, far);
+                                             n.result.inner, end - begin, mean + c, factor + c, bias + c, limit(), count, far);
         });
     }
 
     template <int V>
     static FASTCONV_NOINLINE void normalize_columns(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t rows, const T* mean,
-                                                    const T* factor, const T* bias, int64_t count, bool far) {
+                                                    const T* factor, const T* bias, T limit, int64_t count, bool far) {
+        const Vec<T> most = broadcast(limit);
         Vec<T> middle[V], scales[V], biases[V];
         for (int v = 0; v < V; ++v) middle[v] = load(mean + v * L), scales[v] = load(factor + v * L), biases[v] = load(bias + v * L);
         for (int64_t r = 0; r < rows; ++r, x += x_step, y += y_step)
             strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                store_some(y + v * L, madd<T>(load_some(x + v * L, n_) - middle[v], scales[v], biases[v]), n_, far);
+                const Vec<T> value = normalized(load_some(x + v * L, n_), middle[v], scales[v], biases[v]);
+                store_some(y + v * L, activated(value, most), n_, far);
             });
     }
 
@@ -389,12 +411,13 @@ class BatchNorm {
         if (counts()) moments_last();
         double* const of_g = partial();
         double* const of_gx = of_g + chunks() * padded();
-        T *const mean = table(0), *const factor = table(1), *const mean_g = table(2), *const slopes = table(3);
-        for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]);
+        T *const mean = table(0), *const factor = table(1), *const mean_g = table(2), *const slopes = table(3), *const bias = table(4);
+        for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
         share_chunks(2, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
             const int64_t begin = k * chunk();
             column_sums<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner, gradient(0, c) + begin * n.gradient.inner,
-                                       n.gradient.inner, rows_of(k), mean + c, count, of_g + k * padded() + c, of_gx + k * padded() + c);
+                                       n.gradient.inner, rows_of(k), mean + c, factor + c, bias + c, limit(), count,
+                                       of_g + k * padded() + c, of_gx + k * padded() + c);
         });
         for (int64_t c = 0; c < n.channels; ++c) n.grad_bias[c] = n.grad_weight[c] = 0;
         for (int64_t k = 0; k < chunks(); ++k)
@@ -410,36 +433,41 @@ class BatchNorm {
             differentiate_columns<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner,
                                                  gradient(0, c) + begin * n.gradient.inner, n.gradient.inner,
                                                  result(0, c) + begin * n.result.inner, n.result.inner, end - begin, mean + c, factor + c,
-                                                 mean_g + c, slopes + c, count, far);
+                                                 mean_g + c, slopes + c, bias + c, limit(), count, far);
         });
     }
 
     template <int V>
     static FASTCONV_NOINLINE void differentiate_columns(const T* x, int64_t x_step, const T* g, int64_t g_step, T* y, int64_t y_step,
                                                         int64_t rows, const T* mean, const T* factor, const T* mean_g,
-                                                        const T* slopes, int64_t count, bool far) {
-        Vec<T> middle[V], scales[V], mean_of_g[V], slope_of[V];
+                                                        const T* slopes, const T* bias, T limit, int64_t count, bool far) {
+        const Vec<T> most = broadcast(limit);
+        Vec<T> middle[V], scales[V], mean_of_g[V], slope_of[V], biases[V];
         for (int v = 0; v < V; ++v) {
-            middle[v] = load(mean + v * L), scales[v] = load(factor + v * L);
+            middle[v] = load(mean + v * L), scales[v] = load(factor + v * L), biases[v] = load(bias + v * L);
             mean_of_g[v] = load(mean_g + v * L), slope_of[v] = load(slopes + v * L);
         }
         for (int64_t r = 0; r < rows; ++r, x += x_step, g += g_step, y += y_step)
             strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                const Vec<T> dx = differentiated(load_some(x + v * L, n_), load_some(g + v * L, n_), middle[v], scales[v], mean_of_g[v],
-                                                 slope_of[v]);
-                store_some(y + v * L, dx, n_, far);
+                const Vec<T> value = load_some(x + v * L, n_);
+                const Vec<T> reached = reaching(load_some(g + v * L, n_), normalized(value, middle[v], scales[v], biases[v]), most);
+                store_some(y + v * L, differentiated(value, reached, middle[v], scales[v], mean_of_g[v], slope_of[v]), n_, far);
             });
     }
 
     // Sums of columns of rows, about the means in a table.
     template <int V>
     static FASTCONV_NOINLINE void column_sums(const T* x, int64_t x_step, const T* g, int64_t g_step, int64_t rows, const T* mean,
-                                              int64_t count, double* of_g, double* of_gx) {
+                                              const T* factor, const T* bias, T limit, int64_t count, double* of_g, double* of_gx) {
+        const Vec<T> most = broadcast(limit);
         WideSum<T> sum[2 * V];
         add_rows(sum, rows, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
             strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
+                const Vec<T> value = load_some(x + r * x_step + v * L, n_), middle = load(mean + v * L);
                 of[v] = load_some(g + r * g_step + v * L, n_);
-                of[V + v] = rounded(of[v] * (load_some(x + r * x_step + v * L, n_) - load(mean + v * L)));
+                if constexpr (Rectifies)
+                    of[v] = reaching(of[v], normalized(value, middle, load(factor + v * L), load(bias + v * L)), most);
+                of[V + v] = rounded(of[v] * (value - middle));
             });
         });
         alignas(vector_bytes) double lane[2 * V * L];
@@ -457,7 +485,7 @@ class BatchNorm {
     // What a thread keeps of a group of channels: of each column, and tables for whole vectors.
     struct Desk {
         double first[most_columns], second[most_columns];
-        T mean[most_columns + L], scale[most_columns + L], third[most_columns + L], fourth[most_columns + L];
+        T mean[most_columns + L], scale[most_columns + L], third[most_columns + L], fourth[most_columns + L], bias[most_columns + L];
     };
 
     // body(first channel, channels, desk) of groups with at most so many columns
@@ -517,11 +545,11 @@ class BatchNorm {
             if (counts()) moments_small(c, count, desk);
             for (int64_t i = 0; i < count; ++i) {
                 spread(desk.mean, i, T(n.mean[c + i])), spread(desk.scale, i, T(scale(c + i)));
-                spread(desk.third, i, T(n.bias[c + i]));
+                spread(desk.bias, i, T(n.bias[c + i]));
             }
             each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
                 normalize_columns<vectors.value>(input(0, c) + i, n.input.outer, result(0, c) + i, n.result.outer, n.batch, desk.mean + i,
-                                                 desk.scale + i, desk.third + i, columns, false);
+                                                 desk.scale + i, desk.bias + i, limit(), columns, false);
             });
         });
     }
@@ -530,20 +558,23 @@ class BatchNorm {
         share_groups(3, [&](int64_t c, int64_t count, Desk& desk) {
             if (counts()) moments_small(c, count, desk);
             for (int64_t i = 0; i < count; ++i) spread(desk.mean, i, T(n.mean[c + i]));
+            for (int64_t i = 0; Rectifies && i < count; ++i)
+                spread(desk.scale, i, T(scale(c + i))), spread(desk.bias, i, T(n.bias[c + i]));
             each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
                 column_sums<vectors.value>(input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer, n.batch, desk.mean + i,
-                                           columns, desk.first + i, desk.second + i);
+                                           desk.scale + i, desk.bias + i, limit(), columns, desk.first + i, desk.second + i);
             });
             for (int64_t i = 0; i < count; ++i) {
                 finish(c + i, {total(desk.first + i * n.space, n.space), total(desk.second + i * n.space, n.space)});
                 if (!n.result.data) continue;
                 const Factors f = factors(c + i);
                 spread(desk.mean, i, f.mean), spread(desk.scale, i, f.scale), spread(desk.third, i, f.mean_g), spread(desk.fourth, i, f.slope);
+                spread(desk.bias, i, f.bias);
             }
             if (n.result.data) each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
                 differentiate_columns<vectors.value>(input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer,
                                                      result(0, c) + i, n.result.outer, n.batch, desk.mean + i, desk.scale + i,
-                                                     desk.third + i, desk.fourth + i, columns, false);
+                                                     desk.third + i, desk.fourth + i, desk.bias + i, limit(), columns, false);
             });
         });
     }

@@ -189,6 +189,13 @@ void share_elements(const Elements& e, const Team& team) {
     });
 }
 
+template <bool Gradient>
+void batch_norm(const Normalization& n, const Team& team) {
+    const auto run = [](const auto& of) { Gradient ? of.backward() : of.forward(); };
+    if (n.dtype == Dtype::float32) n.rectifies ? run(BatchNorm<float, true>(n, team)) : run(BatchNorm<float, false>(n, team));
+    else n.rectifies ? run(BatchNorm<double, true>(n, team)) : run(BatchNorm<double, false>(n, team));
+}
+
 void elements(const Elements& e, const Team& team) {
     if (e.size() == 0) return;
     (e.dtype == Dtype::float32 ? share_elements<float> : share_elements<double>)(e, team);
@@ -199,12 +206,8 @@ void elements(const Elements& e, const Team& team) {
 const Pointwise& pointwise() {
     static const Pointwise table = {
         elements,
-        [](const Normalization& n, const Team& team) {
-            n.dtype == Dtype::float32 ? BatchNorm<float>(n, team).forward() : BatchNorm<double>(n, team).forward();
-        },
-        [](const Normalization& n, const Team& team) {
-            n.dtype == Dtype::float32 ? BatchNorm<float>(n, team).backward() : BatchNorm<double>(n, team).backward();
-        },
+        batch_norm<false>,
+        batch_norm<true>,
         [](const Rows& rows, const Team& team) {
             rows.dtype == Dtype::float32 ? share_rows<float>(rows, team) : share_rows<double>(rows, team);
         },

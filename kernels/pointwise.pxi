@@ -23,7 +23,8 @@ cdef extern from "pointwise_abi.hpp" namespace "fastconv" nogil:
         Dtype dtype
         int32_t training, channels_last, known
         int64_t batch, channels, space
-        double epsilon
+        int32_t rectifies
+        double limit, epsilon
         Cube input, gradient, result
         const double* weight
         const double* bias
@@ -142,9 +143,9 @@ cdef int check_adjacent(str name, cnp.ndarray array, int axis) except -1:
 def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray out, cnp.ndarray weight not None,
                cnp.ndarray bias not None, cnp.ndarray mean not None, cnp.ndarray variance not None, *, bint training,
                double epsilon, bint channels_last=False, bint known=False, grad_output=None, grad_weight=None, grad_bias=None,
-               int threads=1):
+               str activation=None, int threads=1):
     """Arrays (batch, channels, space), adjacent along space, or, channels_last, along channels in one batch. Of each channel:
-    float64; in training mean and variance are written, unless known. With grad_output: the gradients, to grad_weight, grad_bias and
+    float64; in training mean and variance are written, unless known. activation, of the result: None, relu or relu6. With grad_output: the gradients, to grad_weight, grad_bias and
     out, which may be None."""
     cdef Normalization n
     cdef Outcome outcome
@@ -155,6 +156,9 @@ def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray o
         raise ValueError(f"input must have three axes, none empty, got {(<object> input).shape}")
     n.dtype = <Dtype> (cnp.PyArray_TYPE(input) == cnp.NPY_DOUBLE)
     n.training, n.channels_last, n.known, n.epsilon = training, channels_last, known, epsilon
+    if activation not in (None, "relu", "relu6"):
+        raise ValueError(f"activation must be None, relu or relu6, got {activation!r}")
+    n.rectifies, n.limit = activation is not None, 6.0 if activation == "relu6" else float("nan")
     n.batch, n.channels, n.space = cnp.PyArray_DIM(input, 0), cnp.PyArray_DIM(input, 1), cnp.PyArray_DIM(input, 2)
     for name, array in (("input", input), ("out", out), ("grad_output", grad_output)):
         if array is not None:

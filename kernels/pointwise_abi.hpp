@@ -48,15 +48,17 @@ struct Normalization {
     int32_t training, channels_last;
     int32_t known;  // whether mean and variance are there in training, too
     int64_t batch, channels, space;
+    int32_t rectifies;  // whether an activation follows: 0 below 0, and above `limit`, unless that is NaN, the limit
+    double limit;
     double epsilon;
     Cube input, gradient, result;  // gradient: of the output, for the gradient of the input; result: may be null then
-    const double *weight, *bias;   // of each channel
+    const double *weight, *bias;   // of each channel; bias: for gradients only of what rectifies
     double *mean, *variance;       // read, or, in training and not known, written: the biased variance
     double *grad_weight, *grad_bias;
 
     static constexpr int64_t most_chunks = 64;     // partial sums of a channel, whatever the threads
     static constexpr int64_t most_columns = 1024;  // positions of small planes that a thread has before it
-    static constexpr size_t desk_bytes = (6 * most_columns + 4 * 16) * sizeof(double);
+    static constexpr size_t desk_bytes = (7 * most_columns + 5 * 16) * sizeof(double);
     size_t workspace_bytes(int threads) const {
         return size_t(threads) * (64 + desk_bytes) + (channels_last ? size_t(channels + 64) * (most_chunks * 3 + 4) * sizeof(double) : 0);
     }

@@ -393,3 +393,24 @@ def test_parameters_in_front_are_trained_whether_the_input_is_wanted_or_not():
     for name, *both in zip((name for name, _ in model.named_parameters()), *found):
         assert both[0].any(), name
         np.testing.assert_array_equal(*both, err_msg=name)
+
+
+@pytest.mark.parametrize("function", [nn.ReLU, nn.ReLU6])
+def test_batch_norm_applies_the_activation_behind_it(function, rng):
+    """In training, in one pass; what comes out is what both give one after the other."""
+    x, g = (rng.normal(1, 3, (4, 5, 6, 7)).astype(np.float32) for _ in range(2))
+    both = nn.Sequential(nn.BatchNorm2d(5), function())
+    norm, alone = nn.BatchNorm2d(5), function()
+    for each in (both[0], norm):
+        each.weight.data, each.bias.data = [1, -2, 3, 0.5, 4], [0, 1, 2, -1, 3]
+    assert both[0].applies(both[1]) and not both[0].applies(nn.Tanh())
+    made, expected = both(x), alone(norm(x))
+    np.testing.assert_array_equal(made, expected)
+    np.testing.assert_allclose(both.backward(g), norm.backward(alone.backward(g)), rtol=1e-4, atol=1e-5)
+    for mine, other in zip(both.parameters(), norm.parameters()):
+        np.testing.assert_allclose(mine.grad, other.grad, rtol=1e-4, atol=1e-4)
+    with nn.observed(both) as seen:
+        both(x)
+    assert [run.place for run in seen] == ["0", "1"]
+    both[0].eval()
+    assert not both[0].applies(both[1])

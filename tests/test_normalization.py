@@ -322,3 +322,51 @@ def test_what_backward_refuses():
             fastconv.batch_norm_backward(x, x, training=True, **{**saved, **wrong})
     with pytest.raises(TypeError, match="return_stats must be True or False, got 1"):
         fastconv.batch_norm(x, None, None, training=True, return_stats=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("shape", [*SHAPES[:2], (8, 70, 3, 3), (2, 3, 60, 90), (5, 40, 2, 2, 5), (1, 2, 1, 9001)], ids=str)
+def test_an_activation_at_once_is_one_after_the_other(shape, activation, dtype):
+    a = _given(shape, dtype)
+    for training in (False, True):
+        for setting in _isas():
+            for layout in ("channels_first", "channels_last"):
+                if layout == "channels_last" and len(shape) == 2:
+                    continue
+                x, g = (_last(a[name]) if layout == "channels_last" else a[name] for name in ("x", "g"))
+                given = dict(training=training, eps=1e-3, layout=layout)
+                with fastconv.config(**setting):
+                    after, mean, inverse = fastconv.batch_norm(x, a["mean"].copy(), a["var"].copy(), 3 * a["weight"], a["bias"],
+                                                               return_stats=True, **given)
+                    expected = getattr(fastconv, activation)(after)
+                    made = fastconv.batch_norm(x, a["mean"].copy(), a["var"].copy(), 3 * a["weight"], a["bias"],
+                                               activation=activation, out=np.full_like(x, np.nan), **given)
+                    np.testing.assert_array_equal(made, expected)
+                    back = dict(save_mean=mean, save_invstd=inverse, weight=3 * a["weight"], **given)
+                    reached = getattr(fastconv, f"{activation}_input")(g, after)
+                    wanted = fastconv.batch_norm_backward(reached, x, **back)
+                    found = fastconv.batch_norm_backward(g, x, bias=a["bias"], activation=activation,
+                                                         out=np.full_like(x, np.nan), **back)
+                near = 2e-5 if dtype == np.float32 else 1e-12
+                for one, other in zip(found, wanted):
+                    assert np.max(np.abs(one - other)) <= near * max(1.0, np.max(np.abs(other)))
+
+
+def test_no_gradient_where_an_activation_is_flat():
+    """Whatever the gradient of its output is there."""
+    x = np.array([[-1.0], [1.0], [3.0], [-3.0]], np.float32)
+    g = np.array([[np.inf], [1.0], [1.0], [np.nan]], np.float32)
+    for setting in _isas():
+        with fastconv.config(**setting):
+            found, _, of_bias = fastconv.batch_norm_backward(g, x, np.zeros(1), np.ones(1), activation="relu")
+        assert np.array_equal(found[:, 0] == 0, [True, False, False, True]) and of_bias[0] == 2
+
+
+def test_other_activations_are_refused():
+    x = np.ones((2, 3), np.float32)
+    for wrong, error in (("tanh", ValueError), (1, TypeError), (("relu", 0.0), TypeError)):
+        with pytest.raises(error, match="activation must be"):
+            fastconv.batch_norm(x, None, None, training=True, activation=wrong)
+        with pytest.raises(error, match="activation must be"):
+            fastconv.batch_norm_backward(x, x, training=True, activation=wrong)

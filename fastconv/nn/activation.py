@@ -36,9 +36,15 @@ class Activation(Module):
         self.keep(made if self.by_output else input)
         return made
 
+    def done(self) -> None:
+        """The module in front has applied it, and does as much in its backward."""
+        self.keep(None)
+
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         (kept,) = self.kept()
-        return getattr(pointwise, f"{self.name}_input")(grad_output, kept, **self._more()) if needs_input else None
+        if kept is None or not needs_input:
+            return grad_output if needs_input else None
+        return getattr(pointwise, f"{self.name}_input")(grad_output, kept, **self._more())
 
 
 def _layer(kind: str, says: str, by_output: bool = False) -> Any:

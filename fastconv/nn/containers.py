@@ -39,8 +39,12 @@ class Sequential(Container):
         return [layer for name, child in self.named_children() for layer in child.layers(joined(place, name))]
 
     def forward(self, input: np.ndarray) -> np.ndarray:
-        for name, child in self.named_children():
-            input = self.through(name, child, input)
+        rest = [*self.named_children()][::-1]
+        pairs = self.training and "_observed" not in vars(self)
+        while rest:
+            name, child = rest.pop()
+            behind = [rest.pop()[1]] if pairs and rest and child.applies(rest[-1][1]) else []
+            input = self.through(name, child, input, *behind)
         return input
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:

@@ -181,10 +181,10 @@ class Container(Module):
                 raise ValueError(f"no module can have the name {name!r}")
             vars(self)[name] = child
 
-    def through(self, name: str, child: Module, x: np.ndarray) -> np.ndarray:
+    def through(self, name: str, child: Module, x: np.ndarray, *more: Any) -> np.ndarray:
         """What a child makes of x; an error says which one it was."""
         with located(child, x, name):
-            return child.forward(x)
+            return child.forward(x, *more)
 
     def step(self, place: str, rest: list[Placed]) -> Step:
         """What runs it. rest: the layers behind it, the next one last; those that the step does as well are taken off."""

@@ -132,6 +132,10 @@ class Module:
         with located(self, x):
             return self.forward(x)
 
+    def applies(self, behind: Module) -> bool:
+        """Whether its `forward`, given the module behind it as well, does in training what that one would."""
+        return False
+
     def layers(self, place: str = "") -> list[tuple[str, Module]]:
         """What runs one after the other in eval mode, with its place."""
         return [(place, self)]

@@ -11,6 +11,7 @@ from .. import normalization
 from ..arguments import axes_of, flag, integer
 from ..errors import shown
 from ..problem import number
+from .activation import Activation
 from .module import Buffer, Module, Parameter
 
 
@@ -93,7 +94,11 @@ class _BatchNorm(Affine):
         found = (getattr(self, name) for name in names)
         return tuple(None if buffer is None else buffer.data for buffer in found)
 
-    def forward(self, input: np.ndarray) -> np.ndarray:
+    def applies(self, behind: Module) -> bool:
+        one_mode = self.training == behind.training
+        return one_mode and isinstance(behind, Activation) and behind.name in normalization.ACTIVATIONS
+
+    def forward(self, input: np.ndarray, behind: Activation | None = None) -> np.ndarray:
         if input.ndim not in self.ndims:
             raise ValueError(f"input must have {' or '.join(map(str, self.ndims))} axes, got shape {shown(input.shape)}")
         mean, variance, weight, bias = self._data("running_mean", "running_var", "weight", "bias")
@@ -102,17 +107,21 @@ class _BatchNorm(Affine):
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.data = self.num_batches_tracked.data + 1
             share = self.momentum if self.momentum is not None else 1 / int(self.num_batches_tracked.data)
+        function = None if behind is None else behind.name
         made, *statistics = normalization.batch_norm(
             input, mean if share or not by_batch else None, variance if share or not by_batch else None, weight, bias, by_batch,
-            share, self.eps, return_stats=True, layout=self.layout)
-        self.keep(input, *statistics)
+            share, self.eps, activation=function, return_stats=True, layout=self.layout)
+        self.keep(input, *statistics, function)
+        if behind is not None:
+            behind.done()
         return made
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
-        x, mean, inverse = self.kept()
+        x, mean, inverse, function = self.kept()
+        weight, bias = self._data("weight", "bias")
         made, of_weight, of_bias = normalization.batch_norm_backward(
-            grad_output, x, weight=self._data("weight")[0], training=True, eps=self.eps, save_mean=mean, save_invstd=inverse,
-            layout=self.layout)
+            grad_output, x, weight=weight, training=True, eps=self.eps, save_mean=mean, save_invstd=inverse, bias=bias,
+            activation=function, layout=self.layout)
         if self.weight is not None and self.bias is not None:
             self.weight.add_grad(of_weight)
             self.bias.add_grad(of_bias)
