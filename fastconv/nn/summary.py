@@ -107,11 +107,9 @@ class Field:
         return tuple(round(size) for size in self.size)
 
     def through(self, module: Module) -> Field | None:
-        if module.sees_all():
-            return None
         window = module.window()
-        if window is None:
-            return self
+        if window is None or not window.kernel:
+            return None if window is None else self
         sizes, aparts = self.size or (1.0,) * len(window.kernel), self.apart or (1.0,) * len(window.kernel)
         grown = tuple(size + (kernel - 1) * dilation * apart
                       for size, apart, kernel, dilation in zip(sizes, aparts, window.kernel, window.dilation))
