@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastconv import Unavailable, files, nn
-from fastconv.nn import storage
+from fastconv import storage
 
 
 def model() -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..storage import load, save
 from . import functional
 from . import initializers as init
 from .activation import (
@@ -20,7 +21,6 @@ from .pooling import (
     AvgPool1d, AvgPool2d, AvgPool3d, GlobalAvgPool, GlobalMaxPool, LPPool1d, LPPool2d, LPPool3d, MaxPool1d, MaxPool2d,
     MaxPool3d, MinPool1d, MinPool2d, MinPool3d,
 )
-from .storage import load, save
 from .summary import summary
 
 Module.summary = summary  # type: ignore[attr-defined]  # which looks at modules, and stands above them

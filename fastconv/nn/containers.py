@@ -37,13 +37,10 @@ class Sequential(Container):
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         children = [child for _, child in self.named_children()]
-        needs = [needs_input]  # of each child, and of what is in front: that of the first one, then whatever has parameters
-        for child in children[:-1]:
-            needs.append(needs[-1] or bool(child.parameters()))
-        gradient: np.ndarray | None = grad_output
-        for child, needed in zip(reversed(children), reversed(needs)):
-            assert gradient is not None
-            gradient = child.backward(gradient, needed)
+        gradient: Any = grad_output
+        for place in reversed(range(len(children))):
+            needed = needs_input or any(child.parameters() for child in children[:place])
+            gradient = children[place].backward(gradient, needed)
             if not needed:
                 return None
         return gradient

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import storage
 from ..arguments import integer
 from ..terminal import Advance, progress
-from . import storage
 from .activation import reseed
 from .data import Augmentation, batches
 from .loss import Loss
