@@ -132,7 +132,7 @@ def activation_maps(model: Any, image: Any, layers: Any = None, channels: int = 
     widest = max(len(maps) * (across + GAP) - GAP for maps, (across, _) in zip(shown_of, shape))
     below = sum(heights) + GAP * len(chosen)
     sheet = Sheet(left + widest, below + 0.3, title or "What each layer sees",
-                  f"the first {plural(channels, 'channel')} of each layer, from the image down, each on a scale of its own", note)
+                  f"the first {plural(channels, 'channel')} of each layer, from the image down, each on its own scale", note)
     seen, colours = picture(x)
     sheet.text(left - 0.15, heights[0] / 2, "image", align="right", colour=INK)
     sheet.tile(left, 0, *size_within(x.shape[2:], size), seen, **colours)
