@@ -91,8 +91,11 @@ def draw(drawing: np.ndarray, curve: np.ndarray, activation: np.ndarray, path: s
         colour = ("tab:blue", "tab:orange")[place > 0]
         panels[0, 1].add_patch(Rectangle((place + 0.06, 0.06), 6.88, 6.88, fill=False, color=colour, linewidth=2))
         bars[place].set_color(colour)
-        panels[1, 1].text(middles[place], activation[0, place] + 150, f"{activation[0, place]:,.0f}", ha="center", color=colour)
-    panels[1, 1].set_title("the sum of the products, place by place", fontsize=10, loc="left")
+    for place, (middle, value) in enumerate(zip(middles, activation[0])):
+        if value or place == len(middles) - 1:
+            panels[1, 1].annotate(f"{value:,.0f}", (middle, value), (0, 4), textcoords="offset points", ha="center", fontsize=8,
+                                  color=bars[place].get_facecolor() if place in (0, len(middles) - 1) else "0.45")
+    panels[1, 1].set_title("the sum of the products at each place, below the middle of the window", fontsize=10, loc="left")
     panels[1, 1].set(ylim=(0, 1.25 * activation.max()), yticks=[], xticks=[])
     panels[1, 1].spines[["left", "right", "top"]].set_visible(False)
     panels[1, 0].set_axis_off()

@@ -9,6 +9,7 @@ and which it takes for another. `fastconv demo digits` draws what it has learnt.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -38,7 +39,8 @@ def main() -> None:
     for digit in range(10):
         mine = targets[test] == digit
         wrong = read[mine & (read != digit)]
-        print(f"{digit:>5}  {np.sum(mine & (read == digit)):>4}  {mine.sum():>2}  {', '.join(map(str, wrong))}".rstrip())
+        others = ", ".join(f"{other} ({count} x)" for other, count in Counter(wrong.tolist()).most_common())
+        print(f"{digit:>5}  {np.sum(mine & (read == digit)):>4}  {mine.sum():>2}  {others}".rstrip())
     print(f"\n{np.mean(read == targets[test]):.2%} of {len(test)} held-out digits read correctly")
 
 

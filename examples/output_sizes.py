@@ -21,12 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("size", nargs="?", type=int, default=7, help="of the input (default: 7)")
     size = parser.parse_args().size
-    print(f"an input of {size}; * is where some of it is never seen, - where the kernel does not fit\n")
+    hanging = "; - is where the kernel does not fit" if size < max(KERNELS) else ""
+    print(f"an input of {size}; * is where some of it is never seen{hanging}\n")
     print("kernel  stride  " + "  ".join(f"padding {padding}" for padding in PADDINGS))
     for kernel in KERNELS:
         for stride in STRIDES:
             cells = (outputs(size, kernel, stride, padding) for padding in PADDINGS)
-            print(f"{kernel:>6}  {stride:>6}  " + "  ".join(f"{cell:>9}" for cell in cells))
+            print(f"{kernel:>6}  {stride:>6}  " + "  ".join(f"{cell:>9}" for cell in cells).rstrip())
     print(f"\n(10 - 3 + 0) / 3 + 1 = {(10 - 3) / 3 + 1:.2f} is no size: {outputs(10, 3, 3, 0)}, the last pixel is not seen")
     print("and a kernel of 5 on an input of 3:")
     try:
@@ -41,7 +42,7 @@ def outputs(size: int, kernel: int, stride: int, padding: int) -> str:
         made = fastconv.conv1d(np.zeros((1, size), np.float32), np.zeros((1, 1, kernel), np.float32), stride=stride,
                                padding=padding)
     except ValueError:
-        return "-"
+        return "- "
     return f"{made.shape[-1]}{'*' if (size - kernel + 2 * padding) % stride else ' '}"
 
 

@@ -42,8 +42,9 @@ def main() -> None:
     found = model(image[None, None])[0, 0]
     maps = nn.Sequential(corners, nn.ReLU())(image[None, None])[0]
     print("the picture:\n" + text(image))
+    print()
     for name, each in zip(("upper left", "upper right", "lower right", "lower left"), maps):
-        print(f"\ncorners, {name}:  {places(each)}")
+        print(f"{f'corners, {name}:':<22} {places(each)}")
     print(f"\nsquares of {SIZE} x {SIZE}, by their upper left corners:  {places(found)}")
     print("\nwhat the second layer gives:\n" + text(found))
 

@@ -14,6 +14,7 @@ from .errors import Unavailable
 from .nn import models
 from .nn.data import batches, shift
 from .pooling import avg_pool2d
+from .viz import canvas
 
 SIZE = 32  # of LeNet's images
 PIXELS = 28  # of a digit within them, at most
@@ -85,7 +86,7 @@ def maps(options: Options, say: Callable[[str], None] = print) -> None:
     _write(options.folder, say, {
         "maps": viz.activation_maps(model, image, _LAYERS), "saliency": viz.saliency(model, image),
         "grad_cam": viz.grad_cam(model, image, "conv2"), "deconvolution": viz.deconvolution(model, image, "conv2", 0),
-        "responds_to": viz.responds_to(model, "conv2", 0, image.shape),
+        "responds_to": viz.responds_to(model, "conv2", range(8), image.shape),
         "receptive_field": viz.receptive_field(model, image, "conv2", (4, 5))})
 
 
@@ -95,9 +96,29 @@ def edges(options: Options, say: Callable[[str], None] = print) -> None:
     layer = nn.Conv2d(1, len(EDGES), 3, padding=1, padding_mode="replicate", bias=False)
     layer.weight.data = [[kernel] for kernel in EDGES.values()]
     say(", ".join(EDGES))
-    _write(options.folder, say, {
-        "edges": viz.activation_maps(nn.Sequential({"filters": layer}), photograph[None]),
-        "edge_filters": viz.filters(layer)})
+    _write(options.folder, say, {"edges": _filtered(photograph, layer(photograph[None, None])[0])})
+
+
+def _filtered(photograph: np.ndarray, maps: np.ndarray) -> Any:
+    """The photograph, and beside it each filter's map, with the filter's numbers below."""
+    across, down = canvas.size_within(photograph.shape, 2.2)
+    sheet = canvas.Sheet(5 * (across + canvas.GAP) - canvas.GAP, down + 1.05, "Four filters of 3 × 3 over a photograph",
+                         "edges: white is 0, red above, blue below, each map on a scale of its own")
+    grey, smooth = {"cmap": "gray", "vmin": 0}, {"interpolation": "antialiased"}  # several pixels fall onto one
+    sheet.tile(0, 0, across, down, photograph, vmax=1, **grey, **smooth)
+    sheet.text(0, down + 0.14, "photograph")
+    for number, (name, values) in enumerate(zip(EDGES, maps), 1):
+        left, kernel = number * (across + canvas.GAP), np.array(EDGES[name])
+        most = np.percentile(np.abs(values), 99)  # the few strongest edges would leave the others white
+        colours = {"cmap": canvas.DIVERGING, "vmin": -most} if kernel.min() < 0 else grey
+        sheet.tile(left, 0, across, down, values, vmax=most, **colours, **smooth)
+        sheet.text(left, down + 0.14, name)
+        pale = 2 * np.abs(kernel).max()  # so that numbers are read on it
+        axes = sheet.tile(left, down + 0.3, 0.72, 0.72, kernel, cmap=canvas.DIVERGING, vmin=-pale, vmax=pale)
+        for (row, column), value in np.ndenumerate(kernel):
+            axes.text(column, row, f"{value}".replace("-", "−"), ha="center", va="center_baseline", fontsize=7,
+                      color=canvas.INK, family="DejaVu Sans")
+    return sheet.figure
 
 
 def slide(options: Options, say: Callable[[str], None] = print) -> None:

@@ -44,7 +44,7 @@ SAID = {
     "vertical_lines.py": [" -2  -2   5\n -1  -2   5\n  0  -2   5\n", "row 0, column 2"],
     "square.py": ["squares of 6 x 6, by their upper left corners:  row 2, column 1\n",
                   "corners, lower right:  row 7, column 6\n"],
-    "output_sizes.py": ["     5       2         2          3          4 ", "is no size: 3*", "it spans 5"],
+    "output_sizes.py": ["     5       2         2          3          4\n", "is no size: 3*", "it spans 5"],
     "poolings.py": ["max:\n       6      5\n       7      9\n", "minimum:\n       1      0\n       0      3\n",
                     "   7.874  5.477"],
 }

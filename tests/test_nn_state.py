@@ -7,8 +7,7 @@ import errno
 import numpy as np
 import pytest
 
-from fastconv import Unavailable, files, nn
-from fastconv.nn import storage
+from fastconv import Unavailable, files, nn, storage
 
 
 def model() -> nn.Sequential:

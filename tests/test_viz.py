@@ -49,14 +49,14 @@ def test_activation_maps_are_the_layers_outputs():
         model(x[None])
     outputs = {each.place: each.output[0] for each in seen}
     figure = viz.activation_maps(model, x, ["relu1", model.pool1], channels=3)
-    assert len(figure.axes) == 1 + 3 + 3
+    assert len(figure.axes) == 1 + 3 + 3 + 1 and {"below 0", "above 0"} <= set(texts(figure))
     for number, (place, channel) in enumerate([("relu1", 0), ("relu1", 1), ("relu1", 2), ("pool1", 0), ("pool1", 1)]):
         np.testing.assert_allclose(shown(figure, 1 + number), outputs[place][channel], atol=1e-12)
     written = texts(viz.activation_maps(model, x))
     assert "BatchNorm2d, 4 × 8 × 8" in written and "both.1" in written and "fc" not in written
     deep = nn.Sequential(*(nn.Identity() if n % 2 else nn.Conv2d(1, 1, 1) for n in range(60)))
     figure = viz.activation_maps(deep, x)
-    assert len(figure.axes) == 13 and "12 of 60 layers; layers= names others" in texts(figure)
+    assert len(figure.axes) == 14 and "12 of 60 layers; layers= names others" in texts(figure)
 
 
 # ---- the sliding filter

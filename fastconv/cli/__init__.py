@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .. import __version__, settings, streams
+from .. import __version__, settings, streams, terminal
 from ..errors import Unavailable, Unsupported, clipped, printable, shown
 from ..reasons import Refused
 
@@ -213,7 +213,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     except ImportError:
         raise Unavailable("fastconv bench needs rich: pip install 'fastconv[bench]'") from None
     output = Output(arguments.json, arguments.chart, machine.describe())
-    with settings.config(num_threads=threads), _progress() as progress:
+    with settings.config(num_threads=threads), terminal.progress() as progress:
         def step(results: Results, text: str) -> None:
             progress(results.share, text)
             output.keep(results)
@@ -262,15 +262,3 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     demo.DEMOS[arguments.what](demo.Options(arguments.output, arguments.data, arguments.epochs, arguments.seed))
     return 0
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[float, str], None]]:
-    """A bar with the time left, on a terminal's stderr; what is yielded takes the share that is done and what comes next."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda done, text: bar.update(task, completed=done, description=text)

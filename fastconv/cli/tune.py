@@ -13,6 +13,7 @@ from ..bench import suites
 from ..bench.grid import packed, width_of
 from ..errors import Unsupported
 from ..problem import ConvProblem
+from ..terminal import aligned
 from ..tuning import store
 from ..tuning.measure import Tuned, measure
 
@@ -58,9 +59,9 @@ def _listed(path: Path) -> str:
         (kind, f"{entry.backend} {entry.candidate}", _ms(entry.seconds), _share(entry.gain), problem)
         for problem, kind, entry in found]
     rows.insert(0, ("", "chosen", "ms / image", "gain", "problem"))
-    aligned, width = _aligned(rows), width_of(sys.stdout)
-    if max(map(len, aligned)) <= width:
-        return "\n".join(aligned)
+    lines, width = aligned(rows), width_of(sys.stdout)
+    if max(map(len, lines)) <= width:
+        return "\n".join(lines)
     return "\n".join(line for row in rows for line in packed([row[-1], *row[:-1]], width))
 
 
@@ -143,8 +144,3 @@ def _ms(seconds: float) -> str:
 
 def _share(gain: float) -> str:
     return f"{gain:.1%}" if gain > 0 else "-"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]

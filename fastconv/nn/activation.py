@@ -18,21 +18,20 @@ class Activation(Module):
 
     Attributes:
         epilogue: it, as the `activation` of a convolution.
+        arguments: what the function takes beside its input.
         by_output: whether its gradient can be told from its output, which the next layer keeps as well.
     """
 
     name: ClassVar[str]
+    arguments: dict[str, Any] = {}
     by_output: ClassVar[bool] = False
 
     @property
     def epilogue(self) -> Any:
         return self.name
 
-    def _more(self) -> dict[str, Any]:
-        return {}
-
     def forward(self, input: np.ndarray) -> np.ndarray:
-        made = getattr(pointwise, self.name)(input, **self._more())
+        made = getattr(pointwise, self.name)(input, **self.arguments)
         self.keep(made if self.by_output else input)
         return made
 
@@ -44,7 +43,7 @@ class Activation(Module):
         (kept,) = self.kept()
         if kept is None or not needs_input:
             return grad_output if needs_input else None
-        return getattr(pointwise, f"{self.name}_input")(grad_output, kept, **self._more())
+        return getattr(pointwise, f"{self.name}_input")(grad_output, kept, **self.arguments)
 
 
 def _layer(kind: str, says: str, by_output: bool = False) -> Any:
@@ -66,13 +65,11 @@ class LeakyReLU(Activation):
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = number("negative_slope", negative_slope)
+        self.arguments = {"negative_slope": self.negative_slope}
 
     @property
     def epilogue(self) -> Any:
         return self.name, self.negative_slope
-
-    def _more(self) -> dict[str, Any]:
-        return {"negative_slope": self.negative_slope}
 
     def extra_repr(self) -> str:
         return f"{self.negative_slope:g}"
@@ -86,13 +83,11 @@ class GELU(Activation):
     def __init__(self, approximate: str = "none") -> None:
         pointwise.gelu(np.zeros(1, np.float32), approximate)  # whoever reads the argument says what is wrong with it
         self.approximate = approximate
+        self.arguments = {"approximate": approximate}
 
     @property
     def epilogue(self) -> Any:
         return "gelu" if self.approximate == "none" else "gelu_tanh"
-
-    def _more(self) -> dict[str, Any]:
-        return {"approximate": self.approximate}
 
 
 class Softmax(Module):

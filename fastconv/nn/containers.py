@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .inference import Container, Joined, Placed, Step, Sum, activation
-from .module import Module, joined
-
-
-def _named(modules: tuple[Any, ...]) -> dict[str, Module]:
-    """By their names, or their numbers."""
-    if len(modules) == 1 and isinstance(modules[0], Mapping):
-        return {str(name): module for name, module in modules[0].items()}
-    return {str(number): module for number, module in enumerate(modules)}
+from .module import Module, Window, joined
 
 
 class Sequential(Container):
@@ -27,7 +19,7 @@ class Sequential(Container):
     """
 
     def __init__(self, *modules: Any) -> None:
-        self.adopt(_named(modules))
+        self.adopt(*modules)
 
     def __len__(self) -> int:
         return len(list(self.named_children()))
@@ -49,13 +41,10 @@ class Sequential(Container):
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         children = [child for _, child in self.named_children()]
-        needs = [needs_input]  # of each child, and of what is in front: that of the first one, then whatever has parameters
-        for child in children[:-1]:
-            needs.append(needs[-1] or any(True for _ in child.named_parameters()))
-        gradient: np.ndarray | None = grad_output
-        for child, needed in zip(reversed(children), reversed(needs)):
-            assert gradient is not None
-            gradient = child.backward(gradient, needed)
+        gradient: Any = grad_output
+        for place in reversed(range(len(children))):
+            needed = needs_input or any(True for child in children[:place] for _ in child.named_parameters())
+            gradient = children[place].backward(gradient, needed)
             if not needed:
                 return None
         return gradient
@@ -103,7 +92,7 @@ class Concat(Container):
     parallel = True
 
     def __init__(self, *branches: Any, axis: int = 1) -> None:
-        self.adopt(_named(branches))
+        self.adopt(*branches)
         self.axis = axis
 
     def forward(self, input: np.ndarray) -> np.ndarray:
@@ -139,9 +128,6 @@ class Identity(Module):
 class Flatten(Module):
     """All axes from `start_dim` to `end_dim` as one."""
 
-    def sees_all(self) -> bool:
-        return True  # whatever reads it
-
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         self.start_dim, self.end_dim = start_dim, end_dim
 
@@ -153,6 +139,9 @@ class Flatten(Module):
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         (shape,) = self.kept()
         return grad_output.reshape(shape)
+
+    def window(self) -> Window | None:
+        return None  # whatever reads it sees all
 
 
 class Permute(Module):

@@ -13,7 +13,7 @@ from ..errors import shown
 from ..prepared import PreparedConv, prepare
 from ..settings import current, using
 from . import initializers
-from .module import Module, Parameter, Window
+from .module import Module, Parameter, Window, written
 
 
 class Weighted(Module):
@@ -90,7 +90,7 @@ class _Conv(Weighted):
     def prepared(self, weight: np.ndarray, bias: np.ndarray | None, activation: Any) -> PreparedConv:
         return prepare(weight, bias, **self.arguments, activation=activation)
 
-    def window(self) -> Window | None:
+    def window(self) -> Window:
         stride, dilation = (axes_of(name, self.arguments[name], self.ndim) for name in ("stride", "dilation"))
         return Window(self.kernel_size, stride, dilation)
 
@@ -181,8 +181,8 @@ class _ConvTranspose(_Conv):
     def prepared(self, weight: np.ndarray, bias: np.ndarray | None, activation: Any) -> PreparedConv:
         return prepare(weight, bias, **self.arguments, activation=activation, transposed=True)
 
-    def window(self) -> Window | None:
-        kernel, strides, dilation = super().window() or ((), (), ())
+    def window(self) -> Window:
+        kernel, strides, dilation = super().window()
         reached = tuple(math.ceil(taps / stride) for taps, stride in zip(kernel, strides))
         return Window(reached, tuple(1 / stride for stride in strides), dilation)
 
@@ -249,11 +249,7 @@ class Linear(Weighted):
     def apply(self, operator: PreparedConv, input: np.ndarray, residual: np.ndarray | None = None,
               out: np.ndarray | None = None) -> np.ndarray:
         made = operator(_pixels(input), residual=None if residual is None else _pixels(residual))
-        made = made.reshape(*input.shape[:-1], self.out_features)
-        if out is None:
-            return made
-        out[...] = made
-        return out
+        return written(made.reshape(*input.shape[:-1], self.out_features), out)
 
     def multiply_adds(self, input: tuple[int, ...], output: tuple[int, ...]) -> int:
         return math.prod(output) * self.in_features

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import storage
 from ..arguments import integer
-from . import progress, storage
+from ..terminal import Advance, progress
 from .activation import reseed
 from .data import Augmentation, batches
 from .loss import Loss
@@ -107,9 +108,9 @@ def fit(
     if checkpoint is not None:
         training.resume(checkpoint)
     history = training.history
-    with _ended_early(history), progress.bar(epochs, -(-len(data[0]) // batch_size), show) as bar:
+    with _ended_early(history), progress(show, stays=True) as advance:
         for number in range(len(history.epochs), epochs):
-            training.epoch(number, data, checked, bar)
+            training.epoch(number, epochs, data, checked, advance)
             if checkpoint is not None:
                 training.save(checkpoint)
             if after_epoch is not None:
@@ -155,6 +156,9 @@ class _Total:
     def accuracy(self) -> float | None:
         return self.right / max(self.count, 1) if self.classes else None
 
+    def __str__(self) -> str:
+        return f"loss {self.loss:.4f}" + ("" if self.accuracy is None else f", accuracy {self.accuracy:.2%}")
+
 
 class _Training:
     """A model, and all that changes while it is trained."""
@@ -167,8 +171,8 @@ class _Training:
         self.best = model.state_dict()
         self.least = math.inf
 
-    def epoch(self, number: int, data: tuple[np.ndarray, np.ndarray], validation: tuple[np.ndarray, np.ndarray] | None,
-              bar: progress.Bar) -> None:
+    def epoch(self, number: int, epochs: int, data: tuple[np.ndarray, np.ndarray],
+              validation: tuple[np.ndarray, np.ndarray] | None, advance: Advance) -> None:
         begin, lr = time.monotonic(), self.optimizer.lr
         order, augmented, dropped = (np.random.default_rng([self.seed, number, kind]) for kind in range(3))
         reseed(self.model, dropped)
@@ -178,7 +182,7 @@ class _Training:
             x = x if self.augment is None else self.augment(x, augmented)
             y, value = self.step(x, t)
             total.add(value, y, t)
-            bar.advance(number, total.loss, total.accuracy)
+            advance((number + total.count / len(data[0])) / epochs, f"epoch {number + 1}/{epochs}: {total}")
             if not math.isfinite(value):
                 raise Diverged(f"the loss was {value} in epoch {number}, batch {-(-total.count // self.batch_size) - 1}")
         checked, share = (None, None) if validation is None else evaluate(self.model, self.loss, *validation)

@@ -6,34 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ..adaptive_pooling import (
-    adaptive_avg_pool1d,
-    adaptive_avg_pool2d,
-    adaptive_avg_pool3d,
-    adaptive_max_pool1d,
-    adaptive_max_pool2d,
-    adaptive_max_pool3d,
+from .. import (
+    adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, adaptive_max_pool1d, adaptive_max_pool2d,
+    adaptive_max_pool3d, avg_pool1d, avg_pool2d, avg_pool3d, batch_norm, conv1d, conv2d, conv3d, conv_transpose1d,
+    conv_transpose2d, conv_transpose3d, cross_entropy, gelu, hardswish, leaky_relu, log_softmax, lp_pool1d, lp_pool2d,
+    lp_pool3d, max_pool1d, max_pool2d, max_pool3d, max_unpool1d, max_unpool2d, max_unpool3d, min_pool1d, min_pool2d,
+    min_pool3d, relu, relu6, sigmoid, silu, softmax, tanh,
 )
-from ..directions import conv_transpose1d, conv_transpose2d, conv_transpose3d
-from ..losses import cross_entropy, log_softmax, softmax
-from ..normalization import batch_norm
-from ..ops import conv1d, conv2d, conv3d
-from ..pointwise import gelu, hardswish, leaky_relu, relu, relu6, sigmoid, silu, tanh
-from ..pooling import (
-    avg_pool1d,
-    avg_pool2d,
-    avg_pool3d,
-    lp_pool1d,
-    lp_pool2d,
-    lp_pool3d,
-    max_pool1d,
-    max_pool2d,
-    max_pool3d,
-    min_pool1d,
-    min_pool2d,
-    min_pool3d,
-)
-from ..unpooling import max_unpool1d, max_unpool2d, max_unpool3d
 from .activation import Dropout, Dropout2d
 from .convolution import linear
 from .loss import BCEWithLogitsLoss, MSELoss

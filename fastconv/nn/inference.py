@@ -8,7 +8,7 @@ of the parameters, which are read-only from then on; a program whose parameters 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..errors import shown
 from ..prepared import PreparedConv
 from .activation import Activation
 from .convolution import Weighted
-from .module import Buffer, Module, joined, located
+from .module import Buffer, Module, joined, located, written
 from .normalization import Affine
 
 Placed = tuple[str, Module]
@@ -29,21 +29,13 @@ class Step:
     def __init__(self, place: str, module: Module) -> None:
         self.place, self.module = place, module
 
-    def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, x: np.ndarray, out: np.ndarray | None = None, residual: np.ndarray | None = None) -> np.ndarray:
         with located(self.module, x, self.place, whole=True):
-            made = self.run(x, out)
-        if out is None or made is out:
-            return made
-        out[...] = made
-        return out
+            return written(self.run(x, out, residual), out)
 
-    def run(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        """The result; a step that can writes it into `out`."""
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
+        """The result; a step that can writes it into `out`. Only a `Fused` one adds a residual."""
         return self.module.forward(x)
-
-    def fresh(self) -> bool:
-        """Whether nothing was assigned to of whose values something was made."""
-        return True
 
 
 class Fused(Step):
@@ -52,15 +44,12 @@ class Fused(Step):
     def __init__(self, place: str, layer: Weighted, norm: Any = None, function: Activation | None = None) -> None:
         super().__init__(place, layer)
         self.layer, self.norm, self.function = layer, norm, function
-        self.made_of: list[tuple[Buffer, int]] = []
 
     @functools.cached_property
     def operator(self) -> PreparedConv:
         for module in filter(None, (self.layer, self.norm)):
-            for buffer in vars(module).values():
-                if isinstance(buffer, Buffer):
-                    buffer.freeze()
-                    self.made_of.append((buffer, buffer.version))
+            for _, buffer in module._named(Buffer):
+                buffer.freeze()
         weight, bias = self.layer.weight.data, None if self.layer.bias is None else self.layer.bias.data
         if self.norm is not None:
             scale, shift = self.norm.scale_and_shift()
@@ -68,35 +57,28 @@ class Fused(Step):
             weight = self.layer.scaled(scale).astype(weight.dtype)
         return self.layer.prepared(weight, bias, None if self.function is None else self.function.epilogue)
 
-    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None = None) -> np.ndarray:
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
         return self.layer.apply(self.operator, x, residual, out)
-
-    def plus(self, x: np.ndarray, residual: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        with located(self.module, x, self.place, whole=True):
-            return self.run(x, out, residual)
-
-    def fresh(self) -> bool:
-        return all(buffer.version == version for buffer, version in self.made_of)
 
 
 class Program:
-    """Steps, one after the other."""
+    """Steps, one after the other.
 
-    def __init__(self, steps: list[Step]) -> None:
+    made_of: the buffers whose values they take, so that it is known when they have changed.
+    """
+
+    def __init__(self, steps: list[Step], made_of: Iterable[tuple[str, Buffer]] = ()) -> None:
         self.steps = steps
+        self.made_of = [(buffer, buffer.version) for _, buffer in made_of]
 
     def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         for step in self.steps[:-1]:
             x = step(x)
-        if self.steps:
-            return self.steps[-1](x, out)
-        if out is None:
-            return x
-        out[...] = x
-        return out
+        return self.steps[-1](x, out) if self.steps else written(x, out)
 
     def fresh(self) -> bool:
-        return all(step.fresh() for step in self.steps)
+        """Whether nothing was assigned to since it was made."""
+        return all(buffer.version == version for buffer, version in self.made_of)
 
 
 class Sum(Step):
@@ -113,15 +95,12 @@ class Sum(Step):
             self.last.function = function
             del steps[-1]
 
-    def run(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
         other = x if self.shortcut is None else self.shortcut(x)
         if self.last is not None:
-            return self.last.plus(self.body(x), other, out)
+            return self.last(self.body(x), out, other)
         made = np.add(self.body(x), other, out=out)
         return made if self.function is None else self.function.forward(made)
-
-    def fresh(self) -> bool:
-        return all(part.fresh() for part in (self.body, self.shortcut, self.last) if part is not None)
 
 
 class Joined(Step):
@@ -132,7 +111,7 @@ class Joined(Step):
         self.branches, self.axis = branches, axis
         self.shapes: dict[tuple[int, ...], tuple[tuple[int, ...], list[tuple[slice, ...]]]] = {}  # by that of the input
 
-    def run(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
         if x.shape not in self.shapes:
             return self._first(x)
         shape, parts = self.shapes[x.shape]
@@ -151,9 +130,6 @@ class Joined(Step):
         self.shapes[x.shape] = whole.shape, parts
         return whole
 
-    def fresh(self) -> bool:
-        return all(branch.fresh() for branch in self.branches)
-
 
 class Container(Module):
     """A module made of modules. In eval mode it runs its program, which is made once for all calls."""
@@ -163,13 +139,14 @@ class Container(Module):
             return super().__call__(input)
         program = vars(self).get("_program")
         if program is None or not program.fresh():
-            program = self._program = Program(steps(self.layers()))
+            program = self._program = Program(steps(self.layers()), self._named(Buffer))
         return program(np.asarray(input))
 
-    def adopt(self, children: Mapping[str, Module]) -> None:
-        """Make these its children, by their names."""
+    def adopt(self, *modules: Any) -> None:
+        """Make these its children, by their numbers, or those of one mapping by their names."""
+        named = modules[0].items() if len(modules) == 1 and isinstance(modules[0], Mapping) else enumerate(modules)
         seen: dict[int, str] = {}
-        for name, child in children.items():
+        for name, child in ((str(key), child) for key, child in named):
             if not isinstance(child, Module):
                 raise TypeError(f"{type(self).__name__} is made of modules, got {shown(child)} at {name!r}")
             for place, module in child.named_modules(name):

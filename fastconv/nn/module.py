@@ -99,11 +99,14 @@ class Parameter(Buffer):
 
 
 class Window(NamedTuple):
-    """Of a convolution or pooling, along the axes of space. A transposed convolution's stride is below 1."""
+    """What one element of an output sees along the axes of space: without axes, of none but its own place.
 
-    kernel: tuple[int, ...]
-    stride: tuple[float, ...]
-    dilation: tuple[int, ...]
+    A transposed convolution's stride is below 1.
+    """
+
+    kernel: tuple[int, ...] = ()
+    stride: tuple[float, ...] = ()
+    dilation: tuple[int, ...] = ()
 
 
 class Module:
@@ -145,12 +148,8 @@ class Module:
     parallel: ClassVar[bool] = False  # whether its children all read its input
 
     def window(self) -> Window | None:
-        """What of the input one element of the output sees along the axes of space; None: one element, or all."""
-        return None
-
-    def sees_all(self) -> bool:
-        """Whether one element of the output depends on all of an image."""
-        return False
+        """What of the input one element of the output sees; None: all of an image."""
+        return Window()
 
     def multiply_adds(self, input: tuple[int, ...], output: tuple[int, ...]) -> int:
         """For arrays of these shapes, in the direct algorithm; 0 where nothing is multiplied by weights."""
@@ -266,6 +265,14 @@ class Module:
 
 def joined(place: str, name: str) -> str:
     return f"{place}.{name}" if place and name else place or name
+
+
+def written(made: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """`made`; where there is an `out`, in there."""
+    if out is None or made is out:
+        return made
+    out[...] = made
+    return out
 
 
 @contextlib.contextmanager

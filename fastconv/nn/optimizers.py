@@ -61,14 +61,14 @@ class Optimizer:
         if module is not None and all(each.flags.c_contiguous and each.dtype == arrays[0].dtype for each in arrays):
             return native.runtime().update(module, self.rule, *arrays, threads=settings.current().num_threads, **self.numbers())
         for chunk in _chunks(arrays):
-            self.update(*chunk)
+            self.update(self.numbers(), *chunk)
 
     def numbers(self) -> dict[str, Any]:
-        """What the native kernel of `rule` takes for this step: see `Update` in kernels/pointwise_abi.hpp."""
+        """What `update` and the native kernel of `rule` take for this step: see `Update` in kernels/pointwise_abi.hpp."""
         raise NotImplementedError
 
-    def update(self, values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
-        """Change values, and what is remembered, in place; not the gradient."""
+    def update(self, of: dict[str, Any], values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
+        """Change values, and what is remembered, in place; not the gradient. of: `numbers`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -117,22 +117,17 @@ class SGD(Optimizer):
         self.remembers = ("momentum",) if self.momentum else ()
         super().__init__(parameters, lr, weight_decay)
 
-    @property
-    def _added(self) -> float:
-        """How much of the gradient the velocity takes."""
-        return 1.0 if self.steps == 1 else 1 - self.dampening
-
     def numbers(self) -> dict[str, Any]:
-        return dict(rate=self.lr, decay=self.weight_decay, momentum=self.momentum, more=self._added, nesterov=self.nesterov)
+        return dict(rate=self.lr, decay=self.weight_decay, momentum=self.momentum, nesterov=self.nesterov,
+                    more=1.0 if self.steps == 1 else 1 - self.dampening)
 
-    def update(self, values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
-        g = gradient + self.weight_decay * values if self.weight_decay else gradient
-        if remembered:
-            (velocity,) = remembered
-            velocity *= self.momentum
-            velocity += self._added * g
-            g = g + self.momentum * velocity if self.nesterov else velocity
-        values -= self.lr * g
+    def update(self, of: dict[str, Any], values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
+        g = gradient + of["decay"] * values if of["decay"] else gradient
+        for velocity in remembered:
+            velocity *= of["momentum"]
+            velocity += of["more"] * g
+            g = g + of["momentum"] * velocity if of["nesterov"] else velocity
+        values -= of["rate"] * g
 
 
 class Adam(Optimizer):
@@ -162,19 +157,14 @@ class Adam(Optimizer):
                     more=second, correction=math.sqrt(1 - second**self.steps), epsilon=self.eps,
                     shrink=1 - self.lr * self.weight_decay if self.decoupled else 1.0)
 
-    def update(self, values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
+    def update(self, of: dict[str, Any], values: np.ndarray, gradient: np.ndarray, *remembered: np.ndarray) -> None:
         mean, square = remembered
-        first, second = self.betas
-        if self.weight_decay and self.decoupled:
-            values *= 1 - self.lr * self.weight_decay
-        g = gradient + self.weight_decay * values if self.weight_decay and not self.decoupled else gradient
-        mean += (1 - first) * (g - mean)
-        square *= second
-        square += (1 - second) * (g * g)
-        deviation = np.sqrt(square)
-        deviation /= math.sqrt(1 - second**self.steps)
-        deviation += self.eps
-        values -= self.lr / (1 - first**self.steps) * (mean / deviation)
+        values *= of["shrink"]
+        g = gradient + of["decay"] * values if of["decay"] else gradient
+        mean += (1 - of["momentum"]) * (g - mean)
+        square *= of["more"]
+        square += (1 - of["more"]) * (g * g)
+        values -= of["rate"] * (mean / (np.sqrt(square) / of["correction"] + of["epsilon"]))
 
 
 class AdamW(Adam):

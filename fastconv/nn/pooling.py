@@ -33,12 +33,8 @@ class _Pool(Module):
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.arguments.items() if value not in (None, "channels_first"))
 
-
-    def sees_all(self) -> bool:
-        return "kernel_size" not in self.arguments
-
     def window(self) -> Window | None:
-        if self.sees_all():
+        if "kernel_size" not in self.arguments:
             return None
         ndim, given = int(self.function[-2]), self.arguments
         kernel = axes_of("kernel_size", given["kernel_size"], ndim)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arguments import shape
 from ..settings import current
+from ..terminal import aligned
 from ..timing.peak import peak
 from .module import Module, joined
 from .observation import observed
@@ -53,9 +54,7 @@ class Summary:
         head = ("layer", "kind", "output", "sees", "parameters", "multiply-adds", "ms", "of peak")
         lines = [head, *map(_cells, self.rows), ("all", "", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}",
                                                 f"{self.seconds * 1e3:.3f}", "")]
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        return "\n".join("  ".join(cell.rjust(width) if column > 3 else cell.ljust(width)
-                                   for column, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+        return "\n".join(aligned(lines, numbers=range(4, 8)))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -107,11 +106,9 @@ class Field:
         return tuple(round(size) for size in self.size)
 
     def through(self, module: Module) -> Field | None:
-        if module.sees_all():
-            return None
         window = module.window()
-        if window is None:
-            return self
+        if window is None or not window.kernel:
+            return None if window is None else self
         sizes, aparts = self.size or (1.0,) * len(window.kernel), self.apart or (1.0,) * len(window.kernel)
         grown = tuple(size + (kernel - 1) * dilation * apart
                       for size, apart, kernel, dilation in zip(sizes, aparts, window.kernel, window.dilation))

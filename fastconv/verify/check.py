@@ -26,6 +26,7 @@ from ..backends import Backend, Candidate, Kernel, get, registry
 from ..candidates import bind, listed, refusal
 from ..errors import Unavailable, shown
 from ..problem import ConvProblem
+from ..terminal import aligned
 from .data import Arrays, integer_arrays, random_arrays
 from .judge import Judge
 from .matrix import matrix, other_directions
@@ -88,12 +89,11 @@ class Report:
         table = [head] + [
             (row.backend, row.candidate.algorithm, row.candidate.isa or "-", str(row.problems), str(row.passed),
              f"{row.worst:.3g}" if row.problems else "-", str(row.refused)) for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*table)]
         lines = [str(failure) for failure in self.failures]
         lines += [f"unavailable  {name}: {reason}" for name, reason in self.unavailable.items()]
         lines += [f"refused      {row.backend} {row.candidate}: {count} x {reason}"
                   for row in self.rows for reason, count in row.refusals.most_common()]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
+        lines += aligned(table)
         wrong = len({(failure.backend, failure.candidate, failure.problem) for failure in self.failures})
         counts = ", ".join(f"{count} {direction}" for direction, count in self.directions.items())
         lines.append(f"{self.directions.total()} combinations checked{f' ({counts})' if counts else ''}, "

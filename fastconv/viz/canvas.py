@@ -55,6 +55,10 @@ class Sheet:
         return self.figure.text(across, up, text, fontsize=size, color=colour, ha=align, va="center_baseline", weight=weight,
                                 parse_math=False, family="DejaVu Sans")
 
+    def _wide(self, text: Any) -> float:
+        """Inches."""
+        return text.get_window_extent(self.figure.canvas.get_renderer()).width / self.figure.dpi
+
     def axes(self, x: float, y: float, width: float, height: float) -> Any:
         left, top = self._fractions(x, y)
         made = self.figure.add_axes((left, top - height / self.height, width / self.width, height / self.height))
@@ -73,8 +77,7 @@ class Sheet:
 
     def scale(self, x: float, y: float, image: Any, ends: tuple[str, str], width: float = 1.1) -> None:
         """A narrow bar of an image's colours, with words for its ends, to the right of x."""
-        self.text(x, y, ends[0])
-        begin = x + 0.06 + 0.064 * len(ends[0])
+        begin = x + 0.08 + self._wide(self.text(x, y, ends[0]))
         bar = self.axes(begin, y - 0.04, width, 0.08)
         bar.imshow(np.linspace(0, 1, 256)[None], cmap=image.get_cmap(), aspect="auto")
         bar.set_axis_off()

@@ -37,7 +37,7 @@ def receptive_field(model: Any, image: Any, layer: Layer, position: Any, *, titl
     height, width = box.bottom - box.top, box.right - box.left
     across, down = size_within(x.shape[2:], _SIZE)
     side = across + 0.35
-    sheet = Sheet(side + (across + 0.35 if maps.ndim == 3 else 0) + across, down + 0.28,
+    sheet = Sheet(side + (across + 0.35 if maps.ndim == 3 else 0) + across, down + (0.45 if maps.ndim == 3 else 0.28),
                   title or f"The receptive field of a unit of {place}",
                   f"{height} × {width} pixels of {x.shape[2]} × {x.shape[3]}: rows {box.top} to {box.bottom - 1}, columns "
                   f"{box.left} to {box.right - 1}")
@@ -57,6 +57,7 @@ def receptive_field(model: Any, image: Any, layer: Layer, position: Any, *, titl
         unit = sheet.tile(side, 0, across, down, mean, **signed(mean))
         unit.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=ORANGE, linewidth=1.8, clip_on=False))
         sheet.text(side, down + 0.16, f"{place}: unit ({row}, {column}) of {maps.shape[1]} × {maps.shape[2]}")
+        sheet.text(side, down + 0.33, "mean over channels: red above 0, blue below")
         side += across + 0.35
     part, (wide, high) = seen[box.top:box.bottom, box.left:box.right], size_within((height, width), min(across, down))
     sheet.tile(side, 0, wide, high, part, **colours)

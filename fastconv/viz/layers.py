@@ -130,8 +130,9 @@ def activation_maps(model: Any, image: Any, layers: Any = None, channels: int = 
     shape = [size_within(maps.shape[1:], size) for maps in shown_of]
     heights = [size_within(x.shape[2:], size)[1], *(down for _, down in shape)]
     widest = max(len(maps) * (across + GAP) - GAP for maps, (across, _) in zip(shown_of, shape))
-    sheet = Sheet(left + widest, sum(heights) + GAP * len(chosen), title or "What each layer sees",
-                  f"the first {plural(channels, 'channel')} of each layer, from the image down", note)
+    below = sum(heights) + GAP * len(chosen)
+    sheet = Sheet(left + widest, below + 0.3, title or "What each layer sees",
+                  f"the first {plural(channels, 'channel')} of each layer, from the image down, each on its own scale", note)
     seen, colours = picture(x)
     sheet.text(left - 0.15, heights[0] / 2, "image", align="right", colour=INK)
     sheet.tile(left, 0, *size_within(x.shape[2:], size), seen, **colours)
@@ -140,8 +141,9 @@ def activation_maps(model: Any, image: Any, layers: Any = None, channels: int = 
         sheet.text(left - 0.15, top + down / 2 - 0.07, each.place or "output", align="right", colour=INK)
         sheet.text(left - 0.15, top + down / 2 + 0.08, kind, align="right", size=6.5)
         for number, values in enumerate(maps):
-            sheet.tile(left + number * (across + GAP), top, across, down, values, **signed(maps))
+            axes = sheet.tile(left + number * (across + GAP), top, across, down, values, **signed(maps))
         top += down + GAP
+    sheet.scale(left, below + 0.22, axes.images[0], ("below 0", "above 0"))
     return sheet.figure
 
 

@@ -155,7 +155,8 @@ def _summed_up(history: History) -> str:
     value, where = (best.loss, "") if best.validation_loss is None else (best.validation_loss, "validation ")
     share = best.accuracy if best.validation_loss is None else best.validation_accuracy
     more = "" if share is None else f", accuracy {share:.1%}"
-    return f"best epoch {history.best + 1} of {len(history.epochs)} (the dots): {where}loss {value:.3g}{more}"
+    which = "best epoch" if best.validation_loss is not None else "epoch"  # without validation the last one is taken
+    return f"{which} {history.best + 1} of {len(history.epochs)} (the dots): {where}loss {value:.3g}{more}"
 
 
 def _panel(axes: Any, name: str, history: History, trained: list[Any], checked: list[Any]) -> None:

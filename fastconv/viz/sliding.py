@@ -207,6 +207,7 @@ def _fill(image: Any, written: dict[tuple[int, ...], Any], values: np.ndarray) -
 
 
 def _digits(value: float) -> str:
+    value += 0.0  # -0 is 0
     return f"{value:.3g}".replace("-", "−") if abs(value) < 100 else f"{value:.0f}".replace("-", "−")
 
 

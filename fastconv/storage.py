@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
-from ..errors import Unavailable, shown
+from . import files
+from .errors import Unavailable, shown
 
 
 def save(path: files.Name, arrays: Mapping[str, Any]) -> None:
