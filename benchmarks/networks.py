@@ -10,8 +10,9 @@ training: forward with the cross entropy, backward, SGD with momentum, over and 
 and what a step changes of all parameters and running statistics, are compared with those in float64 by NumPy alone.
 
 Each library has a process of its own; they take turns, block by block, while the others sleep: a block ends when its threads no
-longer spin. A time is that of the fastest block; a ratio the median over rounds of what each round gives, theirs by fastconv's,
-with its 95 % interval. With one thread CPU time is what is measured, which other programs change least.
+longer spin. A round gives each three blocks, of which the best counts; one beside which a small piece of work ran slower than
+usual, because of other programs, is repeated. A time is that of the fastest call; a ratio the median over rounds, theirs by
+fastconv's, with its 95 % interval. With one thread CPU time is what is measured, which other programs change least.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ import fastconv
 from fastconv import files, nn
 from fastconv.bench import machine, record
 from fastconv.bench.peers.common import missing
+from fastconv.bench.probes import small_work
 from fastconv.nn import models
-from fastconv.timing.paired import WallClock, geometric_mean, ratios
+from fastconv.timing.paired import Entrant, WallClock, Watch, geometric_mean, ratios, rotate
 
 Arrays = dict[str, np.ndarray]
 Calls = tuple[Callable[[], Any], ...]
@@ -49,9 +51,9 @@ SHAPES = dict.fromkeys(("resnet50", "vgg16", "mobilenet_v2", "googlenet", "convn
 BATCHES = {"lenet5": (64, 1, 32, 32), "resnet18": (8, 3, 64, 64), "mobilenet_v2": (8, 3, 96, 96)}
 PARTS = {"inference": SHAPES, "memory": SHAPES, "training": BATCHES}
 NEEDS = {"fastconv": (), "torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx", "torch")}
-BLOCK = 0.3  # seconds
+BLOCK = 0.1  # seconds
 RATE, MOMENTUM = 0.01, 0.9
-# root mean square of the differences, relative to the array's: one ReLU on the other side of 0 changes a row of a gradient
+# root mean square of what an array is off by, relative to its own; one ReLU on the other side of 0 changes a row of a gradient
 TOLERANCE = {"scores": 1e-4, "loss": 1e-5, "change": 0.05}
 
 
@@ -97,7 +99,7 @@ def stepping(forward: Callable[[], Any], backward: Callable[[Any], Any], optimiz
     for call in calls:
         call()
     changes = {f"change of {name}": now - before[name] for name, now in state().items()}
-    return calls, {"loss": np.asarray(float(latest[0])), **changes}
+    return calls, {"loss": np.asarray(latest[0].item()), **changes}
 
 
 def training(name: str, dtype: str = "float32") -> tuple[Calls, Arrays]:
@@ -126,10 +128,10 @@ def errors(found: Arrays, exact: Arrays) -> dict[str, tuple[float, str]]:
     usual = float(np.median([rms(values) for values in exact.values()]))
     worst: dict[str, tuple[float, str]] = {}
     for name, values in exact.items():
-        kind, far = name.split()[0], math.inf
-        if name in found and found[name].shape == values.shape and np.isfinite(found[name]).all():
+        kind, far = name.split()[0], math.nan
+        if name in found and found[name].shape == values.shape:
             far = rms(found[name] - values) / max(rms(values), usual / 100)
-        worst[kind] = max(worst.get(kind, (0.0, name)), (far, name))
+        worst[kind] = max(worst.get(kind, (0.0, name)), (far if far < math.inf else math.inf, name))
     return worst
 
 
@@ -221,37 +223,40 @@ def serve(connection: Connection, library: str, threads: int) -> None:
 # ---- inference and training
 
 
-def compete(part: str, name: str, peers: dict[str, Peer], rounds: int) -> dict[str, Any]:
+def compete(part: str, name: str, peers: dict[str, Peer], rounds: int, watch: Watch | None) -> dict[str, Any]:
     """Those whose results are right take turns; none without fastconv."""
-    row: dict[str, Any] = dict(network=name, errors={}, left_out={}, samples={}, ratios={})
-    exact = expected(part, name)
-    WallClock().settle()
+    row: dict[str, Any] = dict(network=name, errors={}, left_out={}, seconds={}, samples={}, ratios={})
+    exact, blocks = expected(part, name), dict[str, list[list[float]]]()
     with tempfile.TemporaryDirectory() as folder:
         for library, peer in peers.items():
             found = peer.ask(part, name, Path(folder))
             far = row["errors"][library] = {} if isinstance(found, str) else errors(found, exact)
-            wrong = [f"wrong: {where} is off by {size:.1g} of its size" for kind, (size, where) in far.items()
-                     if not size <= TOLERANCE[kind]]
-            if wrong or isinstance(found, str):
-                row["left_out"][library] = found if isinstance(found, str) else wrong[0]
+            reasons = [f"wrong: {where} is off by {size:.1g} of its size" for kind, (size, where) in far.items()
+                       if size > TOLERANCE[kind]]
+            if isinstance(found, str) or reasons:
+                row["left_out"][library] = found if isinstance(found, str) else reasons[0]
             else:
-                row["samples"][library] = []
-    entrants = list(row["samples"]) if "fastconv" in row["samples"] else []
-    for turn in range(rounds if entrants else 0):
-        first = turn % len(entrants)
-        for library in entrants[first:] + entrants[:first]:
-            row["samples"][library].append(peers[library].ask("time"))
-    totals = {library: [sum(phases) for phases in row["samples"][library]] for library in entrants}
-    for library in entrants[1:]:
-        found = ratios(totals[library], totals["fastconv"])
-        row["ratios"][library] = found.low, found.middle, found.high
+                blocks[library] = []
+
+    def block(library: str) -> float:
+        blocks[library].append(peers[library].ask("time"))
+        return sum(blocks[library][-1])
+
+    if "fastconv" in blocks:
+        entrants = [Entrant(library, functools.partial(block, library)) for library in blocks]
+        rotate(entrants, rounds, 0.0, WallClock(), watch=watch)
+        row["samples"] = {entrant.name: entrant.samples for entrant in entrants}
+        row["seconds"] = {library: min(each, key=sum) for library, each in blocks.items()}
+        for entrant in entrants[1:]:
+            found = ratios(entrant.samples, entrants[0].samples)
+            row["ratios"][entrant.name] = found.low, found.middle, found.high
     return row
 
 
-def times(samples: Sequence[Sequence[float]]) -> str:
-    """The fastest, in ms, and how it splits."""
-    best = [1e3 * seconds for seconds in min(samples, key=sum, default=[])]
-    return (f"{sum(best):.4g}" if best else "-") + (f" ({' + '.join(f'{ms:.3g}' for ms in best)})" if best[1:] else "")
+def times(phases: Sequence[float]) -> str:
+    """In ms, and how it splits."""
+    each = [1e3 * seconds for seconds in phases]
+    return (f"{sum(each):.4g}" if each else "-") + (f" ({' + '.join(f'{ms:.3g}' for ms in each)})" if each[1:] else "")
 
 
 def measure(part: str, names: Sequence[str], peers: dict[str, Peer], rounds: int, keep: Keep) -> None:
@@ -260,12 +265,14 @@ def measure(part: str, names: Sequence[str], peers: dict[str, Peer], rounds: int
     print(f"{'network':14} {'input':11}", *(f"{library:>{width}}" + f"{'ratio':>8}{'':13}" * (library != "fastconv")
                                             for library in peers))
     middles: dict[str, list[float]] = {library: [] for library in peers if library != "fastconv"}
+    work = small_work()
+    watch = None if work is None else Watch(work, WallClock())
     for name in names:
-        row = compete(part, name, peers, rounds)
+        row = compete(part, name, peers, rounds, watch)
         keep(row)
         cells = [f"{name:14} {'x'.join(map(str, PARTS[part][name])):11}"]
         for library in peers:
-            cells.append(f"{times(row['samples'].get(library, ())):>{width}}")
+            cells.append(f"{times(row['seconds'].get(library, ())):>{width}}")
             if library in row["ratios"]:
                 low, middle, high = row["ratios"][library]
                 cells.append(f"{middle:7.2f} [{low:.2f}, {high:.2f}]")
