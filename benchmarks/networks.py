@@ -243,6 +243,7 @@ def compete(part: str, name: str, peers: dict[str, Peer], rounds: int, watch: Wa
         return sum(blocks[library][-1])
 
     if "fastconv" in blocks:
+        WallClock().settle()  # NumPy's BLAS spins
         entrants = [Entrant(library, functools.partial(block, library)) for library in blocks]
         rotate(entrants, rounds, 0.0, WallClock(), watch=watch)
         row["samples"] = {entrant.name: entrant.samples for entrant in entrants}
@@ -279,6 +280,7 @@ def measure(part: str, names: Sequence[str], peers: dict[str, Peer], rounds: int
                 middles[library].append(middle)
         print(*cells, *(f"\n  {library}: {reason}" for library, reason in row["left_out"].items()), flush=True)
     summary(middles, "{} takes {:.2f} times as long")
+    print(f"blocks that were repeated, as other programs ran: {'unknown' if watch is None else watch.repeated}")
 
 
 def summary(found: dict[str, list[float]], says: str) -> None:
