@@ -1,4 +1,5 @@
 """What `pooling.py` and `pointwise.py` have in common: calls of fastconv's against PyTorch's, each verified before it is timed.
+`networks.py` has the blocks and the processes from here.
 
 PyTorch runs in a process of its own, as two thread pools in one disturb each other; the two take turns, block by block,
 while the other sleeps, and a ratio is the median over rounds of what each round gives. With one thread CPU time is what is
@@ -46,17 +47,27 @@ class Case(Protocol):
     def takes_out(self) -> bool: ...
 
 
-def block(call: Callable[[], Any], threads: int) -> float:
-    """Seconds of the fastest of the calls that fit into a block; then the CPUs are left to the others."""
+def fastest(calls: Sequence[Callable[[], Any]], threads: int, seconds: float = BLOCK) -> list[float]:
+    """Seconds of each of the calls, which go one after the other, at the fastest of the times that this fits into a block;
+    then the CPUs are left to the others."""
     clock = time.thread_time if threads == 1 else time.perf_counter
-    end, best = time.perf_counter() + BLOCK, math.inf
-    call()
-    while time.perf_counter() < end or best == math.inf:
-        start = clock()
+    end, best = time.perf_counter() + seconds, [math.inf]
+    for call in calls:
         call()
-        best = min(best, clock() - start)
+    while time.perf_counter() < end or best == [math.inf]:
+        taken = []
+        for call in calls:
+            start = clock()
+            call()
+            taken.append(clock() - start)
+        best = min(best, taken, key=sum)
     WallClock().settle()
     return best
+
+
+def block(call: Callable[[], Any], threads: int) -> float:
+    """Seconds of the fastest of the calls that fit into a block."""
+    return fastest((call,), threads)[0]
 
 
 def copying(nbytes: int, threads: int) -> float:
@@ -91,24 +102,31 @@ def serve_torch(connection: Connection, cases: Sequence[Case], threads: int) -> 
                 connection.send(case.wrong(case.operands(), case.of_torch(call_of(number)())))
 
 
-class Torch:
-    def __init__(self, cases: Sequence[Case], threads: int) -> None:
+class Peer:
+    """A library in a process of its own.
+
+    Args:
+        serve: called there with a connection and `arguments`; sends its version, then an answer to whatever it is asked,
+            until that is None.
+    """
+
+    def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve_torch, args=(theirs, cases, threads), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
         self.process.start()
         theirs.close()
         self.version = self.connection.recv()
 
-    def ask(self, what: str, number: int) -> Any:
-        self.connection.send((what, number))
+    def ask(self, *asked: Any) -> Any:
+        self.connection.send(asked)
         return self.connection.recv()
 
 
 # ---- the table
 
 
-def measure(case: Case, peer: Torch, number: int, rounds: int, threads: int) -> tuple[tuple[float, ...], float] | str:
+def measure(case: Case, peer: Peer, number: int, rounds: int, threads: int) -> tuple[tuple[float, ...], float] | str:
     """(a row's figures, PyTorch's time by ours with fresh outputs), or what is wrong."""
     given = case.operands()
     made = case.ours(given)
@@ -137,7 +155,7 @@ def run(description: str | None, cases: Sequence[Case], heads: tuple[str, ...], 
     parser.add_argument("--only", default="", help="part of a label")
     options = parser.parse_args()
     fastconv.set_num_threads(options.threads)
-    peer = Torch(cases, options.threads)
+    peer = Peer(serve_torch, cases, options.threads)
     print(f"fastconv {fastconv.__version__}, torch {peer.version}, {options.threads} threads; us a call; ratio: torch / fresh")
     line = " ".join(f"{{:{width}}}" for width in widths)
     print(line.format(*heads), "{:>8} {:>8} {:>7} {:>8} {:>9} {:>7}".format(*HEADS))
