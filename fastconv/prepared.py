@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import arrays, directions, ops, settings, torch_arrays
-from .arguments import flag
+from .arguments import flag, integer
 from .arguments import shape as shape_of
 from .backends import Shortcut
 from .errors import shown
@@ -26,17 +26,21 @@ class PreparedConv:
     picklable (packed anew where it is loaded).
     """
 
-    def __init__(self, weight: Any, bias: Any, arguments: dict[str, Any], input_shape: Any) -> None:
+    def __init__(self, weight: Any, bias: Any, arguments: dict[str, Any], input_shape: Any, copy: bool = True,
+                 scale: Any = None) -> None:
         kind, (w, b) = arrays.views({"weight": weight}, bias=bias)
         if kind.device != "cpu":
             raise TypeError(f"prepare takes weights on the CPU, got a {kind.name} array on {kind.device}")
-        self._weight = np.array(w)
+        self._weight = np.array(w) if copy else w
+        if copy:
+            self._weight.flags.writeable = False  # who packs nothing may read it where it lies
         self._bias = None if b is None else np.array(b)
         self._ndim = self._weight.ndim - 2
         if self._ndim not in (1, 2, 3):
             raise ValueError(f"weight must have shape (out_channels, in_channels / groups, *kernel) with 1, 2 or 3 kernel "
                              f"axes, got {shown(self._weight.shape)}")
         self._arguments = arguments
+        self._scale = None if scale is None else self._checked_scale(scale)
         self._bounds: OrderedDict[Any, tuple[ops.Bound, Shortcut | None]] = OrderedDict()
         self._shortcuts: tuple[tuple[ops.Bound, Shortcut], ...] = ()  # those of _bounds, the latest first
         self._packings: dict[Any, Any] = {}
@@ -45,6 +49,19 @@ class PreparedConv:
         self._latest: ops.Bound | None = None
         if self._input_shape is not None:
             self._bound(self._input_shape)
+
+    def _checked_scale(self, scale: Any) -> np.ndarray:
+        made = self._given_scale = np.array(scale, np.float64)
+        groups = integer("groups", self._arguments["groups"], 1)
+        transposed = "output_padding" in self._arguments
+        outputs = self._weight.shape[1] * groups if transposed else self._weight.shape[0]
+        if made.shape != (outputs,):
+            raise ValueError(f"scale must have shape ({outputs},), one value per output channel, got {shown(made.shape)}")
+        rest = [1] * (self._weight.ndim - 2)
+        if not transposed:
+            return made.reshape(outputs, 1, *rest)
+        of_inputs = np.repeat(made.reshape(groups, -1), max(1, self._weight.shape[0] // groups), axis=0)  # of each, its group's
+        return of_inputs.reshape(*self._weight.shape[:2], *rest)
 
     @torch_arrays.opaque
     def __call__(self, input: Any, *, residual: Any = None, out: Any = None) -> Any:
@@ -95,7 +112,11 @@ class PreparedConv:
     def _pack(self, bound: ops.Bound) -> Any:
         key = bound.kernel.pack_key
         if key not in self._packings:
-            self._packings[key] = bound.kernel.pack(*ops.weights_ready(bound, self._weight, self._bias))
+            weight = self._weight
+            if self._scale is not None:
+                weight = (weight * self._scale).astype(weight.dtype)
+                weight.flags.writeable = False
+            self._packings[key] = bound.kernel.pack(*ops.weights_ready(bound, weight, self._bias))
         return self._packings[key]
 
     def _packed(self, bound: ops.Bound) -> Any:
@@ -121,7 +142,8 @@ class PreparedConv:
         return self._latest.kernel.workspace_bytes if self._latest else 0
 
     def __reduce__(self) -> Any:
-        return PreparedConv, (self._weight, self._bias, self._arguments, self._input_shape)
+        scale = None if self._scale is None else self._given_scale
+        return PreparedConv, (self._weight, self._bias, self._arguments, self._input_shape, True, scale)
 
     def __repr__(self) -> str:
         return f"PreparedConv(weight {self._weight.shape} {self._weight.dtype.name}, {shown(self._arguments, 300)})"
@@ -131,13 +153,19 @@ def prepare(
     weight: Any, bias: Any = None, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
     padding_mode: str = "zeros", layout: str = "channels_first", activation: Any = None, backend: str = "auto",
     algorithm: str | None = None, accuracy: str | None = None, input_shape: Any = None, transposed: bool = False,
-    output_padding: Any = 0,
+    output_padding: Any = 0, scale: Any = None, copy: bool = True,
 ) -> PreparedConv:
     """An operator ``conv(x, *, residual=None, out=None)`` with these weights; arguments as for `conv2d`, or, if it is
     `transposed`, for `conv_transpose2d`.
 
     Weights and bias are copied: later changes of the arrays have no effect. The kernel's axes say whether it is 1-D, 2-D or
     3-D. With `input_shape`, planning and packing happen now; otherwise on the first call with each shape.
+
+    Args:
+        scale: (out,): each output channel's weights are multiplied by its value when they are packed, as a batch norm behind
+            the convolution would do it; the bias is not.
+        copy: False: the array of weights is kept itself, and must not change; a read-only one serves algorithms that pack
+            nothing as it is, so that there is one array of weights in all.
     """
     arguments = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, layout=layout, activation=activation,
                      backend=backend, algorithm=algorithm, accuracy=accuracy)
@@ -149,4 +177,4 @@ def prepare(
         if not isinstance(output_padding, int) or output_padding:
             raise ValueError(f"output_padding belongs to transposed=True, got {shown(output_padding)}")
         arguments["padding_mode"] = padding_mode
-    return PreparedConv(weight, bias, arguments, input_shape)
+    return PreparedConv(weight, bias, arguments, input_shape, flag("copy", copy), scale)

@@ -162,7 +162,8 @@ cdef class Kernel:
         return None if reason == NULL else reason.decode()
 
     def pack(self, cnp.ndarray weight not None, bias=None, int threads=1):
-        """Weights (out, in per group, *kernel), any strides, and bias, in the order the algorithm reads them."""
+        """Weights (out, in per group, *kernel), any strides, and bias, in the order the algorithm reads them. Where it packs none,
+        read-only weights that lie as it reads them are not even copied: nobody changes them any more."""
         cdef Problem* p = &self.problem
         cdef Packed packed = Packed.__new__(Packed)
         cdef View view
@@ -173,17 +174,22 @@ cdef class Kernel:
         if not self.sees_weight(&view, weight, False):
             self.reject(b"weight", weight, self.weight_shape(), False)
         call.bias = self.bias_data(bias)
+        given = weight
         if not self.algorithm.packs_any_order:
             weight = arranged(weight, threads)
         elif not cnp.PyArray_IS_C_CONTIGUOUS(weight):
             call.lie = &view
         call.weight = cnp.PyArray_DATA(weight)
+        packed.algorithm = self.algorithm
+        packed.packing_of = self.packing_of
+        if self.algorithm.pack == NULL and (weight is not given or not cnp.PyArray_ISWRITEABLE(weight)):
+            packed.held = weight, None if bias is None else bias.copy()
+            packed.data, packed.bias = <void*> call.weight, self.bias_data(packed.held[1])
+            return packed
         packed.data = Blocks.take(self.packed_bytes)
         if packed.data == NULL:
             raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
         packed.nbytes = self.packed_bytes
-        packed.algorithm = self.algorithm
-        packed.packing_of = self.packing_of
         with nogil:
             call.packed, call.threads, call.parallel_for = packed.data, threads, <ParallelFor> &run_parallel
             done = pack_with_workspace(self.algorithm[0], self.packing_of, call)
@@ -209,8 +215,8 @@ cdef class Kernel:
             self.reject(b"out", out, self.shape(p.out_channels, p.output), True)
         if residual is not None and not self.sees_output(&call.residual, residual, True, False):
             self.reject(b"residual", residual, self.shape(p.out_channels, p.output), False)
-        call.packed = packed.data
-        self.start(&call, threads)
+        call.packed, call.bias = packed.data, packed.bias
+        self.start(&call, threads, packed.held is not None)
 
     def run_weight(self, cnp.ndarray input not None, cnp.ndarray gradient not None, cnp.ndarray out not None, int threads=1):
         """The gradient of the weight, where that is the direction: `gradient` is the output's, `out` has the weight's shape."""
@@ -257,7 +263,8 @@ cdef class Kernel:
         call.packed = cnp.PyArray_DATA(weight)
         self.start(&call, threads)
 
-    cdef int start(self, Call* call, int threads) except -1:
+    # ready: nothing of the call is packed.
+    cdef int start(self, Call* call, int threads, bint ready=False) except -1:
         cdef Problem* p = &self.problem
         cdef size_t workspace
         cdef Outcome outcome
@@ -267,7 +274,7 @@ cdef class Kernel:
         call.parallel_for = <ParallelFor> &run_parallel
         with nogil:
             workspace = self.algorithm.workspace_bytes(p[0], threads)
-            if <int> p.direction == FORWARD:
+            if <int> p.direction == FORWARD and not ready:
                 outcome = run_with_workspace(self.algorithm[0], p[0], call[0], workspace)
             else:
                 outcome = run_ready(self.algorithm[0], p[0], call[0], workspace)
@@ -387,10 +394,13 @@ cdef class Packed:
     cdef readonly size_t nbytes
     cdef const Algorithm* algorithm
     cdef Problem packing_of
+    cdef tuple held  # weight and bias, where they are read as they lie
+    cdef const void* bias
 
     cdef bint fits(self, Kernel kernel):
         return (self.data != NULL and self.algorithm == kernel.algorithm
                 and memcmp(&self.packing_of, &kernel.packing_of, sizeof(Problem)) == 0)
 
     def __dealloc__(self):
-        Blocks.release(self.data, self.nbytes)
+        if self.held is None:
+            Blocks.release(self.data, self.nbytes)

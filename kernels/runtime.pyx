@@ -59,11 +59,13 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         int32_t threads
         ParallelFor parallel_for
         const View* lie
+    ctypedef void (*Packs)(const Problem&, const PackCall&) noexcept nogil
     cdef struct Algorithm:
         const char* name
         Refuses refuses
         PackedBytes packed_bytes
         WorkspaceBytes workspace_bytes, pack_workspace_bytes
+        Packs pack
         bint packs_any_order
     cdef struct CModule "fastconv::Module":
         int32_t abi

@@ -32,16 +32,16 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_digits(digits, tmp_path):
-    done = fastconv("demo", "digits", "--data", str(digits), "--epochs", "8", "--output", str(tmp_path / "out"))
+    done = fastconv("demo", "digits", "--data", str(digits), "--epochs", "24", "--output", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
-    assert said[0] == "60 digits to learn from, 30 held out" and said[1].startswith("trained for 8 epochs in ")
+    assert said[0] == "60 digits to learn from, 30 held out" and said[1].startswith("trained for 24 epochs in ")
     assert said[2] == "30 of 30 held-out digits read correctly: 100.00%"
     written = [line.removeprefix("wrote ").partition(", ")[0] for line in said[3:]]
     assert [Path(path).name for path in written] == ["loss.png", "confusion.png", "filters.png", "maps.png", "misread.png",
                                                      "lenet.npz"]
     assert all(Path(path).stat().st_size > 2000 for path in written)
-    again = fastconv("demo", "digits", "--data", str(digits), "--epochs", "8", "--output", str(tmp_path / "again"),
+    again = fastconv("demo", "digits", "--data", str(digits), "--epochs", "24", "--output", str(tmp_path / "again"),
                      FASTCONV_NUM_THREADS="1")
     assert again.returncode == 0
     first, second = (np.load(tmp_path / folder / "lenet.npz") for folder in ("out", "again"))

@@ -29,18 +29,14 @@ class Weighted(Module):
     out_channels: int
     layout: str
 
-    def prepared(self, weight: np.ndarray, bias: np.ndarray | None, activation: Any) -> PreparedConv:
-        """An operator of other weights, with an activation."""
+    def prepared(self, bias: np.ndarray | None, scale: np.ndarray | None, activation: Any) -> PreparedConv:
+        """An operator of its weights, each output's times a factor of its own, with another bias and an activation."""
         raise NotImplementedError
 
     def apply(self, operator: PreparedConv, input: np.ndarray, residual: np.ndarray | None = None,
               out: np.ndarray | None = None) -> np.ndarray:
         """What such an operator makes of an input."""
         return operator(input, residual=residual, out=out)
-
-    def scaled(self, scale: np.ndarray) -> np.ndarray:
-        """The weight with each output times a factor of its own, in float64."""
-        return self.weight.data * scale.reshape(-1, *[1] * (self.weight.data.ndim - 1))
 
 
 class _Conv(Weighted):
@@ -87,8 +83,9 @@ class _Conv(Weighted):
             self.bias.add_grad(of_bias)
         return of_input
 
-    def prepared(self, weight: np.ndarray, bias: np.ndarray | None, activation: Any) -> PreparedConv:
-        return prepare(weight, bias, **self.arguments, activation=activation)
+    def prepared(self, bias: np.ndarray | None, scale: np.ndarray | None, activation: Any) -> PreparedConv:
+        return prepare(self.weight.data, bias, **self.arguments, activation=activation, transposed=self.transposed, scale=scale,
+                       copy=False)
 
     def window(self) -> Window:
         stride, dilation = (axes_of(name, self.arguments[name], self.ndim) for name in ("stride", "dilation"))
@@ -144,12 +141,6 @@ class _ConvTranspose(_Conv):
         del self.arguments["padding_mode"]
         self.arguments["output_padding"] = output_padding
 
-    def scaled(self, scale: np.ndarray) -> np.ndarray:
-        inputs, outputs, *kernel = self.weight.shape
-        by_group = scale.reshape(self.groups, 1, outputs, *[1] * self.ndim)
-        weight = self.weight.data.reshape(self.groups, inputs // self.groups, outputs, *kernel)
-        return (weight * by_group).reshape(self.weight.shape)
-
     def forward(self, input: np.ndarray) -> np.ndarray:
         self.keep(input)
         return getattr(directions, f"conv_transpose{self.ndim}d")(input, self.weight.data, self._biases(), **self.arguments)
@@ -177,9 +168,6 @@ class _ConvTranspose(_Conv):
         space = self._space(gradient)
         index[space] = [slice(size - end) for size, end in zip(gradient.shape[space], ends)]
         return gradient[tuple(index)]
-
-    def prepared(self, weight: np.ndarray, bias: np.ndarray | None, activation: Any) -> PreparedConv:
-        return prepare(weight, bias, **self.arguments, activation=activation, transposed=True)
 
     def window(self) -> Window:
         kernel, strides, dilation = super().window()
@@ -243,8 +231,8 @@ class Linear(Weighted):
             self.bias.add_grad(found[2])
         return found[0].reshape(x.shape) if needs_input else None
 
-    def prepared(self, weight: np.ndarray, bias: np.ndarray | None, activation: Any) -> PreparedConv:
-        return prepare(weight[..., None], bias, layout="channels_last", activation=activation)
+    def prepared(self, bias: np.ndarray | None, scale: np.ndarray | None, activation: Any) -> PreparedConv:
+        return prepare(self.weight.data[..., None], bias, layout=self.layout, activation=activation, scale=scale, copy=False)
 
     def apply(self, operator: PreparedConv, input: np.ndarray, residual: np.ndarray | None = None,
               out: np.ndarray | None = None) -> np.ndarray:

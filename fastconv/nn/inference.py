@@ -50,12 +50,11 @@ class Fused(Step):
         for module in filter(None, (self.layer, self.norm)):
             for _, buffer in module._named(Buffer):
                 buffer.freeze()
-        weight, bias = self.layer.weight.data, None if self.layer.bias is None else self.layer.bias.data
+        bias, scale = None if self.layer.bias is None else self.layer.bias.data, None
         if self.norm is not None:
             scale, shift = self.norm.scale_and_shift()
-            bias = (shift if bias is None else shift + scale * bias).astype(weight.dtype)
-            weight = self.layer.scaled(scale).astype(weight.dtype)
-        return self.layer.prepared(weight, bias, None if self.function is None else self.function.epilogue)
+            bias = (shift if bias is None else shift + scale * bias).astype(self.layer.weight.dtype)
+        return self.layer.prepared(bias, scale, None if self.function is None else self.function.epilogue)
 
     def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
         return self.layer.apply(self.operator, x, residual, out)

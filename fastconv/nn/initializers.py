@@ -43,19 +43,21 @@ def generator(rng: Any) -> np.random.Generator:
 
 def uniform_(parameter: Parameter, bound: float, rng: np.random.Generator) -> Parameter:
     """Uniform between -bound and bound."""
-    parameter.data = rng.uniform(-bound, bound, parameter.shape)
-    return parameter
+    values = rng.random(dtype=parameter.dtype, out=_room(parameter))
+    values *= 2 * bound
+    values -= bound
+    return parameter.own(values)
 
 
 def normal_(parameter: Parameter, deviation: float, rng: np.random.Generator) -> Parameter:
     """Normal, of mean 0."""
-    parameter.data = rng.normal(0, deviation, parameter.shape)
-    return parameter
+    values = rng.standard_normal(dtype=parameter.dtype, out=_room(parameter))
+    values *= deviation
+    return parameter.own(values)
 
 
 def constant_(parameter: Parameter, value: float) -> Parameter:
-    parameter.data = np.full(parameter.shape, value)
-    return parameter
+    return parameter.own(np.full(parameter.shape, value, parameter.dtype))
 
 
 def kaiming_uniform_(parameter: Parameter, slope: float = 0.0, nonlinearity: str = "leaky_relu", *, mode: str = "fan_in",
@@ -83,6 +85,12 @@ def xavier_normal_(parameter: Parameter, gain: float = 1.0, *, rng: np.random.Ge
 def lecun_normal_(parameter: Parameter, *, rng: np.random.Generator) -> Parameter:
     """LeCun et al. 1998, "Efficient BackProp": variance 1 / fan in."""
     return normal_(parameter, 1 / math.sqrt(fans(parameter.shape)[0]), rng)
+
+
+def _room(parameter: Parameter) -> np.ndarray:
+    """Where new values go: its own memory, which may be most of what there is, unless somebody relies on it."""
+    own = parameter.data
+    return own if own.flags.writeable and own.flags.c_contiguous else np.empty(own.shape, own.dtype)
 
 
 def _fan(parameter: Parameter, mode: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -37,8 +37,12 @@ class Buffer:
         made = np.array(values, self._data.dtype)
         if made.shape != self._data.shape:
             raise ValueError(f"data must have shape {self._data.shape}, got {made.shape}")
-        self._data = made
-        self.version += 1
+        self.own(made)
+
+    def own(self, values: np.ndarray) -> Self:
+        """Take an array that nobody else has."""
+        self._data, self.version = values, self.version + 1
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:
