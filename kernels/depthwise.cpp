@@ -7,6 +7,7 @@
 // and in the baseline all rows that have an edge (see reads_in_place).
 // Where the channels of a pixel lie side by side see depthwise_last.hpp.
 // Bottleneck: FMA for H >= 3 while the maps stay in cache, then memory.
+#include "depthwise_planes.hpp"
 #include "depthwise_tile.hpp"
 #include "pack.hpp"
 #include "slab.hpp"
@@ -250,11 +251,19 @@ struct Depthwise {
 
 template <class T>
 struct DepthwiseAlgorithm : Defaults {
+    // Where many lanes of a row's vectors would be empty; without masked loads rows are copied, which takes longer.
+    static bool small_planes_pay(const Problem& p) {
+        constexpr int64_t L = lanes<T>;
+        const int64_t width = p.output[2];
+        const bool empty = reads_in_place ? width <= std::min<int64_t>(10, 2 * L) && 5 * width <= 4 * round_up(width, L) : width <= 3 * L;
+        return empty && 2 * p.groups > L && SmallPlanes<T>::suits(p);
+    }
     static const char* refuses(const Problem& p) { return p.in_channels != 1 ? "computes one input channel per group only" : nullptr; }
     static size_t packed_bytes(const Problem& p) { return DepthwisePacking<T>(p).bytes(p); }
     static size_t workspace_bytes(const Problem& p, int threads) {
         const size_t side_by_side = WidenedRows<T>::suits(p) ? DepthwiseLast<T>::crew(p, Call{}, threads).bytes() : 0;
-        return std::max(side_by_side, Depthwise<T>(p, Call{}, threads).crew().bytes());
+        const size_t by_planes = small_planes_pay(p) ? SmallPlanes<T>(p, Call{}, nullptr, nullptr, 0, threads).crew().bytes() : 0;
+        return std::max({side_by_side, by_planes, Depthwise<T>(p, Call{}, threads).crew().bytes()});
     }
     static void pack(const Problem& p, const PackCall& call) { pack_channels<T>(p, call); }
     static void run(const Problem& p, const Call& call) {
@@ -263,6 +272,11 @@ struct DepthwiseAlgorithm : Defaults {
             const DepthwisePacking<T> packing(p);
             const DepthwiseLast<T> job(p, call, packed, packed + packing.pixels(), packing.padded, call.threads);
             if (job.run || 2 * job.channels > lanes<T>) return job.compute();
+        }
+        if (small_planes_pay(p)) {
+            const T* packed = static_cast<const T*>(call.packed);
+            const DepthwisePacking<T> packing(p);
+            return SmallPlanes<T>(p, call, packed + packing.pixels(), packed, packing.padded, call.threads).compute();
         }
         Depthwise<T>(p, call, call.threads).compute();
     }

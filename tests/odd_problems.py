@@ -42,6 +42,18 @@ def odd_problem(dice: random.Random) -> ConvProblem:
     return _of_other_direction(made, dice) if dice.random() < 0.25 else made
 
 
+def odd_depthwise(dice: random.Random) -> ConvProblem:
+    """One of a channel per group: mostly the gradient of the input, mostly with a stride of 2 along the last axis."""
+    made = odd_problem(dice)
+    stride = dice.choice((made.stride, (*made.stride[:-1], 2), (2,) * made.ndim))
+    padding = tuple((low, max(0, high)) for low, high in made.padding)
+    size, groups, _, _ = _smaller(made.input_size, made.kernel_size, stride, padding, made.dilation, made.batch,
+                                  dice.choice(_CHANNELS), 1, 1)
+    return dataclasses.replace(
+        made, input_size=size, in_channels=groups, out_channels=groups, groups=groups, stride=stride, padding=padding,
+        padding_mode="zeros", direction=dice.choice(("forward", "backward_input", "backward_input")))
+
+
 def _of_other_direction(problem: ConvProblem, dice: random.Random) -> ConvProblem:
     """A gradient, or a transposed convolution."""
     direction = dice.choice(("backward_input", "backward_weight"))

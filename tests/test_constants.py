@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from problems import problem
 
-from fastconv.algorithms import col2im, depthwise, direct, fft, outer, winograd, winograd_weight
+from fastconv.algorithms import _costs, col2im, depthwise, direct, fft, outer, winograd, winograd_weight
 from fastconv.backends import Candidate, cython_native
 from fastconv.native import isa_module, runnable_isas, runtime
 from fastconv.native_problem import fields
@@ -88,6 +88,7 @@ PROGRAM = """
 #include "outer.cpp"
 #include "col2im.cpp"
 #include "winograd_weight.cpp"
+#include "depthwise_planes.hpp"
 #include "direct.cpp"
 #include "tiling.hpp"
 #include <cstdio>
@@ -102,6 +103,7 @@ void print_points() {
 
 int main() {
     std::printf("%d %d %d %d ", int(most_planes), most_taps, int(box_pixels), int(most_inputs_of_one_tap));
+    std::printf("%d ", int(SmallPlanes<float>::most_positions));
     std::printf("%d %d %d %d\\n", int(most_pixels), int(task_channels), int(enough_blocks), int(planes_bytes));
     for (int64_t each : {most_channels, at_once_bytes, chunk_bytes, least_tiles, summed_tiles}) std::printf("%d ", int(each));
     std::printf("\\n");
@@ -142,8 +144,8 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_single_numbers(lines: list[str]) -> None:
-    mine = [direct.MOST_PLANES, winograd.MOST_TAPS, outer.BOX_PIXELS, outer.MOST_INPUTS, col2im.PIXELS, col2im.CHANNELS,
-            col2im.BLOCKS, col2im.PLANES_BYTES]
+    mine = [direct.MOST_PLANES, winograd.MOST_TAPS, outer.BOX_PIXELS, outer.MOST_INPUTS, _costs.MOST_POSITIONS,
+            col2im.PIXELS, col2im.CHANNELS, col2im.BLOCKS, col2im.PLANES_BYTES]
     assert [int(word) for word in lines[0].split()] == mine
     of_weight = winograd_weight
     mine = [of_weight.MOST_CHANNELS, of_weight.AT_ONCE, of_weight.CHUNK, of_weight.LEAST_TILES, of_weight.SUMMED]

@@ -190,6 +190,45 @@ def test_side_by_side_nothing_beside_the_output_is_written(isa: str) -> None:
         assert bounds.compare(out, expected, bounds.bound(p, "depthwise", expected, magnitude, arrays.x, arrays.w)) <= 1
 
 
+# ---- planes of few pixels
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (1, 4), (2, 3, 2)], ids=str)
+@pytest.mark.parametrize("channels", [9, 37])
+def test_small_planes(channels: int, kernel: tuple[int, ...], isa: str) -> None:
+    """Two vectors of channels and fewer, planes that fill chunks of lanes and that do not, every kind of window."""
+    for width in (1, 2, 3, 5, 6, 9):
+        size = (4, 3, 5)[:len(kernel) - 1] + (width,)
+        for more in ({"batch": 2}, {"dtype": "float64", "residual": True}, {"stride": 2, "activation": "relu6"},
+                     {"dilation": 2, "bias": False}, {"padding": ((4, 0), (1, 5), (0, 3))[-len(kernel):], "stride": 3}):
+            padding = more.get("padding", tuple(k // 2 * more.get("dilation", 1) for k in kernel))
+            try:
+                p = problem((channels, channels), size, kernel, groups=channels, **{**more, "padding": padding})
+            except ValueError:
+                continue  # the kernel does not fit
+            verify(p, "depthwise", isa)
+    same_bits(problem((channels, channels), (4,) * len(kernel), kernel, groups=channels, batch=3), "depthwise", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_stays_inside_its_small_plane(value: float, isa: str) -> None:
+    for size, kernel, stride in (((3, 3), (3, 3), 1), ((6, 5), (3, 2), 1), ((7, 6), (3, 3), 2), ((3, 4, 2), (2, 3, 2), 1)):
+        stays_inside(problem((37, 37), size, kernel, groups=37, stride=stride), "depthwise", isa, value)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_small_plane_is_its_own_residual(isa: str) -> None:
+    for size in ((3, 3), (5, 5), (6, 6)):
+        p = problem((37, 37), size, (3, 3), groups=37, residual=True)
+        x, w, b, residual = random_arrays(p, np.random.default_rng(0))
+        kernel = cython_native.NativeKernel(p, Candidate("depthwise", isa))
+        expected, out = np.empty(p.output_shape, np.float32), residual.copy()
+        kernel.run(x, kernel.pack(w, b), expected, residual)
+        kernel.run(x, kernel.pack(w, b), out, out)
+        assert np.array_equal(out, expected)
+
+
 # ---- "strict" rounds each product before it is summed
 
 DERIVATIVES = {

@@ -81,6 +81,22 @@ FAULTS += [Fault(name, "col2im.cpp", right, wrong, COL2IM) for name, right, wron
     ("an image is written where the task's first one is", "write(image + i, group", "write(image, group"),
     ("whole vectors are written an element late", "i += L) store(to + i, finished", "i += L) store(to + i + 1, finished"),
 )]
+DEPTHWISE_INPUT = ("depthwise_input",)
+FAULTS += [Fault(name, "depthwise_input.cpp", right, wrong, DEPTHWISE_INPUT) for name, right, wrong in (
+    ("a last vector of a row is a whole one", "store_first(to + L, high < least ? least : high, left - L);",
+     "store(to + L, high < least ? least : high);"),
+    ("rows of zeros keep what the plane before left", "if (h < 0 || h >= p.output[1]) clear(to, p.output[2]);",
+     "if (h < 0 || h >= p.output[1]) clear(to, 0);"),
+)]
+FAULTS += [Fault("weights of the block before are kept", "depthwise_planes.hpp", "block != arranged) arrange",
+                 "arranged < 0) arrange", DEPTHWISE_INPUT)]
+DEPTHWISE = ("depthwise",)
+FAULTS += [Fault(name, "depthwise_planes.hpp", right, wrong, DEPTHWISE) for name, right, wrong in (
+    ("padding keeps what a call before left", "clear(s.slab, volume_of(padded) * wide);", "clear(s.slab, wide);"),
+    ("a last vector of channels is a whole one", "return std::min(L, p.groups - first(block) - v * L);", "return L;"),
+    ("few outputs are stored as a whole vector", "m = std::min<int64_t>(L, count - at);", "m = L;"),
+    ("outputs overlap that add a residual", "const int64_t at = more || count < L ?", "const int64_t at = count < L ?"),
+)]
 
 
 def build(sources: Path, package: Path, algorithms: tuple[str, ...]) -> None:
@@ -107,7 +123,8 @@ def fuzz(package: Path, count: int, algorithm: str = "") -> subprocess.Completed
 
 
 CLEAN = [Fault("none", "", "", ""), Fault("none of outer", "", "", "", OUTER),
-         Fault("none of winograd_weight", "", "", "", WINOGRAD_WEIGHT), Fault("none of col2im", "", "", "", COL2IM)]
+         Fault("none of winograd_weight", "", "", "", WINOGRAD_WEIGHT), Fault("none of col2im", "", "", "", COL2IM),
+         Fault("none of depthwise_input", "", "", "", DEPTHWISE_INPUT), Fault("none of depthwise", "", "", "", DEPTHWISE)]
 
 
 @pytest.mark.parametrize("fault", [*CLEAN, *FAULTS], ids=lambda fault: fault.name)
@@ -119,8 +136,9 @@ def test_a_fault_in_the_kernels_is_found(fault: Fault, tmp_path: Path) -> None:
         assert fault.right in text, "the sources have changed: plant it elsewhere"
         (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
     build(sources, tmp_path / "fastconv", fault.algorithms)
-    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), WINOGRAD_WEIGHT: (60_000, "winograd_weight")}.get(
-        fault.algorithms, (600, ""))
-    done = fuzz(tmp_path / "fastconv", count, alone)  # every eighth problem is one of outer's, every hundredth of the third's
+    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), WINOGRAD_WEIGHT: (70_000, "winograd_weight"),
+                    DEPTHWISE_INPUT: (6000, "depthwise_input"), DEPTHWISE: (6000, "depthwise")}.get(
+                        fault.algorithms, (600, ""))
+    done = fuzz(tmp_path / "fastconv", count, alone)  # every eighth problem is outer's, every hundredth winograd_weight's
     assert ("WRONG problem" in done.stdout) == planted, done.stdout[-2000:] + done.stderr[-1000:]
     assert done.returncode == int(planted) and " calls" in done.stdout

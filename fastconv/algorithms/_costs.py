@@ -8,6 +8,8 @@ from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ..settings import current
 
+MOST_POSITIONS = 2048  # of small planes with their padding, and the outputs (kernels/depthwise_planes.hpp)
+
 
 def reached(p: ConvProblem) -> list[float]:
     """Inputs along each axis that windows reach."""
@@ -46,3 +48,17 @@ def packed_once(p: ConvProblem, lanes: int) -> float:
 def packed_in_panels(p: ConvProblem, lanes: int) -> float:
     """The same in blocks of a few output channels."""
     return 2 * packed_once(p, lanes)
+
+
+def small_planes(p: ConvProblem, lanes: int, arranged: bool = False) -> float:
+    """Depthwise with channels on the vector: transposed on the way in and out, `lanes` elements of `lanes` channels at a time.
+    arranged: so are the weights, once for several images."""
+    inputs, outputs, taps = math.prod(p.input_size), math.prod(p.output_size), p.kernel_volume
+    chunks = math.ceil(inputs / lanes) + math.ceil(outputs / lanes) + (math.ceil(taps / lanes) / 4 if arranged else 0)
+    moved, multiplied = lanes * chunks * (4 + 0.7 * lanes), taps * outputs * (2.2 if is_widest(p, lanes) else 1.3)
+    return math.ceil(p.groups / lanes) * (200 + moved + multiplied)
+
+
+def is_widest(p: ConvProblem, lanes: int) -> bool:
+    """Whether vectors are 64 bytes long, of which fewer are loaded in a cycle."""
+    return lanes * TABLE[p.dtype].itemsize >= 64

@@ -7,8 +7,8 @@ import math
 from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ._bounds import summed as bound
+from ._costs import MOST_POSITIONS, slab, small_planes
 from ._costs import packed_in_panels as packing_cost
-from ._costs import slab
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -31,6 +31,8 @@ def cost(p: ConvProblem, lanes: int) -> float:
         vectors = 2 * edges + (width - edges) * together
         widened = 3.0 * math.prod(p.input_size) * p.groups if p.groups < p.out_channels else 0
         return rows * (vectors * (2.2 * p.k + 9) + 100) + widened
+    if _small_planes_pay(p, lanes):
+        return small_planes(p, lanes)
     plane = p.kernel_size[-2:]
     depths = p.kernel_volume // math.prod(plane)
     tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
@@ -41,3 +43,11 @@ def cost(p: ConvProblem, lanes: int) -> float:
         loads *= 1.6 if width > lanes else 2.0  # masked at both ends
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
     return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.k + 4) + 80) + copied + transposed
+
+
+def _small_planes_pay(p: ConvProblem, lanes: int) -> bool:
+    """As `kernels/depthwise.cpp` has it, but for the smallest details."""
+    width, empty = p.output_size[-1], -p.output_size[-1] % lanes
+    few = 4 * empty >= width and width <= min(10, 2 * lanes) if lanes * TABLE[p.dtype].itemsize > 16 else width <= 3 * lanes
+    sums = p.padding_mode == "zeros" and p.accuracy != "strict" and p.groups == p.out_channels
+    return few and sums and 2 * p.groups > lanes and math.prod(p.input_size) < MOST_POSITIONS
