@@ -11,25 +11,23 @@ class WeightRows {
    public:
     WeightRows(const Problem& problem, const View& view) : p(problem), out(view), dense(is_dense()) {}
 
-    // `n` output channels from `channel` on, of the rows first <= k < end, lanes rows at a time: they follow each other in the
-    // result. row(k): its sums, of whole vectors of output channels.
+    // `n` output channels from `channel` on, of `count` input channels from `first` on, lanes rows at a time: they follow each other in
+    // the result. row(input channel, tap): its sums, of whole vectors of output channels.
     template <class Row>
-    void write(int64_t channel, int64_t n, int64_t first, int64_t end, Row row) const {
-        for (int64_t k = first; k < end; k += L) {
-            const int64_t count = std::min<int64_t>(L, end - k);
-            const T* from[L] = {};
-            int64_t place[L] = {};
-            for (int64_t i = 0; i < count; ++i) from[i] = row(k + i), place[i] = place_of(k + i);
+    void write(int64_t channel, int64_t n, int64_t first, int64_t count, Row row) const {
+        const int64_t taps = kernel_volume(p), end = (first + count) * taps;
+        T* const to = static_cast<T*>(out.data) + channel * out.batch;
+        for (int64_t k = first * taps, c = first, tap = 0; k < end; k += L) {
+            const int64_t some = std::min<int64_t>(L, end - k);
+            const T* from[L];
+            int64_t place[L];
+            for (int64_t i = 0; i < some; ++i) {  // no division: it would take as long as all the rest
+                from[i] = row(c, tap), place[i] = dense ? k + i : place_of(c, tap);
+                if (++tap == taps) tap = 0, ++c;
+            }
             for (int64_t v = 0; v < n; v += L) {
-                Vec<T> value[L];
-                for (int64_t i = 0; i < L; ++i) value[i] = i < count ? load(from[i] + v) : Vec<T>{};
-                transpose<T>(value);
-                for (int64_t l = 0; l < std::min<int64_t>(L, n - v); ++l) {
-                    T* to = static_cast<T*>(out.data) + (channel + v + l) * out.batch;
-                    if (dense && count == L) store(to + place[0], value[l]);
-                    else
-                        for (int64_t i = 0; i < count; ++i) to[place[i]] = value[l][i];
-                }
+                if (some == L && dense && n - v >= L) write_whole(from, v, to + v * out.batch + k);
+                else write_some(from, some, v, std::min<int64_t>(L, n - v), to + v * out.batch, place);
             }
         }
     }
@@ -48,10 +46,28 @@ class WeightRows {
         }
         return p.in_channels == 1 || out.channel == step;
     }
-    int64_t place_of(int64_t k) const {
-        const int64_t taps = kernel_volume(p), tap = k % taps;
+    int64_t place_of(int64_t c, int64_t tap) const {
         const int64_t w = tap % p.kernel[2], h = tap / p.kernel[2] % p.kernel[1], d = tap / p.kernel[2] / p.kernel[1];
-        return k / taps * out.channel + d * out.space[0] + h * out.space[1] + w * out.space[2];
+        return c * out.channel + d * out.space[0] + h * out.space[1] + w * out.space[2];
+    }
+
+    void write_whole(const T* const (&from)[L], int64_t v, T* to) const {
+        Vec<T> value[L];
+        for (int i = 0; i < L; ++i) value[i] = load(from[i] + v);
+        transpose<T>(value);
+#pragma GCC unroll 16
+        for (int l = 0; l < L; ++l, to += out.batch) store(to, value[l]);
+    }
+    FASTCONV_NOINLINE void write_some(const T* const (&from)[L], int64_t some, int64_t v, int64_t n, T* to, const int64_t* place) const {
+        Vec<T> value[L];
+        for (int64_t i = 0; i < L; ++i) value[i] = i < some ? load(from[i] + v) : Vec<T>{};
+        transpose<T>(value);
+        for (int64_t l = 0; l < n; ++l, to += out.batch) {
+            if (dense && some == L) store(to + place[0], value[l]);
+            else if (dense) store_first(to + place[0], value[l], some);
+            else
+                for (int64_t i = 0; i < some; ++i) to[place[i]] = value[l][i];
+        }
     }
 };
 
