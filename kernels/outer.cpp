@@ -348,7 +348,10 @@ struct Outer {
         for (int64_t i = 0; i < chunks; ++i) {
             const Chunk c = chunk(i);
             const T* const from = sums + place(group, block, c);
-            to.write(channel, n, c.first, c.count, [&](int64_t c_, int64_t tap) { return from + (tap * c.count + c_ - c.first) * width(block); });
+            const int64_t step = width(block), first = c.first * volume;
+            to.write(channel, n, first, first + c.count * volume, [=](int64_t k) {
+                return from + ((k - first) % volume * c.count + (k - first) / volume) * step;
+            });
         }
     }
 };

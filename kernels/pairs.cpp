@@ -23,8 +23,10 @@ namespace FASTCONV_ISA {
 namespace {
 
 constexpr int64_t most_listed = 64 << 10;    // pairs of all taps
-constexpr int64_t pairs_at_once = 192;       // whose panels of a tile are read from L1 again
-constexpr int64_t waiting_bytes = 20 << 10;  // sums that wait to be transposed
+constexpr int64_t few_channels = 4;
+constexpr int64_t pairs_at_once = 400;       // sums wait where the result is for further ones
+constexpr int64_t waiting_bytes = 64 << 10;  // sums that wait to be transposed
+constexpr size_t most_kept = 3 << 20;         // a larger result goes past the caches
 
 // Where the channels of two pixels begin, in elements.
 struct Pair {
@@ -60,26 +62,26 @@ struct PairTile {
     }
 };
 
-// The pixels of one operand, of all images, channels side by side.
+// One operand: [group][block of channels][pixel of all images, and one more][channel of the block]. A tile reads it in sequence.
 template <class T>
 struct Side {
-    static constexpr int64_t L = lanes<T>, line = 64 / int64_t(sizeof(T));
+    static constexpr int64_t L = lanes<T>;
     View view;
-    int64_t channels, step;                  // of all groups; from a pixel to the next
+    int64_t channels, block;                 // of a group; whole vectors
     int64_t size[max_axes], kept[max_axes];  // of an image; what is kept of it
+    int64_t batch;
 
-    Side(const View& v, int64_t channels_of_all, int64_t groups) : view(v), channels(channels_of_all) {
-        step = round_up(channels, L) + (groups > 1 ? 2 * L : 0);  // vectors of a group's channels reach beyond its last
-        if (step * int64_t(sizeof(T)) % 512 == 0) step += line;   // not all pixels in the same few sets of L1
-    }
     int64_t positions() const { return size[0] * size[1] * size[2]; }
-    int64_t pixels() const { return kept[0] * kept[1] * kept[2]; }
+    int64_t pixels() const { return kept[0] * kept[1] * kept[2]; }  // of an image
+    int64_t last() const { return batch * pixels(); }               // the one more
     int64_t vectors() const { return ceil_div(channels, L); }
+    int64_t of_group() const { return ceil_div(channels, block) * of_block(); }
+    int64_t of_block() const { return (last() + 1) * block; }
 };
 
 template <class T>
 struct Pairs {
-    static constexpr int64_t L = lanes<T>, wide = 2 * L, line = 64 / int64_t(sizeof(T));
+    static constexpr int64_t L = lanes<T>, wide = 2 * L;
     Problem p;
     Call call;
     int64_t volume, outputs, listed;  // outputs: of an image; pairs of a tap, those in the padding among them
@@ -93,8 +95,7 @@ struct Pairs {
 
     Pairs(const Problem& problem, const Call& c, int threads)
         : p(problem), call(c), volume(kernel_volume(p)), outputs(p.output[0] * p.output[1] * p.output[2]), listed(p.batch * outputs),
-          x(call.input, p.groups * p.in_channels, p.groups), y(call.gradient, p.groups * p.out_channels, p.groups),
-          across(volume == 1 && (call.output.channel == 1 || p.in_channels == 1)),
+          x{call.input, p.in_channels, 0, {}, {}, p.batch}, y{call.gradient, p.out_channels, 0, {}, {}, p.batch}, across(fits_across() && (call.output.channel == 1 || p.in_channels == 1)),
           checked(p.padding_mode == PaddingMode::zeros && is_padded(p)) {
         for (int a = 0; a < max_axes; ++a) {
             x.size[a] = p.input[a], x.kept[a] = gaps(a) ? p.output[a] * extent(p, a, 1) : p.input[a];
@@ -102,12 +103,17 @@ struct Pairs {
         }
         rows = across ? p.out_channels : p.in_channels, columns = across ? p.in_channels : p.out_channels;
         blocks = ceil_div(columns, wide);
-        const int64_t most = across ? 8 * max_MR : std::max(line, waiting_bytes / (volume * wide * int64_t(sizeof(T))) / line * line);
-        range = ceil_div(rows, ceil_div(rows, most));
-        if (!across) range = round_up(range, line);
+        const int64_t most = across ? 8 * max_MR : std::max(L, waiting_bytes / (volume * wide * int64_t(sizeof(T))));
+        range = round_up(ceil_div(rows, ceil_div(rows, most)), L);
+        x.block = across ? wide : range, y.block = across ? range : wide;
         parts = std::min(threads_for(multiply_adds(p), worth_a_thread::gemm, threads), items());
         const Scratch one(*this, nullptr, nullptr);
         crew = Crew(p, call, parts, one.bytes, one.common_bytes);
+    }
+    // One tap: the lanes that would be in vain, and what a vector of the result costs beside its products (measured).
+    bool fits_across() const {
+        const int64_t inputs = ceil_div(p.in_channels, L), outputs = ceil_div(p.out_channels, L);
+        return volume == 1 && (listed + 4) * p.out_channels * inputs <= (listed + 10) * p.in_channels * outputs;
     }
     int64_t items() const { return p.groups * blocks * ceil_div(rows, range); }
     int64_t width(int64_t block) const { return std::min(wide, round_up(columns - block * wide, L)); }
@@ -128,7 +134,7 @@ struct Pairs {
         std::atomic<int32_t>* spoiled;  // whether dy has something that is not finite
         int64_t* inside;                // pairs of each tap that do not lie in the padding: the first ones
         Pair* pairs;                    // [tap][pair]
-        T *x, *y;                       // x: one more pixel, of zeros
+        T *x, *y;                       // the one more pixel of x is zeros
         int64_t* place;                 // of an image's inputs, among those that are kept
         T* sums;
         size_t common_bytes, bytes;
@@ -137,8 +143,8 @@ struct Pairs {
             spoiled = ours.take<std::atomic<int32_t>>(1);
             inside = ours.take<int64_t>(job.volume);
             pairs = ours.take<Pair>(job.volume * job.listed);
-            x = ours.take<T>((job.p.batch * job.x.pixels() + 1) * job.x.step);
-            y = ours.take<T>(job.p.batch * job.y.pixels() * job.y.step);
+            x = ours.take<T>(job.p.groups * job.x.of_group());
+            y = ours.take<T>(job.p.groups * job.y.of_group());
             place = mine.take<int64_t>(job.x.positions());
             sums = mine.take<T>(job.across ? max_MR * wide : job.volume * job.range * wide);
             common_bytes = ours.used(), bytes = mine.used();
@@ -148,8 +154,7 @@ struct Pairs {
     void compute() const {
         const Scratch ours(*this, crew.common(), nullptr);
         new (ours.spoiled) std::atomic<int32_t>(0);
-        clear(ours.x + p.batch * x.pixels() * x.step, x.step);
-        const int64_t of_x = p.batch * x.vectors(), of_y = p.batch * y.vectors();
+        const int64_t of_x = p.batch * p.groups * x.vectors(), of_y = p.batch * p.groups * y.vectors();
         crew.share(volume + of_x + of_y, [&](int64_t part, const auto& each) {
             const Scratch s(*this, crew.common(), crew.own(part));
             list_places(s.place);
@@ -166,6 +171,7 @@ struct Pairs {
             each([&](int64_t begin, int64_t end) {
                 for (int64_t i = begin; i < end; ++i) multiply(i, s);
             });
+            stored_past();
         });
     }
 
@@ -191,7 +197,7 @@ struct Pairs {
                 for (int64_t h = 0, from_d = kept(0, d); h < p.output[1]; ++h)
                     for (int64_t w = 0, from_h = kept(1, h); w < p.output[2]; ++w, ++q) {
                         const int64_t i = place(from_d, from_h, kept(2, w));
-                        const int64_t of_x = (i < 0 ? p.batch * x.pixels() : image * x.pixels() + i) * x.step, of_y = q * y.step;
+                        const int64_t of_x = (i < 0 ? x.last() : image * x.pixels() + i) * x.block, of_y = q * y.block;
                         list[i < 0 ? --end : begin++] = across ? Pair{of_y, of_x} : Pair{of_x, of_y};
                     }
         s.inside[tap] = begin;
@@ -200,23 +206,26 @@ struct Pairs {
     // ---- both operands in order
 
     void fill_input(int64_t item, const Scratch& s) const {
-        fill(x, item / x.vectors(), item % x.vectors() * L, s.place, s.x, [](Vec<T>) {});
+        T* const to = fill(x, item, s.place, s.x, [](Vec<T>) {});
+        if (item < p.groups * x.vectors()) store(to + x.last() * x.block, Vec<T>{});
     }
     void fill_gradient(int64_t item, const Scratch& s) const {
         Vec<T> zero{};
-        const auto look = [&](Vec<T> value) { zero += value * T(0); };
-        if (!checked) return fill(y, item / y.vectors(), item % y.vectors() * L, nullptr, s.y, [](Vec<T>) {});
-        fill(y, item / y.vectors(), item % y.vectors() * L, nullptr, s.y, look);
+        if (!checked) fill(y, item, nullptr, s.y, [](Vec<T>) {});
+        else fill(y, item, nullptr, s.y, [&](Vec<T> value) { zero += value * T(0); });
         if (!all_zeros<T>(zero)) s.spoiled->store(1, std::memory_order_relaxed);
     }
 
-    // A vector of channels of an image; lanes without a channel are 0. places: null, all of them one after another.
+    // A vector of channels of an image, whose place in the first image is returned; lanes without a channel are 0. places: null, all
+    // of them one after another.
     template <class Look>
-    FASTCONV_INLINE void fill(const Side<T>& side, int64_t image, int64_t channel, const int64_t* places, T* panel, Look look) const {
+    FASTCONV_INLINE T* fill(const Side<T>& side, int64_t item, const int64_t* places, T* panel, Look look) const {
         const View& v = side.view;
+        const int64_t channel = item % side.vectors() * L, group = item / side.vectors() % p.groups, image = item / side.vectors() / p.groups;
         const int64_t count = std::min(L, side.channels - channel);
-        const T* from = at<T>(v, image, channel);
-        T* const to = panel + image * side.pixels() * side.step + channel;
+        const T* from = at<T>(v, image, group * side.channels + channel);
+        T* const first = panel + group * side.of_group() + channel / side.block * side.of_block() + channel % side.block;
+        T* const to = first + image * side.pixels() * side.block;
         int64_t size[max_axes];
         std::copy(side.size, side.size + max_axes, size);
         for (int a = 1; a >= 0 && (size[a] == 1 || v.space[a] == size[2] * v.space[2]); --a)  // rows that follow each other are one
@@ -226,11 +235,12 @@ struct Pairs {
                 const T* row = from + d * v.space[0] + h * v.space[1];
                 const auto put = [&](int64_t i, Vec<T> value) {
                     const int64_t place = places ? places[q + i] : q + i;
-                    if (place >= 0) look(value), store(to + place * side.step, value);
+                    if (place >= 0) look(value), store(to + place * side.block, value);
                 };
                 if (v.space[2] == 1 && v.channel != 1) put_transposed(row, v.channel, count, size[2], put);
                 else put_pixels(row, v, count, size[2], put);
             }
+        return first;
     }
 
     template <class Put>
@@ -268,12 +278,13 @@ struct Pairs {
     void multiply(int64_t item, const Scratch& s) const {
         const int64_t ranges = ceil_div(rows, range), first = item % ranges * range, block = item / ranges % blocks;
         const int64_t group = item / ranges / blocks, count = std::min(range, rows - first);
-        const T* const a = (across ? s.y : s.x) + group * rows + first;
-        const T* const b = (across ? s.x : s.y) + group * columns + block * wide;
+        const Side<T>&of_a = across ? y : x, &of_b = across ? x : y;
+        const T* const a = (across ? s.y : s.x) + group * of_a.of_group() + item % ranges * of_a.of_block();
+        const T* const b = (across ? s.x : s.y) + group * of_b.of_group() + block * of_b.of_block();
         if (across) write_across(group, first, count, block, a, b, s);
         else {
             for (int64_t tap = 0; tap < volume; ++tap)
-                multiply(tap, a, count, b, width(block), s.sums + tap * range * width(block), width(block), s);
+                multiply(tap, a, count, b, width(block), s.sums + tap * width(block), volume * width(block), s);
             write(group, first, count, block, s.sums);
         }
     }
@@ -306,9 +317,10 @@ struct Pairs {
     }
 
     void write(int64_t group, int64_t first, int64_t count, int64_t block, const T* sums) const {
-        const WeightRows<T> to(p, call.output);
+        const WeightRows<T> to(p, call.output, weight_bytes(p) > most_kept);
         const int64_t channel = group * columns + block * wide, n = std::min(wide, columns - block * wide);
-        to.write(channel, n, first, count, [&](int64_t c, int64_t tap) { return sums + (tap * range + c - first) * width(block); });
+        const int64_t k = first * volume, step = width(block);
+        to.write(channel, n, k, k + count * volume, [=](int64_t i) { return sums + (i - k) * step; });
     }
 };
 
@@ -317,11 +329,13 @@ struct PairsAlgorithm : Defaults {
     static const char* refuses(const Problem& p) {
         if (p.direction != Direction::backward_weight) return "computes the gradient of the weight only";
         const double pixels = double(p.batch) * double(p.output[0]) * double(p.output[1]) * double(p.output[2]);
-        return pixels * double(kernel_volume(p)) <= most_listed ? nullptr : "lists which pixels are pairs, of few pixels and taps only";
+        if (pixels * double(kernel_volume(p)) > most_listed) return "lists which pixels are pairs, of few pixels and taps only";
+        const bool few = std::min(p.in_channels, p.out_channels) < few_channels;
+        return p.groups > 1 && few ? "puts the channels of a group side by side, not of groups of so few" : nullptr;
     }
     static size_t packed_bytes(const Problem&) { return 0; }
-    static size_t workspace_bytes(const Problem& p, int threads) {  // however the result lies
-        Call call{};
+    static size_t workspace_bytes(const Problem& p, int threads) {
+        Call call{};  // however the result lies
         const size_t bytes = Pairs<T>(p, call, threads).crew.bytes();
         call.output.channel = 1;
         return std::max(bytes, Pairs<T>(p, call, threads).crew.bytes());

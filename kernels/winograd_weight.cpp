@@ -256,8 +256,8 @@ struct WinogradWeight {
                 if (!all_zeros<T>(zero)) s.spoiled->store(1, std::memory_order_relaxed);
                 const int64_t first = t.c + c + i;
                 const int64_t channels = std::min(L, t.k + t.k_count - oc - v);
-                to.write(t.group * p.out_channels + oc + v, channels, first, n,
-                         [&](int64_t c_, int64_t tap) { return s.sums + ((c_ - first) * volume + tap) * L; });
+                to.write(t.group * p.out_channels + oc + v, channels, first * volume, (first + n) * volume,
+                         [&](int64_t k) { return s.sums + (k - first * volume) * L; });
             }
     }
 };
