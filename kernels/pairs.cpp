@@ -2,13 +2,13 @@
 //
 //   dw[oc][c, t] = sum of dy[q][oc] * x[i][c]    over the pairs (output q, input i) of all images that tap t brings together
 //
-// Of every tap that is a product of matrices, K pairs long. Both operands are put in order once, the pixels of all images one after
-// another, [pixel][channel]; a list for each tap says which pixels are a pair. Strides, dilation, padding and short rows are nothing but
-// that list. What lies in the padding is not in it, as long as dy is finite.
+// Of every tap that is a product of matrices, as deep as there are pairs. Both operands are put in order once, in blocks of channels,
+// the pixels of all images one after another; a list for each tap says which pixels are a pair. Strides, dilation, padding and short rows
+// are nothing but that list. What lies in the padding is not in it, as long as dy is finite.
 // Tile: MR rows, channels of the one operand, x 2 vectors of channels of the other, in registers while all pairs pass by: per pair 2
 // loads and MR broadcasts for 2 MR FMAs. One tap: the input's channels are on the vectors, and sums go straight to where they belong.
-// Several: the output's are, and the sums of all taps of some input channels, which follow each other in the result, wait in L1 to
-// be transposed to whole lines. Every element of the result is written once.
+// Several: the output's are, and the sums of all taps of some input channels, which follow each other in the result, wait in the caches
+// to be transposed to whole lines. The result is written once.
 // A sum is in the order of its pairs: the same bits for any number of threads.
 // Bottleneck: FMA; then writing the result.
 #include <atomic>
@@ -23,10 +23,11 @@ namespace FASTCONV_ISA {
 namespace {
 
 constexpr int64_t most_listed = 64 << 10;    // pairs of all taps
+constexpr int64_t most_taps_listed = 512;    // as their sums wait together
 constexpr int64_t few_channels = 4;
 constexpr int64_t pairs_at_once = 400;       // sums wait where the result is for further ones
 constexpr int64_t waiting_bytes = 64 << 10;  // sums that wait to be transposed
-constexpr size_t most_kept = 3 << 20;         // a larger result goes past the caches
+constexpr size_t most_kept = 3 << 20;        // a larger result goes past the caches
 
 // Where the channels of two pixels begin, in elements.
 struct Pair {
@@ -84,7 +85,7 @@ struct Pairs {
     static constexpr int64_t L = lanes<T>, wide = 2 * L;
     Problem p;
     Call call;
-    int64_t volume, outputs, listed;  // outputs: of an image; pairs of a tap, those in the padding among them
+    int64_t volume, listed;           // pairs of a tap, those in the padding among them
     Side<T> x, y;
     bool across;                      // one tap, and its input channels side by side in the result: they are on the vectors
     bool checked;                     // whether taps lie in the padding
@@ -94,8 +95,9 @@ struct Pairs {
     Crew crew;
 
     Pairs(const Problem& problem, const Call& c, int threads)
-        : p(problem), call(c), volume(kernel_volume(p)), outputs(p.output[0] * p.output[1] * p.output[2]), listed(p.batch * outputs),
-          x{call.input, p.in_channels, 0, {}, {}, p.batch}, y{call.gradient, p.out_channels, 0, {}, {}, p.batch}, across(fits_across() && (call.output.channel == 1 || p.in_channels == 1)),
+        : p(problem), call(c), volume(kernel_volume(p)), listed(p.batch * p.output[0] * p.output[1] * p.output[2]),
+          x{call.input, p.in_channels, 0, {}, {}, p.batch}, y{call.gradient, p.out_channels, 0, {}, {}, p.batch},
+          across(fits_across() && (call.output.channel == 1 || p.in_channels == 1)),
           checked(p.padding_mode == PaddingMode::zeros && is_padded(p)) {
         for (int a = 0; a < max_axes; ++a) {
             x.size[a] = p.input[a], x.kept[a] = gaps(a) ? p.output[a] * extent(p, a, 1) : p.input[a];
@@ -119,7 +121,10 @@ struct Pairs {
     int64_t width(int64_t block) const { return std::min(wide, round_up(columns - block * wide, L)); }
 
     // A stride beyond the kernel: inputs that no tap reads are left out.
-    bool gaps(int a) const { return p.padding_mode == PaddingMode::zeros && p.stride[a] > extent(p, a, 1); }
+    bool gaps(int a) const {
+        const int64_t reach = extent(p, a, 1);
+        return p.padding_mode == PaddingMode::zeros && p.stride[a] > reach && p.output[a] * reach < p.input[a];
+    }
     // Of a coordinate, among those that are kept; -1: it is not.
     int64_t place(int a, int64_t i) const {
         if (!gaps(a)) return i;
@@ -221,7 +226,8 @@ struct Pairs {
     template <class Look>
     FASTCONV_INLINE T* fill(const Side<T>& side, int64_t item, const int64_t* places, T* panel, Look look) const {
         const View& v = side.view;
-        const int64_t channel = item % side.vectors() * L, group = item / side.vectors() % p.groups, image = item / side.vectors() / p.groups;
+        const int64_t channel = item % side.vectors() * L;
+        const int64_t group = item / side.vectors() % p.groups, image = item / side.vectors() / p.groups;
         const int64_t count = std::min(L, side.channels - channel);
         const T* from = at<T>(v, image, group * side.channels + channel);
         T* const first = panel + group * side.of_group() + channel / side.block * side.of_block() + channel % side.block;
@@ -329,7 +335,7 @@ struct PairsAlgorithm : Defaults {
     static const char* refuses(const Problem& p) {
         if (p.direction != Direction::backward_weight) return "computes the gradient of the weight only";
         const double pixels = double(p.batch) * double(p.output[0]) * double(p.output[1]) * double(p.output[2]);
-        if (pixels * double(kernel_volume(p)) > most_listed) return "lists which pixels are pairs, of few pixels and taps only";
+        if (kernel_volume(p) > most_taps_listed || pixels * double(kernel_volume(p)) > most_listed) return "lists which pixels are pairs, of few pixels and taps only";
         const bool few = std::min(p.in_channels, p.out_channels) < few_channels;
         return p.groups > 1 && few ? "puts the channels of a group side by side, not of groups of so few" : nullptr;
     }
