@@ -73,12 +73,13 @@ FAULTS += [Fault(name, "winograd_weight.cpp", right, wrong, WINOGRAD_WEIGHT) for
     ("another input channel than the first of a task", "const int64_t first = t.c + c + i;", "const int64_t first = c + i;"),
 )]
 PAIRS = ("pairs",)
+FAULTS += [Fault("what follows a vector that is not whole begins too late", "weight_rows.hpp", "k += some;", "k += L;", PAIRS)]
 FAULTS += [Fault(name, "pairs.cpp", right, wrong, PAIRS) for name, right, wrong in (
     ("what is beyond the padding is left out of any sum", "s.spoiled->store(1", "s.spoiled->store(0"),
     ("an image begins where one of all inputs would", "image * x.pixels() + i)", "image * x.positions() + i)"),
     ("sums begin anew for further pairs", "tile_of<PairTile, T>(n, width, piece > 0)", "tile_of<PairTile, T>(n, width, false)"),
-    ("a last vector of input channels is whole", "if (n == width(block)) return multiply", "if (n <= width(block)) return multiply"),
-    ("only the first group has zeros", "if (item < p.groups * x.vectors())", "if (item < x.vectors())"),
+    ("a last vector of input channels is whole", "if (n == width(block)) return", "if (n <= width(block)) return"),
+    ("the pixel of zeros keeps what was there", "if (item < p.groups * x.vectors())", "if (item < 0)"),
 )]
 COL2IM = ("col2im",)
 FAULTS += [Fault(name, "col2im.cpp", right, wrong, COL2IM) for name, right, wrong in (
@@ -128,8 +129,8 @@ def test_a_fault_in_the_kernels_is_found(fault: Fault, tmp_path: Path) -> None:
         assert fault.right in text, "the sources have changed: plant it elsewhere"
         (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
     build(sources, tmp_path / "fastconv", fault.algorithms)
-    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), PAIRS: (20_000, "pairs"), WINOGRAD_WEIGHT: (60_000, "winograd_weight")}.get(
-        fault.algorithms, (600, ""))
+    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), PAIRS: (20_000, "pairs"),
+                    WINOGRAD_WEIGHT: (60_000, "winograd_weight")}.get(fault.algorithms, (600, ""))
     done = fuzz(tmp_path / "fastconv", count, alone)  # every eighth problem is one of outer's, every hundredth of the third's
     assert ("WRONG problem" in done.stdout) == planted, done.stdout[-2000:] + done.stderr[-1000:]
     assert done.returncode == int(planted) and " calls" in done.stdout

@@ -20,8 +20,8 @@ NEAR = 3 << 20  # bytes of both operands that tiles read again and again from th
 
 
 def cost(p: ConvProblem, lanes: int) -> float:
-    """Vectors of one operand's channels, a last odd one at 4/3, times the channels of the other, for every pair of pixels that a
-    tap brings together; 4 for each vector of sums that is written, 10 where the result is transposed, 4 where sums wait for
+    """Vectors of one operand's channels, a last odd one at 4/3, times the channels of the other, for every pair of pixels that
+    a tap brings together; 4 for each vector of sums that is written, 10 where the result is transposed, 4 where sums wait for
     further pairs. Both operands are put in order, and pairs listed; 1 for each of their bytes beyond the caches."""
     inputs, outputs, taps = p.in_channels // p.groups, p.out_channels // p.groups, math.prod(p.kernel_size)
     listed = p.batch * math.prod(p.output_size)
