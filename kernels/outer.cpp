@@ -345,12 +345,14 @@ struct Outer {
     void write(int64_t group, int64_t block, const T* sums) const {
         const int64_t channel = (lanewise ? 0 : group * outputs) + block * wide, n = std::min(width(block), outputs - block * wide);
         const WeightRows<T> to(p, call.output);
-        to.write(channel, n, 0, rows, [&](int64_t k) { return sum_of(sums, group, block, k); });
-    }
-    const T* sum_of(const T* sums, int64_t group, int64_t block, int64_t k) const {
-        const int64_t channel = k / volume, tap = k % volume;
-        const Chunk c = chunk(channel / inputs);
-        return sums + place(group, block, c) + (tap * c.count + channel - c.first) * width(block);
+        for (int64_t i = 0; i < chunks; ++i) {
+            const Chunk c = chunk(i);
+            const T* const from = sums + place(group, block, c);
+            const int64_t step = width(block), first = c.first * volume;
+            to.write(channel, n, first, first + c.count * volume, [=](int64_t k) {
+                return from + ((k - first) % volume * c.count + (k - first) / volume) * step;
+            });
+        }
     }
 };
 

@@ -52,7 +52,7 @@ class Ahead {
 // Anew: the pixels are summed from 0, and then added.
 template <class T, int MR, int NR, bool Anew = false>
 struct OuterTile {
-    FASTCONV_NOINLINE static void run(const T* x, const Pixels& pixels, const T* y, T* sums, Ahead& ahead) {
+    FASTCONV_KERNEL static void run(const T* x, const Pixels& pixels, const T* y, T* sums, Ahead& ahead) {
         constexpr int L = lanes<T>;
         Ahead::Lines lines = ahead.lines;
         Vec<T> sum[MR][NR];
@@ -88,7 +88,7 @@ struct OuterTile {
 // The same with a vector of x for each i, of NH taps along h at a time: `apart` from one to the next in the slab, and in the sums.
 template <class T, int MR, int NH>
 struct LaneTile {
-    FASTCONV_NOINLINE static void run(const T* x, int64_t apart, const Pixels& pixels, const T* y, T* sums, int64_t sums_apart) {
+    FASTCONV_KERNEL static void run(const T* x, int64_t apart, const Pixels& pixels, const T* y, T* sums, int64_t sums_apart) {
         constexpr int L = lanes<T>;
         Vec<T> sum[NH][MR];
 #pragma GCC unroll 4

@@ -72,6 +72,15 @@ FAULTS += [Fault(name, "winograd_weight.cpp", right, wrong, WINOGRAD_WEIGHT) for
     ("another lane than there are channels", "t.k + t.k_count - oc - v)", "t.k + t.k_count - oc)"),
     ("another input channel than the first of a task", "const int64_t first = t.c + c + i;", "const int64_t first = c + i;"),
 )]
+PAIRS = ("pairs",)
+FAULTS += [Fault("what follows a vector that is not whole begins too late", "weight_rows.hpp", "k += some;", "k += L;", PAIRS)]
+FAULTS += [Fault(name, "pairs.cpp", right, wrong, PAIRS) for name, right, wrong in (
+    ("what is beyond the padding is left out of any sum", "s.spoiled->store(1", "s.spoiled->store(0"),
+    ("an image begins where one of all inputs would", "image * x.pixels() + i)", "image * x.positions() + i)"),
+    ("sums begin anew for further pairs", "tile_of<PairTile, T>(n, width, piece > 0)", "tile_of<PairTile, T>(n, width, false)"),
+    ("a last vector of input channels is whole", "if (n == width(block)) return", "if (n <= width(block)) return"),
+    ("the pixel of zeros keeps what was there", "if (item < p.groups * x.vectors())", "if (item < 0)"),
+)]
 COL2IM = ("col2im",)
 FAULTS += [Fault(name, "col2im.cpp", right, wrong, COL2IM) for name, right, wrong in (
     ("planes keep what a task before left", "clear(s.planes, count * channels * plane);", "clear(s.planes, channels * plane);"),
@@ -123,7 +132,8 @@ def fuzz(package: Path, count: int, algorithm: str = "") -> subprocess.Completed
 
 
 CLEAN = [Fault("none", "", "", ""), Fault("none of outer", "", "", "", OUTER),
-         Fault("none of winograd_weight", "", "", "", WINOGRAD_WEIGHT), Fault("none of col2im", "", "", "", COL2IM),
+         Fault("none of winograd_weight", "", "", "", WINOGRAD_WEIGHT), Fault("none of pairs", "", "", "", PAIRS),
+         Fault("none of col2im", "", "", "", COL2IM),
          Fault("none of depthwise_input", "", "", "", DEPTHWISE_INPUT), Fault("none of depthwise", "", "", "", DEPTHWISE)]
 
 
@@ -136,7 +146,7 @@ def test_a_fault_in_the_kernels_is_found(fault: Fault, tmp_path: Path) -> None:
         assert fault.right in text, "the sources have changed: plant it elsewhere"
         (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
     build(sources, tmp_path / "fastconv", fault.algorithms)
-    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), WINOGRAD_WEIGHT: (70_000, "winograd_weight"),
+    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), PAIRS: (20_000, "pairs"), WINOGRAD_WEIGHT: (70_000, "winograd_weight"),
                     DEPTHWISE_INPUT: (6000, "depthwise_input"), DEPTHWISE: (6000, "depthwise")}.get(
                         fault.algorithms, (600, ""))
     done = fuzz(tmp_path / "fastconv", count, alone)  # every eighth problem is outer's, every hundredth winograd_weight's
