@@ -24,7 +24,7 @@ namespace {
 
 constexpr int64_t most_listed = 64 << 10;    // pairs of all taps
 constexpr int64_t most_taps_listed = 512;    // as their sums wait together
-constexpr int64_t few_channels = 4;
+constexpr int64_t few_channels = 4;          // of a group: its vectors would be mostly empty
 constexpr int64_t pairs_at_once = 400;       // sums wait where the result is for further ones
 constexpr int64_t waiting_bytes = 64 << 10;  // sums that wait to be transposed
 constexpr size_t most_kept = 3 << 20;        // a larger result goes past the caches
@@ -221,8 +221,8 @@ struct Pairs {
         if (!all_zeros<T>(zero)) s.spoiled->store(1, std::memory_order_relaxed);
     }
 
-    // A vector of channels of an image, whose place in the first image is returned; lanes without a channel are 0. places: null,
-    // all of them one after another.
+    // A vector of channels of an image, whose place in the first image is returned; lanes without a channel are 0. places:
+    // null, all of them one after another.
     template <class Look>
     FASTCONV_INLINE T* fill(const Side<T>& side, int64_t item, const int64_t* places, T* panel, Look look) const {
         const View& v = side.view;

@@ -5,8 +5,8 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-// Rows of the result are numbered as K is: input channel of the group, then tap. A vector of output channels by a vector of rows is
-// transposed at a time: rows follow each other in the result, and vectors begin at lines where those of all channels can.
+// Rows of the result are numbered as K is: input channel of the group, then tap. A vector of output channels by a vector of rows
+// is transposed at a time: rows follow each other in the result, and vectors begin at lines where those of all channels can.
 template <class T>
 class WeightRows {
    public:
