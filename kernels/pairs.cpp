@@ -2,13 +2,13 @@
 //
 //   dw[oc][c, t] = sum of dy[q][oc] * x[i][c]    over the pairs (output q, input i) of all images that tap t brings together
 //
-// Of every tap that is a product of matrices, as deep as there are pairs. Both operands are put in order once, in blocks of channels,
-// the pixels of all images one after another; a list for each tap says which pixels are a pair. Strides, dilation, padding and short rows
-// are nothing but that list. What lies in the padding is not in it, as long as dy is finite.
-// Tile: MR rows, channels of the one operand, x 2 vectors of channels of the other, in registers while all pairs pass by: per pair 2
-// loads and MR broadcasts for 2 MR FMAs. One tap: the input's channels are on the vectors, and sums go straight to where they belong.
-// Several: the output's are, and the sums of all taps of some input channels, which follow each other in the result, wait in the caches
-// to be transposed to whole lines. The result is written once.
+// Of every tap that is a product of matrices, as deep as there are pairs. Both operands are put in order once, in blocks of
+// channels, the pixels of all images one after another; a list for each tap says which pixels are a pair. Strides, dilation,
+// padding and short rows are nothing but that list. What lies in the padding is not in it, as long as dy is finite.
+// Tile: MR rows, channels of the one operand, x 2 vectors of channels of the other, in registers while all pairs pass by: per
+// pair 2 loads and MR broadcasts for 2 MR FMAs. One tap: the input's channels are on the vectors, and sums go straight to where
+// they belong. Several: the output's are, and the sums of all taps of some input channels, which follow each other in the
+// result, wait in the caches to be transposed to whole lines. The result is written once.
 // A sum is in the order of its pairs: the same bits for any number of threads.
 // Bottleneck: FMA; then writing the result.
 #include <atomic>
@@ -24,7 +24,7 @@ namespace {
 
 constexpr int64_t most_listed = 64 << 10;    // pairs of all taps
 constexpr int64_t most_taps_listed = 512;    // as their sums wait together
-constexpr int64_t few_channels = 4;
+constexpr int64_t few_channels = 4;          // of a group: its vectors would be mostly empty
 constexpr int64_t pairs_at_once = 400;       // sums wait where the result is for further ones
 constexpr int64_t waiting_bytes = 64 << 10;  // sums that wait to be transposed
 constexpr size_t most_kept = 3 << 20;        // a larger result goes past the caches
@@ -63,7 +63,7 @@ struct PairTile {
     }
 };
 
-// One operand: [group][block of channels][pixel of all images, and one more][channel of the block]. A tile reads it in sequence.
+// One operand: [group][block of channels][pixel of all images, and one more][channel of the block]. Tiles read it in sequence.
 template <class T>
 struct Side {
     static constexpr int64_t L = lanes<T>;
@@ -221,8 +221,8 @@ struct Pairs {
         if (!all_zeros<T>(zero)) s.spoiled->store(1, std::memory_order_relaxed);
     }
 
-    // A vector of channels of an image, whose place in the first image is returned; lanes without a channel are 0. places: null, all
-    // of them one after another.
+    // A vector of channels of an image, whose place in the first image is returned; lanes without a channel are 0. places:
+    // null, all of them one after another.
     template <class Look>
     FASTCONV_INLINE T* fill(const Side<T>& side, int64_t item, const int64_t* places, T* panel, Look look) const {
         const View& v = side.view;
@@ -234,7 +234,7 @@ struct Pairs {
         T* const to = first + image * side.pixels() * side.block;
         int64_t size[max_axes];
         std::copy(side.size, side.size + max_axes, size);
-        for (int a = 1; a >= 0 && (size[a] == 1 || v.space[a] == size[2] * v.space[2]); --a)  // rows that follow each other are one
+        for (int a = 1; a >= 0 && (size[a] == 1 || v.space[a] == size[2] * v.space[2]); --a)  // rows that follow one another
             size[2] *= std::exchange(size[a], 1);
         for (int64_t d = 0, q = 0; d < size[0]; ++d)
             for (int64_t h = 0; h < size[1]; ++h, q += size[2]) {
@@ -295,7 +295,8 @@ struct Pairs {
         }
     }
 
-    void multiply(int64_t tap, const T* a, int64_t count, const T* b, int64_t width, T* out, int64_t step, const Scratch& s) const {
+    void multiply(int64_t tap, const T* a, int64_t count, const T* b, int64_t width, T* out, int64_t step,
+                  const Scratch& s) const {
         const int64_t all = s.spoiled->load(std::memory_order_relaxed) ? listed : s.inside[tap];
         const int64_t tiles = ceil_div(count, max_MR), pieces = std::max<int64_t>(1, ceil_div(all, pairs_at_once));
         for (int64_t piece = 0; piece < pieces; ++piece) {
@@ -311,7 +312,8 @@ struct Pairs {
     // ---- and out
 
     // Rows are output channels; lanes without an input channel would be others' results.
-    void write_across(int64_t group, int64_t first, int64_t count, int64_t block, const T* a, const T* b, const Scratch& s) const {
+    void write_across(int64_t group, int64_t first, int64_t count, int64_t block, const T* a, const T* b,
+                      const Scratch& s) const {
         const int64_t n = std::min(wide, columns - block * wide), step = call.output.batch;
         T* const out = static_cast<T*>(call.output.data) + (group * rows + first) * step + block * wide;
         if (n == width(block)) return multiply(0, a, count, b, n, out, step, s);
@@ -335,7 +337,8 @@ struct PairsAlgorithm : Defaults {
     static const char* refuses(const Problem& p) {
         if (p.direction != Direction::backward_weight) return "computes the gradient of the weight only";
         const double pixels = double(p.batch) * double(p.output[0]) * double(p.output[1]) * double(p.output[2]);
-        if (kernel_volume(p) > most_taps_listed || pixels * double(kernel_volume(p)) > most_listed) return "lists which pixels are pairs, of few pixels and taps only";
+        if (kernel_volume(p) > most_taps_listed || pixels * double(kernel_volume(p)) > most_listed)
+            return "lists which pixels are pairs, of few pixels and taps only";
         const bool few = std::min(p.in_channels, p.out_channels) < few_channels;
         return p.groups > 1 && few ? "puts the channels of a group side by side, not of groups of so few" : nullptr;
     }

@@ -5,8 +5,8 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-// Rows of the result are numbered as K is: input channel of the group, then tap. `n` output channels at a time, of which a vector of
-// rows is transposed at a time: they follow each other in the result, and begin at lines where those of all channels can.
+// Rows of the result are numbered as K is: input channel of the group, then tap. A vector of output channels by a vector of rows
+// is transposed at a time: rows follow each other in the result, and vectors begin at lines where those of all channels can.
 template <class T>
 class WeightRows {
    public:
@@ -15,7 +15,7 @@ class WeightRows {
         : p(problem), out(view), dense(is_dense()), together(dense && (out.batch % L == 0 || p.groups * p.out_channels == 1)),
           past_(past && together) {}
 
-    // `n` output channels from `channel` on, of the rows first <= k < end. row(k): its sums, of whole vectors of output channels.
+    // `n` output channels from `channel` on, rows first <= k < end. row(k): its sums, of whole vectors of output channels.
     template <class Row>
     void write(int64_t channel, int64_t n, int64_t first, int64_t end, Row row) const {
         const int64_t whole = n / L * L;
