@@ -190,6 +190,7 @@ cdef class Kernel:
         if packed.data == NULL:
             raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
         packed.nbytes = self.packed_bytes
+        call.shared = self.problem.batch > 0 and packed_is_shared(self.algorithm[0], self.problem, self.packed_bytes, threads)
         with nogil:
             call.packed, call.threads, call.parallel_for = packed.data, threads, <ParallelFor> &run_parallel
             done = pack_with_workspace(self.algorithm[0], self.packing_of, call)

@@ -235,6 +235,9 @@ inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packi
 // Memory that two cores have in their caches is slow to write (measured: 2.4 to 15 GB/s, by the hour, in a virtual machine; 40 past the
 // caches), and the same block holds the packed weights of one call after another. A few bytes are better read from there.
 constexpr size_t shared_from = size_t(32) << 10;
+inline bool packed_is_shared(const Algorithm& algorithm, const Problem& problem, size_t packed_bytes, int threads) {
+    return packed_bytes >= shared_from && threads > 1 && algorithm.shares_packed && algorithm.shares_packed(problem, threads);
+}
 
 // The same with weights that are packed for this call alone.
 inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias,
@@ -246,8 +249,7 @@ inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, 
     void* const packed = Blocks::take(packed_bytes);
     if (!packed) return no_memory;
     call.packed = packed;
-    const bool shared = packed_bytes >= shared_from && call.threads > 1 && algorithm.shares_packed &&
-                        algorithm.shares_packed(problem, call.threads);
+    const bool shared = packed_is_shared(algorithm, problem, packed_bytes, call.threads);
     const PackCall pack{weight, bias, packed, nullptr, call.threads, call.parallel_for, shared, nullptr};
     const bool ready = pack_with_workspace(algorithm, packing_of(problem), pack);
     const Outcome outcome = ready ? run_with_workspace(algorithm, problem, call, workspace_bytes) : no_memory;

@@ -58,6 +58,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         void* packed
         int32_t threads
         ParallelFor parallel_for
+        bint shared
         const View* lie
     ctypedef void (*Packs)(const Problem&, const PackCall&) noexcept nogil
     cdef struct Algorithm:
@@ -94,6 +95,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
         void release(void*, size_t) noexcept
     cdef enum Outcome "fastconv::Outcome":
         raised, no_memory, done, outside
+    bint packed_is_shared(const Algorithm&, const Problem&, size_t, int) noexcept
     Outcome run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
     Outcome run_ready(const Algorithm&, const Problem&, Call&, size_t) noexcept
     bint pack_with_workspace(const Algorithm&, const Problem&, PackCall) noexcept
