@@ -37,7 +37,7 @@ try:
 except fastconv.Unavailable as error:
     forced = str(error)
 facts = machine.describe()
-print(json.dumps({"value": float(fastconv.conv2d(x, w)[0, 0, 0, 0]), "backend": plan.backend, "isa": plan.isa, "forced": forced,
+print(json.dumps({"value": round(float(fastconv.conv2d(x, w)[0, 0, 0, 0]), 4), "backend": plan.backend, "isa": plan.isa, "forced": forced,
                   "facts": facts, "info": machine.as_text(facts)}))
 """
 
@@ -145,7 +145,7 @@ try:
 except MemoryError:
     pass
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
-print(fastconv.conv2d(x, w)[0, 0, 0, 0], fastconv.explain("ic8ih20oc8kh3").backend, native.failures())
+print(np.round(fastconv.conv2d(x, w)[0, 0, 0, 0], 3), fastconv.explain("ic8ih20oc8kh3").backend, native.failures())
 """
 
 
@@ -171,6 +171,6 @@ except (MemoryError, OSError):
     pass
 for descriptor in taken:
     os.close(descriptor)
-print(fastconv.conv2d(x, w)[0, 0, 0, 0], fastconv.explain("ic8ih20oc8kh3").backend, native.failures())
+print(np.round(fastconv.conv2d(x, w)[0, 0, 0, 0], 3), fastconv.explain("ic8ih20oc8kh3").backend, native.failures())
 """
     assert answer(python(Path(fastconv.__file__).parent, "-c", program)) == "72.0 cython {}"

@@ -109,7 +109,7 @@ def tree(tmp_path_factory):
     (made.root / "kernels" / "toy.cpp").write_text(KERNEL.lstrip())
     (made.root / "fastconv" / "algorithms" / "toy.py").write_text(DESCRIPTION.lstrip())
     setup = (made.root / "setup.py").read_text()
-    named = re.sub(r'^(ALGORITHMS = \[.*)\]$', r'\1, "toy"]', setup, flags=re.MULTILINE)
+    named = re.sub(r'^(ALGORITHMS = \[[^]]*)\]$', r'\1, "toy"]', setup, flags=re.MULTILINE)
     assert named.count('"toy"') == 1
     (made.root / "setup.py").write_text(named)
     done = made.run("setup.py", "-q", "build_ext", "--inplace")

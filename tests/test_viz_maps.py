@@ -281,7 +281,7 @@ def test_gradient_ascent_on_a_linear_layer():
 
 
 def test_images_found_by_gradient_ascent_are_responded_to():
-    model = network()
+    model = network(1)
     layer, channels = "both", [0, 3]
     found = viz.maximised(model, layer, channels, (1, 8, 8), steps=20)
     np.testing.assert_array_equal(found, viz.maximised(model, layer, channels, (1, 8, 8), steps=20))
