@@ -8,7 +8,7 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 10;
+constexpr int abi_version = 11;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };

@@ -37,8 +37,8 @@ try:
 except fastconv.Unavailable as error:
     forced = str(error)
 facts = machine.describe()
-print(json.dumps({"value": round(float(fastconv.conv2d(x, w)[0, 0, 0, 0]), 4), "backend": plan.backend, "isa": plan.isa, "forced": forced,
-                  "facts": facts, "info": machine.as_text(facts)}))
+value = round(float(fastconv.conv2d(x, w)[0, 0, 0, 0]), 4)
+print(json.dumps({"value": value, "backend": plan.backend, "isa": plan.isa, "forced": forced, "facts": facts, "info": machine.as_text(facts)}))
 """
 
 
