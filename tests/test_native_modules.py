@@ -38,7 +38,8 @@ except fastconv.Unavailable as error:
     forced = str(error)
 facts = machine.describe()
 value = round(float(fastconv.conv2d(x, w)[0, 0, 0, 0]), 4)
-print(json.dumps({"value": value, "backend": plan.backend, "isa": plan.isa, "forced": forced, "facts": facts, "info": machine.as_text(facts)}))
+print(json.dumps({"value": value, "backend": plan.backend, "isa": plan.isa, "forced": forced, "facts": facts,
+                  "info": machine.as_text(facts)}))
 """
 
 
