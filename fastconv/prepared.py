@@ -114,7 +114,8 @@ class PreparedConv:
         if key not in self._packings:
             weight = self._weight
             if self._scale is not None:
-                weight = (weight * self._scale).astype(weight.dtype)
+                weight = np.multiply(weight, self._scale, out=np.empty(weight.shape, weight.dtype), dtype=np.float64,
+                                     casting="same_kind")  # by NumPy's buffers: no array of float64 is made
                 weight.flags.writeable = False
             self._packings[key] = bound.kernel.pack(*ops.weights_ready(bound, weight, self._bias))
         return self._packings[key]

@@ -7,7 +7,7 @@
 #pragma once
 #include <cmath>
 
-#include "pointwise.hpp"
+#include "batch_norm_columns.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -26,21 +26,6 @@ struct Moments {
     }
 };
 
-// The same of channels side by side, of all of which as many values are known: `more` values' join them, without a division for each
-// channel. At first none are known, and mean and squares are 0.
-class Merging {
-   public:
-    void begin(double more) { share_ = more / (count_ + more), apart_ = count_ * share_, count_ += more; }
-    FASTCONV_INLINE void merge(double& mean, double& squares, double more_mean, double more_squares) const {
-        const double off = more_mean - mean;
-        mean += off * share_;
-        squares += more_squares + off * off * apart_;
-    }
-
-   private:
-    double count_ = 0, share_ = 0, apart_ = 0;
-};
-
 // Sums of a gradient g, and of g (x - mean).
 struct Sums {
     double g = 0, gx = 0;
@@ -48,7 +33,11 @@ struct Sums {
 
 // Rectifies: see Normalization.
 template <class T, bool Rectifies>
-class BatchNorm {
+class BatchNorm : NormColumns<T, Rectifies> {
+    using Columns = NormColumns<T, Rectifies>;
+    using Columns::L, Columns::wide, Columns::rows_of_block, Columns::normalized, Columns::activated, Columns::reaching,
+        Columns::differentiated, Columns::strip_of, Columns::each_strip;
+
    public:
     BatchNorm(const Normalization& of, const Team& t) : n(of), team(t) {}
 
@@ -73,7 +62,6 @@ class BatchNorm {
     }
 
    private:
-    static constexpr int L = lanes<T>;
     static constexpr int64_t block = 4096;  // elements of a channel, which stay in L1 while they are read twice
     const Normalization& n;
     const Team& team;
@@ -93,17 +81,6 @@ class BatchNorm {
     double slope(const Sums& of, int64_t c) const { return of.gx / (double(n.batch * n.space) * (n.variance[c] + n.epsilon)); }
 
     T limit() const { return T(n.limit); }
-    static FASTCONV_INLINE Vec<T> normalized(Vec<T> x, Vec<T> mean, Vec<T> factor, Vec<T> bias) { return madd<T>(x - mean, factor, bias); }
-    static FASTCONV_INLINE Vec<T> activated(Vec<T> y, Vec<T> limit) {
-        if constexpr (!Rectifies) return y;
-        y = y < Vec<T>{} ? Vec<T>{} : y;
-        return y > limit ? limit : y;
-    }
-    // What of the output's gradient reaches y.
-    static FASTCONV_INLINE Vec<T> reaching(Vec<T> g, Vec<T> y, Vec<T> limit) {
-        if constexpr (!Rectifies) return g;
-        return (y <= Vec<T>{}) | (y >= limit) ? Vec<T>{} : g;
-    }
 
     double first(int64_t c) const { return double(*input(0, c)); }
     void keep(int64_t c, const Moments& m) const { n.mean[c] = first(c) + m.mean, n.variance[c] = m.squares / m.count; }
@@ -238,15 +215,8 @@ class BatchNorm {
             });
         }
     }
-    static FASTCONV_INLINE Vec<T> differentiated(Vec<T> x, Vec<T> g, Vec<T> mean, Vec<T> scale, Vec<T> mean_g, Vec<T> slope) {
-        return scale * madd<T>(mean - x, slope, g - mean_g);
-    }
-
     // ---- channels side by side: `space` pixels in chunks, of which each channel has partial results in the workspace
 
-    static constexpr int64_t rows_of_block = 128;
-    static constexpr int W = 4;  // vectors of channels at a time: whole lines side by side
-    static constexpr int64_t wide = W * L;
     int64_t chunk() const {  // pixels
         const int64_t least = (n.space + Normalization::most_chunks - 1) / Normalization::most_chunks;
         return (least + rows_of_block - 1) / rows_of_block * rows_of_block;
@@ -256,13 +226,6 @@ class BatchNorm {
     int64_t padded() const { return (n.channels + L - 1) / L * L; }
     double* partial() const { return reinterpret_cast<double*>(static_cast<char*>(team.workspace) + size_t(team.threads) * 64); }
 
-    // body(first column, columns, V): W vectors of columns at a time, and one by one what is left.
-    template <class Body>
-    static void strip_of(int64_t index, int64_t columns, const Body& body) {
-        const int64_t begin = index * wide, end = std::min(begin + wide, columns);
-        if (end - begin == wide) return body(begin, wide, std::integral_constant<int, W>{});
-        for (int64_t c = begin; c < end; c += L) body(c, std::min<int64_t>(L, end - c), std::integral_constant<int, 1>{});
-    }
     int64_t count_strips() const { return (n.channels + wide - 1) / wide; }
 
     // body(chunk, first channel, channels, V) of every strip
@@ -272,7 +235,8 @@ class BatchNorm {
         crew_of(team, bytes(arrays), false).share(chunks() * count, [&](int64_t, const auto& each) {
             each([&](int64_t begin, int64_t end) {
                 for (int64_t i = begin; i < end; ++i)
-                    strip_of(i % count, n.channels, [&](int64_t c, int64_t channels, auto vectors) { body(i / count, c, channels, vectors); });
+                    strip_of(i % count, n.channels,
+                             [&](int64_t c, int64_t channels, auto vectors) { body(i / count, c, channels, vectors); });
             });
         });
     }
@@ -282,8 +246,9 @@ class BatchNorm {
         double* const means = partial();
         double* const squares = means + chunks() * padded();
         share_chunks(1, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
-            column_moments<vectors.value>(input(0, c) + k * chunk() * n.input.inner, n.input.inner, rows_of(k), input(0, c), count,
-                                          means + k * padded() + c, squares + k * padded() + c);
+            Columns::template column_moments<vectors.value>(
+                input(0, c) + k * chunk() * n.input.inner, n.input.inner, rows_of(k), input(0, c), count, means + k * padded() + c,
+                squares + k * padded() + c);
         });
         Merging all;
         for (int64_t c = 0; c < n.channels; ++c) n.mean[c] = n.variance[c] = 0;
@@ -293,73 +258,6 @@ class BatchNorm {
                 all.merge(n.mean[c], n.variance[c], means[k * padded() + c], squares[k * padded() + c]);
         }
         for (int64_t c = 0; c < n.channels; ++c) keep(c, {double(n.space), n.mean[c], n.variance[c]});
-    }
-
-    // each(vector, lanes) of a strip: where there are several, all are whole.
-    template <int V, class Each>
-    static FASTCONV_INLINE void strip(int64_t count, const Each& each) {
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) each(v, V > 1 ? L : count);
-    }
-
-    template <int N>
-    static FASTCONV_INLINE void to_lanes(double* lane, const WideSum<T> (&sum)[N]) {
-        for (int v = 0; v < N; ++v)
-            for (int p = 0; p < doubles<T>; ++p) store(lane + v * L + p * lanes<double>, sum[v].part[p]);
-    }
-
-    // Of columns of rows `step` apart, less the first values of their channels.
-    template <int V>
-    static FASTCONV_NOINLINE void column_moments(const T* x, int64_t step, int64_t rows, const T* firsts, int64_t count, double* mean,
-                                                 double* squares) {
-        constexpr int all = V * L;
-        alignas(vector_bytes) double start[all], means[all], off_means[all], lane[2 * all];
-        alignas(vector_bytes) T near[all];
-        for (int l = 0; l < all; ++l) start[l] = l < count ? double(firsts[l]) : 0, means[l] = off_means[l] = 0;
-        Merging merging;
-        for (int64_t begin = 0; begin < rows; begin += rows_of_block, x += rows_of_block * step) {
-            const int64_t some = std::min(rows_of_block, rows - begin);
-            const double part = 1 / double(some);
-            if (begin == 0) {
-                WideSum<T> sum[V];
-                for (int l = 0; l < all; ++l) near[l] = T(start[l]);
-                add_rows(sum, some, [&](int64_t r, Vec<T> (&of)[V]) __attribute__((always_inline)) {
-                    strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                        of[v] = load_some(x + r * step + v * L, n_) - load(near + v * L);
-                    });
-                });
-                to_lanes(lane, sum);
-                for (int l = 0; l < all; ++l) near[l] = T(start[l] + lane[l] * part);
-            } else {
-                for (int l = 0; l < all; ++l) near[l] = T(start[l] + means[l]);
-            }
-            WideSum<T> off[2 * V];
-            add_rows(off, some, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
-                strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                    of[V + v] = load_some(x + r * step + v * L, n_) - load(near + v * L), of[v] = rounded(of[V + v] * of[V + v]);
-                });
-            });
-            to_lanes(lane, off);
-            merging.begin(double(some));
-            for (int l = 0; l < all; ++l) {  // as block_moments
-                const double apart = lane[all + l] * part;
-                merging.merge(means[l], off_means[l], double(near[l]) - start[l] + apart, lane[l] - apart * lane[all + l]);
-            }
-        }
-        for (int64_t l = 0; l < count; ++l) mean[l] = means[l], squares[l] = off_means[l];
-    }
-    // As add_staged, lane by lane, of values that value(row, v) sets.
-    template <int N, class Value>
-    static FASTCONV_INLINE void add_rows(WideSum<T> (&sum)[N], int64_t rows, const Value& value) {
-        for (int64_t begin = 0; begin < rows; begin += staged) {
-            Vec<T> near[N] = {};
-            for (int64_t r = begin; r < std::min(begin + staged, rows); ++r) {
-                Vec<T> v[N];
-                value(r, v);
-                for (int j = 0; j < N; ++j) near[j] += v[j];
-            }
-            for (int j = 0; j < N; ++j) sum[j].add(near[j]);
-        }
     }
 
     // Tables of a value per channel, in T, so that vectors of them are loaded.
@@ -389,22 +287,10 @@ class BatchNorm {
         T *const mean = table(0), *const factor = table(1), *const bias = table(2);
         for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
         share_pixels(2, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
-            normalize_columns<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner, result(0, c) + begin * n.result.inner,
-                                             n.result.inner, end - begin, mean + c, factor + c, bias + c, limit(), count, far);
+            Columns::template normalize_columns<vectors.value>(
+                input(0, c) + begin * n.input.inner, n.input.inner, result(0, c) + begin * n.result.inner, n.result.inner,
+                end - begin, mean + c, factor + c, bias + c, limit(), count, far);
         });
-    }
-
-    template <int V>
-    static FASTCONV_NOINLINE void normalize_columns(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t rows, const T* mean,
-                                                    const T* factor, const T* bias, T limit, int64_t count, bool far) {
-        const Vec<T> most = broadcast(limit);
-        Vec<T> middle[V], scales[V], biases[V];
-        for (int v = 0; v < V; ++v) middle[v] = load(mean + v * L), scales[v] = load(factor + v * L), biases[v] = load(bias + v * L);
-        for (int64_t r = 0; r < rows; ++r, x += x_step, y += y_step)
-            strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                const Vec<T> value = normalized(load_some(x + v * L, n_), middle[v], scales[v], biases[v]);
-                store_some(y + v * L, activated(value, most), n_, far);
-            });
     }
 
     void backward_last() const {
@@ -415,9 +301,9 @@ class BatchNorm {
         for (int64_t c = 0; c < n.channels; ++c) mean[c] = T(n.mean[c]), factor[c] = T(scale(c)), bias[c] = T(n.bias[c]);
         share_chunks(2, [&](int64_t k, int64_t c, int64_t count, auto vectors) {
             const int64_t begin = k * chunk();
-            column_sums<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner, gradient(0, c) + begin * n.gradient.inner,
-                                       n.gradient.inner, rows_of(k), mean + c, factor + c, bias + c, limit(), count,
-                                       of_g + k * padded() + c, of_gx + k * padded() + c);
+            Columns::template column_sums<vectors.value>(
+                input(0, c) + begin * n.input.inner, n.input.inner, gradient(0, c) + begin * n.gradient.inner, n.gradient.inner,
+                rows_of(k), mean + c, factor + c, bias + c, limit(), count, of_g + k * padded() + c, of_gx + k * padded() + c);
         });
         for (int64_t c = 0; c < n.channels; ++c) n.grad_bias[c] = n.grad_weight[c] = 0;
         for (int64_t k = 0; k < chunks(); ++k)
@@ -430,49 +316,11 @@ class BatchNorm {
             mean[c] = f.mean, factor[c] = f.scale, mean_g[c] = f.mean_g, slopes[c] = f.slope;
         }
         if (n.result.data) share_pixels(3, [&](int64_t begin, int64_t end, int64_t c, int64_t count, auto vectors, bool far) {
-            differentiate_columns<vectors.value>(input(0, c) + begin * n.input.inner, n.input.inner,
-                                                 gradient(0, c) + begin * n.gradient.inner, n.gradient.inner,
-                                                 result(0, c) + begin * n.result.inner, n.result.inner, end - begin, mean + c, factor + c,
-                                                 mean_g + c, slopes + c, bias + c, limit(), count, far);
+            Columns::template differentiate_columns<vectors.value>(
+                input(0, c) + begin * n.input.inner, n.input.inner, gradient(0, c) + begin * n.gradient.inner, n.gradient.inner,
+                result(0, c) + begin * n.result.inner, n.result.inner, end - begin, mean + c, factor + c, mean_g + c, slopes + c,
+                bias + c, limit(), count, far);
         });
-    }
-
-    template <int V>
-    static FASTCONV_NOINLINE void differentiate_columns(const T* x, int64_t x_step, const T* g, int64_t g_step, T* y, int64_t y_step,
-                                                        int64_t rows, const T* mean, const T* factor, const T* mean_g,
-                                                        const T* slopes, const T* bias, T limit, int64_t count, bool far) {
-        const Vec<T> most = broadcast(limit);
-        Vec<T> middle[V], scales[V], mean_of_g[V], slope_of[V], biases[V];
-        for (int v = 0; v < V; ++v) {
-            middle[v] = load(mean + v * L), scales[v] = load(factor + v * L), biases[v] = load(bias + v * L);
-            mean_of_g[v] = load(mean_g + v * L), slope_of[v] = load(slopes + v * L);
-        }
-        for (int64_t r = 0; r < rows; ++r, x += x_step, g += g_step, y += y_step)
-            strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                const Vec<T> value = load_some(x + v * L, n_);
-                const Vec<T> reached = reaching(load_some(g + v * L, n_), normalized(value, middle[v], scales[v], biases[v]), most);
-                store_some(y + v * L, differentiated(value, reached, middle[v], scales[v], mean_of_g[v], slope_of[v]), n_, far);
-            });
-    }
-
-    // Sums of columns of rows, about the means in a table.
-    template <int V>
-    static FASTCONV_NOINLINE void column_sums(const T* x, int64_t x_step, const T* g, int64_t g_step, int64_t rows, const T* mean,
-                                              const T* factor, const T* bias, T limit, int64_t count, double* of_g, double* of_gx) {
-        const Vec<T> most = broadcast(limit);
-        WideSum<T> sum[2 * V];
-        add_rows(sum, rows, [&](int64_t r, Vec<T> (&of)[2 * V]) __attribute__((always_inline)) {
-            strip<V>(count, [&](int v, int64_t n_) __attribute__((always_inline)) {
-                const Vec<T> value = load_some(x + r * x_step + v * L, n_), middle = load(mean + v * L);
-                of[v] = load_some(g + r * g_step + v * L, n_);
-                if constexpr (Rectifies)
-                    of[v] = reaching(of[v], normalized(value, middle, load(factor + v * L), load(bias + v * L)), most);
-                of[V + v] = rounded(of[v] * (value - middle));
-            });
-        });
-        alignas(vector_bytes) double lane[2 * V * L];
-        to_lanes(lane, sum);
-        for (int64_t l = 0; l < count; ++l) of_g[l] = lane[l], of_gx[l] = lane[V * L + l];
     }
 
     // ---- planes of a few positions, adjacent in memory: the positions of some channels side by side, each a column of `batch` rows
@@ -502,11 +350,6 @@ class BatchNorm {
         });
     }
 
-    template <class Body>
-    static void each_strip(int64_t columns, const Body& body) {
-        for (int64_t i = 0; i * wide < columns; ++i) strip_of(i, columns, body);
-    }
-
     // A value for every position of a group's channel; what is written beyond is written again for the next.
     void spread(T* table, int64_t channel, T value) const {
         const Vec<T> all = broadcast(value);
@@ -524,8 +367,9 @@ class BatchNorm {
     void moments_small(int64_t c, int64_t count, Desk& desk) const {
         for (int64_t i = 0; i < count; ++i) spread(desk.mean, i, *input(0, c + i));
         each_strip(count * n.space, [&](int64_t column, int64_t columns, auto vectors) {
-            column_moments<vectors.value>(input(0, c) + column, n.input.outer, n.batch, desk.mean + column, columns, desk.first + column,
-                                          desk.second + column);
+            Columns::template column_moments<vectors.value>(
+                input(0, c) + column, n.input.outer, n.batch, desk.mean + column, columns, desk.first + column,
+                desk.second + column);
         });
         const double rows = double(n.batch);
         for (int64_t i = 0; i < count; ++i) {
@@ -548,8 +392,9 @@ class BatchNorm {
                 spread(desk.bias, i, T(n.bias[c + i]));
             }
             each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
-                normalize_columns<vectors.value>(input(0, c) + i, n.input.outer, result(0, c) + i, n.result.outer, n.batch, desk.mean + i,
-                                                 desk.scale + i, desk.bias + i, limit(), columns, false);
+                Columns::template normalize_columns<vectors.value>(
+                    input(0, c) + i, n.input.outer, result(0, c) + i, n.result.outer, n.batch, desk.mean + i, desk.scale + i,
+                    desk.bias + i, limit(), columns, false);
             });
         });
     }
@@ -561,20 +406,21 @@ class BatchNorm {
             for (int64_t i = 0; Rectifies && i < count; ++i)
                 spread(desk.scale, i, T(scale(c + i))), spread(desk.bias, i, T(n.bias[c + i]));
             each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
-                column_sums<vectors.value>(input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer, n.batch, desk.mean + i,
-                                           desk.scale + i, desk.bias + i, limit(), columns, desk.first + i, desk.second + i);
+                Columns::template column_sums<vectors.value>(
+                    input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer, n.batch, desk.mean + i, desk.scale + i,
+                    desk.bias + i, limit(), columns, desk.first + i, desk.second + i);
             });
             for (int64_t i = 0; i < count; ++i) {
                 finish(c + i, {total(desk.first + i * n.space, n.space), total(desk.second + i * n.space, n.space)});
                 if (!n.result.data) continue;
                 const Factors f = factors(c + i);
-                spread(desk.mean, i, f.mean), spread(desk.scale, i, f.scale), spread(desk.third, i, f.mean_g), spread(desk.fourth, i, f.slope);
-                spread(desk.bias, i, f.bias);
+                spread(desk.mean, i, f.mean), spread(desk.scale, i, f.scale), spread(desk.third, i, f.mean_g);
+                spread(desk.fourth, i, f.slope), spread(desk.bias, i, f.bias);
             }
             if (n.result.data) each_strip(count * n.space, [&](int64_t i, int64_t columns, auto vectors) {
-                differentiate_columns<vectors.value>(input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer,
-                                                     result(0, c) + i, n.result.outer, n.batch, desk.mean + i, desk.scale + i,
-                                                     desk.third + i, desk.fourth + i, desk.bias + i, limit(), columns, false);
+                Columns::template differentiate_columns<vectors.value>(
+                    input(0, c) + i, n.input.outer, gradient(0, c) + i, n.gradient.outer, result(0, c) + i, n.result.outer, n.batch,
+                    desk.mean + i, desk.scale + i, desk.third + i, desk.fourth + i, desk.bias + i, limit(), columns, false);
             });
         });
     }
