@@ -29,6 +29,8 @@ class Apart {
         unit_ = pixels_ ? channels_at_a_time<T>(p_, p_.batch * p_.axis[0].output * p_.axis[1].output, c.threads) : 1;
         pairs_ = !pixels_ && w.taps == 2 && (w.stride == 2 || w.output == 1) && adjacent(from_, w.output) && adjacent(to_, w.input) &&
                  adjacent(in_, w.input);
+        varied_ = !p_.divisor && std::any_of(w.divisor, w.divisor + w.output, [&](int64_t each) { return each != w.divisor[0]; });
+        whole_ = 2 * w.output == w.input;
     }
 
     size_t workspace_bytes() const { return crew().bytes(); }
@@ -89,7 +91,8 @@ class Apart {
         clear_gaps(rows, units);
         if constexpr (averages) {
             const T weight = p_.divisor ? T(1) : 1 / (T(d.divisor[od]) * T(h.divisor[oh]));
-            return pixels_ ? spread_pixels(rows, units, weight) : spread_row(rows, weight, memory);
+            if (pixels_) return spread_pixels(rows, units, weight);
+            return pairs_ && whole_ && !varied_ ? spread_in_pairs(rows, weight) : spread_row(rows, weight, memory);
         } else {
             if (pixels_) return find_in_pixels(rows, units);
             return pairs_ ? find_in_pairs(rows) : find(rows);
@@ -124,7 +127,7 @@ class Apart {
         if (covered < w.input) std::fill_n(line, w.input, T(0));
         T* const first = line + w.first[0];
         int64_t o = 0;
-        if (pairs_ && !varied())
+        if (pairs_ && !varied_)
             for (const Vec<T> by = broadcast(divisor(0)); o < w.output; o += L) {
                 const int64_t n = std::min(L, w.output - o);
                 const Vec<T> y = rounded((n == L ? load(rows.gradient + o) : load_first(rows.gradient + o, n)) * weight) / by;
@@ -135,9 +138,18 @@ class Apart {
         if (pairs_ && covered < w.input) std::fill(first + covered, line + w.input, T(0));  // beyond the last vector's lanes
         each_row(rows, [&](int64_t, int64_t, int64_t place) { spread(rows.to + place, to_.space[2], line, w.input); });
     }
-    bool varied() const {
-        const PoolAxis& w = p_.axis[2];
-        return !p_.divisor && std::any_of(w.divisor, w.divisor + w.output, [&](int64_t each) { return each != w.divisor[0]; });
+    // Where windows of two cover the row, and all divisors are one.
+    void spread_in_pairs(const Rows& rows, T weight) const {
+        const Vec<T> by = broadcast(divisor(0));
+        for (int64_t o = 0; o < p_.axis[2].output; o += L) {
+            const int64_t n = std::min(L, p_.axis[2].output - o), first = std::min(2 * n, L), second = 2 * n - first;
+            const Vec<T> y = rounded((n == L ? load(rows.gradient + o) : load_first(rows.gradient + o, n)) * weight) / by;
+            const Vec<T> low = by_turns<T, false>(y, y), high = by_turns<T, true>(y, y);
+            each_row(rows, [&](int64_t, int64_t, int64_t place) __attribute__((always_inline)) {
+                put(rows.to + place + 2 * o, low, first);
+                if (second) put(rows.to + place + 2 * o + L, high, second);
+            });
+        }
     }
     T scaled(T gradient, T weight, int64_t o) const {
         return gradient * weight / divisor(o);
@@ -234,7 +246,7 @@ class Apart {
     PoolProblem p_;
     PoolCall call_;
     View from_, to_, in_;
-    bool pixels_, pairs_;
+    bool pixels_, pairs_, varied_, whole_;  // whole_: pairs are all of a row
     int64_t unit_;
 };
 
