@@ -58,7 +58,7 @@ FAULTS += [Fault(name, "outer.cpp", right, wrong, OUTER) for name, right, wrong 
     ("a slice is not added", "apart < slices; apart *= 2", "2 * apart < slices; apart *= 2"),
     ("a slice ends a box early", "boxes * (t.slice + 1) / slices;", "boxes * (t.slice + 1) / slices - (t.slice > 0);"),
     ("a lane has a channel of another group", "channel / p.out_channels * inputs + c", "channel % p.groups * inputs + c"),
-    ("the last chunk lies as if it were whole", "tap * c.count + channel - c.first", "tap * inputs + channel - c.first"),
+    ("the last chunk lies as if it were whole", "(k - first) % volume * c.count", "(k - first) % volume * inputs"),
     ("every other element but the last", "lanes_between<T>(0, 2 * n - 1 - L)", "lanes_between<T>(0, 2 * n - 2 - L)"),
 )]
 FAULTS += [Fault("a lane without a channel is written", "weight_rows.hpp", "std::min<int64_t>(L, n - v)",
