@@ -146,7 +146,7 @@ def test_a_fault_in_the_kernels_is_found(fault: Fault, tmp_path: Path) -> None:
         assert fault.right in text, "the sources have changed: plant it elsewhere"
         (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
     build(sources, tmp_path / "fastconv", fault.algorithms)
-    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), PAIRS: (20_000, "pairs"),
+    count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), PAIRS: (40_000, "pairs"),
                     WINOGRAD_WEIGHT: (70_000, "winograd_weight"), DEPTHWISE_INPUT: (6000, "depthwise_input"),
                     DEPTHWISE: (6000, "depthwise")}.get(fault.algorithms, (600, ""))
     done = fuzz(tmp_path / "fastconv", count, alone)  # every eighth problem is outer's, every hundredth winograd_weight's
