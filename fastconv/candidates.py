@@ -67,12 +67,14 @@ def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
 
 @functools.lru_cache(maxsize=512)
 def _joined(problem: ConvProblem, who: Backend, candidate: Candidate) -> ConvProblem | None:
-    """The forward problem of all phases at once, where a candidate computes it sooner than one by one."""
+    """The forward problem of all phases at once, where a candidate computes it sooner than one by one: of one image, whatever
+    batch is expected, as this is remembered, and binds."""
     found = phases_at_once.joined(problem)
     if found is None or who.refuses(found.problem, candidate) is not None:
         return None
-    pays = lowering_costs.joining_pays(problem, candidate.algorithm, lowering.parts(problem), found.problem,
-                                       lambda each, packed: who.seconds(each, candidate, packed))
+    with settings.config(expected_batch=1):
+        pays = lowering_costs.joining_pays(problem, candidate.algorithm, lowering.parts(problem), found.problem,
+                                           lambda each, packed: who.seconds(each, candidate, packed))
     return found.problem if pays else None
 
 

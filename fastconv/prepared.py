@@ -40,7 +40,12 @@ class PreparedConv:
             raise ValueError(f"weight must have shape (out_channels, in_channels / groups, *kernel) with 1, 2 or 3 kernel "
                              f"axes, got {shown(self._weight.shape)}")
         self._arguments = arguments
-        self._scale = None if scale is None else self._checked_scale(scale)
+        self._scale = None if scale is None else np.array(scale, np.float64)
+        first, second, *_ = self._weight.shape
+        outputs = second * integer("groups", arguments["groups"], 1) if "output_padding" in arguments else first
+        if self._scale is not None and self._scale.shape != (outputs,):
+            raise ValueError(f"scale must have shape ({outputs},), one value per output channel, got "
+                             f"{shown(self._scale.shape)}")
         self._bounds: OrderedDict[Any, tuple[ops.Bound, Shortcut | None]] = OrderedDict()
         self._shortcuts: tuple[tuple[ops.Bound, Shortcut], ...] = ()  # those of _bounds, the latest first
         self._packings: dict[Any, Any] = {}
@@ -49,19 +54,6 @@ class PreparedConv:
         self._latest: ops.Bound | None = None
         if self._input_shape is not None:
             self._bound(self._input_shape)
-
-    def _checked_scale(self, scale: Any) -> np.ndarray:
-        made = self._given_scale = np.array(scale, np.float64)
-        groups = integer("groups", self._arguments["groups"], 1)
-        transposed = "output_padding" in self._arguments
-        outputs = self._weight.shape[1] * groups if transposed else self._weight.shape[0]
-        if made.shape != (outputs,):
-            raise ValueError(f"scale must have shape ({outputs},), one value per output channel, got {shown(made.shape)}")
-        rest = [1] * (self._weight.ndim - 2)
-        if not transposed:
-            return made.reshape(outputs, 1, *rest)
-        of_inputs = np.repeat(made.reshape(groups, -1), max(1, self._weight.shape[0] // groups), axis=0)  # of each, its group's
-        return of_inputs.reshape(*self._weight.shape[:2], *rest)
 
     @torch_arrays.opaque
     def __call__(self, input: Any, *, residual: Any = None, out: Any = None) -> Any:
@@ -112,13 +104,21 @@ class PreparedConv:
     def _pack(self, bound: ops.Bound) -> Any:
         key = bound.kernel.pack_key
         if key not in self._packings:
-            weight = self._weight
-            if self._scale is not None:
-                weight = np.multiply(weight, self._scale, out=np.empty(weight.shape, weight.dtype), dtype=np.float64,
-                                     casting="same_kind")  # by NumPy's buffers: no array of float64 is made
-                weight.flags.writeable = False
-            self._packings[key] = bound.kernel.pack(*ops.weights_ready(bound, weight, self._bias))
+            self._packings[key] = bound.kernel.pack(*ops.weights_ready(bound, self._scaled(bound.problem.groups), self._bias))
         return self._packings[key]
+
+    def _scaled(self, groups: int) -> np.ndarray:
+        """The weights, each output channel's times its value of the scale."""
+        weight, scale = self._weight, self._scale
+        if scale is None:
+            return weight
+        scale = scale.reshape(-1, 1)
+        if "output_padding" in self._arguments:  # (in, out / groups): each input's outputs are its group's
+            scale = np.repeat(scale.reshape(groups, -1), weight.shape[0] // groups, axis=0)
+        made = np.multiply(weight, scale.reshape(*scale.shape, *[1] * self._ndim), out=np.empty(weight.shape, weight.dtype),
+                           dtype=np.float64, casting="same_kind")  # by NumPy's buffers: no array of float64 is made
+        made.flags.writeable = False
+        return made
 
     def _packed(self, bound: ops.Bound) -> Any:
         packed = self._packings.get(bound.kernel.pack_key)
@@ -143,8 +143,7 @@ class PreparedConv:
         return self._latest.kernel.workspace_bytes if self._latest else 0
 
     def __reduce__(self) -> Any:
-        scale = None if self._scale is None else self._given_scale
-        return PreparedConv, (self._weight, self._bias, self._arguments, self._input_shape, True, scale)
+        return PreparedConv, (self._weight, self._bias, self._arguments, self._input_shape, True, self._scale)
 
     def __repr__(self) -> str:
         return f"PreparedConv(weight {self._weight.shape} {self._weight.dtype.name}, {shown(self._arguments, 300)})"

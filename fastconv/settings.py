@@ -66,9 +66,9 @@ class Settings:
     generation: int = dataclasses.field(default_factory=lambda: next(_generations), compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_threads", _count("num_threads", self.num_threads, MOST))
+        object.__setattr__(self, "num_threads", _count("num_threads", self.num_threads))
         if self.expected_batch is not None:
-            object.__setattr__(self, "expected_batch", _count("expected_batch", self.expected_batch, MOST))
+            object.__setattr__(self, "expected_batch", _count("expected_batch", self.expected_batch))
         for name, value, words in (("accuracy", self.accuracy, ACCURACIES), ("isa", self.isa, (None, *ISAS))):
             if not (value is None or isinstance(value, str)) or value not in words:
                 raise ValueError(f"{name} must be one of {', '.join(filter(None, words))}, got {shown(value)}")
@@ -105,15 +105,15 @@ class Settings:
         return dataclasses.replace(self, **changes)
 
 
-def _count(name: str, value: Any, most: int) -> int:
+def _count(name: str, value: Any) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
         count = operator.index(value)
     except Exception:  # whatever an object's __index__ does
         raise TypeError(f"{name} must be an integer, got {shown(value)}") from None
-    if not 1 <= count <= most:
-        raise ValueError(f"{name} must be positive, and at most {most}, got {shown(count)}")
+    if not 1 <= count <= MOST:
+        raise ValueError(f"{name} must be positive, and at most {MOST}, got {shown(count)}")
     return count
 
 

@@ -54,3 +54,28 @@ def test_training_expects_eight(monkeypatch):
 def test_what_is_refused(value, error):
     with pytest.raises(error, match="expected_batch must be"), fastconv.config(expected_batch=value):
         pass
+
+
+@needs_native
+def test_whether_phases_are_joined_does_not_depend_on_who_asked_first():
+    """It is remembered, and a kernel is bound by it."""
+    who = candidates.get("cython")
+    layers = [ConvProblem.from_shapes((1, c, n, n), (o, c, k, k), ndim=2, stride=s, padding=k // 2, direction="backward_input")
+              for c, o, n, k, s in ((512, 1024, 2, 5, 3), (128, 1024, 6, 7, 4), (128, 1024, 4, 4, 2), (3, 64, 64, 7, 2))]
+    found = []
+    for images in (1, 8, 512):
+        candidates._joined.cache_clear()
+        with fastconv.config(expected_batch=images):
+            found.append([candidates._joined(p, who, c) is not None for p in layers for c in candidates.listed(who, p)
+                          if candidates.refusal(who, p, c) is None])
+    candidates._joined.cache_clear()
+    assert any(found[0]) and not all(found[0]) and found[0] == found[1] == found[2]
+
+
+def test_eval_mode_expects_no_batch():
+    seen, layer = [], nn.Conv2d(2, 3, 3, rng=np.random.default_rng(0)).eval()
+    with layer._calls():
+        seen.append(settings.current().expected_batch)
+    with layer.train()._calls():
+        seen.append(settings.current().expected_batch)
+    assert seen == [None, 8]

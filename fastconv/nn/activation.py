@@ -35,9 +35,10 @@ class Activation(Module):
         self.keep(made if self.by_output else input)
         return made
 
-    def done(self) -> None:
-        """The module in front has applied it, and does as much in its backward."""
+    def done(self) -> str:
+        """The module in front applies it, by its name, and does as much in its backward."""
         self.keep(None)
+        return self.name
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         (kept,) = self.kept()

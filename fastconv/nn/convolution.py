@@ -33,6 +33,10 @@ class Weighted(Module):
         """An operator of its weights, each output's times a factor of its own, with another bias and an activation."""
         raise NotImplementedError
 
+    def _calls(self) -> using:
+        """In training, calls have batches."""
+        return using(current().in_training if self.training else current())
+
     def apply(self, operator: PreparedConv, input: np.ndarray, residual: np.ndarray | None = None,
               out: np.ndarray | None = None) -> np.ndarray:
         """What such an operator makes of an input."""
@@ -70,12 +74,12 @@ class _Conv(Weighted):
 
     def forward(self, input: np.ndarray) -> np.ndarray:
         self.keep(input)
-        with using(current().in_training):
+        with self._calls():
             return getattr(ops, f"conv{self.ndim}d")(input, self.weight.data, self._biases(), **self.arguments)
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         (x,) = self.kept()
-        with using(current().in_training):
+        with self._calls():
             of_input, of_weight, of_bias = getattr(directions, f"conv{self.ndim}d_backward")(
                 grad_output, x, self.weight.data, **self.arguments, needs=(needs_input, True, self.bias is not None))
         self.weight.add_grad(of_weight)
@@ -143,7 +147,8 @@ class _ConvTranspose(_Conv):
 
     def forward(self, input: np.ndarray) -> np.ndarray:
         self.keep(input)
-        return getattr(directions, f"conv_transpose{self.ndim}d")(input, self.weight.data, self._biases(), **self.arguments)
+        with self._calls():
+            return getattr(directions, f"conv_transpose{self.ndim}d")(input, self.weight.data, self._biases(), **self.arguments)
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         """Its gradients are those of the convolution whose input's gradient it is, with the arrays in each other's place."""
@@ -154,7 +159,8 @@ class _ConvTranspose(_Conv):
         if self.bias is not None:
             channels = self._space(grad_output).start - 1 if self.layout == "channels_first" else grad_output.ndim - 1
             self.bias.add_grad(grad_output.sum(tuple(axis for axis in range(grad_output.ndim) if axis != channels)))
-        return getattr(ops, f"conv{self.ndim}d")(read, self.weight.data, **arguments) if needs_input else None
+        with self._calls():
+            return getattr(ops, f"conv{self.ndim}d")(read, self.weight.data, **arguments) if needs_input else None
 
     def _space(self, array: np.ndarray) -> slice:
         last = array.ndim - (self.layout == "channels_last")

@@ -138,8 +138,7 @@ class _Total:
     """Of the batches so far."""
 
     def __init__(self) -> None:
-        self.count, self.sum, self.right = 0, 0.0, 0
-        self.classes = True
+        self.count, self.sum, self.right, self.classes = 0, 0.0, 0, True
 
     def add(self, loss: float, output: np.ndarray, target: np.ndarray) -> None:
         self.count += len(target)

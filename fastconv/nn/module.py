@@ -102,10 +102,8 @@ class Parameter(Buffer):
 
 
 class Window(NamedTuple):
-    """What one element of an output sees along the axes of space: without axes, of none but its own place.
-
-    A transposed convolution's stride is below 1.
-    """
+    """What one element of an output sees along the axes of space: without axes, of none but its own place. The stride of a
+    transposed convolution is below 1."""
 
     kernel: tuple[int, ...] = ()
     stride: tuple[float, ...] = ()
@@ -285,8 +283,7 @@ class located:
     def __init__(self, module: Module, x: np.ndarray, name: str = "", whole: bool = False) -> None:
         self.given = module, x, name, whole
 
-    def __enter__(self) -> None:
-        """Nothing: a generator would take five times as long for it."""
+    def __enter__(self) -> None: ...  # a generator would take five times as long
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         module, x, name, whole = self.given

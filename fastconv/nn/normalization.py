@@ -107,13 +107,11 @@ class _BatchNorm(Affine):
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.data = self.num_batches_tracked.data + 1
             share = self.momentum if self.momentum is not None else 1 / int(self.num_batches_tracked.data)
-        function = None if behind is None else behind.name
+        function = None if behind is None else behind.done()
         made, *statistics = normalization.batch_norm(
             input, mean if share or not by_batch else None, variance if share or not by_batch else None, weight, bias, by_batch,
             share, self.eps, activation=function, return_stats=True, layout=self.layout)
         self.keep(input, *statistics, function)
-        if behind is not None:
-            behind.done()
         return made
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
