@@ -47,7 +47,11 @@ struct GemmTile {
 #pragma GCC unroll 2
             for (int v = 0; v < NR; ++v) sum[i][v] = load(init + i * init_stride + v * L);
         for (int64_t k = 0; k < k_count; ++k, w += NR * L, x += pitch<T>) {
-            if constexpr (Fetch) __builtin_prefetch(ahead.from), ahead.from += ahead.step;
+            if constexpr (Fetch) {
+                __builtin_prefetch(ahead.from);
+                if constexpr (NR * vector_bytes > 64) __builtin_prefetch(ahead.from + ahead.step / 2);
+                ahead.from += ahead.step;
+            }
             Vec<T> weight[NR];
 #pragma GCC unroll 2
             for (int v = 0; v < NR; ++v) weight[v] = load(w + v * L);
