@@ -20,7 +20,8 @@ namespace FASTCONV_ISA {
 namespace {
 
 constexpr int64_t KC = (16 << 10) / (2 * vector_bytes);  // k of one block: 16 KB of weights
-constexpr int64_t far_bytes = 2 << 20;                        // more weights than stay in L2
+// Weights that a network's other layers displace, or that no L2 holds: they are fetched ahead, which costs nothing where they are near.
+constexpr int64_t far_bytes = 128 << 10;
 constexpr int64_t kept_bytes = 1 << 20;                       // panels of all k of a box that are kept for the next blocks
 constexpr int64_t blocks_at_once = 16;                        // blocks of output channels whose sums are kept from one k block to the next
 
