@@ -72,11 +72,13 @@ template <class T>
 struct Winograd {
     static constexpr int L = lanes<T>;
     static constexpr int64_t line = 64 / int64_t(sizeof(T)), KC = 256, few_tiles = 24, block_bytes = 384 << 10;
+    static constexpr int64_t far_block_bytes = 4 << 20;  // V and M in L3, so that weights from there or from memory are read less often
     Problem p;
     Call call;
     Tiles<T> tiles;
     WinogradPacking<T> packing;
     int64_t parts, blocks, most, v_plane, m_plane, strip;  // most: tiles in a block
+    bool far;       // U comes from L3 or memory
     bool together;  // few tiles: all threads share each block, and read a part of U each
     Crew crew;
 
@@ -85,9 +87,10 @@ struct Winograd {
         const double work = multiply_adds(p) / kernel_volume(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
         parts = threads_for(work, worth_a_thread::winograd, threads);
         const bool even = packing.blocks % parts == 0 || packing.blocks > 8 * parts;  // each thread gets about as many output channels
+        far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
         together = tiles.count < (even ? few_tiles : few_tiles / 2) * parts && p.groups < parts && packing.chunks > 1;
         const int64_t tile_bytes = tiles.products * (packing.inner + packing.widest()) * int64_t(sizeof(T));
-        const int64_t fits = std::max(few_tiles, block_bytes / tile_bytes / max_MR * max_MR);
+        const int64_t fits = std::max(few_tiles, (far ? far_block_bytes : block_bytes) / tile_bytes / max_MR * max_MR);
         const int64_t sharing = together || p.groups > 1 ? 1 : std::min(parts, tiles.count);  // so many work at one group's blocks
         blocks = sharing * ceil_div(tiles.count, sharing * (fits + fits / 4));  // a quarter more, rather than twice as many halves
         most = ceil_div(tiles.count, blocks);
@@ -252,7 +255,6 @@ struct Winograd {
         const int64_t chunk_width = packing.width(chunk);
         const int64_t groups = ceil_div(count, max_MR), rows = count / groups, longer = count % groups;  // these have a row more
         const T* u = static_cast<const T*>(call.packed) + packing.transformed(p, group, chunk);
-        const bool far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
         for (int64_t x = 0; x < tiles.products; ++x) {
             const auto [begin, end] = terms(x);
             for (int64_t first = 0; first < chunk_width; first += packing.wide) {
