@@ -16,7 +16,7 @@ import numpy as np
 
 from . import problem_text
 from .arguments import axes_of, flag, given, image_sizes, integer, normalize_layout, one_of, positive_tuple, shape
-from .dtypes import DTYPES, TABLE
+from .dtypes import DTYPES, TABLE, name_of
 from .errors import shown
 from .settings import ACCURACIES
 from .window import LARGEST, PADDING_MODES, effective_padding, low_and_high, normalize_padding, outputs
@@ -256,7 +256,7 @@ def result_dtype(input_dtype: Any, weight_dtype: Any, names: tuple[str, str] = (
         TypeError: it is anything else; nothing is rounded or widened silently.
     """
     try:
-        promoted = np.result_type(input_dtype, weight_dtype).name
+        promoted = name_of(np.result_type(input_dtype, weight_dtype))
     except TypeError:  # times and numbers, records and numbers
         promoted = "nothing"
     if promoted not in DTYPES:

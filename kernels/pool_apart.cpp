@@ -31,6 +31,9 @@ class Apart {
                  adjacent(in_, w.input);
         varied_ = !p_.divisor && std::any_of(w.divisor, w.divisor + w.output, [&](int64_t each) { return each != w.divisor[0]; });
         whole_ = 2 * w.output == w.input;
+        const bool many = c.threads == 1 || p_.batch * p_.channels * p_.axis[0].output >= 4 * c.threads;  // planes
+        even_ = averages && pairs_ && whole_ && !varied_ && many && w.output <= 4 * L && covers(p_.axis[0]) && covers(p_.axis[1]);
+        band_ = even_ ? p_.axis[1].output : 1;
     }
 
     size_t workspace_bytes() const { return crew().bytes(); }
@@ -40,7 +43,7 @@ class Apart {
         const Grid<5> items = this->items();
         crew.share(items.count(), [&](int64_t part, const auto& each) {
             T* const memory = reinterpret_cast<T*>(crew.own(part));
-            each([&](int64_t begin, int64_t end) { items.each(begin, end, [&](const auto& at) { row(at, memory); }); });
+            each([&](int64_t begin, int64_t end) { items.each(begin, end, [&](const auto& at) { even_ ? plane(at) : row(at, memory); }); });
         });
     }
 
@@ -56,7 +59,7 @@ class Apart {
     static bool adjacent(const View& v, int64_t length) { return v.space[2] == 1 || length == 1; }
 
     Grid<5> items() const {
-        return {{p_.batch, pixels_ ? 1 : p_.channels, p_.axis[0].output, p_.axis[1].output, pixels_ ? ceil_div(p_.channels, unit_) : 1}};
+        return {{p_.batch, pixels_ ? 1 : p_.channels, p_.axis[0].output, p_.axis[1].output / band_, pixels_ ? ceil_div(p_.channels, unit_) : 1}};
     }
     Crew crew() const {
         const int64_t own = averages && !pixels_ ? round_up((p_.axis[2].input + 4 * L) * int64_t(sizeof(T)), 64) : 0;
@@ -68,6 +71,12 @@ class Apart {
         return {o == 0 ? 0 : a.first[o], o + 1 == a.output ? a.input : a.first[o + 1]};
     }
     static bool within(const PoolAxis& a, int64_t o, int64_t input) { return input >= a.first[o] && input < a.first[o] + a.taps; }
+
+    // Whether windows, all of which have the same divisor, are all of an axis.
+    static bool covers(const PoolAxis& a) {
+        const auto same = [&](int64_t each) { return each == a.divisor[0]; };
+        return a.taps * a.output == a.input && std::all_of(a.divisor, a.divisor + a.output, same);
+    }
 
     template <class Body>
     FASTCONV_INLINE void each_row(const Rows& rows, const Body& body) const {
@@ -149,6 +158,32 @@ class Apart {
                 put(rows.to + place + 2 * o, low, first);
                 if (second) put(rows.to + place + 2 * o + L, high, second);
             });
+        }
+    }
+    // All rows of outputs of a plane, where windows of two elements are all of it: what a short row costs by itself is the time.
+    void plane(const int64_t (&at)[5]) const {
+        if constexpr (averages) {
+            const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+            const T* from = static_cast<const T*>(from_.data) + at[0] * from_.batch + at[1] * from_.channel + at[2] * from_.space[0];
+            T* const to = static_cast<T*>(to_.data) + at[0] * to_.batch + at[1] * to_.channel + d.first[at[2]] * to_.space[0];
+            const T weight = p_.divisor ? T(1) : 1 / (T(d.divisor[0]) * T(h.divisor[0])), by = divisor(0);
+            for (int64_t i = 0; i < d.taps; ++i)
+                for (int64_t o = 0; o < w.output; o += L)
+                    spread_column(from + o, to + i * to_.space[0] + 2 * o, std::min(L, w.output - o), weight, by);
+        }
+    }
+    // n outputs side by side of each row of a plane.
+    FASTCONV_NOINLINE void spread_column(const T* from, T* to, int64_t n, T weight, T by) const {
+        const int64_t rows = p_.axis[1].output, heights = p_.axis[1].taps, row = to_.space[1], below = from_.space[1];
+        const int64_t first = std::min(2 * n, L), second = 2 * n - first;
+        const Vec<T> divisors = broadcast(by);
+        for (int64_t o = 0; o < rows; ++o, from += below) {
+            const Vec<T> y = rounded((n == L ? load(from) : load_first(from, n)) * weight) / divisors;
+            const Vec<T> low = by_turns<T, false>(y, y), high = by_turns<T, true>(y, y);
+            for (int64_t j = 0; j < heights; ++j, to += row) {
+                put(to, low, first);
+                if (second) put(to + L, high, second);
+            }
         }
     }
     T scaled(T gradient, T weight, int64_t o) const {
@@ -247,7 +282,8 @@ class Apart {
     PoolCall call_;
     View from_, to_, in_;
     bool pixels_, pairs_, varied_, whole_;  // whole_: pairs are all of a row
-    int64_t unit_;
+    bool even_;                             // and of a plane, with one divisor
+    int64_t unit_, band_;                   // rows of outputs at a time
 };
 
 template <class Worker>

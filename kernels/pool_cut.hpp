@@ -39,6 +39,7 @@ class PoolCut {
             for (int64_t o = 1; o < w.output; ++o) even_ &= w.divisor[o] == w.divisor[0];
         even_ = even_ && !at_once_;
         flat_ = lies_flat();
+        pairs_ = are_pairs();
         cut_rows();
         constexpr double from = 24 << 20;  // bytes
         past_ = at_once_ && outputs_of(p_) * sizeof(T) >= from;
@@ -127,6 +128,14 @@ class PoolCut {
                h.taps <= most_slots && h.dilation == 1 && in_.space[1] == w.input && out_.space[1] == w.output && h.input * w.input <= most && h.output * w.output <= most;
     }
 
+    // Windows of two by two and alike, of rows that a vector or two hold: what a row costs by itself is more than its elements do.
+    bool are_pairs() const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const bool two = w.regular && w.taps == 2 && w.stride == 2 && w.begin == 0 && 2 * w.output <= w.input && w.dilation == 1;
+        const bool joins = d.taps == 1 && h.taps <= 4 && h.dilation == 1 && p_.operation != Pooling::lp;
+        return two && joins && vector_bytes >= 32 && w.output <= 2 * L && !pixels_ && in_.space[2] == 1 && adjacent_ && even_;
+    }
+
     // Groups of output rows, whose input rows are read one after the other and kept in a ring; bands of groups, the items. Rows of a
     // window that are too many come in rounds, as those of several planes do.
     void cut_rows() {
@@ -204,6 +213,7 @@ class PoolCut {
     bool at_once_;   // all of a window of pixels
     bool past_;      // outputs are written past the caches
     bool flat_;      // rows of a plane as one
+    bool pairs_;     // windows of two elements of short rows
     bool between_;   // of three inputs, one before and one behind their place
     bool fetches_;   // rows are copied first
     bool even_;      // all windows of a row have the same divisor

@@ -24,7 +24,7 @@ class Forward : PoolCut<T> {
     using Cut::L, Cut::most_slots, Cut::most_at_once, Cut::segment, Cut::first_whole, Cut::end_whole, Cut::items;
     using Cut::crew, Cut::divisor_unit, Cut::divisor, Cut::divides_by_axes, Cut::p_, Cut::call_, Cut::in_, Cut::out_;
     using Cut::does_, Cut::norm_, Cut::pixels_, Cut::adjacent_, Cut::prepares_, Cut::slides_, Cut::joined_, Cut::bare_;
-    using Cut::at_once_, Cut::past_, Cut::flat_, Cut::between_, Cut::fetches_, Cut::even_, Cut::shares_, Cut::follows_;
+    using Cut::at_once_, Cut::past_, Cut::flat_, Cut::pairs_, Cut::between_, Cut::fetches_, Cut::even_, Cut::shares_, Cut::follows_;
     using Cut::straight_, Cut::unit_, Cut::blocks_, Cut::segments_, Cut::longest_, Cut::most_, Cut::deep_, Cut::group_;
     using Cut::slots_, Cut::round_, Cut::rounds_, Cut::band_, Cut::sums_, Cut::length_, Cut::pitch_;
 
@@ -92,6 +92,7 @@ class Forward : PoolCut<T> {
         of.to = static_cast<T*>(out_.data) + at[0] * out_.batch + channel * out_.channel + of.od * out_.space[0] +
                 of.seg.begin * out_.space[2];
         if (flat_) return put_flat(of, mine);
+        if (pairs_) return put_pairs(of, mine);
         if (fetches_ && !joined_) fence(of, mine);
         if (at_once_ || joined_ || straight_) {
             for (int64_t oh = of.top; oh < of.bottom; ++oh)
@@ -118,10 +119,23 @@ class Forward : PoolCut<T> {
             if (p_.operation == Pooling::lp) norm_.finish(to, out.count);
         }
     }
-    // Whether an output row's windows are those of the row before, one row further.
-    bool follows(int64_t oh) const {
+    // Runs of output rows whose windows differ by their place only.
+    FASTCONV_NOINLINE void put_pairs(const Band& of, const Part& mine) const {
+        const PoolAxis &h = p_.axis[1], &w = p_.axis[2];
+        const int64_t row = in_.space[1];
+        const T* const from = of.from + p_.axis[0].first[of.od] * in_.space[0];
+        for (int64_t oh = of.top, end; oh < of.bottom; oh = end) {
+            for (end = oh + 1; end < of.bottom && follows(end, h.stride);) ++end;
+            const T divisor = divisor_of(of, oh);
+            does_.pairs(from + h.first[oh] * row,
+                        {end - oh, h.count[oh], w.output, row, row * h.stride, out_.space[1], mine.divisors, divisor},
+                        of.to + oh * out_.space[1]);
+        }
+    }
+    // Whether an output row's windows are those of the row before, some rows further.
+    bool follows(int64_t oh, int64_t further = 1) const {
         const PoolAxis& h = p_.axis[1];
-        return h.first[oh] == h.first[oh - 1] + 1 && h.count[oh] == h.count[oh - 1] && h.divisor[oh] == h.divisor[oh - 1];
+        return h.first[oh] == h.first[oh - 1] + further && h.count[oh] == h.count[oh - 1] && h.divisor[oh] == h.divisor[oh - 1];
     }
 
     // What some planes, and a round of their rows, make of a band.

@@ -175,6 +175,53 @@ FASTCONV_NOINLINE void slide_between(const T* row, int64_t inputs, int64_t, int6
     for (int64_t line = 0; line < lines.count; ++line, row += lines.from, to += lines.to) line_between<T, Op, S>(row, inputs, count, to);
 }
 
+// Windows of two elements, side by side, and of `taps` rows: `rows` rows of `width` outputs, up to two vectors, all in registers.
+// `row`: from an input row to the next; `further`: to that of the next outputs; `to`: of these; all are divided by divisors[0] times
+// `divisor`, if at all.
+template <class T>
+struct Pairs {
+    int64_t rows, taps, width, row, further, to;
+    const T* divisors;
+    T divisor;
+};
+template <class T, class Op>
+FASTCONV_NOINLINE void pool_pairs(const T* from, const Pairs<T>& given, T* to) {
+    constexpr int64_t L = lanes<T>;
+    constexpr auto all = std::make_index_sequence<size_t(L)>{};
+    const Pairs<T> of = given;
+    const int64_t last = (of.width - 1) / L * L, rest = of.width - last;
+    const auto low = lanes_between<T>(0, 2 * rest), high = lanes_between<T>(0, 2 * rest - L);
+    const Vec<T> by = Op::divides ? load(of.divisors) * of.divisor : Vec<T>{};
+    const auto pool = [&](const T* at, const auto& read) __attribute__((always_inline)) {
+        Vec<T> sum{};
+        for (int64_t tap = 0; tap < of.taps; ++tap, at += of.row) {
+            const auto two = read(at);
+            const Vec<T> even = every_other_unsorted<T, 0>(two.x, two.y, all), odd = every_other_unsorted<T, 1>(two.x, two.y, all);
+            const Vec<T> pair = Op::combine(even, odd);
+            sum = tap == 0 ? pair : Op::combine(sum, pair);
+        }
+        sum = sorted<T>(sum, all);
+        return Op::divides ? sum / by : sum;
+    };
+    struct Two {
+        Vec<T> x, y;
+    };
+    const auto whole = [](const T* at) __attribute__((always_inline)) {
+        return Two{rounded(load(at)), rounded(load(at + L))};  // loaded once
+    };
+    const auto some = [&](const T* at) __attribute__((always_inline)) {
+        return Two{rounded(load_masked(at, low)), rounded(load_masked(at + L, high))};
+    };
+    // the last vector of a row reaches into the next one, which is written later
+    const int64_t reaching = of.to == of.width ? of.rows * of.width - last - L : -1;
+    for (int64_t r = 0; r < of.rows; ++r, from += of.further, to += of.to) {
+        if (last) store(to, pool(from, whole));
+        const Vec<T> made = pool(from + 2 * last, some);
+        if (rest == L || r * of.width <= reaching) store(to + last, made);
+        else store_first(to + last, made, rest);
+    }
+}
+
 // The first and the last output of lines of `inputs` elements, stride 1, which have two taps only.
 template <class T, class Op>
 FASTCONV_NOINLINE void ends_between(const T* row, int64_t inputs, Lines lines, T* to) {
@@ -426,6 +473,7 @@ struct Reduction {
     T identity;
     Slide slide[3], slide_two[3];  // of two, three, any taps
     Slide slide_split[2], slide_between[2];  // with strides 3 and 4; with strides 1 and 2
+    decltype(&pool_pairs<T, Sum<T>>) pairs;
     decltype(&ends_between<T, Sum<T>>) ends_between;
     decltype(&slide_pixels<T, Sum<T>>) pixels;
     decltype(&windows<T, Sum<T>>) windows;
@@ -437,7 +485,7 @@ struct Reduction {
 template <class T, class Op, bool D = Op::divides>
 constexpr Reduction<T> reduction{
     D, Op::identity(), {slide<T, Op, 2>, slide<T, Op, 3>, slide<T, Op, 0>}, {slide_two<T, Op, 2>, slide_two<T, Op, 3>, slide_two<T, Op, 0>},
-    {slide_split<T, Op, 3>, slide_split<T, Op, 4>}, {slide_between<T, Op, 1>, slide_between<T, Op, 2>}, ends_between<T, Op>, slide_pixels<T, Op>, windows<T, Op>, {join<T, Op, 2, D>, join<T, Op, 3, D>, join<T, Op, 4, D>, join<T, Op, 0, D>},
+    {slide_split<T, Op, 3>, slide_split<T, Op, 4>}, {slide_between<T, Op, 1>, slide_between<T, Op, 2>}, pool_pairs<T, Op>, ends_between<T, Op>, slide_pixels<T, Op>, windows<T, Op>, {join<T, Op, 2, D>, join<T, Op, 3, D>, join<T, Op, 4, D>, join<T, Op, 0, D>},
     join<T, Op, 0, false>, fold_planes<T, Op>, fold_pixels<T, Op>};
 
 }  // namespace FASTCONV_ISA

@@ -351,6 +351,7 @@ TILES = {  # kernel: function, as it is mangled, and how many sums it keeps in r
     "dot": ("DotTileIfLi4ELi3E", 12),
     "outer": ("OuterTileIfLi6ELi2ELb0E", 12),
     "winograd_weight": ("OuterTileIfLi6ELi2ELb1E", 12),
+    "inner": ("InnerTileIfLi3ELi4E", 12),
     "pairs": ("PairTileIfLi6ELi2ELb0E", 12),
     "col2im": ("ColumnTileIfLi6ELi2E", 12),
     "depthwise": ("sum_outputsIfLi6ELi2E", 12),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from problems import problem
 
-from fastconv.algorithms import _costs, col2im, depthwise, direct, fft, outer, pairs, winograd, winograd_weight
+from fastconv.algorithms import _costs, col2im, depthwise, direct, fft, inner, outer, pairs, winograd, winograd_weight
 from fastconv.backends import Candidate, cython_native
 from fastconv.native import isa_module, runnable_isas, runtime
 from fastconv.native_problem import fields
@@ -86,6 +86,7 @@ def test_tiles_of_winograd() -> None:
 
 PROGRAM = """
 #include "outer.cpp"
+#include "inner.cpp"
 #include "pairs.cpp"
 #include "col2im.cpp"
 #include "winograd_weight.cpp"
@@ -106,7 +107,8 @@ int main() {
     std::printf("%d %d %d %d ", int(most_planes), most_taps, int(box_pixels), int(most_inputs_of_one_tap));
     std::printf("%d ", int(SmallPlanes<float>::most_positions));
     std::printf("%d %d %d %d\\n", int(most_pixels), int(task_channels), int(enough_blocks), int(planes_bytes));
-    for (int64_t each : {most_channels, at_once_bytes, chunk_bytes, least_tiles, summed_tiles, pairs_at_once})
+    for (int64_t each : {most_channels, at_once_bytes, chunk_bytes, least_tiles, summed_tiles, pairs_at_once, inner_box_bytes,
+                         inner_box_width})
         std::printf("%d ", int(each));
     std::printf("\\n");
     print_points<4>(), print_points<5>(), print_points<6>(), print_points<7>(), print_points<8>();
@@ -151,7 +153,7 @@ def test_single_numbers(lines: list[str]) -> None:
     assert [int(word) for word in lines[0].split()] == mine
     of_weight = winograd_weight
     mine = [of_weight.MOST_CHANNELS, of_weight.AT_ONCE, of_weight.CHUNK, of_weight.LEAST_TILES, of_weight.SUMMED,
-            pairs.AT_ONCE]
+            pairs.AT_ONCE, inner.BOX_BYTES, inner.BOX_WIDTH]
     assert [int(word) for word in lines[1].split()] == mine
 
 

@@ -81,6 +81,15 @@ FAULTS += [Fault(name, "pairs.cpp", right, wrong, PAIRS) for name, right, wrong 
     ("a last vector of input channels is whole", "if (n == width(block)) return", "if (n <= width(block)) return"),
     ("the pixel of zeros keeps what was there", "if (item < p.groups * x.vectors())", "if (item < 0)"),
 )]
+INNER = ("inner",)
+FAULTS += [Fault(name, "inner.cpp", right, wrong, INNER) for name, right, wrong in (
+    ("a phase of rows begins where another does", "row = h % phases * phase_rows + h / phases;", "row = h / phases;"),
+    ("a row is one too short", "load_first(from + i, count - i));", "load_first(from + i, count - i - 1));"),
+    ("rows of padding keep what the box before left", "clear_row(b.width, to);", "clear_row(0, to);"),
+    ("the last pixels are left out", "if (const int64_t rest = of.count - i) add", "if (const int64_t rest = 0) add"),
+    ("an image's boxes are those of all depths", "b.image = i / p.output[0];", "b.image = i;"),
+    ("dy is read where it lies, whatever its rows", "y.space[1] == width)", "true)"),
+)]
 COL2IM = ("col2im",)
 FAULTS += [Fault(name, "col2im.cpp", right, wrong, COL2IM) for name, right, wrong in (
     ("planes keep what a task before left", "clear(s.planes, count * channels * plane);", "clear(s.planes, channels * plane);"),
@@ -133,7 +142,7 @@ def fuzz(package: Path, count: int, algorithm: str = "") -> subprocess.Completed
 
 CLEAN = [Fault("none", "", "", ""), Fault("none of outer", "", "", "", OUTER),
          Fault("none of winograd_weight", "", "", "", WINOGRAD_WEIGHT), Fault("none of pairs", "", "", "", PAIRS),
-         Fault("none of col2im", "", "", "", COL2IM),
+         Fault("none of inner", "", "", "", INNER), Fault("none of col2im", "", "", "", COL2IM),
          Fault("none of depthwise_input", "", "", "", DEPTHWISE_INPUT), Fault("none of depthwise", "", "", "", DEPTHWISE)]
 
 
@@ -147,8 +156,8 @@ def test_a_fault_in_the_kernels_is_found(fault: Fault, tmp_path: Path) -> None:
         (sources / fault.file).write_text(text.replace(fault.right, fault.wrong, 1))
     build(sources, tmp_path / "fastconv", fault.algorithms)
     count, alone = {OUTER: (3000, ""), COL2IM: (3000, ""), PAIRS: (40_000, "pairs"),
-                    WINOGRAD_WEIGHT: (70_000, "winograd_weight"), DEPTHWISE_INPUT: (6000, "depthwise_input"),
-                    DEPTHWISE: (6000, "depthwise")}.get(fault.algorithms, (600, ""))
+                    WINOGRAD_WEIGHT: (70_000, "winograd_weight"), INNER: (6000, "inner"),
+                    DEPTHWISE_INPUT: (6000, "depthwise_input"), DEPTHWISE: (6000, "depthwise")}.get(fault.algorithms, (600, ""))
     done = fuzz(tmp_path / "fastconv", count, alone)  # every eighth problem is outer's, every hundredth winograd_weight's
     assert ("WRONG problem" in done.stdout) == planted, done.stdout[-2000:] + done.stderr[-1000:]
     assert done.returncode == int(planted) and " calls" in done.stdout

@@ -42,6 +42,13 @@ def windows(op: str, size: tuple[int, ...], channels: int, kernel: Any, stride: 
 SHAPES = {
     "apart": dict(size=(9, 75), channels=2, kernel=2, stride=2),
     "further apart": dict(size=(7, 40), channels=2, kernel=(2, 3), stride=(3, 5)),
+    "pairs": dict(size=(10, 28), channels=3, kernel=2, stride=2),  # of rows that a vector holds, or two
+    "pairs of short rows": dict(size=(10, 10), channels=2, kernel=2, stride=2),
+    "pairs and one more": dict(size=(9, 13), channels=2, kernel=2, stride=2),
+    "pairs, two vectors": dict(size=(4, 57), channels=2, kernel=2, stride=2),
+    "pairs, tall windows": dict(size=(13, 12), channels=2, kernel=(3, 2), stride=(3, 2), padding=(1, 0)),
+    "pairs, rows over and over": dict(size=(9, 16), channels=2, kernel=(3, 2), stride=(1, 2)),
+    "pairs, fewer rows last": dict(size=(9, 12), channels=2, kernel=2, stride=2, ceil_mode=True),
     "stride 1": dict(size=(5, 83), channels=2, kernel=3, stride=1, padding=1),
     "two taps": dict(size=(4, 70), channels=2, kernel=2, stride=1),
     "stride 2": dict(size=(9, 75), channels=2, kernel=3, stride=2, padding=1, ceil_mode=True),
@@ -190,6 +197,7 @@ def test_threads_and_batch_change_no_bit(isa, layout, op):
               dict(size=(2, 20), channels=40, kernel=(2, 3), stride=1),  # of channels_last threads get blocks
               dict(size=(13, 200), channels=64, kernel=(11, 2), stride=(2, 1)),  # which fit into a ring, where all do not
               dict(size=(5, 13, 9), channels=64, kernel=(2, 9, 2), stride=1))
+    shapes += (dict(size=(14, 28), channels=2, kernel=2, stride=2), dict(size=(13, 10), channels=9, kernel=2, stride=2))
     for shape, direction in itertools.product(shapes, ("forward", "backward_input")):
         p = windows(op, **shape, batch=3, layout=layout, direction=direction)
         rng = np.random.default_rng(3)

@@ -41,13 +41,11 @@ class Sequential(Container):
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         children = [child for _, child in self.named_children()]
+        first = 0 if needs_input else next((i for i, child in enumerate(children) if child.parameters()), len(children) - 1)
         gradient: Any = grad_output
-        for place in reversed(range(len(children))):
-            needed = needs_input or any(True for child in children[:place] for _ in child.named_parameters())
-            gradient = children[place].backward(gradient, needed)
-            if not needed:
-                return None
-        return gradient
+        for place in reversed(range(len(children))[first:]):
+            gradient = children[place].backward(gradient, needs_input or place > first)
+        return gradient if needs_input or not children else None
 
 
 class Residual(Container):

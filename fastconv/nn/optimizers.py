@@ -46,6 +46,7 @@ class Optimizer:
     def step(self) -> None:
         """Change all parameters that have a gradient."""
         self.steps += 1
+        numbers, module, threads = self.numbers(), operands.native_module(), settings.current().num_threads
         for number_, parameter in enumerate(self.parameters):
             if parameter.grad is None:
                 continue
@@ -54,14 +55,12 @@ class Optimizer:
             for name in self.remembers:
                 if self.slots[name][number_] is None:
                     self.slots[name][number_] = np.zeros_like(parameter.data)
-            self._change([parameter.data, parameter.grad, *(self.slots[name][number_] for name in self.remembers)])
-
-    def _change(self, arrays: list[Any]) -> None:
-        module = operands.native_module()
-        if module is not None and all(each.flags.c_contiguous and each.dtype == arrays[0].dtype for each in arrays):
-            return native.runtime().update(module, self.rule, *arrays, threads=settings.current().num_threads, **self.numbers())
-        for chunk in _chunks(arrays):
-            self.update(self.numbers(), *chunk)
+            arrays: list[Any] = [parameter.data, parameter.grad, *(self.slots[name][number_] for name in self.remembers)]
+            if module is not None and all([each.flags.c_contiguous and each.dtype == arrays[0].dtype for each in arrays]):
+                native.runtime().update(module, self.rule, *arrays, threads=threads, **numbers)
+                continue
+            for chunk in _chunks(arrays):
+                self.update(numbers, *chunk)
 
     def numbers(self) -> dict[str, Any]:
         """What `update` and the native kernel of `rule` take for this step: see `Update` in kernels/pointwise_abi.hpp."""

@@ -1,0 +1,43 @@
+"""inner: the gradient of the weight of few channels, as inner products of planes (`kernels/inner.cpp`)."""
+
+from __future__ import annotations
+
+import math
+
+from ..problem import ConvProblem
+from ._bounds import summed as bound
+from ._costs import reached
+
+__all__ = ["DIRECTIONS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+
+SUMS_PRODUCTS = True
+DIRECTIONS = ("backward_weight",)
+BOX_BYTES, BOX_WIDTH = 48 << 10, 1024  # at most, of a box (kernels/inner.cpp)
+
+
+def cost(p: ConvProblem, lanes: int) -> float:
+    """Vectors of pixels, a last one of every box whatever it has, for every weight, and once more for the taps that each block
+    of output channels loads again; 12 for each weight's sum in every box; every row of the input for every tap along it; both
+    operands are read once, a few rows of a plane at a time."""
+    depth, height, width = (1,) * (3 - p.ndim) + p.output_size
+    taps_d, taps_h, taps_w = (1,) * (3 - p.ndim) + p.kernel_size
+    stride = p.stride[-2] if p.ndim > 1 else 1
+    reach = (taps_h - 1) * (p.dilation[-2] if p.ndim > 1 else 1) + 1
+    inputs, outputs = p.in_channels // p.groups, p.out_channels // p.groups
+    least = min(height, max(1, reach // stride))
+    # bytes of a box of r rows: what taps along them meet, r + halo rows of every phase, and dy
+    of_row = 4 * min(width, BOX_WIDTH) * (inputs * taps_d * taps_w * min(stride, taps_h) + outputs)
+    halo = 4 * min(width, BOX_WIDTH) * inputs * taps_d * taps_w * min(stride, taps_h) * ((reach - 1) // stride)
+    at_once = math.ceil(height / min(height, max(least, (BOX_BYTES - halo) // of_row)))
+    boxes = depth * at_once * math.ceil(width / BOX_WIDTH)
+    rows, columns = height / at_once, min(width, BOX_WIDTH)
+    vectors = boxes * math.ceil(rows * columns / lanes)
+    multiplied = vectors * p.k * (0.65 * outputs + math.ceil(outputs / (6 if lanes >= 16 else 3)))
+    row = 12 + 2 * columns / lanes + (columns / 2 if p.stride[-1] > 1 else 0)
+    filled = boxes * inputs * taps_d * ((rows - 1) * stride + reach) * taps_w * row
+    read = inputs * math.prod(reached(p)) + outputs * math.prod(p.output_size)
+    return p.batch * p.groups * (multiplied + filled + 0.5 * read + 12 * boxes * outputs * p.k)
+
+
+def packing_cost(p: ConvProblem, lanes: int) -> float:
+    return 0.0
