@@ -286,6 +286,9 @@ class located:
     def __enter__(self) -> None: ...  # a generator would take five times as long
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.say(error)
+
+    def say(self, error: BaseException | None) -> None:
         module, x, name, whole = self.given
         if not isinstance(error, (ValueError, TypeError)) or whole and "what" in vars(error):
             return
