@@ -20,7 +20,8 @@ namespace FASTCONV_ISA {
 namespace {
 
 constexpr int64_t KC = (16 << 10) / (2 * vector_bytes);  // k of one block: 16 KB of weights
-constexpr int64_t far_bytes = 2 << 20;                        // more weights than stay in L2
+// Weights that a network's other layers displace, or that no L2 holds: they are fetched ahead, which costs nothing where they are near.
+constexpr int64_t far_bytes = 128 << 10;
 constexpr int64_t kept_bytes = 1 << 20;                       // panels of all k of a box that are kept for the next blocks
 constexpr int64_t blocks_at_once = 16;                        // blocks of output channels whose sums are kept from one k block to the next
 
@@ -47,7 +48,11 @@ struct GemmTile {
 #pragma GCC unroll 2
             for (int v = 0; v < NR; ++v) sum[i][v] = load(init + i * init_stride + v * L);
         for (int64_t k = 0; k < k_count; ++k, w += NR * L, x += pitch<T>) {
-            if constexpr (Fetch) __builtin_prefetch(ahead.from), ahead.from += ahead.step;
+            if constexpr (Fetch) {
+                __builtin_prefetch(ahead.from);
+                if constexpr (NR * vector_bytes > 64) __builtin_prefetch(ahead.from + ahead.step / 2);
+                ahead.from += ahead.step;
+            }
             Vec<T> weight[NR];
 #pragma GCC unroll 2
             for (int v = 0; v < NR; ++v) weight[v] = load(w + v * L);

@@ -41,7 +41,9 @@ struct WinogradTile {
 #pragma GCC unroll 2
             for (int n = 0; n < NR; ++n) sum[i][n] = first ? Vec<T>{} : load(m + n * m_step + i * L);
         const auto step = [&](int j) __attribute__((always_inline)) {
-            if constexpr (Fetch) __builtin_prefetch(u + fetch_ahead * NR * L);
+            if constexpr (Fetch)
+#pragma GCC unroll 2
+                for (int line = 0; line < NR * L; line += 64 / int(sizeof(T))) __builtin_prefetch(u + fetch_ahead * NR * L + line);
             Vec<T> weight[NR];
 #pragma GCC unroll 2
             for (int n = 0; n < NR; ++n) weight[n] = load(u + n * L);
