@@ -8,16 +8,18 @@ of the parameters, which are read-only from then on; a program whose parameters 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from .. import settings
 from ..errors import shown
 from ..prepared import PreparedConv
 from .activation import Activation
 from .convolution import Weighted
-from .memory import Memories, Plain
+from .memory import GIVEN, Call, Memories, Plain, Planned
 from .module import Buffer, Module, joined, located, written
 from .normalization import Affine
 
@@ -65,11 +67,74 @@ class Fused(Step):
         return self.layer.prepared(bias, scale, None if self.function is None else self.function.epilogue)
 
     def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
-        if out is not None:
-            return self.layer.apply(self.operator, x, residual, out)
-        made = self.layer.apply(self.operator, x, residual, memory.place(self, x.shape))
-        memory.made(made, self, x.shape)
+        place = memory.place(self, x.shape) if out is None else out
+        made = self.layer.apply(self.operator, x, residual, place)
+        if out is None:
+            memory.made(made, self, x.shape)
+        memory.computed(self.operator, x, residual, made)
         return made
+
+
+class Chain(Step):
+    """Steps that are calls of prepared operators, one after the other: once these are known, nothing is done in between.
+
+    What Python runs for each step is gone from the caches by then, and takes five times as long as in a short loop.
+    """
+
+    def __init__(self, steps: list[Step]) -> None:
+        super().__init__(steps[0].place, steps[0].module)
+        self.steps = steps
+
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
+        if not isinstance(memory, Planned) or memory.watching:  # a chain around this one
+            return through(self.steps, x, out, memory)
+        calls = memory.calls(self)
+        made = self._again(calls, x, out) if calls else None
+        if made is not None:
+            memory.called(self)
+        else:
+            memory.watch(self)
+            made = through(self.steps, x, out, memory)
+            memory.watched(self, x)
+        return made
+
+    def _again(self, calls: list[Call], x: np.ndarray, out: np.ndarray | None) -> np.ndarray | None:
+        """None: one of them is not what it was, as when settings have changed."""
+        made, current = None, settings.current()
+        for take, input, residual, place in calls:
+            if place is None:  # the last one's
+                place = out
+            made = take(current, (), x if input is GIVEN else input, None, None, x if residual is GIVEN else residual, place)
+            if made is None:
+                break
+        return made
+
+    @staticmethod
+    def takes(step: Step) -> bool:
+        """Whether the step is such calls alone."""
+        if isinstance(step, Sum):
+            inside = [*step.body.steps, *(step.shortcut.steps if step.shortcut else ())]
+            return step.last is not None and all(map(Chain.takes, [step.last, *inside]))
+        return isinstance(step, Fused) and type(step.layer).apply is Weighted.apply
+
+
+def chained(steps: list[Step]) -> list[Step]:
+    """With those in chains that can be."""
+    made: list[Step] = []
+    for fits, some in itertools.groupby(steps, Chain.takes):
+        made += [Chain([*some])] if fits else [*some]  # noqa: B031
+    return made
+
+
+def through(steps: list[Step], x: np.ndarray, out: np.ndarray | None, memory: Plain) -> np.ndarray:
+    """What they make of x, one after the other; at least one."""
+    given, last = x, steps[-1]
+    for step in steps:
+        made = step(x, out if step is last else None, None, memory)
+        if x is not given and made is not x:
+            memory.drop(x)
+        x = made
+    return x
 
 
 class Program:
@@ -83,17 +148,14 @@ class Program:
         self.steps = steps
         self.made_of = [(buffer, buffer.version) for _, buffer in made_of]
         self.memories = Memories()
+        self.seen = -1  # the latest change of any buffer when all of these were as they had been
 
     def __call__(self, x: np.ndarray, out: np.ndarray | None, memory: Plain) -> np.ndarray:
-        given, last = x, len(self.steps) - 1
-        if last < 0:
-            return written(x, out)
-        for i, step in enumerate(self.steps):
-            made = step(x, out if i == last else None, None, memory)
-            if x is not given and made is not x:
-                memory.drop(x)
-            x = made
-        return x
+        return through(self.chained, x, out, memory) if self.steps else written(x, out)
+
+    @functools.cached_property
+    def chained(self) -> list[Step]:
+        return chained(self.steps)
 
     def alone(self, x: np.ndarray) -> np.ndarray:
         memory = self.memories.take(x)
@@ -103,7 +165,12 @@ class Program:
 
     def fresh(self) -> bool:
         """Whether nothing was assigned to since it was made."""
-        return all(buffer.version == version for buffer, version in self.made_of)
+        latest = Buffer.latest  # before they are looked at
+        if latest != self.seen:
+            if any(buffer.version != version for buffer, version in self.made_of):
+                return False
+            self.seen = latest
+        return True
 
 
 class Sum(Step):

@@ -9,13 +9,23 @@ first call (where branches of a concatenation find out what they give), `Seen`, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 SHAPES_KEPT = 4
 KEPT_BYTES = 32 << 20  # caches hold no more; who computes large batches has better use for it
 _LINE = 64
+GIVEN: Any = object()  # the array that a chain of calls is given
+
+
+class Call(NamedTuple):
+    """Of a prepared operator's shortcut, with its arrays. place: of the result; None: a new one."""
+
+    take: Any
+    input: Any
+    residual: Any
+    place: np.ndarray | None
 
 
 class Plain:
@@ -27,6 +37,9 @@ class Plain:
 
     def made(self, result: np.ndarray, step: Any, shape: tuple[int, ...]) -> None:
         """What the step made of an input of that `shape`."""
+
+    def computed(self, operator: Any, x: np.ndarray, residual: np.ndarray | None, result: np.ndarray) -> None:
+        """A prepared operator has made `result` of these."""
 
     def shares(self, result: np.ndarray, x: np.ndarray) -> None:
         """A step has made `result` of `x`, and perhaps it is a view of it."""
@@ -95,19 +108,52 @@ class Seen(Plain):
 
 
 class Planned(Plain):
-    """Results have places; one call at a time."""
+    """Results have places; one call at a time. What a chain of steps has called before, it calls again."""
 
     def __init__(self, size: int, places: list[tuple[tuple[Any, tuple[int, ...]], np.ndarray | None]]) -> None:
         self.size, self.places = size, places
+        self.known = {id(array) for _, array in places if array is not None}
+        self.chains: dict[Any, tuple[list[Call], int, int]] = {}  # and which place was next before them, and behind
         self.begin()
 
     def begin(self) -> None:
-        self.fits, self.rest = True, iter(self.places)
+        self.fits, self.watching, self.next, self.first = True, False, 0, 0
+        self.seen: list[tuple[Any, Any, Any, Any]] = []
 
     def place(self, step: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-        seen, array = next(self.rest, (None, None))
+        seen, array = self.places[self.next] if self.next < len(self.places) else (None, None)
+        self.next += 1
         self.fits = self.fits and seen == (step, shape)  # a module that is not ours may give other shapes than it did
         return array if self.fits else None
+
+    def calls(self, chain: Any) -> list[Call] | None:
+        """What that chain has called, if it may do so again."""
+        calls, begin, _ = self.chains.get(chain, (None, 0, 0))
+        return calls if self.fits and begin == self.next else None
+
+    def called(self, chain: Any) -> None:
+        self.next = self.chains[chain][2]
+
+    def watch(self, chain: Any) -> None:
+        """See what it calls."""
+        self.chains.pop(chain, None)
+        self.watching, self.first = True, self.next
+
+    def computed(self, operator: Any, x: np.ndarray, residual: np.ndarray | None, result: np.ndarray) -> None:
+        if self.watching:
+            self.seen.append((operator.shortcut, x, residual, result))
+
+    def watched(self, chain: Any, given: np.ndarray) -> None:
+        """It was given that array, and is done."""
+        def lasting(array: Any) -> Any:
+            return GIVEN if array is given else array
+
+        calls = [Call(shortcut and shortcut.take, lasting(x), lasting(residual), result if id(result) in self.known else None)
+                 for shortcut, x, residual, result in self.seen]
+        told = all(call.take and all(it is None or it is GIVEN or id(it) in self.known for it in call[1:3]) for call in calls)
+        if self.fits and told and all(call.place is not None for call in calls[:-1]):
+            self.chains[chain] = calls, self.first, self.next
+        self.watching, self.seen = False, []
 
 
 class Memories:
