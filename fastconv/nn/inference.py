@@ -160,7 +160,7 @@ class Program:
     def alone(self, x: np.ndarray) -> np.ndarray:
         memory = self.memories.take(x)
         made = self(x, None, memory)
-        self.memories.give(memory, x, made)
+        self.memories.give(memory, x)
         return made
 
     def fresh(self) -> bool:

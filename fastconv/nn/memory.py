@@ -92,7 +92,7 @@ class Seen(Plain):
         """Places for the next call: the largest result first, each the lowest that is free as long as it is read."""
         placed: list[tuple[int, int, _Result]] = []
         for result in sorted(self.results, key=lambda it: -it.bytes):
-            if result.stays or result.end < 0:
+            if result.stays or result.end < 0:  # read for ever, as by whoever called
                 continue
             begin, length = 0, -(-result.bytes // _LINE) * _LINE
             for low, high, other in sorted(placed, key=lambda it: it[0]):
@@ -113,7 +113,7 @@ class Planned(Plain):
     def __init__(self, size: int, places: list[tuple[tuple[Any, tuple[int, ...]], np.ndarray | None]]) -> None:
         self.size, self.places = size, places
         self.known = {id(array) for _, array in places if array is not None}
-        self.chains: dict[Any, tuple[list[Call], int, int]] = {}  # and which place was next before them, and behind
+        self.chains: dict[Any, tuple[list[Call], int]] = {}  # and how many places they have
         self.begin()
 
     def begin(self) -> None:
@@ -128,11 +128,11 @@ class Planned(Plain):
 
     def calls(self, chain: Any) -> list[Call] | None:
         """What that chain has called, if it may do so again."""
-        calls, begin, _ = self.chains.get(chain, (None, 0, 0))
-        return calls if self.fits and begin == self.next else None
+        return self.chains[chain][0] if self.fits and chain in self.chains else None
 
     def called(self, chain: Any) -> None:
-        self.next = self.chains[chain][2]
+        """It has done so."""
+        self.next += self.chains[chain][1]
 
     def watch(self, chain: Any) -> None:
         """See what it calls."""
@@ -152,7 +152,7 @@ class Planned(Plain):
                  for shortcut, x, residual, result in self.seen]
         told = all(call.take and all(it is None or it is GIVEN or id(it) in self.known for it in call[1:3]) for call in calls)
         if self.fits and told and all(call.place is not None for call in calls[:-1]):
-            self.chains[chain] = calls, self.first, self.next
+            self.chains[chain] = calls, self.next - self.first
         self.watching, self.seen = False, []
 
 
@@ -174,10 +174,9 @@ class Memories:
         kept.begin()
         return kept
 
-    def give(self, memory: Plain, x: np.ndarray, result: np.ndarray) -> None:
-        """After a call that has made `result` of `x`."""
+    def give(self, memory: Plain, x: np.ndarray) -> None:
+        """After a call, of `x`."""
         if isinstance(memory, Seen):
-            memory.stays(result)
             memory = memory.planned()
         if isinstance(memory, Planned) and memory.fits and memory.size <= KEPT_BYTES:
             self.kept[x.shape, x.dtype] = memory

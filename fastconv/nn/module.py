@@ -14,7 +14,6 @@ import numpy as np
 
 from ..errors import shown
 
-
 _versions = itertools.count(1)  # no two changes have the same
 
 
