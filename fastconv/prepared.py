@@ -133,6 +133,11 @@ class PreparedConv:
         return plan(bound.problem, self._arguments["backend"], self._arguments["algorithm"], prepared=True)
 
     @property
+    def shortcut(self) -> Shortcut | None:
+        """Of the latest call, where its kernel offers one: `take` makes such a call again, as `PreparedConv` itself does."""
+        return next((shortcut for bound, shortcut in self._shortcuts if bound is self._latest), None)
+
+    @property
     def packed_bytes(self) -> int:
         """Memory of the packed weights of the shape used last (0 before the first)."""
         return self._latest.kernel.packed_bytes if self._latest else 0

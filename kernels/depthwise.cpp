@@ -187,7 +187,7 @@ struct Depthwise {
         r.columns = {last, first_inside, last_inside, width(), p.output[2], s.shift,
                      s.mask, s.more, masks(), first_inside / lanes<T> * p.kernel[2]};
         r.to = {call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2], epilogue, sums,
-                epilogue->least(), nullptr, nullptr, nullptr};
+                epilogue->least(), epilogue->most(), nullptr, nullptr, nullptr};
         r.rounds = rounds_products(p);
         r.crowded = crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch);
         r.plane = plane_of(r);

@@ -52,7 +52,7 @@ FASTCONV_NOINLINE void finish_strands(const Strands<T>& in, const T* sums, int64
 template <class T, int R>
 FASTCONV_KERNEL void strands(const Strands<T>& in, const T* x, T* y, const T* more) {
     constexpr int64_t L = lanes<T>;
-    const Vec<T> least = broadcast(in.epilogue->least());
+    const Limited<T> limited(*in.epilogue);
     const bool simple = in.step == 1 && !more && in.epilogue->is_limit();
     const bool overlaps = simple && in.columns >= 2 * L && in.columns % 2 == 0;  // the last vectors their neighbours
     for (int64_t next = 0; next < in.columns; next += 2 * L) {
@@ -77,7 +77,7 @@ FASTCONV_KERNEL void strands(const Strands<T>& in, const T* x, T* y, const T* mo
             for (int r = 0; r < R; ++r) {
                 T* const to = y + r * in.row + column;
                 const Vec<T> low = by_turns<T, false>(even[r], odd[r]), high = by_turns<T, true>(even[r], odd[r]);
-                store(to, low < least ? least : low), store(to + L, high < least ? least : high);
+                store(to, limited(low)), store(to + L, limited(high));
             }
             continue;
         }
@@ -86,8 +86,8 @@ FASTCONV_KERNEL void strands(const Strands<T>& in, const T* x, T* y, const T* mo
             for (int r = 0; r < R; ++r) {
                 T* const to = y + r * in.row + column;
                 const Vec<T> low = by_turns<T, false>(even[r], odd[r]), high = by_turns<T, true>(even[r], odd[r]);
-                if (left < L) store_first(to, low < least ? least : low, left);
-                else store(to, low < least ? least : low), store_first(to + L, high < least ? least : high, left - L);
+                if (left < L) store_first(to, limited(low), left);
+                else store(to, limited(low)), store_first(to + L, limited(high), left - L);
             }
             continue;
         }

@@ -106,18 +106,18 @@ FASTCONV_KERNEL void finish_channels(const ChannelVectors<T>& in, const Vec<T>* 
     }
 }
 
-// From the sums to the output: a lower limit at most from the registers, all else from memory.
+// From the sums to the output: limits at most from the registers, all else from memory.
 template <class T, int R, int V, bool Part>
 FASTCONV_INLINE void put(const ChannelVectors<T>& in, const Vec<T> (&sum)[R][V], int64_t w, int64_t channel, int64_t n) {
     constexpr int L = lanes<T>;
     T* y = in.output + w * in.output_step + channel;
     const T* more = in.residual ? in.residual + w * in.residual_step + channel : nullptr;
     if (!Part && !more && in.epilogue->is_limit()) {
-        const Vec<T> least = broadcast(in.epilogue->least());
+        const Limited<T> limited(*in.epilogue);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r, y += in.apart * in.output_step)
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) store(y + v * L, sum[r][v] < least ? least : sum[r][v]);
+            for (int v = 0; v < V; ++v) store(y + v * L, limited(sum[r][v]));
         return;
     }
     Vec<T> kept[R * V];

@@ -146,7 +146,7 @@ template <class T>
 FASTCONV_KERNEL void lay_apart(const T* from, int64_t step, int64_t count, int64_t n, const Epilogue<T>& epilogue, T* to, int64_t apart,
                                const T* more, int64_t more_apart) {
     constexpr int L = lanes<T>;
-    const Vec<T> least = broadcast(epilogue.least());
+    const Limited<T> limited(epilogue);
     const bool simple = !more && epilogue.is_limit();
     for (int64_t i = 0; i < count; i += L) {
         const int64_t at = more || count < L ? i : std::min(i, count - L), m = std::min<int64_t>(L, count - at);
@@ -156,7 +156,7 @@ FASTCONV_KERNEL void lay_apart(const T* from, int64_t step, int64_t count, int64
         transpose<T>(row);
         if (simple && n == L && m == L) {
 #pragma GCC unroll 16
-            for (int l = 0; l < L; ++l) store(to + at + l * apart, row[l] < least ? least : row[l]);
+            for (int l = 0; l < L; ++l) store(to + at + l * apart, limited(row[l]));
             continue;
         }
         for (int l = 0; l < n; ++l) {

@@ -34,7 +34,7 @@ struct Target {  // where sums go
     int64_t row, step, residual_row, residual_step;
     const Epilogue<T>* epilogue;
     T* sums;   // for those that are not stored straight
-    T least;   // straight stores: outputs are at least this (relu)
+    T least, most;  // straight stores: limits of the outputs (relu, relu6)
     T *output, *end;  // end: whole vectors may be stored up to there, null if not at all
     const T* residual;
 };
@@ -244,14 +244,14 @@ struct Tile {
         }
     }
 
-    FASTCONV_INLINE void write(int64_t h, Vec<T> least) {
+    FASTCONV_INLINE void write(int64_t h, const Limited<T>& limited) {
         if constexpr (F::X == 2)
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], std::make_index_sequence<size_t(L)>{});
         T* y = in.to.output + h * in.to.row + w;
         if (y + (R - 1) * in.to.row + L <= in.to.end) {
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) store(y + r * in.to.row, sum[r] < least ? least : sum[r]);
+            for (int r = 0; r < R; ++r) store(y + r * in.to.row, limited(sum[r]));
         } else {
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) store(in.to.sums + r * L, sum[r]);
@@ -264,12 +264,12 @@ struct Tile {
 template <class T, class F, int R, bool Edge>
 FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t masks = 0) {
     const T* const* const row = in.row + h * in.steps.stride;
-    const Vec<T> least = broadcast(in.to.least);
+    const Limited<T> limited(in.to.least, in.to.most);
     for (int64_t w = last; w >= first; w -= lanes<T>) {
         masks -= in.steps.kw;
         Tile<T, F, R, Edge> tile(in, row, w, masks);
         tile.add_kernel();
-        tile.write(h, least);
+        tile.write(h, limited);
     }
 }
 

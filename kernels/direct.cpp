@@ -38,12 +38,12 @@ struct Tile {  // vectors that are in registers together; straight: and can be s
     bool straight;
 };
 
-// Where a tile goes straight from the registers: whole vectors, no residual, and no activation but a lower limit (relu: 0).
+// Where a tile goes straight from the registers: whole vectors, no residual, and no activation but limits (relu, relu6).
 template <class T>
 struct Straight {
     T* y;  // null: into the tile buffer instead
     int64_t channel;
-    T least;
+    T least, most;
 };
 
 // ---- micro-kernel: tile[m][v][:] = bias[m] + sum over k of w[k][m] * x[place[v] + tap[k]]
@@ -85,7 +85,7 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
         }
     }
     if (T* y = straight.y) {
-        const Vec<T> least = broadcast(straight.least);
+        const Limited<T> limited(straight.least, straight.most);
         const int64_t channel = straight.channel;
         int64_t output[NR];
 #pragma GCC unroll 8
@@ -93,8 +93,7 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m, y += channel)
 #pragma GCC unroll 8
-            for (int v = 0; v < NR; ++v)  // a comparison that keeps NaN
-                store(y + output[v], sum[m][v] < least ? least : sum[m][v]);
+            for (int v = 0; v < NR; ++v) store(y + output[v], limited(sum[m][v]));
         return;
     }
 #pragma GCC unroll 8
@@ -333,7 +332,7 @@ struct Direct {
         const T *packed = static_cast<const T*>(call.packed), *bias = packed + channel, *w = weights(t, panel, s);
         T* y = at<T>(call.output, t.image, channel);
         const T* r = at<const T>(call.residual, t.image, channel);
-        const T least = Epilogue<T>(p).least();
+        const Epilogue<T> epilogue(p);
         const Micro<T> full = micro_at<T>(rows, tile_vectors, all);
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;
@@ -344,7 +343,8 @@ struct Direct {
                 continue;
             }
             const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
-            kernel(x, places, s.tap, k_of(p), w, bias, s.tile, {tile->straight ? y : nullptr, call.output.channel, least});
+            const Straight<T> straight{tile->straight ? y : nullptr, call.output.channel, epilogue.least(), epilogue.most()};
+            kernel(x, places, s.tap, k_of(p), w, bias, s.tile, straight);
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }
     }

@@ -26,9 +26,10 @@ class Epilogue {
     explicit Epilogue(const Problem& p)
         : activation_(p.activation), parameter_(p.activation_parameter), slope_(T(parameter_)), plain_slope_(std::isnormal(slope_)) {}
 
-    // Nothing but a lower limit: x < least ? least : x, a comparison that keeps NaN.
-    bool is_limit() const { return activation_ == Activation::none || activation_ == Activation::relu; }
-    T least() const { return activation_ == Activation::relu ? T(0) : -std::numeric_limits<T>::infinity(); }
+    // Nothing but limits, if any: see Limited.
+    bool is_limit() const { return is_lower_limit() || activation_ == Activation::relu6; }
+    T least() const { return activation_ == Activation::none ? -std::numeric_limits<T>::infinity() : T(0); }
+    T most() const { return activation_ == Activation::relu6 ? T(6) : std::numeric_limits<T>::infinity(); }
 
     FASTCONV_INLINE Vec<T> operator()(Vec<T> x) const {
         switch (activation_) {
@@ -43,11 +44,13 @@ class Epilogue {
     }
 
     FASTCONV_INLINE T operator()(T x) const {
-        if (is_limit()) return x < least() ? least() : x;
+        if (is_lower_limit()) return x < least() ? least() : x;
         return (*this)(broadcast(x))[0];
     }
 
    private:
+    bool is_lower_limit() const { return activation_ == Activation::none || activation_ == Activation::relu; }
+
     // A function of its own, as its many constants would be loaded anew in every loop that has an epilogue.
     FASTCONV_NOINLINE Vec<T> curved(Vec<T> x) const {
         switch (activation_) {
@@ -68,6 +71,19 @@ class Epilogue {
     double parameter_;
     T slope_;
     bool plain_slope_;  // in T, the slope is as exact as any: neither 0, nor denormal (which may be flushed), nor infinite
+};
+
+// The epilogue where it is_limit(), for sums in registers: relu6 and what has one limit or none, by comparisons that keep NaN.
+template <class T>
+struct Limited {
+    const Vec<T> least, most;
+
+    FASTCONV_INLINE Limited(T least_, T most_) : least(broadcast(least_)), most(broadcast(most_)) {}
+    FASTCONV_INLINE explicit Limited(const Epilogue<T>& epilogue) : Limited(epilogue.least(), epilogue.most()) {}
+    FASTCONV_INLINE Vec<T> operator()(Vec<T> x) const {
+        x = x < least ? least : x;
+        return most < x ? most : x;
+    }
 };
 
 }  // namespace FASTCONV_ISA

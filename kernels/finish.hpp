@@ -26,13 +26,13 @@ struct Finish {
     }
 
    private:
-    // Limit: no residual, and the activation is a lower limit; then no output needs a branch, and the last vector of pixels may
+    // Limit: no residual, and the activation is none but limits; then no output needs a branch, and the last vector of pixels may
     // overlap its neighbour: the same bits again.
     template <bool Limit>
     FASTCONV_NOINLINE void transposed(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {
         const int64_t step = output.channel, step_r = residual.channel;
         const int64_t vectors = Limit && pixels >= L ? pixels : pixels / L * L;  // the pixels that whole vectors cover
-        const Vec<T> least = broadcast(epilogue.least());
+        const Limited<T> limited(epilogue);
         for (int64_t v = 0; v < channels; v += L, tile += L, y += L * step, r = r ? r + L * step_r : nullptr) {
             const int64_t n = std::min<int64_t>(L, channels - v);
             for (int64_t begin = 0; begin < vectors; begin += L) {
@@ -42,7 +42,7 @@ struct Finish {
                 transpose<T>(row);
                 T* to = y + i;
                 const auto put = [&](int64_t c) __attribute__((always_inline)) {
-                    if constexpr (Limit) store(to, row[c] < least ? least : row[c]);
+                    if constexpr (Limit) store(to, limited(row[c]));
                     else store(to, epilogue(r ? row[c] + load(r + c * step_r + i) : row[c]));
                     to += step;
                 };
@@ -69,14 +69,14 @@ struct Finish {
 
     template <bool Limit>
     FASTCONV_NOINLINE void copied(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {
-        const Vec<T> least = broadcast(epilogue.least());
+        const Limited<T> limited(epilogue);
         const int64_t step = output.space[2];
         for (int64_t i = 0; i < pixels; ++i, tile += width, y += step) {
             const T* add = r ? r + i * residual.space[2] : nullptr;
             int64_t v = 0;
             for (; v + L <= channels; v += L) {
                 Vec<T> value = load(tile + v);
-                if constexpr (Limit) value = value < least ? least : value;
+                if constexpr (Limit) value = limited(value);
                 else value = epilogue(add ? value + load(add + v) : value);
                 store(y + v, value);
             }

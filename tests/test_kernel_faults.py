@@ -101,8 +101,8 @@ FAULTS += [Fault(name, "col2im.cpp", right, wrong, COL2IM) for name, right, wron
 )]
 DEPTHWISE_INPUT = ("depthwise_input",)
 FAULTS += [Fault(name, "depthwise_input.cpp", right, wrong, DEPTHWISE_INPUT) for name, right, wrong in (
-    ("a last vector of a row is a whole one", "store_first(to + L, high < least ? least : high, left - L);",
-     "store(to + L, high < least ? least : high);"),
+    ("a last vector of a row is a whole one", "store_first(to + L, limited(high), left - L);",
+     "store(to + L, limited(high));"),
     ("rows of zeros keep what the plane before left", "if (h < 0 || h >= p.output[1]) clear(to, p.output[2]);",
      "if (h < 0 || h >= p.output[1]) clear(to, 0);"),
 )]

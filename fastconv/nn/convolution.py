@@ -242,8 +242,11 @@ class Linear(Weighted):
 
     def apply(self, operator: PreparedConv, input: np.ndarray, residual: np.ndarray | None = None,
               out: np.ndarray | None = None) -> np.ndarray:
-        made = operator(_pixels(input), residual=None if residual is None else _pixels(residual))
-        return written(made.reshape(*input.shape[:-1], self.out_features), out)
+        pixels, more = _pixels(input), None if residual is None else _pixels(residual)
+        if out is not None and out.flags.c_contiguous:
+            operator(pixels, residual=more, out=_pixels(out))
+            return out
+        return written(operator(pixels, residual=more).reshape(*input.shape[:-1], self.out_features), out)
 
     def multiply_adds(self, input: tuple[int, ...], output: tuple[int, ...]) -> int:
         return math.prod(output) * self.in_features

@@ -8,15 +8,18 @@ of the parameters, which are read-only from then on; a program whose parameters 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from .. import settings
 from ..errors import shown
 from ..prepared import PreparedConv
 from .activation import Activation
 from .convolution import Weighted
+from .memory import GIVEN, Call, Memories, Plain, Planned
 from .module import Buffer, Module, joined, located, written
 from .normalization import Affine
 
@@ -29,13 +32,20 @@ class Step:
     def __init__(self, place: str, module: Module) -> None:
         self.place, self.module = place, module
 
-    def __call__(self, x: np.ndarray, out: np.ndarray | None = None, residual: np.ndarray | None = None) -> np.ndarray:
-        with located(self.module, x, self.place, whole=True):
-            return written(self.run(x, out, residual), out)
+    def __call__(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
+        try:
+            return written(self.run(x, out, residual, memory), out)
+        except (ValueError, TypeError) as error:
+            located(self.module, x, self.place, whole=True).say(error)
+            raise
 
-    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
         """The result; a step that can writes it into `out`. Only a `Fused` one adds a residual."""
-        return self.module.forward(x)
+        made = self.module.forward(x)
+        memory.shares(made, x)
+        if not type(self.module).__module__.startswith(__package__) or "forward" in vars(self.module):
+            memory.stays(x)  # for all that is known
+        return made
 
 
 class Fused(Step):
@@ -56,28 +66,111 @@ class Fused(Step):
             bias = (shift if bias is None else shift + scale * bias).astype(self.layer.weight.dtype)
         return self.layer.prepared(bias, scale, None if self.function is None else self.function.epilogue)
 
-    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
-        return self.layer.apply(self.operator, x, residual, out)
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
+        place = memory.place(self, x.shape) if out is None else out
+        made = self.layer.apply(self.operator, x, residual, place)
+        if out is None:
+            memory.made(made, self, x.shape)
+        memory.computed(self.operator, x, residual, made)
+        return made
+
+
+class Chain(Step):
+    """Steps that are calls of prepared operators, one after the other: once these are known, nothing is done in between.
+
+    What Python runs for each step is gone from the caches by then, and takes five times as long as in a short loop.
+    """
+
+    def __init__(self, steps: list[Step]) -> None:
+        super().__init__(steps[0].place, steps[0].module)
+        self.steps = steps
+
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
+        if not isinstance(memory, Planned) or memory.watching:  # a chain around this one
+            return through(self.steps, x, out, memory)
+        calls = memory.calls(self)
+        made = self._again(calls, x, out) if calls else None
+        if made is not None:
+            memory.called(self)
+        else:
+            memory.watch(self)
+            made = through(self.steps, x, out, memory)
+            memory.watched(self, x)
+        return made
+
+    def _again(self, calls: list[Call], x: np.ndarray, out: np.ndarray | None) -> np.ndarray | None:
+        """None: one of them is not what it was, as when settings have changed."""
+        made, current = None, settings.current()
+        for take, input, residual, place in calls:
+            if place is None:  # the last one's
+                place = out
+            made = take(current, (), x if input is GIVEN else input, None, None, x if residual is GIVEN else residual, place)
+            if made is None:
+                break
+        return made
+
+    @staticmethod
+    def takes(step: Step) -> bool:
+        """Whether the step is such calls alone."""
+        if isinstance(step, Sum):
+            inside = [*step.body.steps, *(step.shortcut.steps if step.shortcut else ())]
+            return step.last is not None and all(map(Chain.takes, [step.last, *inside]))
+        return isinstance(step, Fused) and type(step.layer).apply is Weighted.apply
+
+
+def chained(steps: list[Step]) -> list[Step]:
+    """With those in chains that can be."""
+    made: list[Step] = []
+    for fits, some in itertools.groupby(steps, Chain.takes):
+        made += [Chain([*some])] if fits else [*some]  # noqa: B031
+    return made
+
+
+def through(steps: list[Step], x: np.ndarray, out: np.ndarray | None, memory: Plain) -> np.ndarray:
+    """What they make of x, one after the other; at least one."""
+    given, last = x, steps[-1]
+    for step in steps:
+        made = step(x, out if step is last else None, None, memory)
+        if x is not given and made is not x:
+            memory.drop(x)
+        x = made
+    return x
 
 
 class Program:
     """Steps, one after the other.
 
     made_of: the buffers whose values they take, so that it is known when they have changed.
+    memories: for calls with nothing around them.
     """
 
     def __init__(self, steps: list[Step], made_of: Iterable[tuple[str, Buffer]] = ()) -> None:
         self.steps = steps
         self.made_of = [(buffer, buffer.version) for _, buffer in made_of]
+        self.memories = Memories()
+        self.seen = -1  # the latest change of any buffer when all of these were as they had been
 
-    def __call__(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        for step in self.steps[:-1]:
-            x = step(x)
-        return self.steps[-1](x, out) if self.steps else written(x, out)
+    def __call__(self, x: np.ndarray, out: np.ndarray | None, memory: Plain) -> np.ndarray:
+        return through(self.chained, x, out, memory) if self.steps else written(x, out)
+
+    @functools.cached_property
+    def chained(self) -> list[Step]:
+        return chained(self.steps)
+
+    def alone(self, x: np.ndarray) -> np.ndarray:
+        memory = self.memories.take(x)
+        made = self(x, None, memory)
+        self.memories.give(memory, x)
+        return made
 
     def fresh(self) -> bool:
         """Whether nothing was assigned to since it was made."""
-        return all(buffer.version == version for buffer, version in self.made_of)
+        latest = Buffer.latest  # before they are looked at
+        if latest != self.seen:
+            if any(buffer.version != version for buffer, version in self.made_of):
+                return False
+            self.seen = latest
+        return True
 
 
 class Sum(Step):
@@ -94,12 +187,18 @@ class Sum(Step):
             self.last.function = function
             del steps[-1]
 
-    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
-        other = x if self.shortcut is None else self.shortcut(x)
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
+        other = x if self.shortcut is None else self.shortcut(x, None, memory)
+        inside = self.body(x, None, memory)
         if self.last is not None:
-            return self.last(self.body(x), out, other)
-        made = np.add(self.body(x), other, out=out)
-        return made if self.function is None else self.function.forward(made)
+            made = self.last(inside, out, other, memory)
+        else:
+            made = np.add(inside, other, out=out)
+            made = made if self.function is None else self.function.forward(made)
+        for read in (other, inside):
+            if read is not x:
+                memory.drop(read)
+        return made
 
 
 class Joined(Step):
@@ -110,17 +209,21 @@ class Joined(Step):
         self.branches, self.axis = branches, axis
         self.shapes: dict[tuple[int, ...], tuple[tuple[int, ...], list[tuple[slice, ...]]]] = {}  # by that of the input
 
-    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None) -> np.ndarray:
+    def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
         if x.shape not in self.shapes:
-            return self._first(x)
+            return self._first(x, memory)
         shape, parts = self.shapes[x.shape]
-        made = np.empty(shape, x.dtype) if out is None else out
+        made = out
+        if made is None:
+            place = memory.place(self, x.shape)
+            made = np.empty(shape, x.dtype) if place is None else place
+            memory.made(made, self, x.shape)
         for branch, part in zip(self.branches, parts):
-            branch(x, made[part])
+            branch(x, made[part], memory)
         return made
 
-    def _first(self, x: np.ndarray) -> np.ndarray:
-        made = [branch(x) for branch in self.branches]
+    def _first(self, x: np.ndarray, memory: Plain) -> np.ndarray:
+        made = [branch(x, None, memory) for branch in self.branches]
         whole = np.concatenate(made, self.axis)
         axis, begin, parts = self.axis % whole.ndim, 0, []
         for each in made:
@@ -139,7 +242,7 @@ class Container(Module):
         program = vars(self).get("_program")
         if program is None or not program.fresh():
             program = self._program = Program(steps(self.layers()), self._named(Buffer))
-        return program(np.asarray(input))
+        return program.alone(np.asarray(input))
 
     def adopt(self, *modules: Any) -> None:
         """Make these its children, by their numbers, or those of one mapping by their names."""

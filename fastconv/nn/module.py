@@ -6,12 +6,15 @@ the parameters to their `.grad` and returns that of the input. Names, shapes and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from ..errors import shown
+
+_versions = itertools.count(1)  # no two changes have the same
 
 
 class Buffer:
@@ -22,10 +25,14 @@ class Buffer:
     """
 
     trained: ClassVar[bool] = False
+    latest: ClassVar[int] = 0  # the version of the buffer that changed last: while it is the same, none has changed
 
     def __init__(self, data: Any) -> None:
         self._data = np.array(data)
         self.version = 0  # of the values: who has made something of them sees that they changed
+
+    def changed(self) -> None:
+        self.version = Buffer.latest = next(_versions)
 
     @property
     def data(self) -> np.ndarray:
@@ -40,7 +47,8 @@ class Buffer:
 
     def own(self, values: np.ndarray) -> Self:
         """Take an array that nobody else has."""
-        self._data, self.version = values, self.version + 1
+        self._data = values
+        self.changed()
         return self
 
     @property
@@ -63,12 +71,12 @@ class Buffer:
         """Values may change in place: whatever was made of them is out of date."""
         if not self._data.flags.writeable:
             self._data.flags.writeable = True
-            self.version += 1
+            self.changed()
 
     def cast(self, dtype: Any) -> None:
         if self._data.dtype.kind == "f":
             self._data = self._data.astype(dtype)
-            self.version += 1
+            self.changed()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._data, dtype) if copy or dtype not in (None, self._data.dtype) else self._data
@@ -286,6 +294,9 @@ class located:
     def __enter__(self) -> None: ...  # a generator would take five times as long
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.say(error)
+
+    def say(self, error: BaseException | None) -> None:
         module, x, name, whole = self.given
         if not isinstance(error, (ValueError, TypeError)) or whole and "what" in vars(error):
             return
