@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         global_avg_pool,
         global_max_pool,
     )
+    from .layer_normalization import layer_norm, layer_norm_backward
     from .losses import (
         cross_entropy,
         cross_entropy_input,
@@ -125,7 +126,8 @@ __all__ = [
     "conv3d", "conv3d_backward", "conv3d_input", "conv3d_weight", "conv_transpose1d", "conv_transpose2d",
     "conv_transpose3d", "convolve", "correlate", "cross_entropy", "cross_entropy_input", "enable_backend", "explain",
     "gelu", "gelu_input", "get_num_threads", "global_avg_pool", "global_avg_pool_input", "global_max_pool",
-    "global_max_pool_input", "hardswish", "hardswish_input", "leaky_relu", "leaky_relu_input", "log_softmax",
+    "global_max_pool_input", "hardswish", "hardswish_input", "layer_norm", "layer_norm_backward", "leaky_relu",
+    "leaky_relu_input", "log_softmax",
     "log_softmax_input", "lp_pool1d", "lp_pool1d_input", "lp_pool2d", "lp_pool2d_input", "lp_pool3d", "lp_pool3d_input",
     "max_pool1d", "max_pool1d_input", "max_pool2d", "max_pool2d_input", "max_pool3d", "max_pool3d_input", "max_unpool1d",
     "max_unpool1d_input", "max_unpool2d", "max_unpool2d_input", "max_unpool3d", "max_unpool3d_input", "min_pool1d",
@@ -138,6 +140,7 @@ __all__ = [
 _LATER = {  # imported when they are first asked for
     "adaptive_pooling": ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
         "adaptive_max_pool2d", "adaptive_max_pool3d", "global_avg_pool", "global_max_pool"),
+    "layer_normalization": ("layer_norm", "layer_norm_backward"),
     "losses": ("cross_entropy", "cross_entropy_input", "log_softmax", "log_softmax_input", "softmax", "softmax_input"),
     "normalization": ("batch_norm", "batch_norm_backward"),
     "pointwise": ("gelu", "gelu_input", "hardswish", "hardswish_input", "leaky_relu", "leaky_relu_input", "relu", "relu6",

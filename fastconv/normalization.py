@@ -55,7 +55,7 @@ def batch_norm(
         TypeError: dtypes other than float32 and float64, or kinds of arrays that do not fit.
         Unsupported: arrays on a GPU.
     """
-    training, eps, momentum = flag("training", training), _epsilon(eps), number("momentum", momentum)
+    training, eps, momentum = flag("training", training), epsilon(eps), number("momentum", momentum)
     return_stats = flag("return_stats", return_stats)
     if activation is not None:
         one_of("activation", activation, ACTIVATIONS)
@@ -99,7 +99,7 @@ def batch_norm_backward(
     Raises:
         ValueError, TypeError, Unsupported: as `batch_norm`.
     """
-    training, eps = flag("training", training), _epsilon(eps)
+    training, eps = flag("training", training), epsilon(eps)
     if activation is not None:
         one_of("activation", activation, ACTIVATIONS)
     kind, (g, x, mean, variance, w, b, saved, inverse, y) = operands.views(
@@ -187,7 +187,8 @@ def _per_channel(name: str, values: np.ndarray | None, channels: int, otherwise:
     return np.full(channels, otherwise) if values is None else np.ascontiguousarray(values, np.float64)
 
 
-def _epsilon(value: Any) -> float:
+def epsilon(value: Any) -> float:
+    """What is added to a variance."""
     found = number("eps", value)
     if found < 0:
         raise ValueError(f"eps must not be negative, got {shown(value)}")

@@ -143,15 +143,21 @@ struct Gemm {
     Gemm(const Region& region, int threads)
         : p(region.p), slice(sliced(p, region.call)), call(region.call), kept(region),
           last(call.input.channel == 1 && slice.in_channels >= L), raw(readable(p, call.input)), volume(kernel_volume(p)),
-          kc(last ? slice.in_channels * volume : std::min(KC, slice.in_channels * volume)),
+          kc(last ? slice.in_channels * volume : std::min(KC_of(p), slice.in_channels * volume)),
           packing(p, kept.taps),
           blocking(slice, limits(threads), sizeof(T)), tasks(p, blocking, packing.blocks, 0.75, threads),
           keeps(ceil_div(packing.blocks, tasks.chunks) > blocks_at_once && k_blocks() * panels() * int64_t(sizeof(T)) <= kept_bytes),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
+    // Without taps no input is read twice, so that only weights limit a block, and those of high tiles may come from L2: longer blocks
+    // pass over the sums less often.
+    static int64_t KC_of(const Problem& p) { return kernel_volume(p) == 1 && max_MR > 8 ? 3 * KC : KC; }
+
     // As many channels as fit into a block of k. Those side by side are transposed by vectors: one at least, if most are whole.
     static Problem sliced(Problem p, const Call& call) {
-        const int64_t fits = std::max<int64_t>(1, KC / kernel_volume(p));
+        const int64_t most = std::max<int64_t>(1, KC_of(p) / kernel_volume(p));
+        const int64_t equal = round_up(ceil_div(p.in_channels, ceil_div(p.in_channels, most)), L);
+        const int64_t fits = kernel_volume(p) == 1 ? std::min(most, equal) : most;
         const bool whole = p.in_channels % L == 0 || p.in_channels > 4 * L;
         const bool vector = call.input.channel == 1 && whole && L * kernel_volume(p) <= max_KC;
         p.in_channels = std::min(p.in_channels, fits >= L ? fits / L * L : vector ? L : fits);

@@ -1,5 +1,6 @@
 // Functions of single elements: result = f(input), or gradient f'(input). Floor: the bytes. See README.md.
 #include "batch_norm.hpp"
+#include "layer_norm.hpp"
 #include "pointwise.hpp"
 #include "softmax.hpp"
 #include "update.hpp"
@@ -196,6 +197,12 @@ void batch_norm(const Normalization& n, const Team& team) {
     else n.rectifies ? run(BatchNorm<double, true>(n, team)) : run(BatchNorm<double, false>(n, team));
 }
 
+template <class T>
+void layer_norm_of(const LayerNormalization& n, const Team& team) {
+    const LayerNorm<T> of(n, team);
+    n.gradient ? of.backward() : of.forward();
+}
+
 void elements(const Elements& e, const Team& team) {
     if (e.size() == 0) return;
     (e.dtype == Dtype::float32 ? share_elements<float> : share_elements<double>)(e, team);
@@ -208,6 +215,9 @@ const Pointwise& pointwise() {
         elements,
         batch_norm<false>,
         batch_norm<true>,
+        [](const LayerNormalization& n, const Team& team) {
+            n.dtype == Dtype::float32 ? layer_norm_of<float>(n, team) : layer_norm_of<double>(n, team);
+        },
         [](const Rows& rows, const Team& team) {
             rows.dtype == Dtype::float32 ? share_rows<float>(rows, team) : share_rows<double>(rows, team);
         },

@@ -32,6 +32,20 @@ cdef extern from "pointwise_abi.hpp" namespace "fastconv" nogil:
         double* variance
         double* grad_weight
         double* grad_bias
+    cdef struct LayerNormalization:
+        Dtype dtype
+        int32_t known
+        int64_t rows, length
+        double epsilon
+        const void* input
+        const void* gradient
+        void* result
+        const void* weight
+        const void* bias
+        double* mean
+        double* inverse
+        double* grad_weight
+        double* grad_bias
     cdef struct Rows:
         Dtype dtype
         RowsKind kind
@@ -59,6 +73,7 @@ cdef extern from "merged_axes.hpp" namespace "fastconv" nogil:
 cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     Outcome run_elements(const CModule&, const Elements&, int) noexcept
     Outcome run_batch_norm(const CModule&, const Normalization&, int) noexcept
+    Outcome run_layer_norm(const CModule&, const LayerNormalization&, int) noexcept
     Outcome run_rows(const CModule&, const Rows&, int) noexcept
     Outcome run_update(const CModule&, const Update&, int) noexcept
 
@@ -177,6 +192,33 @@ def batch_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray o
         n.grad_bias = per_channel("grad_bias", grad_bias, n.channels)
     with nogil:
         outcome = run_batch_norm(module.module[0], n, threads)
+    finished(outcome)
+
+
+def layer_norm(Module module not None, cnp.ndarray input not None, cnp.ndarray out not None, weight, bias, cnp.ndarray mean not None,
+               cnp.ndarray inverse not None, *, double epsilon, bint known=False, grad_output=None, grad_weight=None,
+               grad_bias=None, int threads=1):
+    """Contiguous arrays (rows, length); weight, bias: (length,), of their dtype, or None. Of each row, float64, written unless
+    known: mean and inverse. With grad_output: the gradients, to out, which may be input or grad_output, and, float64, to
+    grad_weight and grad_bias."""
+    cdef LayerNormalization n
+    cdef Outcome outcome
+    memset(&n, 0, sizeof(LayerNormalization))
+    check_threads(threads)
+    if cnp.PyArray_NDIM(input) != 2 or cnp.PyArray_SIZE(input) == 0:
+        raise ValueError(f"input must have two axes, none empty, got {(<object> input).shape}")
+    n.input, n.result = flat_array("input", input, input, False), flat_array("out", out, input, True)
+    n.dtype, n.known, n.epsilon = <Dtype> (cnp.PyArray_TYPE(input) == cnp.NPY_DOUBLE), known, epsilon
+    n.rows, n.length = cnp.PyArray_DIM(input, 0), cnp.PyArray_DIM(input, 1)
+    n.weight = NULL if weight is None else contiguous("weight", weight, cnp.PyArray_TYPE(input), n.length)
+    n.bias = NULL if bias is None else contiguous("bias", bias, cnp.PyArray_TYPE(input), n.length)
+    n.mean, n.inverse = per_channel("mean", mean, n.rows), per_channel("inverse", inverse, n.rows)
+    if grad_output is not None:
+        n.gradient = flat_array("grad_output", grad_output, input, False)
+        n.grad_weight = per_channel("grad_weight", grad_weight, n.length)
+        n.grad_bias = per_channel("grad_bias", grad_bias, n.length)
+    with nogil:
+        outcome = run_layer_norm(module.module[0], n, threads)
     finished(outcome)
 
 

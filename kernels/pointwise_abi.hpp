@@ -1,4 +1,4 @@
-// The contract of abi.hpp for what a network needs beside convolution: functions of single elements, batch normalisation, softmax
+// The contract of abi.hpp for what a network needs beside convolution: functions of single elements, batch and layer normalisation, softmax
 // and cross entropy, each with its gradient, and steps of optimisers. No kernel allocates: the workspace is what the functions here say.
 #pragma once
 #include "abi.hpp"
@@ -64,6 +64,20 @@ struct Normalization {
     }
 };
 
+// Layer normalisation of contiguous rows, each by its own mean and variance.
+struct LayerNormalization {
+    Dtype dtype;
+    int32_t known;  // whether mean and inverse are there, too; else they are written
+    int64_t rows, length;
+    double epsilon;
+    const void *input, *gradient;  // gradient: of the output, for those of input, weight and bias
+    void* result;
+    const void *weight, *bias;  // [length], of the dtype, or null: 1 and 0
+    double *mean, *inverse;     // [rows]; 1 / sqrt(variance + epsilon)
+    double *grad_weight, *grad_bias;  // [length]
+    size_t workspace_bytes(int threads) const { return size_t(threads) * 64; }
+};
+
 // Rows along the middle axis: it is adjacent and inner is 1, or inner is adjacent.
 struct Rows {
     enum Kind : int32_t { softmax, log_softmax, softmax_gradient, log_softmax_gradient, cross_entropy, cross_entropy_gradient };
@@ -100,6 +114,7 @@ struct Pointwise {
     void (*elements)(const Elements&, const Team&);
     void (*batch_norm)(const Normalization&, const Team&);
     void (*batch_norm_gradient)(const Normalization&, const Team&);
+    void (*layer_norm)(const LayerNormalization&, const Team&);
     void (*rows)(const Rows&, const Team&);
     void (*update)(const Update&, const Team&);
 };

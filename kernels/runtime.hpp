@@ -204,6 +204,9 @@ inline Outcome run_batch_norm(const Module& module, const Normalization& n, int 
     const double work = 16.0 * double(n.batch) * double(n.channels) * double(n.space);
     return run_team(n.gradient.data ? module.pointwise->batch_norm_gradient : module.pointwise->batch_norm, n, threads, work);
 }
+inline Outcome run_layer_norm(const Module& module, const LayerNormalization& n, int threads) {
+    return run_team(module.pointwise->layer_norm, n, threads, 32.0 * double(n.rows) * double(n.length));
+}
 inline Outcome run_rows(const Module& module, const Rows& rows, int threads) {
     return run_team(module.pointwise->rows, rows, threads, 32.0 * double(rows.outer) * double(rows.length) * double(rows.inner));
 }

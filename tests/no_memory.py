@@ -63,6 +63,7 @@ def public() -> Iterator[tuple[str, Work]]:
     yield "batch norm", lambda: fastconv.batch_norm(x, None, None, training=True)
     yield "batch norm, channels side by side", lambda: fastconv.batch_norm_backward(
         x, x, training=True, layout="channels_last")[0]
+    yield "layer norm", lambda: fastconv.layer_norm_backward(x, x, 9)[0]
     yield "softmax", lambda: fastconv.softmax(x, 1)
 
 

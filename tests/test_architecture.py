@@ -26,7 +26,7 @@ LAYERS = (
     {"algorithms", "lowering", "weight_gradient"}, {"lowering_costs", "phases_at_once"}, {"backends"}, {"wisdom", "candidates"},
     {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"operands"}, {"ops", "channels"},
     {"directions", "image", "pool_calls", "pointwise", "normalization", "losses"}, {"prepared", "pooling"},
-    {"adaptive_pooling", "unpooling"}, {"pooling_gradients"}, {"nn"}, {"viz"}, {"stated"},
+    {"adaptive_pooling", "unpooling", "layer_normalization"}, {"pooling_gradients"}, {"nn"}, {"viz"}, {"stated"},
     {"bench"}, {"demo"}, {"cli"}, {"__main__"},
 )
 

@@ -85,6 +85,13 @@ def _batch_norm(draw: Draw) -> None:
                scale=max(1.0, x.size / channels))
 
 
+def _layer_norm(draw: Draw) -> None:
+    x, along = draw.array(), draw.shape[int(draw.rng.integers(len(draw.shape))):]
+    w, b = (draw.guarded.copy(draw.rng.uniform(0.5, 2, along).astype(draw.dtype)) for _ in range(2))
+    draw.check(fastconv.layer_norm, x, along, w, b, 0.1)
+    draw.check(fastconv.layer_norm_backward, draw.array(), x, along, w, 0.1, rtol=1e-3, scale=max(1.0, x.size / w.size))
+
+
 def _softmax(draw: Draw) -> None:
     x, g, axis = draw.array(), draw.array(), int(draw.rng.integers(len(draw.shape)))
     draw.check(fastconv.softmax_input, g, draw.check(fastconv.softmax, x, axis), axis)
@@ -108,7 +115,7 @@ def _cross_entropy(draw: Draw) -> None:
     draw.check(fastconv.cross_entropy_input, g, x, target, weight, **more, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [_activation, _batch_norm, _softmax, _cross_entropy])
+@pytest.mark.parametrize("kind", [_activation, _batch_norm, _layer_norm, _softmax, _cross_entropy])
 def test_random_calls(kind):
     for seed in range(250):
         try:

@@ -9,14 +9,14 @@ import numpy as np
 from .. import (
     adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, adaptive_max_pool1d, adaptive_max_pool2d,
     adaptive_max_pool3d, avg_pool1d, avg_pool2d, avg_pool3d, batch_norm, conv1d, conv2d, conv3d, conv_transpose1d,
-    conv_transpose2d, conv_transpose3d, cross_entropy, gelu, hardswish, leaky_relu, log_softmax, lp_pool1d, lp_pool2d,
-    lp_pool3d, max_pool1d, max_pool2d, max_pool3d, max_unpool1d, max_unpool2d, max_unpool3d, min_pool1d, min_pool2d,
+    conv_transpose2d, conv_transpose3d, cross_entropy, gelu, hardswish, layer_norm, leaky_relu, log_softmax, lp_pool1d,
+    lp_pool2d, lp_pool3d, max_pool1d, max_pool2d, max_pool3d, max_unpool1d, max_unpool2d, max_unpool3d, min_pool1d, min_pool2d,
     min_pool3d, relu, relu6, sigmoid, silu, softmax, tanh,
 )
 from .activation import Dropout, Dropout2d
 from .convolution import linear
 from .loss import BCEWithLogitsLoss, MSELoss
-from .normalization import GroupNorm, LayerNorm
+from .normalization import GroupNorm
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
@@ -41,11 +41,6 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, *, rng: Any = N
 def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> np.ndarray:
     """`GroupNorm` of an array (N, C, ...), with weight and bias (C,)."""
     return _weighted(GroupNorm(num_groups, np.shape(input)[1], eps), weight, bias)(input)
-
-
-def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> np.ndarray:
-    """`LayerNorm` of an array along its last axes, with weight and bias of their shape."""
-    return _weighted(LayerNorm(normalized_shape, eps), weight, bias)(input)
 
 
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:

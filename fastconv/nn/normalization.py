@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from .. import normalization
-from ..arguments import axes_of, flag, integer
+from .. import layer_normalization, normalization
+from ..arguments import flag, integer
 from ..errors import shown
 from ..problem import number
 from .activation import Activation
@@ -202,23 +201,28 @@ class LayerNorm(Module):
     """
 
     def __init__(self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True) -> None:
-        given = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
-        self.normalized_shape = axes_of("normalized_shape", given, len(given))
+        self.normalized_shape = layer_normalization.shape_of(normalized_shape)
         self.eps = number("eps", eps)
         affine = flag("elementwise_affine", elementwise_affine)
         self.weight = Parameter(np.ones(self.normalized_shape, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(self.normalized_shape, np.float32)) if affine and flag("bias", bias) else None
 
     def forward(self, input: np.ndarray) -> np.ndarray:
-        if input.shape[-len(self.normalized_shape):] != self.normalized_shape:
-            raise ValueError(f"the last axes must be {self.normalized_shape}, got shape {shown(input.shape)}")
-        made = _normalised(self, input, input.reshape(1, -1, math.prod(self.normalized_shape)))
-        made = made if self.weight is None else made * self.weight.data
-        return made if self.bias is None else made + self.bias.data
+        weight, bias = (None if each is None else each.data for each in (self.weight, self.bias))
+        made, *statistics = layer_normalization.layer_norm(input, self.normalized_shape, weight, bias, self.eps,
+                                                           return_stats=True)
+        self.keep(input, *statistics)
+        return made
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
-        axes = tuple(range(grad_output.ndim - len(self.normalized_shape)))
-        return _denormalised(self, grad_output, axes, self.normalized_shape, needs_input)
+        x, mean, inverse = self.kept()
+        made, of_weight, of_bias = layer_normalization.layer_norm_backward(
+            grad_output, x, self.normalized_shape, None if self.weight is None else self.weight.data, self.eps, save_mean=mean,
+            save_invstd=inverse)
+        for parameter, gradient in ((self.weight, of_weight), (self.bias, of_bias)):
+            if parameter is not None:
+                parameter.add_grad(gradient)
+        return made if needs_input else None
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps:g}"
