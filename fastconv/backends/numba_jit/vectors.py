@@ -108,8 +108,8 @@ def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def _in_order(builder: Any, values: list[Any]) -> list[Any]:
-    """The same values, computed before anything is loaded that follows in the program: LLVM's scheduler would bring all loads of
-    a tile forward, and then spill its sums in every round of the loop (12x2: 35 instead of 110 GFLOP/s, Zen 4)."""
+    """The same values, computed before anything is loaded that follows in the program: LLVM's scheduler would bring all loads
+    of a tile forward, and then spill its sums in every round of the loop (12x2: 35 instead of 110 GFLOP/s, Zen 4)."""
     if _REGISTER is None:
         return values
     kinds = [value.type for value in values]
@@ -308,31 +308,37 @@ def channels_tiles(typingctx: Any, rows: Any, count: Any, depth: Any, taps: Any,
     return types.void(*[types.int64] * 10, like), codegen
 
 
-@intrinsic
-def transpose(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, like: Any) -> Any:
-    """target[j][i] = source[i][j] for a square of lanes x lanes; pitches in bytes.
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """The columns of a square.
 
     log2(lanes) stages; the stage of `step` swaps the off-diagonal step x step blocks of each 2·step square.
     """
+    rows, lanes, step = list(rows), len(rows), 1
+    places = ir.VectorType(ir.IntType(32), lanes)
+    while step < lanes:
+        low = ir.Constant(places, [lanes + (i ^ step) if i & step else i for i in range(lanes)])
+        high = ir.Constant(places, [lanes + i if i & step else i | step for i in range(lanes)])
+        for i in range(lanes):
+            if not i & step:
+                pair = rows[i], rows[i | step]
+                rows[i] = builder.shuffle_vector(*pair, low)
+                rows[i | step] = builder.shuffle_vector(*pair, high)
+        step *= 2
+    return rows
+
+
+@intrinsic
+def transpose(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, like: Any) -> Any:
+    """target[j][i] = source[i][j] for a square of lanes x lanes; pitches in bytes."""
 
     def emit(builder: Any, args: Any) -> None:
         element, size, lanes = _llvm_type(like)
-        vector, places = ir.VectorType(element, lanes), ir.VectorType(ir.IntType(32), lanes)
+        vector = ir.VectorType(element, lanes)
         source, source_pitch, target, target_pitch = args
         source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
         rows = [builder.load(_pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector), align=size)
                 for i in range(lanes)]
-        step = 1
-        while step < lanes:
-            low = ir.Constant(places, [lanes + (i ^ step) if i & step else i for i in range(lanes)])
-            high = ir.Constant(places, [lanes + i if i & step else i | step for i in range(lanes)])
-            for i in range(lanes):
-                if not i & step:
-                    pair = rows[i], rows[i | step]
-                    rows[i] = builder.shuffle_vector(*pair, low)
-                    rows[i | step] = builder.shuffle_vector(*pair, high)
-            step *= 2
-        for i, row in enumerate(rows):
+        for i, row in enumerate(_transposed(builder, rows)):
             builder.store(row, _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector), align=size)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
