@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 import fastconv
-from fastconv.backends import Candidate, cython_native
+from fastconv.backends import Candidate, Kernel, cython_native, get
 from fastconv.problem import ConvProblem
 from fastconv.verify import bounds, check, reference
 from fastconv.verify.data import Arrays, random_arrays
@@ -18,10 +18,22 @@ LIE = (  # an array of the same values, in other strides
     lambda a: np.repeat(a, 2, axis=-1)[..., ::2], lambda a: np.moveaxis(np.moveaxis(a, 1, -1).copy(), -1, 1))
 
 
+def isas_and_numba() -> tuple[str, ...]:
+    """The ISAs, and, where it is installed, the backend that computes the same algorithm: the tests of one are those of all."""
+    return cython_native.runnable_isas() + (("numba",) if get("numba").unavailable() is None else ())
+
+
+def kernel_of(p: ConvProblem, algorithm: str, isa: str) -> Kernel:
+    """Not `candidates.bind`, which remembers an earlier tile."""
+    if isa == "numba":
+        return get("numba").bind(p, Candidate(algorithm))
+    return cython_native.NativeKernel(p, Candidate(algorithm, isa))
+
+
 def verify(p: ConvProblem, algorithm: str, isa: str) -> None:
     """Random data, integers, strided arrays; whatever tile is chosen now."""
     for trial in check.trials(p):
-        kernel = cython_native.NativeKernel(p, Candidate(algorithm, isa))  # not `bind`, which remembers an earlier tile
+        kernel = kernel_of(p, algorithm, isa)
         spoiled = False
         if trial.strided:
             out, spoiled = check.run_strided(kernel, p, trial)
@@ -39,7 +51,7 @@ def stays_inside(p: ConvProblem, algorithm: str, isa: str, value: float) -> None
     for spoil, position in ((x, middle), (x, (0,) * x.ndim), (w, (p.out_channels // 2,) + (0,) * (w.ndim - 1))):
         kept = spoil[position]
         spoil[position] = value
-        out = check.run(cython_native.NativeKernel(p, Candidate(algorithm, isa)), p, Arrays(x, w, b, None))
+        out = check.run(kernel_of(p, algorithm, isa), p, Arrays(x, w, b, None))
         expected, magnitude = reference.oracle(p, x, w, b)
         assert not np.isfinite(expected).all() and np.isfinite(expected).any()
         assert bounds.compare(out, expected, bounds.bound(p, algorithm, expected, magnitude, x, w)) <= 1
@@ -51,7 +63,7 @@ def same_bits(p: ConvProblem, algorithm: str, isa: str) -> None:
     x, w, b, _ = random_arrays(p, np.random.default_rng(5))
 
     def run(problem: ConvProblem, x: np.ndarray) -> np.ndarray:
-        kernel = cython_native.NativeKernel(problem, Candidate(algorithm, isa))
+        kernel = kernel_of(problem, algorithm, isa)
         return check.run(kernel, problem, Arrays(x, w, b, None))
 
     with fastconv.config(num_threads=1):

@@ -229,6 +229,20 @@ def test_nothing_beyond_the_arrays_is_touched(case):
             out[...] = np.nan
 
 
+@pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect")
+@pytest.mark.parametrize("case", ["primes", "dilation", "asymmetric", "groups", "1-D", "3-D", "tails of every tile"])
+def test_transforms_touch_nothing_beyond_the_arrays(case):
+    x_shape, w_shape, keywords = CASES[case]
+    ndim = len(x_shape) - 2
+    x, w, b = integers(x_shape), integers(w_shape, seed=1), integers(w_shape[0], seed=2)
+    expected = call(ndim, x, w, b, backend="im2col", **keywords)
+    for at_end in (True, False):
+        arrays = [guarded(a, at_end) for a in (x, w, b)]
+        out = guarded(np.full(expected.shape, np.nan, np.float32), at_end)
+        call(ndim, *arrays, out=out, backend="numba", algorithm="winograd", accuracy="loose", **keywords)
+        np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_scratch_leaks_nothing():
     """A call after one that filled the scratch memory with NaN."""
     x, w = integers((1, 5, 9, 9)), integers((7, 5, 3, 3), seed=1)
@@ -259,7 +273,7 @@ def test_the_compiled_code_ran(monkeypatch):
 def test_kernel_contract():
     problem = ConvProblem((8, 8), (3, 3), 4, 20, padding=((1, 1), (1, 1)), bias=True)
     backend = get("numba")
-    assert {c.algorithm for c in backend.candidates(problem)} == set(ALGORITHMS)
+    assert {c.algorithm for c in backend.candidates(problem)} == {*ALGORITHMS, "winograd"}
     w, b = integers(problem.weight_shape), integers(20, seed=2)
     for algorithm in ALGORITHMS:
         kernel = backend.bind(problem, Candidate(algorithm))
@@ -298,6 +312,27 @@ def test_cache_directory(tmp_path):
         subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True)
         written.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb[ic]")})
     assert written[0] and written[0] == written[1], "compiled again"
+
+
+TRANSFORMED = """
+import sys, numpy as np
+from fastconv.algorithms import winograd
+from fastconv.backends.numba_jit.compile import stage
+for m in map(int, sys.argv[1:]):
+    context, source = np.zeros(4096, np.uint8), np.random.default_rng(m).random((m + 2, 16), np.float32)
+    target = np.full_like(source, np.nan)
+    addresses = [array.ctypes.data for array in (context, source, target)]
+    stage(f"in {m} 3", "float32").ctypes(*addresses[:2], 64, 0, addresses[2], 64, 0, 1, 0, 0)
+    expected = winograd.matrices(m, 3).inputs @ source
+    np.testing.assert_allclose(target[:, :4], expected[:, :4], rtol=1e-4, atol=1e-5)  # the least that a vector has
+"""
+
+
+def test_stages_that_several_processes_compiled_are_told_apart(tmp_path):
+    """Numba numbers functions in each process, and machine code finds the one it calls by name and number."""
+    environment = {**os.environ, "FASTCONV_CACHE_DIR": str(tmp_path)}
+    for tiles in ("5",), ("6",), ("5", "6"):  # long enough not to be inlined
+        subprocess.run([sys.executable, "-c", TRANSFORMED, *tiles], env=environment, check=True)
 
 
 def test_a_full_disk_costs_one_compilation(tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
-"""Winograd: its matrices and components, every tile on every ISA, its error, NaN and infinity, and the same bits for any batch
-and threads."""
+"""Winograd: its matrices and components, every tile on every ISA and by Numba, its error, NaN and infinity, and the same bits
+for any batch and threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 import pytest
-from native_cases import same_bits, stays_inside, verify
+from native_cases import isas_and_numba, kernel_of, same_bits, stays_inside, verify
 from problems import problem
 
 import fastconv
@@ -21,7 +21,7 @@ from fastconv.verify.data import Arrays, random_arrays
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
 
-ISAS = cython_native.runnable_isas()
+ISAS = isas_and_numba()
 LENGTHS = [(n + 1 - taps, taps) for taps in range(2, winograd.MOST_TAPS + 1) for n in winograd.POINTS if n > taps]  # m and taps
 THREE = [1] + [m for m, taps in LENGTHS if taps == 3]
 
@@ -102,8 +102,8 @@ def test_every_kind_of_problem(p: ConvProblem, isa: str) -> None:
     verify(p, "winograd", isa)
 
 
-def relative_error(p: ConvProblem, candidate: Candidate, trial: tuple) -> float:
-    made = cython_native.NativeKernel(p, candidate)
+def relative_error(p: ConvProblem, algorithm: str, isa: str, trial: tuple) -> float:
+    made = kernel_of(p, algorithm, isa)
     arrays, expected, points = trial
     error = reference.at(p, check.run(made, p, arrays), points) - expected
     return float(np.sqrt((error**2).mean() / (expected**2).mean()))
@@ -121,10 +121,10 @@ def test_the_error_of_the_tiles_that_fast_admits(channels: int, kernel: tuple[in
     arrays = random_arrays(p, np.random.default_rng(0))
     points = reference.sample_points(p, 3000, np.random.default_rng(1))
     trial = arrays, reference.evaluate(p, *arrays, points)[0], points
-    direct = relative_error(p, Candidate("direct", isa), trial)
+    direct = relative_error(p, "direct", isa, trial)
     for made in winograd.choices(dataclasses.replace(p, accuracy="loose")):
         tile(made)
-        ratio = relative_error(p, Candidate("winograd", isa), trial) / direct
+        ratio = relative_error(p, "winograd", isa, trial) / direct
         estimate = winograd.error(p, made)
         assert (ratio < 3.55 or estimate > 4) and 0.4 < ratio / estimate < 1.1, f"F({made}): {ratio:.2f}"
 
@@ -150,7 +150,7 @@ def test_an_overflow_of_the_transform_alone_is_repaired(isa: str) -> None:
     p = problem((4, 8), (9, 9), (3, 3))
     x, w, b, _ = random_arrays(p, np.random.default_rng(4))
     x, w = (np.clip(x, -2, 2) * np.float32(1.6e38)).astype(np.float32), w * np.float32(1e-3)
-    out = check.run(cython_native.NativeKernel(p, Candidate("winograd", isa)), p, Arrays(x, w, b, None))
+    out = check.run(kernel_of(p, "winograd", isa), p, Arrays(x, w, b, None))
     expected, magnitude = reference.oracle(p, x, w, b)
     assert np.isfinite(out).all()
     assert bounds.compare(out, expected, bounds.bound(p, "winograd", expected, magnitude, x, w)) <= 1
@@ -237,7 +237,7 @@ SPOILT = {
 def test_any_number_of_nans_and_infinities_stay_inside(name: str, isa: str) -> None:
     """Masks and missing data: a few, many, half of the input, and in the weights."""
     p = SPOILT[name]
-    kernel = cython_native.NativeKernel(p, Candidate("winograd", isa))
+    kernel = kernel_of(p, "winograd", isa)
     for seed, share in enumerate((0.002, 0.01, 0.1, 0.5)):
         rng = np.random.default_rng(seed)
         x, w, b, residual = random_arrays(p, rng)
@@ -261,12 +261,12 @@ def test_the_same_bits_beside_a_nan(isa: str) -> None:
     p = problem((40, 70), (30, 33), (3, 3), batch=3)
     arrays = random_arrays(p, np.random.default_rng(0))
     arrays.x[np.random.default_rng(1).random(arrays.x.shape) < 0.001] = np.nan
-    kernel = cython_native.NativeKernel(p, Candidate("winograd", isa))
+    kernel = kernel_of(p, "winograd", isa)
     outputs = []
     for threads in (1, 2, 3, 8):
         with fastconv.config(num_threads=threads):
             outputs.append(check.run(kernel, p, arrays))
     one = dataclasses.replace(p, batch=1)
-    alone = check.run(cython_native.NativeKernel(one, Candidate("winograd", isa)), one, arrays._replace(x=arrays.x[1:2]))
+    alone = check.run(kernel_of(one, "winograd", isa), one, arrays._replace(x=arrays.x[1:2]))
     assert all(np.array_equal(out, outputs[0], equal_nan=True) for out in outputs)
     assert np.array_equal(alone, outputs[0][1:2], equal_nan=True)

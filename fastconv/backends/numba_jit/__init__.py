@@ -18,15 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from ... import settings
+from ... import algorithms, machine, native, settings
+from ...dtypes import TABLE
 from ...kept import Kept
 from ...pool_problem import PoolProblem
 from ...problem import ConvProblem
-from ...unit_axes import with_near_strides
+from ...unit_axes import with_near_strides, without_unit_axes
 from .. import Candidate, PoolKernel, refuses_direction, weights_of
 from .threads import perform
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
+ALGORITHMS = ("gemm", "direct", "winograd")
+_LANES = {"baseline": 4, "avx2": 8, "avx512": 16}  # floats of a vector
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
 
@@ -43,7 +46,7 @@ class Memory:
 class Scratch(Memory):
     """What a call works in, its context included, so that its address is known."""
 
-    CONTEXT_BYTES = 1024
+    CONTEXT_BYTES = 2048
 
     def __init__(self, size: int) -> None:
         super().__init__(size + self.CONTEXT_BYTES)
@@ -60,18 +63,21 @@ class Packed:
 
 
 class NumbaKernel:
-    def __init__(self, problem: ConvProblem, algorithm: str) -> None:
-        from . import blocking
-        from .compile import stage
+    def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
+        from . import blocking, winograd
 
+        unit: tuple[int, ...] = ()
+        if algorithm == "winograd":
+            problem, unit = without_unit_axes(problem)
         problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
-        self._blocking = blocking
-        self._shape = blocking.Shape(problem, algorithm)
-        self._pack, self._pack_template = stage("pack", problem.dtype), blocking.words(self._shape.common())
+        self._unit = tuple(axis + (1 if problem.channels_last else 2) for axis in unit)
+        self._cut: Any = winograd if algorithm == "winograd" else blocking
+        self._shape = self._cut.Shape(problem, algorithm, tile)
+        self._packing = self._shape.packing()
         self._flops = problem.flops
         self.packed_bytes = self._shape.packed_bytes
-        self.pack_key = ("numba", algorithm, *weights_of(problem))
+        self.pack_key = ("numba", algorithm, *self._shape.packed_for, *weights_of(problem))
         empty = np.lib.stride_tricks.as_strided
         item = np.empty((), problem.dtype)  # only the strides count
         x, out = (_contiguous_strides(shape, item.itemsize) for shape in (problem.input_shape, problem.output_shape))
@@ -83,14 +89,23 @@ class NumbaKernel:
         packed = Memory(self.packed_bytes)
         threads = settings.current().num_threads if weight.size >= SERIAL_BELOW // 4 else 1
         parts = min(threads, self.problem.groups * self._shape.blocks)
-        scratch = _borrow(0)
-        self._perform(self._pack, self._pack_template, parts, 1, scratch, weight.ctypes.data, packed.address)
+        scratch = _borrow(parts * self._shape.packing_bytes)
+        source = weight.ctypes.data
+        for entry, template in self._packing:  # the first from the weights, the next from what it has packed
+            self._perform(entry, template, parts, 1, scratch, source, packed.address)
+            source = packed.address
         _give_back(scratch)
-        return Packed(packed, None if bias is None else np.array(bias))
+        return Packed(packed, self._shape.bias(bias))
 
     def run(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None = None) -> None:
         if self.problem.batch == 0:
             return
+        if self._unit:
+            array, out = array.squeeze(self._unit), out.squeeze(self._unit)
+            residual = None if residual is None else residual.squeeze(self._unit)
+        self._run(array, packed, out, residual)
+
+    def _run(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None) -> None:
         call = self._call(array, out, residual)
         if not call.whole_steps:
             self._run_copies(array, packed, out, residual)
@@ -113,7 +128,7 @@ class NumbaKernel:
     def _run_copies(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None) -> None:
         """Strides that are no multiple of the item size: legal, very rare."""
         result = np.empty(out.shape, out.dtype)
-        self.run(array.copy(), packed, result, None if residual is None else residual.copy())
+        self._run(array.copy(), packed, result, None if residual is None else residual.copy())
         out[...] = result
 
     def _call(self, array: np.ndarray, out: np.ndarray, residual: np.ndarray | None) -> Any:
@@ -122,11 +137,11 @@ class NumbaKernel:
         if self._flops < 2 * SERIAL_BELOW:
             threads = 1
         cache_dir = settings.current().cache_dir  # which compiled stages a call leads to
-        key = (self.problem, self.algorithm, array.strides, out.strides, residual is not None and residual.strides, threads,
-               cache_dir)
+        key = (self.problem, self.algorithm, self._shape.packed_for, array.strides, out.strides,
+               residual is not None and residual.strides, threads, cache_dir)
         found = _calls.get(key)
         if found is None:
-            found = self._blocking.Call(self._shape, array, out, residual, threads)
+            found = self._cut.Call(self._shape, array, out, residual, threads)
             _calls.put(key, found, found.nbytes)
         return found
 
@@ -176,20 +191,32 @@ class NumbaBackend:
         return None
 
     def candidates(self, problem: ConvProblem) -> tuple[Candidate, ...]:
-        order = ("direct", "gemm") if prefers_direct(problem) else ("gemm", "direct")
-        return tuple(map(Candidate, order))
+        return tuple(map(Candidate, ALGORITHMS))
 
     def refuses(self, problem: ConvProblem, candidate: Candidate) -> str | None:
         longest = max(problem.padded_size)
         if longest > LONGEST_AXIS:
             return f"keeps a table of each axis, and one of {longest} padded coordinates would take {8 * longest} bytes"
-        return refuses_direction(problem)
+        tiled = algorithms.tiled(candidate.algorithm)
+        if tiled is None or problem.direction != "forward":
+            return refuses_direction(problem)
+        return tiled.refuses(without_unit_axes(problem)[0], candidate.tile)
 
     def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
-        return None
+        """That of the native kernels with vectors of this CPU's length, whose tiles these are; a little more, so that what need
+        not be compiled comes first. (Without asking LLVM how long they are: that takes as long as many a convolution.)"""
+        runnable = native.runnable_isas()
+        isa = settings.current().isa or (runnable[-1] if runnable else "avx2")
+        problem, _ = without_unit_axes(problem)
+        lanes = 4 * _LANES[isa] // TABLE[problem.dtype].itemsize
+        algorithm = algorithms.named()[candidate.algorithm]
+        packing = 0.0 if prepared else algorithm.packing_cost(problem, lanes)
+        if candidate.algorithm == "winograd" and problem.in_channels < 3 * problem.groups:
+            packing += lanes * algorithm.cost(problem, lanes)  # a vector for each component's only channel
+        return 1.05 * (algorithm.cost(problem, lanes) + packing) / machine.this().multiply_adds[isa]
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NumbaKernel:
-        return NumbaKernel(problem, candidate.algorithm)
+        return NumbaKernel(problem, candidate.algorithm, candidate.tile)
 
     def refuses_pool(self, problem: PoolProblem) -> str | None:
         return None
@@ -198,15 +225,6 @@ class NumbaBackend:
         from .pooling import NumbaPool
 
         return NumbaPool(problem)
-
-
-def prefers_direct(problem: ConvProblem) -> bool:
-    """Whether `direct` comes first: few output channels per group would leave vectors of channels half empty, and with few
-    products per output gemm's transposes cost too much. Measured (Zen 3, 28x28 maps, share of the FMA peak, direct / gemm):
-    1 channel 12 / 6, 6 channels 44 / 34, 12 channels 57 / 52, 16 channels 60 / 69, 40 channels 71 / 77."""
-    outputs = problem.out_channels // problem.groups
-    item = 4 if problem.dtype == "float32" else 8
-    return outputs * item < 64 or (problem.k <= 32 and not problem.channels_last)
 
 
 backend = NumbaBackend()

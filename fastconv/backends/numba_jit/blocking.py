@@ -6,6 +6,7 @@ Nothing here changes a result: every output is summed in the same order however 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def words(context: np.ndarray) -> np.ndarray:
 class Shape:
     """A problem with three spatial axes, channels per group, and how its output channels are cut."""
 
-    def __init__(self, problem: ConvProblem, algorithm: str) -> None:
+    def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
         p = self.problem = problem
         ones = (1,) * (3 - p.ndim)
         self.size = ones + p.input_size
@@ -70,7 +71,21 @@ class Shape:
         c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.problem.k
         return c
 
-def _strides(array: np.ndarray, shape: Shape) -> list[int]:
+    # ---- packing
+
+    packing_bytes = 0  # scratch of a part
+    packed_for: tuple[object, ...] = ()  # what packed weights depend on besides the problem's weights and the algorithm
+
+    def packing(self) -> list[tuple[Any, np.ndarray]]:
+        """Stages, one after the other, and their contexts."""
+        return [(stage("pack", self.problem.dtype), words(self.common()))]
+
+    def bias(self, bias: np.ndarray | None) -> np.ndarray | None:
+        """As the kernels read it."""
+        return None if bias is None else np.array(bias)
+
+
+def strides_of(array: np.ndarray, shape: Shape) -> list[int]:
     """[batch, channel, depth, height, width] in bytes; 0 for axes of length 1, whose strides mean nothing."""
     steps = [0 if length == 1 else step for length, step in zip(array.shape, array.strides, strict=True)]
     if shape.problem.channels_last:
@@ -96,10 +111,13 @@ def _one_row(steps: list[int], size: tuple[int, ...]) -> int | None:
 class Call:
     """Everything about a call but the addresses: a context to be completed, and the tables it points to."""
 
+    JOB = "convolve"
+    tables: dict[str, np.ndarray] = {}  # more of them, by the fields that point there
+
     def __init__(self, shape: Shape, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None, threads: int) -> None:
         self.shape = shape
         self.whole_steps = not any(step % shape.item for a in (x, out, residual) if a is not None for step in a.strides)
-        self.steps = [_strides(a, shape) if a is not None else [0] * 5 for a in (x, out, residual)]
+        self.steps = [strides_of(a, shape) if a is not None else [0] * 5 for a in (x, out, residual)]
         self.input, self.output = shape.size, shape.output
         self._flatten(residual is not None)
         self.slab = not self._in_place()
@@ -108,8 +126,8 @@ class Call:
         self._lay_out_scratch()
         self.workspace_bytes = self.scratch_bytes * self.parts
         self.template = words(self._fill())
-        self.entry = stage("convolve", shape.problem.dtype)
-        self.nbytes = sum(table.nbytes for table in (self.taps, *self.maps)) + 4096
+        self.entry = stage(self.JOB, shape.problem.dtype)
+        self.nbytes = sum(table.nbytes for table in (self.taps, *self.maps, *self.tables.values())) + 4096
 
     def _flatten(self, residual: bool) -> None:
         """A pointwise convolution sees one long row, where the arrays allow it."""
@@ -248,14 +266,17 @@ class Call:
         table = c[:, None, None, None] + d[:, None, None] + h[:, None] + w
         return np.ascontiguousarray(table.ravel(), np.int64)
 
+    def _place(self, c: np.ndarray) -> None:
+        for letter, steps in zip("xor", self.steps, strict=True):
+            for axis, step in zip("ncdhw", steps, strict=True):
+                c[letter + axis] = step
+
     def _fill(self) -> np.ndarray:
         s, p = self.shape, self.shape.problem
         self.taps = self._taps()
         self.maps = s.maps() if self.input == s.size else [np.arange(n) for n in self.input]  # one long row is not padded
         c = s.common()
-        for letter, steps in zip("xor", self.steps, strict=True):
-            for axis, step in zip("ncdhw", steps, strict=True):
-                c[letter + axis] = step
+        self._place(c)
         name, c["parameter"] = p.activation or (None, 0.0)
         stages = {"tile": "gemm" if s.algorithm == GEMM else "direct", "finish": "finish"}
         if self.slab:

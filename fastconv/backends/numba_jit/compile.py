@@ -25,18 +25,20 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
 
 from ... import activations, settings
-from . import kernels, pool_stages, vectors
+from ...algorithms import winograd
+from . import kernels, pool_stages, transforms, vectors, winograd_stages
 from .kernels import CONTEXT
 
 # name: the function and how many int64 it takes besides the context
 STAGES = {
     "fill": (kernels.fill_stage, 7),
-    "gemm": (kernels.gemm_stage, 5),
-    "direct": (kernels.direct_stage, 5),
+    "gemm": (kernels.gemm_stage, 8),
+    "direct": (kernels.direct_stage, 8),
     "finish": (kernels.finish_stage, 7),
     "convolve": (kernels.convolve_stage, 1),
     "pack": (kernels.pack_stage, 1),
     **{name: (function, 1) for name, function in pool_stages.STAGES.items()},
+    **winograd_stages.STAGES,
 }
 
 _config: Any = numba.config
@@ -62,7 +64,7 @@ def stage(name: str, dtype: str) -> Any:
 
 
 def _compile(name: str, dtype: str, directory: str | None) -> Any:
-    function, arguments = STAGES.get(name) or (kernels.activation_stage(name), 2)
+    function, arguments = STAGES.get(name) or _made_to_order(name)
     entry = _entry(function, arguments, dtype, f"{stamp()} {name}")
     record = pool_stages.POOL_CONTEXT if name in pool_stages.STAGES else CONTEXT
     before = _config.CACHE_DIR
@@ -79,6 +81,15 @@ def _compile(name: str, dtype: str, directory: str | None) -> Any:
         return _compiled_entry(entry, arguments, record, None)
     finally:
         _config.CACHE_DIR = before
+
+
+def _made_to_order(name: str) -> tuple[Any, int]:
+    """An activation, or the transform of one axis: "out 4 3" is what is done to the outputs of F(4, 3). These are all that is
+    compiled for the sake of a shape: at most 60 of each dtype, whatever there is to compute."""
+    kind, *lengths = name.split()
+    if lengths:
+        return winograd_stages.transform_stage(kind, *map(int, lengths)), 9
+    return kernels.activation_stage(name), 2
 
 
 def _compiled_entry(entry: FunctionType, arguments: int, record: np.dtype[Any], cache: Any) -> Any:
@@ -128,7 +139,7 @@ def _has_a_place() -> bool:
 @functools.cache
 def stamp() -> str:
     """Differs between versions of what a stage is made of, and between vector widths."""
-    modules = (kernels, pool_stages, vectors, activations)
+    modules = (kernels, pool_stages, winograd_stages, transforms, vectors, activations, winograd)
     texts = [Path(module.__file__ or "").read_bytes() for module in modules]
     return hashlib.sha256(b"".join(texts) + repr(vectors.TARGET).encode()).hexdigest()
 
@@ -137,13 +148,17 @@ def _entry(function: Any, arguments: int, dtype: str, key: str) -> Any:
     """The Python function of a stage's C function.
 
     Numba's cache tells functions apart by their code, CPU, and pickled closure. So the closure is the key, a string, and
-    what would pickle differently in every process, the compiled body, is a global.
+    what would pickle differently in every process, the compiled body, is a global. Both are named after the stage: machine
+    code from the cache finds functions by their names, which Numba numbers afresh in each process; one stage would call
+    another's.
     """
     kind = np.dtype(dtype)
     names = {"__name__": __name__, "body": kernels.jit(function), "carray": numba.carray, "like": kind.type(0),
              "size": kind.itemsize}
     template = _TEMPLATES[arguments](f"{key} {dtype}")
-    return FunctionType(template.__code__, names, template.__name__, None, template.__closure__)
+    entry = FunctionType(template.__code__, names, template.__name__, None, template.__closure__)
+    function.__qualname__ = entry.__qualname__ = "_".join([*key.split()[1:], dtype])
+    return entry
 
 
 # linters see neither `body`, `like` nor `size`: `_entry` provides them
@@ -165,6 +180,14 @@ def _two(key):  # type: ignore[no-untyped-def]
     return stage_of_two
 
 
+def _four(key):  # type: ignore[no-untyped-def]
+    def stage_of_four(context, a, b, c, d):  # type: ignore[no-untyped-def]
+        key  # noqa: B018
+        body(carray(context, 1)[0], a, b, c, d, like, size)  # noqa: F821
+
+    return stage_of_four
+
+
 def _five(key):  # type: ignore[no-untyped-def]
     def stage_of_five(context, a, b, c, d, e):  # type: ignore[no-untyped-def]
         key  # noqa: B018
@@ -181,4 +204,20 @@ def _seven(key):  # type: ignore[no-untyped-def]
     return stage_of_seven
 
 
-_TEMPLATES = {1: _one, 2: _two, 5: _five, 7: _seven}
+def _eight(key):  # type: ignore[no-untyped-def]
+    def stage_of_eight(context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
+        key  # noqa: B018
+        body(carray(context, 1)[0], a, b, c, d, e, f, g, h, like, size)  # noqa: F821
+
+    return stage_of_eight
+
+
+def _nine(key):  # type: ignore[no-untyped-def]
+    def stage_of_nine(context, a, b, c, d, e, f, g, h, i):  # type: ignore[no-untyped-def]
+        key  # noqa: B018
+        body(carray(context, 1)[0], a, b, c, d, e, f, g, h, i, like, size)  # noqa: F821
+
+    return stage_of_nine
+
+
+_TEMPLATES = {1: _one, 2: _two, 4: _four, 5: _five, 7: _seven, 8: _eight, 9: _nine}

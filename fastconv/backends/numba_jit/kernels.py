@@ -49,7 +49,18 @@ _INTEGERS = (
     # the slab: its strides in bytes, columns de-interleaved into `phases`; what a block of one output pixel spans
     "slab slab_c slab_d slab_h slab_w slab_phase phases span_h span_w grow_h grow_w "
     # tables and scratch: offsets within the scratch of a part; byte steps between output pixels in the slab or input
-    "taps pixel_h pixel_w scratch_bytes sums lines pixels places line_pitch").split()
+    "taps pixel_h pixel_w scratch_bytes sums lines pixels places line_pitch "
+    # winograd: stages that transform; per axis outputs and inputs of a tile; tiles of all images, and along the axes
+    "in_h in_w out_h out_w repair m_h m_w n_h n_w tiles tiles_h tiles_w "
+    # components of the kernel, vectors of input channels; columns in the table of one component; their distance in the input,
+    # and of outputs; products; weights of a pair of vectors of output channels
+    "components vectors columns_in hop_w dilation_h dilation_w products terms "
+    # tables, see winograd.py
+    "component_at plane_at row_at column_at runs column_of left_w out_row rows_left out_column columns_left kinds depths "
+    "taps_of pixel_at transformed "
+    # offsets in the scratch of a part: V and M and their distance from one product to the next, inputs, half transformed,
+    # outputs and those of the next vector, the flag that something is not finite, a tile's window; tiles that there is room for
+    "v v_plane m m_plane inputs_at half_at outputs_at outputs_plane flag window most window_rows window_columns").split()
 CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
 
 # helpers, without the wrappers that Python would call
@@ -151,29 +162,31 @@ def list_pixels(c: Any, pixels: Any, places: Any, height: Any, width: Any, size:
 # ---- one block of output channels over one block of pixels
 
 
-def gemm_stage(c: Any, x: Any, weights: Any, scratch: Any, channels: Any, count: Any, like: Any, size: Any) -> None:
-    """Output channels on the vector. `pass_depth` products at a time: their weights stay in L1 for all pixels."""
+def gemm_stage(c: Any, x: Any, weights: Any, pixels: Any, sums: Any, taps: Any, all_taps: Any, channels: Any, count: Any,
+               like: Any, size: Any) -> None:
+    """Output channels on the vector: sums of `all_taps` products, `pass_depth` at a time: their weights stay in L1 for all
+    pixels."""
     vectors = 2 if channels * size > VECTOR_BYTES else 1
     pitch = vectors * VECTOR_BYTES
     tiles = (count + ROWS - 1) // ROWS  # of equal sizes, to one: no small one at the end
     rows, larger = count // tiles, count % tiles
     split = larger * (rows + 1)  # so many pixels are in the larger tiles
-    for k in range(0, c.depth, c.pass_depth):
-        depth = min(c.pass_depth, c.depth - k)
+    for k in range(0, all_taps, c.pass_depth):
+        depth = min(c.pass_depth, all_taps - k)
         fresh = np.int64(k == 0)
-        taps, factors = c.taps + 8 * k, weights + k * pitch
-        pixels, sums = scratch + c.pixels, scratch + c.sums
+        offsets, factors = taps + 8 * k, weights + k * pitch
         if larger > 0:
-            pixels_tiles(vectors * 64 + rows + 1, larger, depth, taps, pixels, x, factors, sums, fresh, like)
-        pixels_tiles(vectors * 64 + rows, tiles - larger, depth, taps, pixels + 8 * split, x, factors, sums + split * pitch,
+            pixels_tiles(vectors * 64 + rows + 1, larger, depth, offsets, pixels, x, factors, sums, fresh, like)
+        pixels_tiles(vectors * 64 + rows, tiles - larger, depth, offsets, pixels + 8 * split, x, factors, sums + split * pitch,
                      fresh, like)
 
 
-def direct_stage(c: Any, x: Any, weights: Any, scratch: Any, channels: Any, count: Any, like: Any, size: Any) -> None:
+def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, lines: Any, taps: Any, all_taps: Any, channels: Any, count: Any,
+                 like: Any, size: Any) -> None:
     """Neighbouring pixels on the vector; `count` of them."""
     span = SPAN[channels - 1]
-    channels_tiles(channels, (count + span - 1) // span, c.depth, c.taps, scratch + c.pixels, scratch + c.places, x, weights,
-                   scratch + c.lines, c.line_pitch, like)
+    channels_tiles(channels, (count + span - 1) // span, all_taps, taps, pixels, pixels + c.places - c.pixels, x, weights,
+                   lines, c.line_pitch, like)
 
 
 # ---- the epilogue
@@ -306,7 +319,8 @@ def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
             first, last = channel_range(c, block, size)
             channel = g * c.outputs + first
             weights = c.weights + packed_place(c, g, block, first, size)
-            invoke(c.tile, (c.self, x, weights, scratch, last - first, count))
+            invoke(c.tile, (c.self, x, weights, scratch + c.pixels, scratch + (c.sums if c.algorithm == GEMM else c.lines),
+                            c.taps, c.depth, last - first, count))
             out = c.out + n * c.on + channel * c.oc + od * c.od + h0 * c.oh + w0 * c.ow
             residual = c.residual + n * c.rn + channel * c.rc + od * c.rd + h0 * c.rh + w0 * c.rw if c.residual != 0 else 0
             bias = c.bias + channel * size if c.bias != 0 else 0

@@ -1,0 +1,204 @@
+# mypy: disable-error-code="import-untyped"
+"""Winograd's transforms along one axis as LLVM vector code, with the constants of their matrices in it (see
+`algorithms/winograd.py`); and squares of pixels and channels that are transposed, of which some are not there.
+
+Points ±a share their work: two rows of G or B^T are e + o and e - o, and what A^T makes of their products v, w is made of v + w
+and v - w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from ...algorithms import winograd
+from .vectors import _BYTE, _INT, _function, _llvm_type, _loop, _multiply_add, _pointer, _splat, _transposed
+
+_SHORT = ir.IntType(32)
+
+
+def _pairs(m: int, taps: int) -> list[tuple[int, int]]:
+    points = winograd.POINTS[winograd.size(m, taps)]
+    return [(i, i + 1) for i in range(len(points) - 1) if points[i] == -points[i + 1] != 0]
+
+
+def _clean(matrix: np.ndarray) -> np.ndarray:
+    """Without what rounding left of zeros and whole quarters."""
+    near = np.round(matrix * 4) / 4
+    return np.where(abs(matrix - near) < 1e-12, near, matrix)
+
+
+def _weighted(builder: Any, factors: Any, values: list[Any]) -> Any:
+    """Σ factor · value, of which one at least is not 0."""
+    terms = [(factor, value) for factor, value in zip(factors, values, strict=True) if factor != 0]
+    terms.sort(key=lambda term: term[0] != 1)  # one that need not be multiplied comes first
+    total = None
+    for factor, value in terms:
+        constant = ir.Constant(value.type, [float(factor)] * value.type.count)
+        if total is None:
+            total = value if factor == 1 else builder.fmul(constant, value)
+        elif abs(factor) == 1:
+            total = builder.fadd(total, value) if factor == 1 else builder.fsub(total, value)
+        else:
+            total = _multiply_add(builder, constant, value, total)
+    return total
+
+
+def _analysed(builder: Any, matrix: np.ndarray, pairs: list[tuple[int, int]], values: list[Any]) -> list[Any]:
+    """G g or B^T d: of a pair of rows what is even and what is odd in the point."""
+    result: list[Any] = [None] * len(matrix)
+    for i, j in pairs:
+        even, odd = (_weighted(builder, _clean((matrix[i] + sign * matrix[j]) / 2), values) for sign in (1, -1))
+        result[i], result[j] = builder.fadd(even, odd), builder.fsub(even, odd)
+    clean = _clean(matrix)
+    return [_weighted(builder, clean[i], values) if found is None else found for i, found in enumerate(result)]
+
+
+def _synthesised(builder: Any, matrix: np.ndarray, pairs: list[tuple[int, int]], values: list[Any]) -> list[Any]:
+    """A^T v: even powers of a pair's points are equal, odd ones opposite."""
+    sums = {i: (builder.fadd(values[i], values[j]), builder.fsub(values[i], values[j])) for i, j in pairs}
+    paired, clean = {j for _, j in pairs}, _clean(matrix)
+    rows = []
+    for power, row in enumerate(clean):
+        kept = [i for i in range(len(values)) if i not in paired]
+        rows.append(_weighted(builder, row[kept], [sums[i][power % 2] if i in sums else values[i] for i in kept]))
+    return rows
+
+
+def _along(kind: str, m: int, taps: int) -> tuple[int, Callable[[Any, list[Any]], list[Any]]]:
+    """(how many values go in, what is made of them)."""
+    if m == taps == 1:
+        return 1, lambda builder, values: values
+    made, pairs = winograd.matrices(m, taps), _pairs(m, taps)
+    if kind in ("out", "last"):
+        return made.outputs.shape[1], lambda builder, values: _synthesised(builder, made.outputs, pairs, values)
+    matrix = made.inputs if kind == "in" else made.weights
+    return matrix.shape[1], lambda builder, values: _analysed(builder, matrix, pairs, values)
+
+
+def columns(kind: str, m: int, taps: int) -> Any:
+    """target[:][i] = T source[:][i] for i < count, count > 0, with T one of the matrices of F(m, taps), of vectors `stride`
+    bytes apart, and `step` from one i to the next.
+
+    kind: "weights" G, "in" B^T, "out" A^T, or "last": A^T plus the vector at `start`, and at `flag` is put what is 0 in all
+    lanes if all these are finite.
+    """
+    length, transform = _along(kind, m, taps)
+
+    def emit(builder: Any, args: Any, like: Any) -> None:
+        source, source_stride, source_step, target, target_stride, target_step, count, start, flag = args
+        element, size, lanes = _llvm_type(like)
+        vector = ir.VectorType(element, lanes)
+        zero = ir.Constant(vector, [0.0] * lanes)
+        first = builder.load(builder.inttoptr(start, vector.as_pointer()), align=size) if kind == "last" else None
+
+        def body(_: Any, now: list[Any]) -> list[Any]:
+            come, go, spoilt = now
+            base = builder.inttoptr(come, _BYTE)
+            values = [builder.load(_pointer(builder, base, builder.mul(source_stride, _INT(k)), vector), align=size)
+                      for k in range(length)]
+            base = builder.inttoptr(go, _BYTE)
+            for k, value in enumerate(transform(builder, values)):
+                if first is not None:
+                    value = builder.fadd(value, first)
+                    spoilt = _multiply_add(builder, value, zero, spoilt)
+                builder.store(value, _pointer(builder, base, builder.mul(target_stride, _INT(k)), vector), align=size)
+            return [builder.add(come, source_step), builder.add(go, target_step), spoilt]
+
+        *_, spoilt = _loop(builder, count, [source, target, zero], body)
+        if first is not None:
+            builder.store(spoilt, builder.inttoptr(flag, vector.as_pointer()), align=size)
+
+    @intrinsic
+    def transformed(typingctx: Any, source: Any, source_stride: Any, source_step: Any, target: Any, target_stride: Any,
+                    target_step: Any, count: Any, start: Any, flag: Any, like: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit(builder, args[:9], like)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 9, like), codegen
+
+    return transformed
+
+
+# ---- squares of pixels and channels
+
+
+def _mask(builder: Any, count: Any, lanes: int) -> Any:
+    """Lanes below `count`."""
+    places = ir.Constant(ir.VectorType(_SHORT, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", places, _splat(builder, builder.trunc(count, _SHORT), lanes))
+
+
+def _masked(builder: Any, name: str, vector: Any, arguments: list[Any]) -> Any:
+    """A call of ``llvm.masked.load`` or ``store``."""
+    bits = ir.VectorType(ir.IntType(1), vector.count)
+    word = f"llvm.masked.{name}.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}.p0"
+    taken = [vector.as_pointer(), _SHORT, bits, vector] if name == "load" else [vector, vector.as_pointer(), _SHORT, bits]
+    kind = ir.FunctionType(vector if name == "load" else ir.VoidType(), taken)
+    function = builder.module.globals.get(word) or ir.Function(builder.module, kind, word)
+    return builder.call(function, arguments)
+
+
+def _emit_take(builder: Any, args: Any, like: Any) -> None:
+    source, source_pitch, target, target_pitch, rows, count = args
+    element, size, lanes = _llvm_type(like)
+    vector = ir.VectorType(element, lanes)
+    source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
+    zero = ir.Constant(vector, [0.0] * lanes)
+    loaded = []
+    for i in range(lanes):
+        there = builder.select(builder.icmp_signed("<", _INT(i), rows), count, _INT(0))
+        place = _pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector)
+        loaded.append(_masked(builder, "load", vector, [place, _SHORT(size), _mask(builder, there, lanes), zero]))
+    for i, row in enumerate(_transposed(builder, loaded)):
+        builder.store(row, _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector), align=size)
+
+
+def _emit_put(builder: Any, args: Any, like: Any) -> None:
+    source, source_pitch, target, target_pitch, rows, count, relu = args
+    element, size, lanes = _llvm_type(like)
+    vector = ir.VectorType(element, lanes)
+    source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
+    zero, least = ir.Constant(vector, [0.0] * lanes), ir.Constant(vector, [float("-inf")] * lanes)
+    floor = builder.select(builder.icmp_signed("!=", relu, _INT(0)), zero, least)
+    loaded = [builder.load(_pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector), align=size)
+              for i in range(lanes)]
+    for i, row in enumerate(_transposed(builder, loaded)):
+        there = builder.select(builder.icmp_signed("<", _INT(i), rows), count, _INT(0))
+        value = builder.select(builder.fcmp_ordered("<", row, floor), floor, row)  # NaN stays
+        place = _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector)
+        _masked(builder, "store", vector, [value, place, _SHORT(size), _mask(builder, there, lanes)])
+
+
+@intrinsic
+def take_square(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, rows: Any, count: Any,
+                like: Any) -> Any:
+    """target[j][i] = source[i][j], 0 unless i < rows and j < count; all of a square of lanes x lanes is written, and nothing
+    else is read. Pitches in bytes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = _function(builder.module, f"fastconv.take.{like}", 6, lambda inner, given: _emit_take(inner, given, like))
+        builder.call(made, list(args[:6]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6, like), codegen
+
+
+@intrinsic
+def put_square(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, rows: Any, count: Any,
+               relu: Any, like: Any) -> Any:
+    """target[j][i] = source[i][j] for j < rows and i < count, at least 0 if `relu`; all of a square of lanes x lanes is
+    read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = _function(builder.module, f"fastconv.put.{like}", 7, lambda inner, given: _emit_put(inner, given, like))
+        builder.call(made, list(args[:7]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7, like), codegen
