@@ -15,8 +15,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from fastconv import nn
+from fastconv.batches import shift
 from fastconv.nn import models
-from fastconv.nn.data import shift
 
 
 def main() -> None:

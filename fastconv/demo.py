@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import nn, viz
+from .batches import batches, shift
 from .errors import Unavailable
 from .nn import models
-from .nn.data import batches, shift
 from .pooling import avg_pool2d
 from .viz import canvas
 

@@ -21,7 +21,8 @@ ROOT = PACKAGE.parent
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
     {"errors", "reasons", "files", "hardware", "kept", "streams", "terminal", "cuda_arrays"},
-    {"settings", "arguments", "machine", "storage"}, {"native", "window"}, {"problem_text", "dtypes"},
+    {"settings", "arguments", "machine", "storage", "batches", "receptive_field"}, {"native", "window", "lifetimes"},
+    {"problem_text", "dtypes"},
     {"problem", "pool_problem"}, {"activations", "unit_axes", "native_problem"},
     {"algorithms", "lowering", "weight_gradient"}, {"lowering_costs", "phases_at_once"}, {"backends"}, {"wisdom", "candidates"},
     {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"operands"}, {"ops", "channels"},

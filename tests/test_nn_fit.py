@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv import batches as data
 from fastconv import files, nn
-from fastconv.nn import data
 from fastconv.nn.fit import History, evaluate, fit
 
 ROOT = Path(__file__).resolve().parent.parent

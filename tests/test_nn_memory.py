@@ -11,8 +11,8 @@ import pytest
 from test_nn_inference import MODELS, block, rng, settled
 
 import fastconv
-from fastconv import nn
-from fastconv.nn import inference, memory
+from fastconv import lifetimes, nn
+from fastconv.nn import inference
 
 X = np.random.default_rng(2).normal(size=(2, 3, 8, 9)).astype(np.float32)
 MORE = {
@@ -31,7 +31,7 @@ MORE = {
 ALL = {**{name: make for name, (make, _) in MODELS.items()}, **MORE}
 
 
-def planned(model: nn.Module) -> list[memory.Planned]:
+def planned(model: nn.Module) -> list[lifetimes.Planned]:
     return [it for it in vars(model)["_program"].memories.kept.values() if it]
 
 
@@ -169,11 +169,11 @@ def test_little_is_kept(monkeypatch):
     for height in range(5, 12):
         for _ in range(3):
             model(np.ones((1, 3, height, 8), np.float32))
-    assert len(planned(model)) == memory.SHAPES_KEPT
-    monkeypatch.setattr(memory, "KEPT_BYTES", 1 << 10)
+    assert len(planned(model)) == lifetimes.SHAPES_KEPT
+    monkeypatch.setattr(lifetimes, "KEPT_BYTES", 1 << 10)
     for _ in range(4):
         model(X)
-    assert len(planned(model)) == memory.SHAPES_KEPT - 1
+    assert len(planned(model)) == lifetimes.SHAPES_KEPT - 1
 
 
 def test_copies_have_none_of_it():

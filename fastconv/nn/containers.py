@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..receptive_field import Window
 from .inference import Container, Joined, Placed, Step, Sum, activation
-from .module import Module, Window, joined
+from .module import Module, joined
 
 
 class Sequential(Container):

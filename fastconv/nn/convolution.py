@@ -11,9 +11,10 @@ from .. import directions, ops
 from ..arguments import axes_of, flag, integer, normalize_layout
 from ..errors import shown
 from ..prepared import PreparedConv, prepare
+from ..receptive_field import Window
 from ..settings import current, using
 from . import initializers
-from .module import Module, Parameter, Window, written
+from .module import Module, Parameter, written
 
 
 class Weighted(Module):

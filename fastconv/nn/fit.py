@@ -16,9 +16,9 @@ import numpy as np
 
 from .. import storage
 from ..arguments import integer
+from ..batches import Augmentation, batches
 from ..terminal import Advance, progress
 from .activation import reseed
-from .data import Augmentation, batches
 from .loss import Loss
 from .module import Module
 from .optimizers import Optimizer, StepLR

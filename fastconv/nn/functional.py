@@ -40,7 +40,11 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, *, rng: Any = N
 
 def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> np.ndarray:
     """`GroupNorm` of an array (N, C, ...), with weight and bias (C,)."""
-    return _weighted(GroupNorm(num_groups, np.shape(input)[1], eps), weight, bias)(input)
+    module: Any = GroupNorm(num_groups, np.shape(input)[1], eps)
+    for parameter, values in ((module.weight, weight), (module.bias, bias)):
+        if values is not None:
+            parameter.data = values
+    return module.eval()(input)
 
 
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
@@ -52,10 +56,3 @@ def binary_cross_entropy_with_logits(input: Any, target: Any, weight: Any = None
                                      pos_weight: Any = None) -> Any:
     """`BCEWithLogitsLoss` of two arrays."""
     return BCEWithLogitsLoss(weight, reduction, pos_weight)(input, target)
-
-
-def _weighted(module: Any, weight: Any, bias: Any) -> Any:
-    for parameter, values in ((module.weight, weight), (module.bias, bias)):
-        if values is not None:
-            parameter.data = values
-    return module.eval()

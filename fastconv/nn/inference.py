@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import settings
 from ..errors import shown
+from ..lifetimes import Memories, Plain
 from ..prepared import PreparedConv
 from .activation import Activation
 from .convolution import Weighted
-from .memory import GIVEN, Call, Memories, Plain, Planned
 from .module import Buffer, Module, joined, located, written
 from .normalization import Affine
 
@@ -33,11 +32,8 @@ class Step:
         self.place, self.module = place, module
 
     def __call__(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
-        try:
+        with located(self.module, x, self.place, whole=True):
             return written(self.run(x, out, residual, memory), out)
-        except (ValueError, TypeError) as error:
-            located(self.module, x, self.place, whole=True).say(error)
-            raise
 
     def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
         """The result; a step that can writes it into `out`. Only a `Fused` one adds a residual."""
@@ -86,28 +82,7 @@ class Chain(Step):
         self.steps = steps
 
     def run(self, x: np.ndarray, out: np.ndarray | None, residual: np.ndarray | None, memory: Plain) -> np.ndarray:
-        if not isinstance(memory, Planned) or memory.watching:  # a chain around this one
-            return through(self.steps, x, out, memory)
-        calls = memory.calls(self)
-        made = self._again(calls, x, out) if calls else None
-        if made is not None:
-            memory.called(self)
-        else:
-            memory.watch(self)
-            made = through(self.steps, x, out, memory)
-            memory.watched(self, x)
-        return made
-
-    def _again(self, calls: list[Call], x: np.ndarray, out: np.ndarray | None) -> np.ndarray | None:
-        """None: one of them is not what it was, as when settings have changed."""
-        made, current = None, settings.current()
-        for take, input, residual, place in calls:
-            if place is None:  # the last one's
-                place = out
-            made = take(current, (), x if input is GIVEN else input, None, None, x if residual is GIVEN else residual, place)
-            if made is None:
-                break
-        return made
+        return memory.chain(self, lambda: through(self.steps, x, out, memory), x, out)
 
     @staticmethod
     def takes(step: Step) -> bool:
@@ -116,14 +91,6 @@ class Chain(Step):
             inside = [*step.body.steps, *(step.shortcut.steps if step.shortcut else ())]
             return step.last is not None and all(map(Chain.takes, [step.last, *inside]))
         return isinstance(step, Fused) and type(step.layer).apply is Weighted.apply
-
-
-def chained(steps: list[Step]) -> list[Step]:
-    """With those in chains that can be."""
-    made: list[Step] = []
-    for fits, some in itertools.groupby(steps, Chain.takes):
-        made += [Chain([*some])] if fits else [*some]  # noqa: B031
-    return made
 
 
 def through(steps: list[Step], x: np.ndarray, out: np.ndarray | None, memory: Plain) -> np.ndarray:
@@ -155,7 +122,9 @@ class Program:
 
     @functools.cached_property
     def chained(self) -> list[Step]:
-        return chained(self.steps)
+        """Its steps, with those in chains that can be."""
+        groups = ((fits, [*some]) for fits, some in itertools.groupby(self.steps, Chain.takes))
+        return [step for fits, some in groups for step in ([Chain(some)] if fits else some)]
 
     def alone(self, x: np.ndarray) -> np.ndarray:
         memory = self.memories.take(x)

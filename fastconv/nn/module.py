@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..errors import shown
+from ..receptive_field import Window
 
 _versions = itertools.count(1)  # no two changes have the same
 
@@ -107,15 +108,6 @@ class Parameter(Buffer):
     def cast(self, dtype: Any) -> None:
         super().cast(dtype)
         self.grad = None
-
-
-class Window(NamedTuple):
-    """What one element of an output sees along the axes of space: without axes, of none but its own place. The stride of a
-    transposed convolution is below 1."""
-
-    kernel: tuple[int, ...] = ()
-    stride: tuple[float, ...] = ()
-    dilation: tuple[int, ...] = ()
 
 
 class Module:
@@ -294,9 +286,6 @@ class located:
     def __enter__(self) -> None: ...  # a generator would take five times as long
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self.say(error)
-
-    def say(self, error: BaseException | None) -> None:
         module, x, name, whole = self.given
         if not isinstance(error, (ValueError, TypeError)) or whole and "what" in vars(error):
             return

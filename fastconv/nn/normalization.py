@@ -177,16 +177,27 @@ class GroupNorm(Module):
     def forward(self, input: np.ndarray) -> np.ndarray:
         if input.ndim < 2 or input.shape[1] != self.num_channels:
             raise ValueError(f"input must have {self.num_channels} channels along its second axis, got {shown(input.shape)}")
-        rows = input.reshape(1, input.shape[0] * self.num_groups, -1)
-        normal = _normalised(self, input, rows)
+        rows = input.reshape(len(input), self.num_groups, -1)
+        made, *statistics = layer_normalization.layer_norm(rows, rows.shape[2:], eps=self.eps, return_stats=True)
+        normal = made.reshape(input.shape)
+        self.keep(rows, normal, *statistics)
         if self.weight is None or self.bias is None:
             return normal
         along = (self.num_channels, *[1] * (input.ndim - 2))
         return normal * self.weight.data.reshape(along) + self.bias.data.reshape(along)
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
-        axes = (0, *range(2, grad_output.ndim))
-        return _denormalised(self, grad_output, axes, (self.num_channels, *[1] * (grad_output.ndim - 2)), needs_input)
+        rows, normal, mean, inverse = self.kept()
+        if self.weight is not None and self.bias is not None:
+            axes = (0, *range(2, grad_output.ndim))
+            self.weight.add_grad((grad_output * normal).sum(axes))
+            self.bias.add_grad(grad_output.sum(axes))
+            grad_output = grad_output * self.weight.data.reshape(-1, *[1] * (normal.ndim - 2))
+        if not needs_input:
+            return None
+        made, _, _ = layer_normalization.layer_norm_backward(
+            grad_output.reshape(rows.shape), rows, rows.shape[2:], eps=self.eps, save_mean=mean, save_invstd=inverse)
+        return made.reshape(normal.shape)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps:g}"
@@ -232,26 +243,3 @@ def _weight_and_bias(size: int, affine: bool) -> tuple[Parameter | None, Paramet
     if not flag("affine", affine):
         return None, None
     return Parameter(np.ones(size, np.float32)), Parameter(np.zeros(size, np.float32))
-
-
-def _normalised(module: Any, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Each row as one channel of a batch norm, without weights."""
-    made, *statistics = normalization.batch_norm(rows, None, None, training=True, eps=module.eps, return_stats=True)
-    made = made.reshape(x.shape)
-    module.keep(rows, made, *statistics)
-    return made
-
-
-def _denormalised(module: Any, g: np.ndarray, axes: tuple[int, ...], along: tuple[int, ...],
-                  needs_input: bool) -> np.ndarray | None:
-    rows, normal, mean, inverse = module.kept()
-    if module.weight is not None:
-        module.weight.add_grad((g * normal).sum(axes))
-    if module.bias is not None:
-        module.bias.add_grad(g.sum(axes))
-    if not needs_input:
-        return None
-    g = g if module.weight is None else g * module.weight.data.reshape(along)
-    made, _, _ = normalization.batch_norm_backward(g.reshape(rows.shape), rows, training=True, eps=module.eps, save_mean=mean,
-                                                   save_invstd=inverse)
-    return made.reshape(normal.shape)

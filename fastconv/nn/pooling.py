@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import adaptive_pooling, pooling, pooling_gradients
 from ..arguments import axes_of
-from .module import Module, Window
+from ..receptive_field import Window
+from .module import Module
 
 
 class _Pool(Module):

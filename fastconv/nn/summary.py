@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import shape
+from ..receptive_field import Field
 from ..settings import current
 from ..terminal import aligned
 from ..timing.peak import peak
@@ -95,31 +96,11 @@ def _row(runs: list[Any], field: Field | None, best: float) -> Row:
                2 * products / seconds / best if products else None)
 
 
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """A receptive field: its size, and how far apart those of neighbours are, in pixels of the model's input."""
-
-    size: tuple[float, ...]
-    apart: tuple[float, ...]
-
-    def pixels(self) -> tuple[int, ...]:
-        return tuple(round(size) for size in self.size)
-
-    def through(self, module: Module) -> Field | None:
-        window = module.window()
-        if window is None or not window.kernel:
-            return None if window is None else self
-        sizes, aparts = self.size or (1.0,) * len(window.kernel), self.apart or (1.0,) * len(window.kernel)
-        grown = tuple(size + (kernel - 1) * dilation * apart
-                      for size, apart, kernel, dilation in zip(sizes, aparts, window.kernel, window.dilation))
-        return Field(grown, tuple(apart * stride for apart, stride in zip(aparts, window.stride)))
-
-
 def _look(module: Module, place: str, before: Field | None, fields: dict[str, Field | None]) -> Field | None:
     """The field behind a module; those behind its layers are written down."""
     children = list(module.named_children())
     if not children:
-        fields[place] = None if before is None else before.through(module)
+        fields[place] = None if before is None else before.through(module.window())
         return fields[place]
     behind, last = [before], before
     for name, child in children:

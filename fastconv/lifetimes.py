@@ -9,9 +9,12 @@ first call (where branches of a concatenation find out what they give), `Seen`, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from . import settings
 
 SHAPES_KEPT = 4
 KEPT_BYTES = 32 << 20  # caches hold no more; who computes large batches has better use for it
@@ -49,6 +52,10 @@ class Plain:
 
     def drop(self, x: np.ndarray) -> None:
         """It is read no more; a view of it may be."""
+
+    def chain(self, key: Any, run: Callable[[], np.ndarray], given: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """What `run` makes of an array that it is given, by calls of prepared operators alone."""
+        return run()
 
 
 class _Result:
@@ -126,25 +133,36 @@ class Planned(Plain):
         self.fits = self.fits and seen == (step, shape)  # a module that is not ours may give other shapes than it did
         return array if self.fits else None
 
-    def calls(self, chain: Any) -> list[Call] | None:
-        """What that chain has called, if it may do so again."""
-        return self.chains[chain][0] if self.fits and chain in self.chains else None
-
-    def called(self, chain: Any) -> None:
-        """It has done so."""
-        self.next += self.chains[chain][1]
-
-    def watch(self, chain: Any) -> None:
-        """See what it calls."""
-        self.chains.pop(chain, None)
+    def chain(self, key: Any, run: Callable[[], np.ndarray], given: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """What `run` makes of an array that it is given: if it made the same calls as before, by these alone."""
+        if self.watching:  # inside another one
+            return run()
+        made = self._again(self.chains[key][0], given, out) if self.fits and key in self.chains else None
+        if made is not None:
+            self.next += self.chains[key][1]
+            return made
+        self.chains.pop(key, None)
         self.watching, self.first = True, self.next
+        made = run()
+        self._watched(key, given)
+        return made
+
+    @staticmethod
+    def _again(calls: list[Call], given: np.ndarray, out: np.ndarray | None) -> np.ndarray | None:
+        """None: one of them is not what it was, as when settings have changed."""
+        made, current = None, settings.current()
+        for take, input, residual, place in calls:
+            made = take(current, (), given if input is GIVEN else input, None, None, given if residual is GIVEN else residual,
+                        out if place is None else place)  # only the last one's may be None
+            if made is None:
+                break
+        return made
 
     def computed(self, operator: Any, x: np.ndarray, residual: np.ndarray | None, result: np.ndarray) -> None:
         if self.watching:
             self.seen.append((operator.shortcut, x, residual, result))
 
-    def watched(self, chain: Any, given: np.ndarray) -> None:
-        """It was given that array, and is done."""
+    def _watched(self, key: Any, given: np.ndarray) -> None:
         def lasting(array: Any) -> Any:
             return GIVEN if array is given else array
 
@@ -152,7 +170,7 @@ class Planned(Plain):
                  for shortcut, x, residual, result in self.seen]
         told = all(call.take and all(it is None or it is GIVEN or id(it) in self.known for it in call[1:3]) for call in calls)
         if self.fits and told and all(call.place is not None for call in calls[:-1]):
-            self.chains[chain] = calls, self.next - self.first
+            self.chains[key] = calls, self.next - self.first
         self.watching, self.seen = False, []
 
 
