@@ -58,6 +58,9 @@ class Plain:
         return run()
 
 
+TOO_LARGE = Plain()
+
+
 class _Result:
     """begin, end: the numbers of the results between which it is read."""
 
@@ -95,8 +98,8 @@ class Seen(Plain):
             if not found.readers:
                 found.end = len(self.results)
 
-    def planned(self) -> Planned:
-        """Places for the next call: the largest result first, each the lowest that is free as long as it is read."""
+    def planned(self) -> Plain:
+        """For the next call. Places: the largest result first, each the lowest that is free as long as it is read."""
         placed: list[tuple[int, int, _Result]] = []
         for result in sorted(self.results, key=lambda it: -it.bytes):
             if result.stays or result.end < 0:  # read for ever, as by whoever called
@@ -107,6 +110,8 @@ class Seen(Plain):
                     begin = max(begin, high)
             placed.append((begin, begin + length, result))
         size = max((high for _, high, _ in placed), default=0)
+        if size > KEPT_BYTES:
+            return TOO_LARGE
         memory = np.empty(size + _LINE, np.uint8)
         first = -memory.ctypes.data % _LINE
         at = {result.begin: first + low for low, _, result in placed}
@@ -178,7 +183,7 @@ class Memories:
     """Of a program, for the shapes of input that it was called with: `take` one for a call, and `give` it back."""
 
     def __init__(self) -> None:
-        self.kept: dict[Any, Planned | None] = {}  # None: called once, or a call has it; the latest last
+        self.kept: dict[Any, Plain | None] = {}  # None: called once, or a call has it; the latest last
 
     def take(self, x: np.ndarray) -> Plain:
         key = x.shape, x.dtype
@@ -187,16 +192,17 @@ class Memories:
         while len(self.kept) >= SHAPES_KEPT:
             self.kept.pop(next(iter([*self.kept])), None)
         self.kept[key] = None
-        if kept is None:
-            return memory
-        kept.begin()
-        return kept
+        if kept is TOO_LARGE:
+            self.kept[key] = kept
+        if isinstance(kept, Planned):
+            kept.begin()
+        return kept or memory
 
     def give(self, memory: Plain, x: np.ndarray) -> None:
         """After a call, of `x`."""
         if isinstance(memory, Seen):
-            memory = memory.planned()
-        if isinstance(memory, Planned) and memory.fits and memory.size <= KEPT_BYTES:
+            self.kept[x.shape, x.dtype] = memory.planned()
+        elif isinstance(memory, Planned) and memory.fits:
             self.kept[x.shape, x.dtype] = memory
 
     def __reduce__(self) -> Any:

@@ -167,10 +167,12 @@ struct Gemm {
     // Small images, so that the weights are read once for several.
     static bool joins(const Problem& p) { return 2 * p.output[1] * p.output[2] <= most_pixels; }
 
-    // Boxes for all threads, unless they become so small that reading the weights would weigh.
+    // Boxes for all threads, unless they become so small that reading the weights would weigh, or there are blocks of output channels
+    // enough for all: two threads that write parts of the same rows of pixels take the lines around the cut from each other.
     static constexpr int64_t most_pixels = std::max(16 * max_MR, 200);
     Limits limits(int threads) const {
-        constexpr int64_t most = most_pixels, least = most / 2;
+        constexpr int64_t most = most_pixels, enough = 6;
+        const int64_t least = packing.blocks >= enough * threads ? most : most / 2;
         const int64_t rows = p.batch * p.groups * p.output[0] * p.output[1], width = p.output[2];
         const int64_t share = rows < threads ? ceil_div(rows * width, threads) : ceil_div(rows, threads) * width;
         return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, false, last,

@@ -32,7 +32,7 @@ ALL = {**{name: make for name, (make, _) in MODELS.items()}, **MORE}
 
 
 def planned(model: nn.Module) -> list[lifetimes.Planned]:
-    return [it for it in vars(model)["_program"].memories.kept.values() if it]
+    return [it for it in vars(model)["_program"].memories.kept.values() if isinstance(it, lifetimes.Planned)]
 
 
 def poison(model: nn.Module) -> int:
@@ -171,9 +171,12 @@ def test_little_is_kept(monkeypatch):
             model(np.ones((1, 3, height, 8), np.float32))
     assert len(planned(model)) == lifetimes.SHAPES_KEPT
     monkeypatch.setattr(lifetimes, "KEPT_BYTES", 1 << 10)
-    for _ in range(4):
+    plans = []
+    monkeypatch.setattr(lifetimes.Seen, "planned", lambda self, plan=lifetimes.Seen.planned: plans.append(self) or plan(self))
+    for _ in range(5):
         model(X)
     assert len(planned(model)) == lifetimes.SHAPES_KEPT - 1
+    assert len(plans) == 1
 
 
 def test_copies_have_none_of_it():
