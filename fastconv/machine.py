@@ -6,6 +6,7 @@ Nothing is measured when a program runs: two processes on one machine, and two m
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 from . import hardware
@@ -16,12 +17,22 @@ class Machine:
     """
     Attributes:
         multiply_adds: vectors of them that one thread does in a second, by ISA, as the algorithms' costs count them.
+        reads: bytes per second that one thread reads, again and again, of an array of at most so many bytes.
     """
 
     multiply_adds: dict[str, float]
+    reads: tuple[tuple[float, float], ...] = ((12e6, 60e9), (32e6, 30e9), (math.inf, 19e9))
+
+    def rate(self, vector_bytes: int) -> float:
+        """Vectors of multiply-adds by their length."""
+        return self.multiply_adds[{64: "avx512", 32: "avx2"}.get(vector_bytes, "baseline")]
+
+    def read(self, size: float) -> float:
+        """Seconds to read that many bytes, which were read before."""
+        return size / next(speed for most, speed in self.reads if size <= most)
 
 
-USUAL = Machine({"baseline": 5e9, "avx2": 6e9, "avx512": 6e9})  # two units at 3 GHz
+USUAL = Machine({"baseline": 5e9, "avx2": 6e9, "avx512": 6e9})  # two units at 3 GHz; reads as of Zen 4
 KNOWN = {
     # 512 bits go through twice, which costs the more the less else there is to do; measured on 106 layers
     "zen4": Machine({"baseline": 5e9, "avx2": 6.4e9, "avx512": 4.3e9}),

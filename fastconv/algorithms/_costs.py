@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from .. import machine
 from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ..settings import current
@@ -34,10 +35,13 @@ def weight_bytes(p: ConvProblem) -> int:
     return p.out_channels * p.k * TABLE[p.dtype].itemsize
 
 
-def weights_read(p: ConvProblem) -> float:
-    """From the caches, or from memory, once for all images that a call is expected to have: where it weighs these are small."""
-    weights = weight_bytes(p)
-    return (0.05 if weights < 12e6 else 0.14) * weights / (current().expected_batch or 1)
+def with_weights(p: ConvProblem, lanes: int, computed: float, slower: float = 1.0) -> float:
+    """What is computed while the weights are read, from the caches or from memory, once for all images that a call is expected
+    to have: where it weighs these are small. The shorter of the two is hidden but for a quarter.
+    slower: than they can be read."""
+    here, size = machine.this(), TABLE[p.dtype].itemsize
+    read = here.read(weight_bytes(p)) * here.rate(lanes * size) * slower / (current().expected_batch or 1)
+    return max(computed, read) + min(computed, read) / 4
 
 
 def packed_once(p: ConvProblem, lanes: int) -> float:

@@ -7,7 +7,7 @@ import math
 from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ._bounds import summed as bound
-from ._costs import weights_read
+from ._costs import with_weights
 
 __all__ = ["DIRECTIONS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -27,7 +27,7 @@ def cost(p: ConvProblem, lanes: int) -> float:
     copied = (2.5 if pixels > 1 else 1.5) * vectors * outputs * math.ceil(pixels / PIXELS)
     one = 1.2 * vectors * outputs * pixels + copied + 2.5 * columns * pixels
     placed = 2 * p.in_channels * math.prod(p.input_size) / lanes
-    return max(p.groups * one + placed, weights_read(p)) + 500
+    return with_weights(p, lanes, p.groups * one + placed) + 500
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

@@ -6,7 +6,7 @@ import math
 
 from ..problem import ConvProblem
 from ._bounds import summed as bound
-from ._costs import weights_read
+from ._costs import with_weights
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -27,7 +27,7 @@ def cost(p: ConvProblem, lanes: int) -> float:
         gathered = 1.2 if p.channels_last and p.kernel_volume <= lanes <= p.in_channels // p.groups else 2.8
     gathered *= math.ceil(channels / 256)
     per_pixel = channels * step / (rows * at_once) + gathered * p.k + 80
-    return max(p.groups * (pixels * per_pixel + 200), weights_read(p))
+    return with_weights(p, lanes, p.groups * (pixels * per_pixel + 200))
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

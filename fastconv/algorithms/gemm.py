@@ -8,7 +8,7 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ._bounds import summed as bound
 from ._costs import packed_once as packing_cost
-from ._costs import slab, weights_read
+from ._costs import slab, with_weights
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -17,10 +17,10 @@ SUMS_PRODUCTS = True
 
 def cost(p: ConvProblem, lanes: int) -> float:
     """Vectors of output channels times pixels, a last odd one at 4/3; inputs go to panels at the price of 1.4 more vectors of
-    channels, and sums are read, written and transposed. One pixel takes as long as two, and both at least as long as reading
-    the weights."""
+    channels, and sums are read, written and transposed. One pixel takes as long as two; many weights for few pixels as
+    long as they take to be read."""
     pixels, channels = math.prod(p.output_size), p.out_channels // p.groups
     vectors = math.ceil(channels / lanes)
     multiplied = p.groups * max(pixels, 2) * (vectors + vectors % 2 / 3 + 1.4) * products(p)
     finished = 15 * vectors + (30 if p.channels_last and channels % lanes else 0)
-    return max(multiplied, weights_read(p)) + p.groups * pixels * finished + slab(p, 3 * lanes)
+    return with_weights(p, lanes, multiplied, 1.35) + p.groups * pixels * finished + slab(p, 3 * lanes)
