@@ -21,15 +21,15 @@ class Machine:
     """
 
     multiply_adds: dict[str, float]
-    reads: tuple[tuple[float, float], ...] = ((12e6, 60e9), (32e6, 30e9), (math.inf, 19e9))
+    reads: tuple[tuple[float, float], ...] = ((14e6, 60e9), (24e6, 35e9), (math.inf, 23e9))
 
     def rate(self, vector_bytes: int) -> float:
         """Vectors of multiply-adds by their length."""
         return self.multiply_adds[{64: "avx512", 32: "avx2"}.get(vector_bytes, "baseline")]
 
-    def read(self, size: float) -> float:
-        """Seconds to read that many bytes, which were read before."""
-        return size / next(speed for most, speed in self.reads if size <= most)
+    def read(self, size: float, times: float = 1) -> float:
+        """Seconds to read that many bytes again, so many times."""
+        return size * times / next(speed for most, speed in self.reads if size <= most)
 
 
 USUAL = Machine({"baseline": 5e9, "avx2": 6e9, "avx512": 6e9})  # two units at 3 GHz; reads as of Zen 4

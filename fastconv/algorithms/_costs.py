@@ -36,12 +36,16 @@ def weight_bytes(p: ConvProblem) -> int:
 
 
 def with_weights(p: ConvProblem, lanes: int, computed: float, slower: float = 1.0) -> float:
-    """What is computed while the weights are read, from the caches or from memory, once for all images that a call is expected
-    to have: where it weighs these are small. The shorter of the two is hidden but for a quarter.
-    slower: than they can be read."""
-    here, size = machine.this(), TABLE[p.dtype].itemsize
-    read = here.read(weight_bytes(p)) * here.rate(lanes * size) * slower / (current().expected_batch or 1)
-    return max(computed, read) + min(computed, read) / 4
+    """What is computed while the weights are read, once for all images that a call is expected to have: where it weighs these
+    are small. slower: than they can be read."""
+    return while_read(p, lanes, computed, weight_bytes(p), slower / (current().expected_batch or 1))
+
+
+def while_read(p: ConvProblem, lanes: int, computed: float, size: float, times: float) -> float:
+    """The same of so many bytes, from the caches or from memory. The shorter of the two is hidden but for a third."""
+    here = machine.this()
+    read = here.read(size, times) * here.rate(lanes * TABLE[p.dtype].itemsize)
+    return max(computed, read) + min(computed, read) / 3
 
 
 def packed_once(p: ConvProblem, lanes: int) -> float:

@@ -11,7 +11,7 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ._bounds import summed as bound
 from ._costs import packed_in_panels as packing_cost
-from ._costs import reached, slab
+from ._costs import reached, slab, with_weights
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -39,7 +39,8 @@ def cost(p: ConvProblem, lanes: int) -> float:
         moved = p.in_channels * math.prod(reached(p)) * each + 6 * p.out_channels * math.prod(p.output_size)
     computed = products(p)
     copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.k and _narrowest(p) < lanes else 0
-    return p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7) + slab(p) + copied + moved
+    multiplied = p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7)
+    return with_weights(p, lanes, multiplied) + slab(p) + copied + moved
 
 
 @functools.lru_cache(maxsize=32)

@@ -24,7 +24,7 @@ from ..problem import ConvProblem
 from ..settings import current
 from ..unit_axes import without_unit_axes
 from ._bounds import flushed, largest, summed
-from ._costs import is_widest
+from ._costs import is_widest, while_read
 
 SUMS_PRODUCTS = False
 PACKS_ANY_ORDER = True
@@ -219,8 +219,8 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     Products, a third more in vectors of 64 bytes, which wait for loads, and as of three tiles where there are fewer, whose sums
     wait for each other; 5 for each vector of them that comes out; then per tile and vector of input channels 2 per element of a
     column that is transformed, 62 per input where a stride is taken out, 45 per input and output between which a dilation lies;
-    then the transformed weights, which come from L3 or memory once for every block of tiles, of all images that a call is
-    expected to have. Fitted to 384 pairs of layer and tile on Zen 4: within 1.2x of the time from 2 to 98 %.
+    the transformed weights are read meanwhile, from L3 or memory, once for every block of tiles, of all images that a call is
+    expected to have. Fitted to 384 pairs of layer and tile on Zen 4: within 1.22x of the time from 2 to 98 %.
     """
     return _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
 
@@ -242,16 +242,14 @@ def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int
         per_tile += 62 * in_vectors * n * h.size
     elif work.dilated:
         per_tile += 45 * n * (in_vectors * h.size + out_vectors * m)
-    return work.groups * (tiles * per_tile + _weights_read(work, products, multiplied, tiles * images) / images)
-
-
-def _weights_read(work: Work, products: int, multiplied: int, tiles: int) -> float:
-    """By all tiles: once for each of the blocks that the kernel makes of them."""
     weights = multiplied * work.channels * work.outputs * work.itemsize
-    block = 48.0
-    if weights > 4e6:
-        block = min(120.0, max(30.0, 5e6 / (products * (work.transformed + 64) * work.itemsize)))
-    return math.ceil(tiles / block) * weights * (0.006 if weights < 16e6 else 0.1)
+    times = _times_read(weights, products * (work.transformed + 64) * work.itemsize, tiles * images) / images
+    return work.groups * while_read(problem, lanes, tiles * per_tile, weights, times)
+
+
+def _times_read(weights: int, tile_bytes: int, tiles: int) -> int:
+    """The weights, once for each of the blocks that the kernel makes of the tiles."""
+    return math.ceil(tiles / (min(120, max(30, 5e6 / tile_bytes)) if weights > 4e6 else 48))
 
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
