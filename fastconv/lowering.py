@@ -215,6 +215,9 @@ class LoweredKernel:
         bound = [kernel for kernel in kernels if kernel is not None]
         self.packed_bytes = sum(kernel.packed_bytes for kernel in bound)
         taps = tuple(str([phase.taps for phase in part.phases]) for part in parts)
+        # zeros around what a phase reads, which must meet no infinite weight: they are no gradients
+        self.meets_zeros = problem.direction == "backward_input" and any(
+            any(map(any, part.problem.padding)) for part in parts if part.problem is not None)
         self.pack_key: Hashable = (problem.direction, taps, tuple(kernel.pack_key for kernel in bound))
 
     @property
@@ -224,8 +227,8 @@ class LoweredKernel:
         return folded + max((kernel.workspace_bytes for kernel in self.kernels if kernel is not None), default=0)
 
     def pack(self, second: np.ndarray, bias: np.ndarray | None) -> Any:
-        if self.problem.direction == "backward_input" and not np.isfinite(second).all():
-            return bias, second  # the zeros around what a phase reads must meet no infinite weight: they are no gradients
+        if self.meets_zeros and not np.isfinite(second).all():
+            return bias, second
         return bias, [_met_by_padding(self.problem, second) if kernel is None else kernel.pack(part.second(second), bias)
                       for part, kernel in zip(self.parts, self.kernels, strict=True)]
 

@@ -32,7 +32,7 @@ class Apart {
         varied_ = !p_.divisor && std::any_of(w.divisor, w.divisor + w.output, [&](int64_t each) { return each != w.divisor[0]; });
         whole_ = 2 * w.output == w.input;
         const bool many = c.threads == 1 || p_.batch * p_.channels * p_.axis[0].output >= 4 * c.threads;  // planes
-        even_ = averages && pairs_ && whole_ && !varied_ && many && w.output <= 4 * L && covers(p_.axis[0]) && covers(p_.axis[1]);
+        even_ = pairs_ && whole_ && !varied_ && many && w.output <= 4 * L && covers(p_.axis[0]) && covers(p_.axis[1]);
         band_ = even_ ? p_.axis[1].output : 1;
     }
 
@@ -162,14 +162,18 @@ class Apart {
     }
     // All rows of outputs of a plane, where windows of two elements are all of it: what a short row costs by itself is the time.
     void plane(const int64_t (&at)[5]) const {
+        const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
+        const T* from = static_cast<const T*>(from_.data) + at[0] * from_.batch + at[1] * from_.channel + at[2] * from_.space[0];
+        T* const to = static_cast<T*>(to_.data) + at[0] * to_.batch + at[1] * to_.channel + d.first[at[2]] * to_.space[0];
         if constexpr (averages) {
-            const PoolAxis &d = p_.axis[0], &h = p_.axis[1], &w = p_.axis[2];
-            const T* from = static_cast<const T*>(from_.data) + at[0] * from_.batch + at[1] * from_.channel + at[2] * from_.space[0];
-            T* const to = static_cast<T*>(to_.data) + at[0] * to_.batch + at[1] * to_.channel + d.first[at[2]] * to_.space[0];
             const T weight = p_.divisor ? T(1) : 1 / (T(d.divisor[0]) * T(h.divisor[0])), by = divisor(0);
             for (int64_t i = 0; i < d.taps; ++i)
                 for (int64_t o = 0; o < w.output; o += L)
                     spread_column(from + o, to + i * to_.space[0] + 2 * o, std::min(L, w.output - o), weight, by);
+        } else {
+            const T* input = static_cast<const T*>(in_.data) + at[0] * in_.batch + at[1] * in_.channel + d.first[at[2]] * in_.space[0];
+            for (int64_t oh = 0; oh < h.output; ++oh, from += from_.space[1])
+                find_in_pairs({from, input + h.first[oh] * in_.space[1], to + h.first[oh] * to_.space[1], d.taps, h.taps});
         }
     }
     // n outputs side by side of each row of a plane.

@@ -86,7 +86,7 @@ FAULTS += [Fault(name, "inner.cpp", right, wrong, INNER) for name, right, wrong 
     ("a phase of rows begins where another does", "row = h % phases * phase_rows + h / phases;", "row = h / phases;"),
     ("a row is one too short", "load_first(from + i, count - i));", "load_first(from + i, count - i - 1));"),
     ("rows of padding keep what the box before left", "clear_row(b.width, to);", "clear_row(0, to);"),
-    ("the last pixels are left out", "if (const int64_t rest = of.count - i) add", "if (const int64_t rest = 0) add"),
+    ("the last pixels are left out", "if (const int64_t rest = of.count - i)", "if (const int64_t rest = 0 * i)"),
     ("an image's boxes are those of all depths", "b.image = i / p.output[0];", "b.image = i;"),
     ("dy is read where it lies, whatever its rows", "y.space[1] == width)", "true)"),
 )]
