@@ -189,8 +189,8 @@ class Memories:
         key = x.shape, x.dtype
         memory: Plain = Seen() if key in self.kept else Plain()
         kept = self.kept.pop(key, None)  # at once: another thread's call does not get it
-        while len(self.kept) >= SHAPES_KEPT:
-            self.kept.pop(next(iter([*self.kept])), None)
+        for old in [*self.kept][:max(0, len(self.kept) + 1 - SHAPES_KEPT)]:
+            self.kept.pop(old, None)
         self.kept[key] = None
         if kept is TOO_LARGE:
             self.kept[key] = kept

@@ -168,14 +168,16 @@ struct Gemm {
     static bool joins(const Problem& p) { return 2 * p.output[1] * p.output[2] <= most_pixels; }
 
     // Boxes for all threads, unless they become so small that reading the weights would weigh, or there are blocks of output channels
-    // enough for all: two threads that write parts of the same rows of pixels take the lines around the cut from each other.
+    // enough for all: two threads that write parts of the same rows of pixels take the lines around the cut from each other. Where
+    // blocks are few and do not come out even, boxes may be as small as a tile.
     static constexpr int64_t most_pixels = std::max(16 * max_MR, 200);
     Limits limits(int threads) const {
         constexpr int64_t most = most_pixels, enough = 6;
-        const int64_t least = packing.blocks >= enough * threads ? most : most / 2;
+        const bool uneven = 8 * ceil_div(packing.blocks, threads) * threads >= 9 * packing.blocks;
+        const int64_t least = packing.blocks >= enough * threads ? most : uneven ? max_MR : most / 2;
         const int64_t rows = p.batch * p.groups * p.output[0] * p.output[1], width = p.output[2];
         const int64_t share = rows < threads ? ceil_div(rows * width, threads) : ceil_div(rows, threads) * width;
-        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, 64, 1, !last, false, last,
+        return {std::min(std::max(share, least), most), raw ? int64_t(1) << 60 : 192 << 10, uneven && rows == 1 ? max_MR : 64, 1, !last, false, last,
                 threads_per_image(p, threads)};
     }
 
