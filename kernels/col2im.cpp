@@ -8,7 +8,8 @@
 // Tile: MR pixels x NR vectors of columns in registers while all oc pass by. Per oc it loads NR vectors of w and MR broadcasts of dy for
 // MR * NR FMAs. Weights that several tiles read are copied to a panel [oc][NR vectors] first: rows of w are a power of two apart as often
 // as not. A tile is then added to the planes of its channels, which have the padding around them; last they become the output.
-// A task is a block of channels of one image, or of several if they are small. An output is summed in the order of (chunk of pixels, panel,
+// A task is a block of channels of one image, or of several if they are small; of these, if they are very small, pairs of pixels and taps
+// in the padding are left out (add_pairs). An output is summed in the order of (chunk of pixels, panel,
 // pixel, tap), which follows from one image of the problem alone.
 // Bottleneck: FMA, or the memory that the weights come from; with few oc the additions to the planes, two cycles for each column.
 #include <numeric>
@@ -30,6 +31,7 @@ constexpr int64_t task_channels = 64;         // of a task
 constexpr int64_t enough_blocks = 8;          // of channels, for threads to share
 constexpr int64_t planes_bytes = 384 << 10;   // of a task
 constexpr int64_t most_pairs = 256, least_images = 4;  // of pixels and taps; of a task that computes only pairs inside the image
+constexpr double worth_pairs = max_MR > 8 ? 0.75 : 0.5;  // the products that are left, lanes without a channel counted: order has a price
 constexpr int64_t pair_k = 128;               // oc whose weights are put in order together: they stay in L2
 template <class T>
 constexpr int64_t pitch = (max_MR + lanes<T> - 1) / lanes<T> * lanes<T>;  // of the gradient of a tile: from oc to oc + 1, whole vectors
@@ -118,7 +120,8 @@ struct Col2im {
         images = std::max<int64_t>(1, std::min({p.batch, std::min(most, enough_pixels) / pixels, fit}));
         chunk = images > 1 ? images * pixels : std::min(pixels, most);
         wide = chunk == 1 ? few_NR * L : 2 * L;
-        pairs = L >= 8 && images >= least_images && volume > 1 && pixels * volume <= most_pairs && inside() <= 0.75;
+        const double computed = inside() * double(round_up(channels, 2 * L)) / double(channels);
+        pairs = L >= 8 && images >= least_images && volume > 1 && pixels * volume <= most_pairs && computed <= worth_pairs;
         parts = std::min(threads_for(multiply_adds(p), worth_a_thread::gemm, threads), items());
     }
 
