@@ -8,13 +8,15 @@
 // Tile: MR pixels x NR vectors of columns in registers while all oc pass by. Per oc it loads NR vectors of w and MR broadcasts of dy for
 // MR * NR FMAs. Weights that several tiles read are copied to a panel [oc][NR vectors] first: rows of w are a power of two apart as often
 // as not. A tile is then added to the planes of its channels, which have the padding around them; last they become the output.
-// A task is a block of channels of one image, or of several if they are small. An output is summed in the order of (chunk of pixels, panel,
+// A task is a block of channels of one image, or of several if they are small; of these, if they are very small, pairs of pixels and taps
+// in the padding are left out (add_pairs). An output is summed in the order of (chunk of pixels, panel,
 // pixel, tap), which follows from one image of the problem alone.
 // Bottleneck: FMA, or the memory that the weights come from; with few oc the additions to the planes, two cycles for each column.
 #include <numeric>
 #include <utility>
 
 #include "epilogue.hpp"
+#include "pack.hpp"
 #include "tile.hpp"
 #include "window.hpp"
 
@@ -28,6 +30,9 @@ constexpr int64_t enough_pixels = 224;        // of a task; images that have few
 constexpr int64_t task_channels = 64;         // of a task
 constexpr int64_t enough_blocks = 8;          // of channels, for threads to share
 constexpr int64_t planes_bytes = 384 << 10;   // of a task
+constexpr int64_t most_pairs = 256, least_images = 4;  // of pixels and taps; of a task that computes only pairs inside the image
+constexpr double worth_pairs = max_MR > 8 ? 0.75 : 0.5;  // the products that are left, lanes without a channel counted: order has a price
+constexpr int64_t pair_k = 128;               // oc whose weights are put in order together: they stay in L2
 template <class T>
 constexpr int64_t pitch = (max_MR + lanes<T> - 1) / lanes<T> * lanes<T>;  // of the gradient of a tile: from oc to oc + 1, whole vectors
 constexpr int few_NR = max_MR > 8 ? 8 : 4;    // vectors of a tile of one pixel
@@ -37,14 +42,20 @@ struct WeightsAhead {  // weights to ask for meanwhile: where they begin, and ho
     int64_t step;
 };
 
-// ---- micro-kernel: tile[i][:] = sum over k of x[k][i] * w[k][:]
+// ---- micro-kernel: tile[i][:] = sum over k of x[k][i] * w[k][:], or, `more`, what it was and that
 
 template <class T, int MR, int NR>
 struct ColumnTile {
     FASTCONV_NOINLINE static void run(const T* x, int64_t x_step, int64_t k_count, const T* w, int64_t w_step, WeightsAhead ahead,
-                                     T* tile) {
+                                     T* tile, bool more) {
         constexpr int L = lanes<T>;
         Vec<T> sum[MR][NR] = {};
+        if (more) {
+#pragma GCC unroll 16
+            for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 8
+                for (int v = 0; v < NR; ++v) sum[i][v] = load(tile + (i * NR + v) * L);
+        }
         for (int64_t k = 0; k < k_count; ++k, w += w_step, x += x_step, ahead.from += ahead.step) {
             __builtin_prefetch(ahead.from), __builtin_prefetch(ahead.from + NR * vector_bytes - 64);
             Vec<T> weight[NR];
@@ -65,7 +76,7 @@ struct ColumnTile {
 };
 
 template <class T>
-using ColumnRun = void (*)(const T*, int64_t, int64_t, const T*, int64_t, WeightsAhead, T*);
+using ColumnRun = void (*)(const T*, int64_t, int64_t, const T*, int64_t, WeightsAhead, T*, bool);
 
 template <class T, int NR, size_t... I>
 ColumnRun<T> column_tile(int64_t rows, std::index_sequence<I...>) {
@@ -92,6 +103,7 @@ struct Col2im {
     int64_t extents[max_axes], plane;  // of the padded result
     int64_t chunk;                  // pixels: whole images, or a part of one
     int64_t parts;
+    bool pairs;                     // pixels and taps whose input is in the padding are left out, where images are several
 
     Col2im(const Problem& of, const Call& call_, int threads)
         : p(of), call(call_), last(call.output.channel == 1 && p.in_channels > 1), volume(kernel_volume(p)),
@@ -108,7 +120,24 @@ struct Col2im {
         images = std::max<int64_t>(1, std::min({p.batch, std::min(most, enough_pixels) / pixels, fit}));
         chunk = images > 1 ? images * pixels : std::min(pixels, most);
         wide = chunk == 1 ? few_NR * L : 2 * L;
+        const double computed = inside() * double(round_up(channels, 2 * L)) / double(channels);
+        pairs = L >= 8 && images >= least_images && volume > 1 && pixels * volume <= most_pairs && computed <= worth_pairs;
         parts = std::min(threads_for(multiply_adds(p), worth_a_thread::gemm, threads), items());
+    }
+
+    // Where a tap of an output is, along an axis, if that is inside the image.
+    bool reaches(int a, int64_t output, int64_t tap) const {
+        const int64_t at = output * p.stride[a] + tap * p.dilation[a] - p.pad_lo[a];
+        return at >= 0 && at < p.input[a];
+    }
+    double inside() const {  // the share of such pairs
+        double share = 1;
+        for (int a = 0; a < max_axes; ++a) {
+            int64_t count = 0;
+            for (int64_t i = 0; i < p.output[a] * p.kernel[a]; ++i) count += reaches(a, i / p.kernel[a], i % p.kernel[a]);
+            share *= double(count) / double(p.output[a] * p.kernel[a]);
+        }
+        return share;
     }
 
     // Of one image's problem. As many as fill whole panels best, blocks enough, planes that stay in L2.
@@ -130,19 +159,25 @@ struct Col2im {
     }
     // The smaller operand of a task changes from one to the next.
     bool images_first() const { return images * pixels <= channels * volume; }
+    static int64_t image_tiles(int64_t count) { return ceil_div(count, int64_t(max_MR)); }
     int64_t image_groups() const { return ceil_div(p.batch, images); }
     int64_t items() const { return p.groups * blocks * image_groups(); }
 
     struct Scratch {
         T *planes, *panel, *tile, *x;
         int64_t *column, *pixel, *source;  // offsets: of a column and of a pixel in the planes, of a pixel in the gradient
+        T *taps, *sums;                    // of pairs: weights [tap][oc][2 vectors]; [pair][image][2 vectors]
+        int32_t* pair;                     // [pixel][tap]: its number, or -1
         size_t bytes;
         Scratch(const Col2im& j, void* base) {
             Arena arena(base);
             planes = arena.take<T>(j.images * j.channels * j.plane);
             panel = arena.take<T>(j.k * j.wide);
             tile = arena.take<T>(max_MR * j.wide);
-            x = arena.take<T>(j.most_tiles() * j.panel_of_x());
+            x = arena.take<T>(std::max(j.most_tiles(), j.pairs ? j.pixels * j.image_tiles(j.images) : 0) * j.panel_of_x());
+            taps = arena.take<T>(j.pairs ? j.volume * pair_k * 2 * L : 0);
+            sums = arena.take<T>(j.pairs ? j.pixels * j.volume * j.images * 2 * L : 0);
+            pair = arena.take<int32_t>(j.pairs ? j.pixels * j.volume : 0);
             column = arena.take<int64_t>(j.channels * j.volume);
             pixel = arena.take<int64_t>(j.images * j.pixels);
             source = arena.take<int64_t>(j.images * j.pixels);
@@ -170,6 +205,17 @@ struct Col2im {
                 for (int64_t h = 0; h < p.kernel[1]; ++h)
                     for (int64_t w = 0; w < p.kernel[2]; ++w)
                         s.column[i++] = c * channel_step() + place(d * p.dilation[0], h * p.dilation[1], w * p.dilation[2]);
+        if (pairs) list_pairs(s);
+    }
+    void list_pairs(const Scratch& s) const {
+        int32_t next = 0;
+        for (int64_t i = 0; i < pixels * volume; ++i) {
+            int64_t pixel = i / volume, tap = i % volume;
+            bool is = true;
+            for (int a = max_axes - 1; a >= 0; pixel /= p.output[a], tap /= p.kernel[a--])
+                is = is && reaches(a, pixel % p.output[a], tap % p.kernel[a]);
+            s.pair[i] = is ? next++ : -1;
+        }
     }
 
     // ---- a task
@@ -182,7 +228,8 @@ struct Col2im {
         const T* dy = at<T>(call.gradient, image, group * k);
         const T* w = static_cast<const T*>(call.packed) + (group * k * p.in_channels + first) * volume;
         clear(s.planes, count * channels * plane);
-        for (int64_t begin = 0, end = count * pixels; begin < end; begin += chunk) {
+        if (pairs && count >= least_images) add_pairs(dy, w, width, count, s);
+        else for (int64_t begin = 0, end = count * pixels; begin < end; begin += chunk) {
             if (call.interrupt.asked && call.interrupt.asked(call.interrupt.whose)) return;
             add_chunk(dy, w, width * volume, begin, std::min(chunk, end - begin), s);
         }
@@ -222,8 +269,70 @@ struct Col2im {
             for (int64_t t = 0; t < tiles.count; ++t, ahead.step = 0) {
                 const int64_t first = tiles.first[t], rows = tiles.rows(t);
                 const T* x = tiles.raw[t] ? dy + source[first] : s.x + t * panel_of_x();
-                column_tile<T>(rows, width)(x, tiles.raw[t] ? call.gradient.channel : pitch<T>, k, panel, copied ? width : step, ahead, s.tile);
+                column_tile<T>(rows, width)(x, tiles.raw[t] ? call.gradient.channel : pitch<T>, k, panel, copied ? width : step, ahead, s.tile, false);
                 add_tile(s.tile, rows, width, n, pixel + first, s.column + j, s.planes);
+            }
+        }
+    }
+
+    // The same of all pixels at once, without pairs of pixels and taps whose input is in the padding: the images are the rows of tiles, and
+    // weights are put in order, tap by tap, two vectors of channels at a time. The same sums in the same order, and so the same bits.
+    void add_pairs(const T* dy, const T* w, int64_t width, int64_t count, const Scratch& s) const {
+        const int64_t tiles = image_tiles(count);
+        for (int64_t i = 0; i < pixels * tiles; ++i) {
+            const int64_t begin = count * (i % tiles) / tiles, rows = count * (i % tiles + 1) / tiles - begin;
+            int64_t source[max_MR];
+            for (int64_t r = 0; r < rows; ++r) source[r] = s.source[(begin + r) * pixels + i / tiles];
+            fill(dy, source, rows, s.x + i * panel_of_x());
+        }
+        for (int64_t c = 0; c < width; c += 2 * L) {
+            if (call.interrupt.asked && call.interrupt.asked(call.interrupt.whose)) return;
+            const int64_t n = std::min(2 * L, width - c);
+            for (int64_t from = 0; from < k; from += pair_k) {
+                const int64_t some = std::min(pair_k, k - from);
+                order_taps(w + from * p.in_channels * volume + c * volume, some, n, s.taps);
+                multiply_pairs(from, some, count, s);
+            }
+            for (int64_t j = c * volume; j < (c + n) * volume; j += wide) add_sums(c, j, std::min(j + wide, (c + n) * volume), count, s);
+        }
+    }
+
+    FASTCONV_NOINLINE void order_taps(const T* w, int64_t count, int64_t n, T* taps) const {
+        T* row[L];
+        const int64_t step = p.in_channels * volume, line = 64 / int64_t(sizeof(T));
+        for (int64_t oc = 0; oc < count; ++oc, w += step, taps += 2 * L) {
+            for (int64_t i = 0; i < n * volume; i += line) __builtin_prefetch(w + 4 * step + i);  // rows too far apart to be foreseen
+            for (int64_t t = 0; t < volume; t += L) {
+                const int64_t some = std::min(L, volume - t);
+                for (int64_t i = 0; i < some; ++i) row[i] = taps + (t + i) * pair_k * 2 * L;
+                for (int64_t v = 0; v < 2 * L; v += L) transpose_block(w + v * volume + t, volume, n - v, some, row, v, false);
+            }
+        }
+    }
+
+    void multiply_pairs(int64_t from, int64_t some, int64_t count, const Scratch& s) const {
+        const int64_t tiles = image_tiles(count);
+        for (int64_t i = 0; i < pixels * volume; ++i) {
+            if (s.pair[i] < 0) continue;
+            const T* panel = s.taps + i % volume * pair_k * 2 * L;
+            for (int64_t t = 0; t < tiles; ++t) {
+                const int64_t begin = count * t / tiles, rows = count * (t + 1) / tiles - begin;
+                const T* x = s.x + (i / volume * tiles + t) * panel_of_x() + from * pitch<T>;
+                column_tile<T>(rows, 2 * L)(x, pitch<T>, some, panel, 2 * L, {reinterpret_cast<const char*>(panel), 0},
+                                            s.sums + (s.pair[i] * count + begin) * 2 * L, from > 0);
+            }
+        }
+    }
+
+    // The columns j .. end, whose channels begin at `first`.
+    void add_sums(int64_t first, int64_t j, int64_t end, int64_t count, const Scratch& s) const {
+        for (int64_t i = 0; i < count * pixels; ++i) {
+            const int32_t* pair = s.pair + i % pixels * volume;
+            T* const to = s.planes + s.pixel[i];
+            const T* sums = s.sums + i / pixels * 2 * L;
+            for (int64_t at = j, c = j / volume, t = j % volume; at < end; ++at) {
+                if (pair[t] >= 0) to[s.column[at]] += sums[pair[t] * count * 2 * L + c - first];
+                if (++t == volume) t = 0, ++c;
             }
         }
     }

@@ -4,9 +4,9 @@
 //
 // Tile: up to 6 pixels of a row x 2 vectors of channels, three taps side by side at a time: where neighbours of the tile are as far apart
 // as taps (with a dilation d every d-th pixel) or two taps, the three and all pixels share inputs: 22 or 32 loads for 36 multiply-adds, not
-// 42. All channels of the same pixels come one after another, as they lie. So few channels that most lanes would be empty run on into those
+// 42. All channels of the same pixels come one after another, as they lie, but of many taps four vectors over all rows. So few channels that most lanes would be empty run on into those
 // of the next pixels, 6 runs of pixels in place of 6 pixels: the weights of all channels go round. Pixels whose taps reach outside the image come
-// one by one, from a list of columns; rows outside are a pixel of zeros with steps of 0. Where a channel has several outputs, each thread
+// from a list of columns: as tiles where edges weigh, else one by one; rows outside are a pixel of zeros with steps of 0. Where a channel has several outputs, each thread
 // keeps the rows that its outputs read widened: every input as often as it has outputs.
 // Bottleneck: FMA in cache.
 #pragma once
@@ -38,7 +38,7 @@ struct PixelRow {  // of the input, for one (kd, kh)
 template <class T>
 struct ChannelVectors {  // of an output row
     const PixelRow<T>* row;   // of each (kd, kh)
-    const int64_t* column;    // of each kw, for a single pixel: from the row's begin, or `nowhere`
+    const int64_t* column;    // of each kw, for a single pixel, or for neighbours at an edge: from the row's begin, or `nowhere`
     const T *zeros, *weight, *bias;
     int64_t rows, kw, weight_step;    // weight_step: from tap to tap
     int64_t channels, length, apart;  // of a pixel; of what lies side by side in a tile: a pixel or a run; its neighbours, in columns
@@ -46,6 +46,7 @@ struct ChannelVectors {  // of an output row
     const T* residual;
     int64_t output_step, residual_step;
     const Epilogue<T>* epilogue;
+    int64_t from;  // of the length, what is computed begins there
 };
 
 template <class T, bool Part>
@@ -91,6 +92,28 @@ FASTCONV_INLINE void add_taps(Vec<T> (&sum)[R][V], const T* x, int64_t apart, in
     }
 }
 
+// The same of columns a tap apart, some of which may lie outside the image: x(i) is where the i-th input of the first column and its neighbours is.
+template <class T, int Q, int R, int V, bool Part, class At>
+FASTCONV_INLINE void add_listed(Vec<T> (&sum)[R][V], const At& x, const T* weight, int64_t weight_step, int64_t n) {
+    constexpr int L = lanes<T>;
+    Vec<T> taps[Q][V];
+#pragma GCC unroll 3
+    for (int q = 0; q < Q; ++q)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) taps[q][v] = load_channels<T, Part>(weight + q * weight_step + v * L, n);
+#pragma GCC unroll 20
+    for (int i = 0; i < R - 1 + Q; ++i) {
+        const T* from = x(i);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            const Vec<T> input = rounded(load_channels<T, Part>(from + v * L, n));
+#pragma GCC unroll 3
+            for (int q = 0; q < Q; ++q)
+                if (i >= q && i - q < R) sum[i - q][v] += input * taps[q][v];
+        }
+    }
+}
+
 // Sums from memory to the output: `count` vectors of n lanes, `together` of each column.
 template <class T>
 FASTCONV_KERNEL void finish_channels(const ChannelVectors<T>& in, const Vec<T>* sum, int64_t together, int64_t count, T* y,
@@ -126,11 +149,11 @@ FASTCONV_INLINE void put(const ChannelVectors<T>& in, const Vec<T> (&sum)[R][V],
     finish_channels(in, kept, V, R * V, y, more, n);
 }
 
-// R columns from w on, vectors of channels from `channel` on, V at a time, up to `end`. S: see add_taps. Edge: of a single column some taps
-// may be outside. Part: n lanes of a single vector.
+// R columns from w on, vectors of channels from `channel` on, V at a time, up to `end`. S: see add_taps. Edge: some taps of a single column,
+// or of neighbours with S = 1, may be outside. Part: n lanes of a single vector.
 template <class T, int R, int V, int S, bool Edge, bool Part>
 FASTCONV_KERNEL void columns(const ChannelVectors<T>& in, int64_t w, int64_t channel, int64_t end, int64_t n) {
-    static_assert((R == 1 || !Edge) && (V == 1 || !Part));
+    static_assert((R == 1 || !Edge || S == 1) && (V == 1 || !Part));
     constexpr int L = lanes<T>;
     const int64_t step = in.weight_step;
     for (int64_t at = channel; channel < end; channel += V * L, at += V * L) {
@@ -146,7 +169,18 @@ FASTCONV_KERNEL void columns(const ChannelVectors<T>& in, int64_t w, int64_t cha
         for (int64_t k = 0; k < in.rows; ++k) {
             const PixelRow<T>& row = in.row[k];
             int64_t kw = 0;
-            if constexpr (Edge) {
+            if constexpr (Edge && S > 0) {
+                const auto x = [&](int64_t i) __attribute__((always_inline)) {
+                    return (row.zeros || in.column[i] == nowhere ? in.zeros : row.begin + in.column[i]) + channel;
+                };
+                const auto add = [&](auto taps) __attribute__((always_inline)) {
+                    add_listed<T, taps.value, R, V, Part>(sum, [&](int i) __attribute__((always_inline)) { return x(kw + i); }, weight, step, n);
+                    kw += taps.value, weight += taps.value * step;
+                };
+                while (kw + 3 <= in.kw) add(std::integral_constant<int, 3>{});
+                if (kw + 2 == in.kw) add(std::integral_constant<int, 2>{});
+                else if (kw < in.kw) add(std::integral_constant<int, 1>{});
+            } else if constexpr (Edge) {
                 for (; kw < in.kw; ++kw, weight += step) {
                     const int64_t column = in.column[kw];
                     const T* x = (row.zeros || column == nowhere ? in.zeros : row.begin + column) + channel;
@@ -198,8 +232,9 @@ template <class T, int R, int S_, bool Edge>
 void all_channels(const ChannelVectors<T>& in, int64_t w) {
     constexpr int64_t L = lanes<T>;
     constexpr int S = R > 1 ? S_ : 0;  // a single column shares no inputs
-    const int64_t n = in.length, fours = R == 1 ? n / (4 * L) * (4 * L) : 0, pairs = n / (2 * L) * (2 * L), whole = n / L * L;
-    if constexpr (R == 1) columns<T, R, 4, S, Edge, false>(in, w, 0, fours, L);
+    const int64_t first = in.from, n = in.length, fours = first + (R == 1 ? (n - first) / (4 * L) * (4 * L) : 0);
+    const int64_t pairs = first + (n - first) / (2 * L) * (2 * L), whole = first + (n - first) / L * L;
+    if constexpr (R == 1) columns<T, R, 4, S, Edge, false>(in, w, first, fours, L);
     columns<T, R, 2, (S <= most_shared_by_pairs ? S : 0), Edge, false>(in, w, fours, pairs, L);
     columns<T, R, 1, S, Edge, false>(in, w, pairs, whole, L);
     if (whole == n) return;
@@ -209,8 +244,8 @@ void all_channels(const ChannelVectors<T>& in, int64_t w) {
 
 template <class T>
 void rounded_channels(const ChannelVectors<T>& in, int64_t w) {
-    const int64_t channels = in.length, whole = channels / lanes<T> * lanes<T>;
-    rounded_column<T, false>(in, w, 0, whole, lanes<T>);
+    const int64_t channels = in.length, whole = in.from + (channels - in.from) / lanes<T> * lanes<T>;
+    rounded_column<T, false>(in, w, in.from, whole, lanes<T>);
     rounded_column<T, true>(in, w, whole, channels, channels - whole);
 }
 
@@ -267,7 +302,7 @@ struct WidenedRows {
 template <class T>
 struct DepthwiseLast {
     static constexpr int L = lanes<T>;
-    static constexpr int64_t most = 6;
+    static constexpr int64_t most = 6, many_taps = 20;
     Problem p;
     Call call;
     const T *bias, *weight;  // [kd][kh][kw][weight_step]
@@ -275,6 +310,9 @@ struct DepthwiseLast {
     int64_t phases, shared;  // columns of a tile are `phases` apart, which is `shared` taps; 0: not 1 or 2, or not worth it
     int64_t channels, pixel;  // of the output; from one pixel of the input, or of widened rows, to the next
     int64_t run;              // the most columns of a run, 0: a pixel at a time
+    int64_t whole_from, whole_to;  // columns whose taps are all inside: with `listed` tiles reach beyond them
+    bool listed;
+    int64_t at_once;          // channels that are computed of all pixels before the next ones: their weights and inputs stay in L1
 
     static bool applies(const Problem& p, const Call& c) {
         return p.in_channels == 1 && WidenedRows<T>::suits(p) && (c.input.channel == 1 || p.groups == 1) &&
@@ -292,6 +330,12 @@ struct DepthwiseLast {
         shared = phases * p.stride[2] == p.dilation[2] ? 1 : p.stride[2] == 2 * p.dilation[2] ? 2 : 0;
         if (p.kernel[2] == 1) shared = 0;  // a single tap shares nothing, and its loop is shorter
         run = longest_run();
+        whole_from = inside, whole_to = outside;
+        const int64_t edges = p.output[2] - (outside - inside);
+        listed = most_shared > 0 && shared == 1 && phases == 1 && !run && !rounds_products(p) &&
+                 (kernel_volume(p) >= many_taps ? edges > 0 : 8 * edges >= p.output[2]);
+        if (listed) inside = 0, outside = p.output[2];
+        at_once = run || p.out_channels > 1 || kernel_volume(p) < many_taps ? channels : 4 * L;
         groups = run ? ceil_div(outside - inside, most * run) : phases * groups_of_phase();
         parts = threads_for(multiply_adds(p), worth_a_thread::depthwise, threads);
         parts = std::min(parts, units());
@@ -319,7 +363,7 @@ struct DepthwiseLast {
         size_t bytes;
         Scratch(const Problem& p, void* base) : Scratch(p, Arena(base)) {}
         Scratch(const Problem& p, Arena arena)
-            : row(arena.take<PixelRow<T>>(p.kernel[0] * p.kernel[1])), column(arena.take<int64_t>(p.kernel[2])), zeros(nullptr),
+            : row(arena.take<PixelRow<T>>(p.kernel[0] * p.kernel[1])), column(arena.take<int64_t>(p.kernel[2] + most)), zeros(nullptr),
               zero_count(most_of_a_run(p) * p.groups * p.out_channels + 2 * L), widened(p, arena) {
             zeros = arena.take<T>(zero_count);
             bytes = arena.used();
@@ -335,19 +379,20 @@ struct DepthwiseLast {
             const Epilogue<T> epilogue(p);
             clear(s.zeros, s.zero_count);
             s.widened.start();
-            each([&](int64_t i, int64_t end) {
-                while (i < end) {
-                    const int64_t row = i / in_a_row(), first = i % in_a_row(), last = std::min(in_a_row(), first + end - i);
-                    list_rows(row, s);
-                    compute(row, first, last, s, epilogue);
-                    i += last - first;
-                }
+            each([&](int64_t begin, int64_t end) {
+                for (int64_t c = 0; c < channels; c += at_once)
+                    for (int64_t i = begin; i < end;) {
+                        const int64_t row = i / in_a_row(), first = i % in_a_row(), last = std::min(in_a_row(), first + end - i);
+                        list_rows(row, s);
+                        compute(row, first, last, c, s, epilogue);
+                        i += last - first;
+                    }
             });
         });
     }
 
-    void list_columns(int64_t w, const Scratch& s) const {
-        for (int64_t k = 0; k < p.kernel[2]; ++k) {
+    void list_columns(int64_t w, int64_t count, const Scratch& s) const {
+        for (int64_t k = 0; k < p.kernel[2] + count - 1; ++k) {
             const int64_t from = source(p, 2, w * p.stride[2] - p.pad_lo[2] + k * p.dilation[2]);
             s.column[k] = from < 0 ? nowhere : from * pixel;
         }
@@ -372,30 +417,34 @@ struct DepthwiseLast {
             if (!one->zeros) one->begin = s.widened.of(one->begin, x.space[2]);
     }
 
-    // The units first .. last of a row: single pixels, groups, single pixels.
-    void compute(int64_t row, int64_t first, int64_t last, const Scratch& s, const Epilogue<T>& epilogue) const {
+    // The units first .. last of a row, of the channels from `channel` on: single pixels, groups, single pixels.
+    void compute(int64_t row, int64_t first, int64_t last, int64_t channel, const Scratch& s, const Epilogue<T>& epilogue) const {
         const int64_t h = row % p.output[1], d = row / p.output[1] % p.output[0], image = row / p.output[1] / p.output[0];
         const auto place = [&](const View& v) { return v.data ? at<T>(v, image, 0) + d * v.space[0] + h * v.space[1] : nullptr; };
-        ChannelVectors<T> in{s.row, s.column, s.zeros, weight, bias, p.kernel[0] * p.kernel[1], p.kernel[2], weight_step, channels, channels,
-                             1, place(call.output), place(call.residual), call.output.space[2], call.residual.space[2], &epilogue};
+        ChannelVectors<T> in{s.row, s.column, s.zeros, weight, bias, p.kernel[0] * p.kernel[1], p.kernel[2], weight_step, channels,
+                             std::min(channel + at_once, channels), 1, place(call.output), place(call.residual), call.output.space[2],
+                             call.residual.space[2], &epilogue, channel};
         for (int64_t i = first; i < last; ++i) {
             const int64_t group = i - inside;
             if (group >= 0 && group < groups) {
                 if (run) runs(in, group);
-                else pixels(in, group);
+                else pixels(in, group, s);
                 continue;
             }
             const int64_t w = group < 0 ? i : outside + group - groups;
-            list_columns(w, s);
+            list_columns(w, 1, s);
             (rounds_products(p) ? rounded_channels<T> : all_channels<T, 1, 0, true>)(in, w);
         }
     }
 
-    void pixels(ChannelVectors<T> in, int64_t group) const {
+    void pixels(ChannelVectors<T> in, int64_t group, const Scratch& s) const {
         const int64_t each = groups_of_phase(), width = outside - inside, phase = group / each, i = group % each;
         in.apart = phases;
-        const int64_t count = ceil_div(width - phase, in.apart), begin = count * i / each;
-        several(shared, count * (i + 1) / each - begin)(in, inside + phase + begin * in.apart);
+        const int64_t all = ceil_div(width - phase, in.apart), begin = all * i / each, count = all * (i + 1) / each - begin;
+        const int64_t w = inside + phase + begin * in.apart;
+        if (!listed || (w >= whole_from && w + count <= whole_to)) return several(shared, count)(in, w);
+        list_columns(w, count, s);
+        at_an_edge(count)(in, w);
     }
 
     // As many columns as make equal runs, then the few that are left.
@@ -409,13 +458,19 @@ struct DepthwiseLast {
     static auto several(int64_t taps, int64_t columns) {
         constexpr auto sizes = std::make_index_sequence<size_t(most)>{};
         if constexpr (most_shared > 0) {
-            if (taps == 1) return listed<1>(columns, sizes);
-            if (taps == 2) return listed<2>(columns, sizes);
+            if (taps == 1) return by_number<1>(columns, sizes);
+            if (taps == 2) return by_number<2>(columns, sizes);
         }
-        return listed<0>(columns, sizes);
+        return by_number<0>(columns, sizes);
+    }
+    static auto at_an_edge(int64_t columns) { return edges<most_shared ? 1 : 0>(columns, std::make_index_sequence<size_t(most)>{}); }
+    template <int S, size_t... I>
+    static auto edges(int64_t columns, std::index_sequence<I...>) {
+        static constexpr void (*table[])(const ChannelVectors<T>&, int64_t) = {all_channels<T, S ? int(I) + 1 : 1, S, true>...};
+        return table[columns - 1];
     }
     template <int S, size_t... I>
-    static auto listed(int64_t columns, std::index_sequence<I...>) {
+    static auto by_number(int64_t columns, std::index_sequence<I...>) {
         static constexpr void (*table[])(const ChannelVectors<T>&, int64_t) = {all_channels<T, int(I) + 1, S, false>...};
         return table[columns - 1];
     }

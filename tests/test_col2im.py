@@ -45,6 +45,11 @@ CASES = [
     gradient((18, 36), (13, 14), (3, 3), groups=3, activation="relu"),
     gradient((33, 11), (8, 9, 7), (2, 3, 2), groups=11, padding=1, activation="silu"),
     gradient((40, 80), (9, 9), (3, 3), groups=2, activation=("leaky_relu", 0.1)),
+    # several images of few pixels, whose pairs with taps in the padding are left out
+    gradient((500, 20), (2, 2), (3, 3), batch=8), gradient((256, 150), (2, 2), (3, 3), batch=17, activation="relu"),
+    gradient((256, 9), (4, 4), (3, 3), stride=2, batch=15, bias=False), gradient((512, 130), (3,), (5,), padding=2, batch=6),
+    gradient((256, 20), (2, 1, 2), (3, 2, 3), padding=1, batch=4),
+    gradient((512, 8), (4, 3), (3, 3), dilation=2, padding=2, groups=2, batch=9),
 ]
 EXACT = (None, "relu")  # activations of integers
 
@@ -89,8 +94,9 @@ def test_same_bits_for_any_number_of_threads_and_images(p, isa):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("isa", cython_native.runnable_isas())
-def test_what_is_not_finite_reaches_what_has_read_it(isa, value):
-    p = gradient((5, 4), (9, 11), (3, 3), stride=2, bias=False, batch=2)
+@pytest.mark.parametrize("p", [gradient((5, 4), (9, 11), (3, 3), stride=2, bias=False, batch=2),
+                               gradient((256, 4), (4, 3), (3, 3), padding=2, dilation=2, bias=False, batch=5)], ids=str)
+def test_what_is_not_finite_reaches_what_has_read_it(p, isa, value):
     arrays = integer_arrays(p, np.random.default_rng(5))
     for of in ("x", "w"):
         spoiled = getattr(arrays, of).copy()

@@ -153,6 +153,25 @@ def test_tiles_of_pixels(taps: int, stride: int, dilation: int, channels: int, i
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("channels", [20, 137])
+@pytest.mark.parametrize("kernel", [(3, 3), (4, 5), (1, 6), (7, 7)], ids=str)
+def test_tiles_at_the_edges(kernel: tuple[int, int], channels: int, isa: str) -> None:
+    """Neighbours whose taps reach outside share inputs, too; with many taps some channels come before the others."""
+    low, high = kernel[1] - 1, kernel[1] // 2
+    for width in (1, 7, 14, 25):
+        for more in ({"residual": True}, {"padding": (1, (low, 0))}, {"padding": (1, (0, low)), "dtype": "float64"},
+                     {"padding": (2, (low + 2, high)), "activation": "relu"}, {"padding_mode": "replicate"}):
+            given = {"padding": tuple(k // 2 for k in kernel), **more}
+            if width + (2 * high if "padding" not in more else sum(given["padding"][1])) < kernel[1]:
+                continue
+            p = problem((channels, channels), (5, width), kernel, groups=channels, layout="channels_last", **given)
+            verify(p, "depthwise", isa)
+    wide = problem((channels, channels), (5, 11), kernel, groups=channels, layout="channels_last", padding=given["padding"])
+    same_bits(dataclasses.replace(wide, batch=3), "depthwise", isa)
+    stays_inside(wide, "depthwise", isa, np.inf)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("channels", [3, 17])
 def test_a_nan_stays_inside_its_pixel_and_channel(channels: int, isa: str) -> None:
     for layout in ("channels_first", "channels_last"):

@@ -144,16 +144,16 @@ class Flatten(Module):
 
 
 class Permute(Module):
-    """The axes in another order, as `numpy.transpose`; a copy in this order."""
+    """The axes in another order, as `numpy.transpose`: a view, as layers read any strides and mostly copy nothing for it."""
 
     def __init__(self, *dims: int) -> None:
         self.dims = dims
 
     def forward(self, input: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(input.transpose(self.dims))
+        return input.transpose(self.dims)
 
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
-        return np.ascontiguousarray(grad_output.transpose(np.argsort(self.dims)))
+        return grad_output.transpose(np.argsort(self.dims))
 
     def extra_repr(self) -> str:
         return str(self.dims)
