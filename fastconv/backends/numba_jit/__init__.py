@@ -28,8 +28,9 @@ from .. import Candidate, PoolKernel, refuses_direction, weights_of
 from .threads import perform
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
-ALGORITHMS = ("gemm", "direct", "winograd")
+ALGORITHMS = ("gemm", "direct", "winograd", "depthwise")
 _LANES = {"baseline": 4, "avx2": 8, "avx512": 16}  # floats of a vector
+SMALL = 1 << 16  # bytes of tables that a kernel keeps for itself
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
 
@@ -64,7 +65,7 @@ class Packed:
 
 class NumbaKernel:
     def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
-        from . import blocking, winograd
+        from . import blocking, depthwise, winograd
 
         unit: tuple[int, ...] = ()
         if algorithm == "winograd":
@@ -72,10 +73,11 @@ class NumbaKernel:
         problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
         self._unit = tuple(axis + (1 if problem.channels_last else 2) for axis in unit)
-        self._cut: Any = winograd if algorithm == "winograd" else blocking
+        self._cut: Any = {"winograd": winograd, "depthwise": depthwise}.get(algorithm, blocking)
         self._shape = self._cut.Shape(problem, algorithm, tile)
         self._packing = self._shape.packing()
         self._flops = problem.flops
+        self._latest: tuple[Any, Any] = (None, None)  # what the latest call depended on, and its blocking
         self.packed_bytes = self._shape.packed_bytes
         self.pack_key = ("numba", algorithm, *self._shape.packed_for, *weights_of(problem))
         empty = np.lib.stride_tricks.as_strided
@@ -91,6 +93,8 @@ class NumbaKernel:
         parts = min(threads, self.problem.groups * self._shape.blocks)
         scratch = _borrow(parts * self._shape.packing_bytes)
         source = weight.ctypes.data
+        if not self._packing:
+            packed.bytes[: weight.nbytes] = weight.reshape(-1).view(np.uint8)
         for entry, template in self._packing:  # the first from the weights, the next from what it has packed
             self._perform(entry, template, parts, 1, scratch, source, packed.address)
             source = packed.address
@@ -106,13 +110,18 @@ class NumbaKernel:
         self._run(array, packed, out, residual)
 
     def _run(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None) -> None:
-        call = self._call(array, out, residual)
+        current = settings.current()
+        key = (array.strides, out.strides, residual is not None and residual.strides, current.num_threads, current.cache_dir)
+        latest, call = self._latest  # in most cases
+        if latest != key:
+            call = self._call(array, out, residual)
+            self._latest = (key, call) if call.nbytes < SMALL else (None, None)
         if not call.whole_steps:
             self._run_copies(array, packed, out, residual)
             return
         scratch = _borrow(call.workspace_bytes)
-        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, array.ctypes.data, packed.weights.address,
-                      packed.bias_address, out.ctypes.data, 0 if residual is None else residual.ctypes.data)
+        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, _address(array), packed.weights.address,
+                      packed.bias_address, _address(out), 0 if residual is None else _address(residual))
         _give_back(scratch)
 
     @staticmethod
@@ -126,7 +135,7 @@ class NumbaKernel:
             perform(entry, parts, context)
 
     def _run_copies(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None) -> None:
-        """Strides that are no multiple of the item size: legal, very rare."""
+        """Strides that are no multiple of the item size, or that a kernel does not take: legal, rare."""
         result = np.empty(out.shape, out.dtype)
         self._run(array.copy(), packed, result, None if residual is None else residual.copy())
         out[...] = result
@@ -147,6 +156,10 @@ class NumbaKernel:
 
 
 _calls = Kept(32 << 20)  # by problem, strides and threads: their tables are as long as the axes
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]  # sooner than array.ctypes
 
 
 def _contiguous_strides(shape: tuple[int, ...], item: int) -> tuple[int, ...]:
@@ -198,6 +211,8 @@ class NumbaBackend:
         if longest > LONGEST_AXIS:
             return f"keeps a table of each axis, and one of {longest} padded coordinates would take {8 * longest} bytes"
         tiled = algorithms.tiled(candidate.algorithm)
+        if candidate.algorithm == "depthwise" and problem.direction == "forward":
+            return _refuses_depthwise(problem)
         if tiled is None or problem.direction != "forward":
             return refuses_direction(problem)
         return tiled.refuses(without_unit_axes(problem)[0], candidate.tile)
@@ -225,6 +240,22 @@ class NumbaBackend:
         from .pooling import NumbaPool
 
         return NumbaPool(problem)
+
+
+DEPTHWISE_KERNELS = (3, 5, 7, 9)  # square ones; with the strides these are all the tiles that are ever compiled
+DEPTHWISE_STRIDES = (1, 2)
+
+
+def _refuses_depthwise(p: ConvProblem) -> str | None:
+    """Why it does not apply, in one line: rows are read where they lie, by tiles that were unrolled for the kernel."""
+    if p.in_channels != p.groups:
+        return "computes groups of one input channel"
+    square = p.ndim == 2 and len({*p.kernel_size}) == len({*p.stride}) == 1
+    if not (square and p.kernel_size[0] in DEPTHWISE_KERNELS and p.stride[0] in DEPTHWISE_STRIDES and set(p.dilation) == {1}):
+        return "computes square kernels of 3, 5, 7 or 9 with stride 1 or 2, without dilation"
+    if p.channels_last or p.padding_mode != "zeros":
+        return "reads rows where they lie: no channels_last, no padding but zeros"
+    return "contracts products and sums" if p.accuracy == "strict" else None
 
 
 backend = NumbaBackend()

@@ -116,6 +116,7 @@ class Call:
 
     def __init__(self, shape: Shape, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None, threads: int) -> None:
         self.shape = shape
+        # False: copies are computed with
         self.whole_steps = not any(step % shape.item for a in (x, out, residual) if a is not None for step in a.strides)
         self.steps = [strides_of(a, shape) if a is not None else [0] * 5 for a in (x, out, residual)]
         self.input, self.output = shape.size, shape.output

@@ -26,7 +26,7 @@ from numba.core.ccallback import CFunc
 
 from ... import activations, settings
 from ...algorithms import winograd
-from . import kernels, pool_stages, transforms, vectors, winograd_stages
+from . import depthwise_stages, depthwise_tiles, kernels, pool_stages, transforms, vectors, winograd_stages
 from .kernels import CONTEXT
 
 # name: the function and how many int64 it takes besides the context
@@ -34,6 +34,7 @@ STAGES = {
     "fill": (kernels.fill_stage, 7),
     "gemm": (kernels.gemm_stage, 8),
     "direct": (kernels.direct_stage, 8),
+    "depthwise": (depthwise_stages.depthwise_stage, 1),
     "finish": (kernels.finish_stage, 7),
     "convolve": (kernels.convolve_stage, 1),
     "pack": (kernels.pack_stage, 1),
@@ -84,9 +85,12 @@ def _compile(name: str, dtype: str, directory: str | None) -> Any:
 
 
 def _made_to_order(name: str) -> tuple[Any, int]:
-    """An activation, or the transform of one axis: "out 4 3" is what is done to the outputs of F(4, 3). These are all that is
-    compiled for the sake of a shape: at most 60 of each dtype, whatever there is to compute."""
+    """An activation, or the transform of one axis: "out 4 3" is what is done to the outputs of F(4, 3), or "tile 3 1 8", of
+    a kernel, a stride and a number of rows. These are all that is compiled for the sake of a shape: at most 100 of each dtype,
+    whatever there is to compute."""
     kind, *lengths = name.split()
+    if kind == "tile":
+        return depthwise_stages.tile_stage(*map(int, lengths)), 5
     if lengths:
         return winograd_stages.transform_stage(kind, *map(int, lengths)), 9
     return kernels.activation_stage(name), 2
@@ -139,7 +143,8 @@ def _has_a_place() -> bool:
 @functools.cache
 def stamp() -> str:
     """Differs between versions of what a stage is made of, and between vector widths."""
-    modules = (kernels, pool_stages, winograd_stages, transforms, vectors, activations, winograd)
+    modules = (kernels, pool_stages, winograd_stages, transforms, depthwise_stages, depthwise_tiles, vectors, activations,
+               winograd)
     texts = [Path(module.__file__ or "").read_bytes() for module in modules]
     return hashlib.sha256(b"".join(texts) + repr(vectors.TARGET).encode()).hexdigest()
 
