@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+import struct
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from .threads import perform
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
 ALGORITHMS = ("gemm", "direct", "winograd", "depthwise")
 _LANES = {"baseline": 4, "avx2": 8, "avx512": 16}  # floats of a vector
+_OF_A_CALL = struct.Struct("9q")  # the fields of a context that differ between calls: `kernels.CONTEXT` begins with them
 SMALL = 1 << 16  # bytes of tables that a kernel keeps for itself
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
@@ -52,6 +54,7 @@ class Scratch(Memory):
     def __init__(self, size: int) -> None:
         super().__init__(size + self.CONTEXT_BYTES)
         self.context = self.bytes[: self.CONTEXT_BYTES].view(np.int64)
+        self.head = memoryview(self.context)
         self.size = size
 
 
@@ -129,9 +132,9 @@ class NumbaKernel:
                  bias: int = 0, out: int = 0, residual: int = 0) -> None:
         context = scratch.address
         scratch.context[: len(template)] = template
-        scratch.context[:8] = context, x, weights, bias, out, residual, context + scratch.CONTEXT_BYTES, parts * rounds
         for first in range(0, parts * rounds, parts):
-            scratch.context[8] = first
+            _OF_A_CALL.pack_into(scratch.head, 0, context, x, weights, bias, out, residual,
+                                 context + scratch.CONTEXT_BYTES, parts * rounds, first)
             perform(entry, parts, context)
 
     def _run_copies(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None) -> None:

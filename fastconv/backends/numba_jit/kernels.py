@@ -28,7 +28,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, invoke, load, pixels_tiles, store, transpose
+from .vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, copy_row, invoke, load, pixels_tiles, store, transpose
 
 MAX_SPAN = max(SPAN)
 GEMM, DIRECT = 0, 1
@@ -77,8 +77,8 @@ for _function in (activations.two_product, activations.logistic):
 def copy_line(source: Any, step: Any, target: Any, count: Any, like: Any) -> None:
     """`count` elements, `step` elements apart, to neighbouring ones."""
     if step == 1:
-        for i in range(count):
-            store(target, i, load(source, i, like), like)
+        if count > 0:
+            copy_row(source, target, count, like)
     else:
         for i in range(count):
             store(target, i, load(source, i * step, like), like)
@@ -195,7 +195,14 @@ def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, lines: Any, taps: An
 @jit
 def finish_line(c: Any, line: Any, count: Any, out: Any, out_step: Any, residual: Any, residual_step: Any, bias: Any,
                 bias_step: Any, like: Any, size: Any) -> None:
-    """out = act(line + bias + residual) for `count` elements; steps in elements. The line is in L1, so passes are cheap."""
+    """out = act(line + bias + residual) for `count` elements; steps in elements. The line is in L1, so passes are cheap; what
+    is most common takes one."""
+    if residual == 0 and c.activate == 0 and out_step == 1 and bias_step == 0:
+        b, least = load(bias, 0, like) if bias != 0 else like, like if c.relu != 0 else -np.inf * (like + 1)
+        for i in range(count):
+            v = load(line, i, like) + b
+            store(out, i, least if v < least else v, like)
+        return
     if bias != 0 and bias_step == 0:
         b = load(bias, 0, like)
         for i in range(count):

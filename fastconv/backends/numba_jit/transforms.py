@@ -17,9 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...algorithms import winograd
-from .vectors import _BYTE, _INT, _function, _llvm_type, _loop, _multiply_add, _pointer, _splat, _transposed
-
-_SHORT = ir.IntType(32)
+from .vectors import _BYTE, _INT, _SHORT, _function, _llvm_type, _loop, _mask, _masked, _multiply_add, _pointer, _transposed
 
 
 def _pairs(m: int, taps: int) -> list[tuple[int, int]]:
@@ -127,22 +125,6 @@ def columns(kind: str, m: int, taps: int) -> Any:
 
 
 # ---- squares of pixels and channels
-
-
-def _mask(builder: Any, count: Any, lanes: int) -> Any:
-    """Lanes below `count`."""
-    places = ir.Constant(ir.VectorType(_SHORT, lanes), list(range(lanes)))
-    return builder.icmp_signed("<", places, _splat(builder, builder.trunc(count, _SHORT), lanes))
-
-
-def _masked(builder: Any, name: str, vector: Any, arguments: list[Any]) -> Any:
-    """A call of ``llvm.masked.load`` or ``store``."""
-    bits = ir.VectorType(ir.IntType(1), vector.count)
-    word = f"llvm.masked.{name}.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}.p0"
-    taken = [vector.as_pointer(), _SHORT, bits, vector] if name == "load" else [vector, vector.as_pointer(), _SHORT, bits]
-    kind = ir.FunctionType(vector if name == "load" else ir.VoidType(), taken)
-    function = builder.module.globals.get(word) or ir.Function(builder.module, kind, word)
-    return builder.call(function, arguments)
 
 
 def _emit_take(builder: Any, args: Any, like: Any) -> None:

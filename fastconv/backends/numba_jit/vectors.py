@@ -38,6 +38,7 @@ TARGET = (VECTOR_BYTES, FUSED, ROWS, SPAN)  # part of the key of compiled code
 _REGISTER = "w" if _ARM else "v" if VECTOR_BYTES == 64 else "x" if _FEATURES else None
 
 _INT = ir.IntType(64)
+_SHORT = ir.IntType(32)
 _BYTE = ir.IntType(8).as_pointer()
 
 
@@ -96,6 +97,22 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+
+
+def _mask(builder: Any, count: Any, lanes: int) -> Any:
+    """Lanes below `count`."""
+    places = ir.Constant(ir.VectorType(_SHORT, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", places, _splat(builder, builder.trunc(count, _SHORT), lanes))
+
+
+def _masked(builder: Any, name: str, vector: Any, arguments: list[Any]) -> Any:
+    """A call of ``llvm.masked.load`` or ``store``."""
+    bits = ir.VectorType(ir.IntType(1), vector.count)
+    word = f"llvm.masked.{name}.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}.p0"
+    taken = [vector.as_pointer(), _SHORT, bits, vector] if name == "load" else [vector, vector.as_pointer(), _SHORT, bits]
+    kind = ir.FunctionType(vector if name == "load" else ir.VoidType(), taken)
+    function = builder.module.globals.get(word) or ir.Function(builder.module, kind, word)
+    return builder.call(function, arguments)
 
 
 def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
@@ -325,6 +342,32 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
                 rows[i | step] = builder.shuffle_vector(*pair, high)
         step *= 2
     return rows
+
+
+@intrinsic
+def copy_row(typingctx: Any, source: Any, target: Any, count: Any, like: Any) -> Any:
+    """target[i] = source[i], i < count, count > 0: whole vectors, the last of them masked."""
+
+    def emit(builder: Any, args: Any) -> None:
+        source, target, count = args
+        element, size, lanes = _llvm_type(like)
+        vector = ir.VectorType(element, lanes)
+
+        def body(_: Any, now: list[Any]) -> list[Any]:
+            come, go, left = now
+            there, zeros = _mask(builder, left, lanes), ir.Constant(vector, [0.0] * lanes)
+            come_at, go_at = (builder.inttoptr(address, vector.as_pointer()) for address in (come, go))
+            value = _masked(builder, "load", vector, [come_at, _SHORT(size), there, zeros])
+            _masked(builder, "store", vector, [value, go_at, _SHORT(size), there])
+            return [builder.add(come, _INT(VECTOR_BYTES)), builder.add(go, _INT(VECTOR_BYTES)), builder.sub(left, _INT(lanes))]
+
+        _loop(builder, builder.sdiv(builder.add(count, _INT(lanes - 1)), _INT(lanes)), [source, target, count], body)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.call(_function(builder.module, f"fastconv.copy.{like}", 3, emit), list(args[:3]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3, like), codegen
 
 
 @intrinsic
