@@ -54,7 +54,7 @@ class Scratch(Memory):
     def __init__(self, size: int) -> None:
         super().__init__(size + self.CONTEXT_BYTES)
         self.context = self.bytes[: self.CONTEXT_BYTES].view(np.int64)
-        self.head = memoryview(self.context)
+        self.head = self.context.data
         self.size = size
 
 
