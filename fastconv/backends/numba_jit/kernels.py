@@ -28,7 +28,19 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, copy_row, invoke, load, pixels_tiles, store, transpose
+from .vectors import (
+    ROWS,
+    SPAN,
+    VECTOR_BYTES,
+    channels_tiles,
+    copy_row,
+    finish_row,
+    invoke,
+    load,
+    pixels_tiles,
+    store,
+    transpose,
+)
 
 MAX_SPAN = max(SPAN)
 GEMM, DIRECT = 0, 1
@@ -38,7 +50,7 @@ _INTEGERS = (
     # first of this round of them
     "self x weights bias out residual scratch parts first "
     # addresses of the stages; strides in bytes
-    "fill tile finish activate algorithm relu "
+    "fill tile finish activate algorithm relu past "
     "xn xc xd xh xw on oc od oh ow rn rc rd rh rw "
     # sizes: channels per group, products per output, output, convolution stride, taps and dilation of the first axis
     "batch groups inputs outputs depth planes rows columns stride_d stride_h stride_w kernel_d dilation_d "
@@ -198,10 +210,7 @@ def finish_line(c: Any, line: Any, count: Any, out: Any, out_step: Any, residual
     """out = act(line + bias + residual) for `count` elements; steps in elements. The line is in L1, so passes are cheap; what
     is most common takes one."""
     if residual == 0 and c.activate == 0 and out_step == 1 and bias_step == 0:
-        b, least = load(bias, 0, like) if bias != 0 else like, like if c.relu != 0 else -np.inf * (like + 1)
-        for i in range(count):
-            v = load(line, i, like) + b
-            store(out, i, least if v < least else v, like)
+        finish_row(line, out, count, load(bias, 0, like) if bias != 0 else like, c.relu, c.past, like)
         return
     if bias != 0 and bias_step == 0:
         b = load(bias, 0, like)

@@ -370,6 +370,72 @@ def copy_row(typingctx: Any, source: Any, target: Any, count: Any, like: Any) ->
     return types.void(*[types.int64] * 3, like), codegen
 
 
+def _emit_finish(builder: Any, args: Any, like: Any) -> None:
+    line, out, count, bias, relu, past = args
+    element, size, lanes = _llvm_type(like)
+    vector = ir.VectorType(element, lanes)
+    zero, least = ir.Constant(vector, [0.0] * lanes), ir.Constant(vector, [float("-inf")] * lanes)
+    bias, relu = _splat(builder, bias, lanes), builder.icmp_signed("!=", relu, _INT(0))
+    floor, zeros = builder.select(relu, zero, least), zero
+
+    def finished(value: Any) -> Any:
+        value = builder.fadd(value, bias)
+        return builder.select(builder.fcmp_ordered("<", value, floor), floor, value)  # NaN stays
+
+    def at(base: Any, offset: Any) -> Any:
+        return builder.inttoptr(builder.add(base, offset), vector.as_pointer())
+
+    def some(offset: Any, number: Any) -> None:
+        mask = _mask(builder, number, lanes)
+        value = finished(_masked(builder, "load", vector, [at(line, offset), _SHORT(size), mask, zeros]))
+        _masked(builder, "store", vector, [value, at(out, offset), _SHORT(size), mask])
+
+    past = builder.icmp_signed("!=", past, _INT(0))
+    apart = builder.sdiv(builder.and_(builder.neg(out), _INT(VECTOR_BYTES - 1)), _INT(size))  # up to a whole vector's place
+    head = builder.select(past, builder.select(builder.icmp_signed("<", apart, count), apart, count), _INT(0))
+    some(_INT(0), head)
+    whole = builder.sdiv(builder.sub(count, head), _INT(lanes))
+    begin = builder.mul(head, _INT(size))
+    for wanted in (True, False):
+        here = builder.and_(builder.icmp_signed(">", whole, _INT(0)), past if wanted else builder.not_(past))
+        with builder.if_then(here):
+            def body(k: Any, _: list[Any], wanted: bool = wanted) -> list[Any]:
+                offset = builder.add(begin, builder.mul(k, _INT(VECTOR_BYTES)))
+                value = finished(builder.load(at(line, offset), align=size))
+                stored = builder.store(value, at(out, offset), align=VECTOR_BYTES if wanted else size)
+                if wanted:
+                    stored.set_metadata("nontemporal", builder.module.add_metadata([_SHORT(1)]))
+                return []
+
+            _loop(builder, whole, [], body)
+            if wanted:
+                builder.fence("seq_cst")
+    done = builder.add(head, builder.mul(whole, _INT(lanes)))
+    some(builder.mul(done, _INT(size)), builder.sub(count, done))
+
+
+@intrinsic
+def finish_row(typingctx: Any, line: Any, out: Any, count: Any, bias: Any, relu: Any, past: Any, like: Any) -> Any:
+    """out[i] = line[i] + bias, at least 0 if `relu`, i < count; past the caches if `past`, for results that do not fit there:
+    else each line of the result would be read first."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name = f"fastconv.finish.{like}"
+        function = builder.module.globals.get(name)
+        if function is None:
+            kinds = [args[3].type if i == 3 else _INT for i in range(6)]
+            function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+            function.linkage = "internal"
+            function.attributes.add("noinline")
+            inner = ir.IRBuilder(function.append_basic_block("entry"))
+            _emit_finish(inner, function.args, like)
+            inner.ret_void()
+        builder.call(function, list(args[:6]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3, like, *[types.int64] * 2, like), codegen
+
+
 @intrinsic
 def transpose(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, like: Any) -> Any:
     """target[j][i] = source[i][j] for a square of lanes x lanes; pitches in bytes."""
