@@ -1,12 +1,17 @@
 """numba: the CPU kernels that Numba compiles here, for this CPU, when first used; then cached on disk.
 
 Two algorithms over the same frame (`kernels`: padded slabs in L2, tables of offsets, one chain of multiply-adds per
-output), around register tiles written as LLVM vector code (`vectors`):
+output), around register tiles written as LLVM vector code (`vectors`), and two of their own:
 
-    gemm    output channels on the vector, pixels broadcast: any geometry, at its best with many output channels
-    direct  neighbouring pixels on the vector, weights broadcast: depthwise, few channels, images
+    gemm       output channels on the vector, pixels broadcast: any geometry, at its best with many output channels
+    direct     neighbouring pixels on the vector, weights broadcast: any geometry, few channels, images
+    winograd   fused, with gemm's tiles (`winograd`, `winograd_stages`, `transforms`): whatever `algorithms/winograd.py` takes
+    depthwise  rows where they lie (`depthwise`, `depthwise_stages`, `depthwise_tiles`): square kernels of 3, 5, 7 and 9
 
-Both give the same bits, for any number of threads and for an image alone or in a batch.
+gemm and direct give the same bits; all do for any number of threads and for an image alone or in a batch.
+
+What is compiled is bounded, whatever there is to compute: shapes are data, tables made in Python, but for the lengths of a
+transform and the kernel, stride and rows of a depthwise tile; see `compile`.
 """
 
 from __future__ import annotations
@@ -123,8 +128,8 @@ class NumbaKernel:
             self._run_copies(array, packed, out, residual)
             return
         scratch = _borrow(call.workspace_bytes)
-        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, _address(array), packed.weights.address,
-                      packed.bias_address, _address(out), 0 if residual is None else _address(residual))
+        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, array.ctypes.data, packed.weights.address,
+                      packed.bias_address, out.ctypes.data, 0 if residual is None else residual.ctypes.data)
         _give_back(scratch)
 
     @staticmethod
@@ -159,10 +164,6 @@ class NumbaKernel:
 
 
 _calls = Kept(32 << 20)  # by problem, strides and threads: their tables are as long as the axes
-
-
-def _address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]  # sooner than array.ctypes
 
 
 def _contiguous_strides(shape: tuple[int, ...], item: int) -> tuple[int, ...]:

@@ -1,8 +1,10 @@
 """Compilation of the stages of the Numba backend, once per dtype, and their cache on disk.
 
-What a first call compiles, measured on one Zen 3 core (seconds of CPU, numba 0.68): fill 1.9 (0.9 of them Numba waking up),
-gemm 1.2, finish 1.5, convolve 1.2, pack 0.45; direct 0.4 in place of gemm; an activation other than relu 0.2 to 0.3.
-Together about 6, once per dtype and machine; from the cache 0.4, most of it the import of Numba.
+What a first call compiles, measured on one Zen 4 core (seconds of CPU, numba 0.68): gemm and direct pack 0.8 (half of it
+Numba waking up), fill 1.0, finish 1.0, convolve 0.7, and gemm 1.0 or direct 0.2; winograd pack, gemm, and stages of its own:
+inputs 1.0, outputs 1.3, repair 0.9, weights 0.4, the whole 0.3; depthwise 0.6; an activation other than relu 0.2 to 0.3.
+Together 2 to 6, once per dtype and machine; from the cache 0.6, most of it the import of Numba. What another shape may compile:
+the transforms of a length, 0.1 each, 4 to 8 of them; the depthwise tile of a kernel, stride and number of rows, 0.5.
 """
 
 from __future__ import annotations
