@@ -28,7 +28,7 @@ from numba.core.ccallback import CFunc
 
 from ... import activations, settings
 from ...algorithms import winograd
-from . import depthwise_stages, depthwise_tiles, kernels, pool_stages, transforms, vectors, winograd_stages
+from . import depthwise_stages, depthwise_tiles, kernels, pool_stages, rows, transforms, vectors, winograd_stages
 from .kernels import CONTEXT
 
 # name: the function and how many int64 it takes besides the context
@@ -145,8 +145,8 @@ def _has_a_place() -> bool:
 @functools.cache
 def stamp() -> str:
     """Differs between versions of what a stage is made of, and between vector widths."""
-    modules = (kernels, pool_stages, winograd_stages, transforms, depthwise_stages, depthwise_tiles, vectors, activations,
-               winograd)
+    modules = (kernels, pool_stages, winograd_stages, transforms, depthwise_stages, depthwise_tiles, rows, vectors,
+               activations, winograd)
     texts = [Path(module.__file__ or "").read_bytes() for module in modules]
     return hashlib.sha256(b"".join(texts) + repr(vectors.TARGET).encode()).hexdigest()
 

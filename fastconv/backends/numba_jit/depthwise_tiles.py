@@ -16,20 +16,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .vectors import (
-    _BYTE,
-    _INT,
-    VECTOR_BYTES,
-    _dispatch,
-    _function,
-    _llvm_type,
-    _loop,
-    _mask,
-    _masked,
-    _multiply_add,
-    _pointer,
-    _splat,
-)
+from .rows import _mask, _masked
+from .vectors import _BYTE, _INT, VECTOR_BYTES, _dispatch, _function, _llvm_type, _loop, _multiply_add, _pointer, _splat
 
 _REGISTERS = 32 if VECTOR_BYTES == 64 else 16
 

@@ -28,19 +28,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .vectors import (
-    ROWS,
-    SPAN,
-    VECTOR_BYTES,
-    channels_tiles,
-    copy_row,
-    finish_row,
-    invoke,
-    load,
-    pixels_tiles,
-    store,
-    transpose,
-)
+from .rows import copy_row, finish_row, transpose
+from .vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, invoke, load, pixels_tiles, store
 
 MAX_SPAN = max(SPAN)
 GEMM, DIRECT = 0, 1
