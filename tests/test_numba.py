@@ -230,8 +230,10 @@ def test_nothing_beyond_the_arrays_is_touched(case):
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect")
-@pytest.mark.parametrize("case", ["primes", "dilation", "asymmetric", "groups", "1-D", "3-D", "tails of every tile"])
-def test_transforms_touch_nothing_beyond_the_arrays(case):
+@pytest.mark.parametrize(("algorithm", "case"), [
+    *(("winograd", case) for case in ("primes", "dilation", "asymmetric", "groups", "1-D", "3-D", "tails of every tile")),
+    *(("depthwise", case) for case in ("depthwise", "depthwise multiplier, stride", "image"))])
+def test_nor_by_algorithms_that_take_some_problems_only(algorithm, case):
     x_shape, w_shape, keywords = CASES[case]
     ndim = len(x_shape) - 2
     x, w, b = integers(x_shape), integers(w_shape, seed=1), integers(w_shape[0], seed=2)
@@ -239,7 +241,7 @@ def test_transforms_touch_nothing_beyond_the_arrays(case):
     for at_end in (True, False):
         arrays = [guarded(a, at_end) for a in (x, w, b)]
         out = guarded(np.full(expected.shape, np.nan, np.float32), at_end)
-        call(ndim, *arrays, out=out, backend="numba", algorithm="winograd", accuracy="loose", **keywords)
+        call(ndim, *arrays, out=out, backend="numba", algorithm=algorithm, accuracy="loose", **keywords)
         np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -273,7 +275,7 @@ def test_the_compiled_code_ran(monkeypatch):
 def test_kernel_contract():
     problem = ConvProblem((8, 8), (3, 3), 4, 20, padding=((1, 1), (1, 1)), bias=True)
     backend = get("numba")
-    assert {c.algorithm for c in backend.candidates(problem)} == {*ALGORITHMS, "winograd"}
+    assert {c.algorithm for c in backend.candidates(problem)} == {*ALGORITHMS, "winograd", "depthwise"}
     w, b = integers(problem.weight_shape), integers(20, seed=2)
     for algorithm in ALGORITHMS:
         kernel = backend.bind(problem, Candidate(algorithm))

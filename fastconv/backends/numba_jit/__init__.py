@@ -1,12 +1,17 @@
 """numba: the CPU kernels that Numba compiles here, for this CPU, when first used; then cached on disk.
 
 Two algorithms over the same frame (`kernels`: padded slabs in L2, tables of offsets, one chain of multiply-adds per
-output), around register tiles written as LLVM vector code (`vectors`):
+output), around register tiles written as LLVM vector code (`vectors`), and two of their own:
 
-    gemm    output channels on the vector, pixels broadcast: any geometry, at its best with many output channels
-    direct  neighbouring pixels on the vector, weights broadcast: depthwise, few channels, images
+    gemm       output channels on the vector, pixels broadcast: any geometry, at its best with many output channels
+    direct     neighbouring pixels on the vector, weights broadcast: any geometry, few channels, images
+    winograd   fused, with gemm's tiles (`winograd`, `winograd_stages`, `transforms`): whatever `algorithms/winograd.py` takes
+    depthwise  rows where they lie (`depthwise`, `depthwise_stages`, `depthwise_tiles`): square kernels of 3, 5, 7 and 9
 
-Both give the same bits, for any number of threads and for an image alone or in a batch.
+gemm and direct give the same bits; all do for any number of threads and for an image alone or in a batch.
+
+What is compiled is bounded, whatever there is to compute: shapes are data, tables made in Python, but for the lengths of a
+transform and the kernel, stride and rows of a depthwise tile; see `compile`.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+import struct
 from typing import Any
 
 import numpy as np
@@ -28,8 +34,10 @@ from .. import Candidate, PoolKernel, refuses_direction, weights_of
 from .threads import perform
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
-ALGORITHMS = ("gemm", "direct", "winograd")
+ALGORITHMS = ("gemm", "direct", "winograd", "depthwise")
 _LANES = {"baseline": 4, "avx2": 8, "avx512": 16}  # floats of a vector
+_OF_A_CALL = struct.Struct("9q")  # the fields of a context that differ between calls: `kernels.CONTEXT` begins with them
+SMALL = 1 << 16  # bytes of tables that a kernel keeps for itself
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
 
@@ -51,6 +59,7 @@ class Scratch(Memory):
     def __init__(self, size: int) -> None:
         super().__init__(size + self.CONTEXT_BYTES)
         self.context = self.bytes[: self.CONTEXT_BYTES].view(np.int64)
+        self.head = self.context.data
         self.size = size
 
 
@@ -64,7 +73,7 @@ class Packed:
 
 class NumbaKernel:
     def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
-        from . import blocking, winograd
+        from . import blocking, depthwise, winograd
 
         unit: tuple[int, ...] = ()
         if algorithm == "winograd":
@@ -72,10 +81,11 @@ class NumbaKernel:
         problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
         self._unit = tuple(axis + (1 if problem.channels_last else 2) for axis in unit)
-        self._cut: Any = winograd if algorithm == "winograd" else blocking
+        self._cut: Any = {"winograd": winograd, "depthwise": depthwise}.get(algorithm, blocking)
         self._shape = self._cut.Shape(problem, algorithm, tile)
         self._packing = self._shape.packing()
         self._flops = problem.flops
+        self._latest: tuple[Any, Any] = (None, None)  # what the latest call depended on, and its blocking
         self.packed_bytes = self._shape.packed_bytes
         self.pack_key = ("numba", algorithm, *self._shape.packed_for, *weights_of(problem))
         empty = np.lib.stride_tricks.as_strided
@@ -91,6 +101,8 @@ class NumbaKernel:
         parts = min(threads, self.problem.groups * self._shape.blocks)
         scratch = _borrow(parts * self._shape.packing_bytes)
         source = weight.ctypes.data
+        if not self._packing:
+            packed.bytes[: weight.nbytes] = weight.reshape(-1).view(np.uint8)
         for entry, template in self._packing:  # the first from the weights, the next from what it has packed
             self._perform(entry, template, parts, 1, scratch, source, packed.address)
             source = packed.address
@@ -106,7 +118,12 @@ class NumbaKernel:
         self._run(array, packed, out, residual)
 
     def _run(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None) -> None:
-        call = self._call(array, out, residual)
+        current = settings.current()
+        key = (array.strides, out.strides, residual is not None and residual.strides, current.num_threads, current.cache_dir)
+        latest, call = self._latest  # in most cases
+        if latest != key:
+            call = self._call(array, out, residual)
+            self._latest = (key, call) if call.nbytes < SMALL else (None, None)
         if not call.whole_steps:
             self._run_copies(array, packed, out, residual)
             return
@@ -120,13 +137,13 @@ class NumbaKernel:
                  bias: int = 0, out: int = 0, residual: int = 0) -> None:
         context = scratch.address
         scratch.context[: len(template)] = template
-        scratch.context[:8] = context, x, weights, bias, out, residual, context + scratch.CONTEXT_BYTES, parts * rounds
         for first in range(0, parts * rounds, parts):
-            scratch.context[8] = first
+            _OF_A_CALL.pack_into(scratch.head, 0, context, x, weights, bias, out, residual,
+                                 context + scratch.CONTEXT_BYTES, parts * rounds, first)
             perform(entry, parts, context)
 
     def _run_copies(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None) -> None:
-        """Strides that are no multiple of the item size: legal, very rare."""
+        """Strides that are no multiple of the item size, or that a kernel does not take: legal, rare."""
         result = np.empty(out.shape, out.dtype)
         self._run(array.copy(), packed, result, None if residual is None else residual.copy())
         out[...] = result
@@ -198,6 +215,8 @@ class NumbaBackend:
         if longest > LONGEST_AXIS:
             return f"keeps a table of each axis, and one of {longest} padded coordinates would take {8 * longest} bytes"
         tiled = algorithms.tiled(candidate.algorithm)
+        if candidate.algorithm == "depthwise" and problem.direction == "forward":
+            return _refuses_depthwise(problem)
         if tiled is None or problem.direction != "forward":
             return refuses_direction(problem)
         return tiled.refuses(without_unit_axes(problem)[0], candidate.tile)
@@ -225,6 +244,22 @@ class NumbaBackend:
         from .pooling import NumbaPool
 
         return NumbaPool(problem)
+
+
+DEPTHWISE_KERNELS = (3, 5, 7, 9)  # square ones; with the strides these are all the tiles that are ever compiled
+DEPTHWISE_STRIDES = (1, 2)
+
+
+def _refuses_depthwise(p: ConvProblem) -> str | None:
+    """Why it does not apply, in one line: rows are read where they lie, by tiles that were unrolled for the kernel."""
+    if p.in_channels != p.groups:
+        return "computes groups of one input channel"
+    square = p.ndim == 2 and len({*p.kernel_size}) == len({*p.stride}) == 1
+    if not (square and p.kernel_size[0] in DEPTHWISE_KERNELS and p.stride[0] in DEPTHWISE_STRIDES and set(p.dilation) == {1}):
+        return "computes square kernels of 3, 5, 7 or 9 with stride 1 or 2, without dilation"
+    if p.channels_last or p.padding_mode != "zeros":
+        return "reads rows where they lie: no channels_last, no padding but zeros"
+    return "contracts products and sums" if p.accuracy == "strict" else None
 
 
 backend = NumbaBackend()

@@ -20,6 +20,7 @@ SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels: in L1 and L2
 ROUND_FLOPS = 1 << 30  # of a part in a round, after which Python may handle signals: some 20 ms
 PASS_DEPTH = 128  # products per pass over the pixels of a block: 8 KB of weights and as many lines of pixels stay in L1
+BEYOND = 8 << 20  # bytes of a result that is written past the caches
 ALIGN = 64
 
 
@@ -116,6 +117,7 @@ class Call:
 
     def __init__(self, shape: Shape, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None, threads: int) -> None:
         self.shape = shape
+        # False: copies are computed with
         self.whole_steps = not any(step % shape.item for a in (x, out, residual) if a is not None for step in a.strides)
         self.steps = [strides_of(a, shape) if a is not None else [0] * 5 for a in (x, out, residual)]
         self.input, self.output = shape.size, shape.output
@@ -277,6 +279,7 @@ class Call:
         self.maps = s.maps() if self.input == s.size else [np.arange(n) for n in self.input]  # one long row is not padded
         c = s.common()
         self._place(c)
+        c["past"] = math.prod(p.output_shape) * s.item >= BEYOND
         name, c["parameter"] = p.activation or (None, 0.0)
         stages = {"tile": "gemm" if s.algorithm == GEMM else "direct", "finish": "finish"}
         if self.slab:

@@ -1,8 +1,10 @@
 """Compilation of the stages of the Numba backend, once per dtype, and their cache on disk.
 
-What a first call compiles, measured on one Zen 3 core (seconds of CPU, numba 0.68): fill 1.9 (0.9 of them Numba waking up),
-gemm 1.2, finish 1.5, convolve 1.2, pack 0.45; direct 0.4 in place of gemm; an activation other than relu 0.2 to 0.3.
-Together about 6, once per dtype and machine; from the cache 0.4, most of it the import of Numba.
+What a first call compiles, measured on one Zen 4 core (seconds of CPU, numba 0.68): gemm and direct pack 0.8 (half of it
+Numba waking up), fill 1.0, finish 1.0, convolve 0.7, and gemm 1.0 or direct 0.2; winograd pack, gemm, and stages of its own:
+inputs 1.0, outputs 1.3, repair 0.9, weights 0.4, the whole 0.3; depthwise 0.6; an activation other than relu 0.2 to 0.3.
+Together 2 to 6, once per dtype and machine; from the cache 0.6, most of it the import of Numba. What another shape may compile:
+the transforms of a length, 0.1 each, 4 to 8 of them; the depthwise tile of a kernel, stride and number of rows, 0.5.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from numba.core.ccallback import CFunc
 
 from ... import activations, settings
 from ...algorithms import winograd
-from . import kernels, pool_stages, transforms, vectors, winograd_stages
+from . import depthwise_stages, depthwise_tiles, kernels, pool_stages, rows, transforms, vectors, winograd_stages
 from .kernels import CONTEXT
 
 # name: the function and how many int64 it takes besides the context
@@ -34,6 +36,7 @@ STAGES = {
     "fill": (kernels.fill_stage, 7),
     "gemm": (kernels.gemm_stage, 8),
     "direct": (kernels.direct_stage, 8),
+    "depthwise": (depthwise_stages.depthwise_stage, 1),
     "finish": (kernels.finish_stage, 7),
     "convolve": (kernels.convolve_stage, 1),
     "pack": (kernels.pack_stage, 1),
@@ -84,9 +87,12 @@ def _compile(name: str, dtype: str, directory: str | None) -> Any:
 
 
 def _made_to_order(name: str) -> tuple[Any, int]:
-    """An activation, or the transform of one axis: "out 4 3" is what is done to the outputs of F(4, 3). These are all that is
-    compiled for the sake of a shape: at most 60 of each dtype, whatever there is to compute."""
+    """An activation, or the transform of one axis: "out 4 3" is what is done to the outputs of F(4, 3), or "tile 3 1 8", of
+    a kernel, a stride and a number of rows. These are all that is compiled for the sake of a shape: at most 100 of each dtype,
+    whatever there is to compute."""
     kind, *lengths = name.split()
+    if kind == "tile":
+        return depthwise_stages.tile_stage(*map(int, lengths)), 5
     if lengths:
         return winograd_stages.transform_stage(kind, *map(int, lengths)), 9
     return kernels.activation_stage(name), 2
@@ -139,7 +145,8 @@ def _has_a_place() -> bool:
 @functools.cache
 def stamp() -> str:
     """Differs between versions of what a stage is made of, and between vector widths."""
-    modules = (kernels, pool_stages, winograd_stages, transforms, vectors, activations, winograd)
+    modules = (kernels, pool_stages, winograd_stages, transforms, depthwise_stages, depthwise_tiles, rows, vectors,
+               activations, winograd)
     texts = [Path(module.__file__ or "").read_bytes() for module in modules]
     return hashlib.sha256(b"".join(texts) + repr(vectors.TARGET).encode()).hexdigest()
 

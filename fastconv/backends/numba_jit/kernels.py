@@ -28,7 +28,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, invoke, load, pixels_tiles, store, transpose
+from .rows import copy_row, finish_row, transpose
+from .vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, invoke, load, pixels_tiles, store
 
 MAX_SPAN = max(SPAN)
 GEMM, DIRECT = 0, 1
@@ -38,7 +39,7 @@ _INTEGERS = (
     # first of this round of them
     "self x weights bias out residual scratch parts first "
     # addresses of the stages; strides in bytes
-    "fill tile finish activate algorithm relu "
+    "fill tile finish activate algorithm relu past "
     "xn xc xd xh xw on oc od oh ow rn rc rd rh rw "
     # sizes: channels per group, products per output, output, convolution stride, taps and dilation of the first axis
     "batch groups inputs outputs depth planes rows columns stride_d stride_h stride_w kernel_d dilation_d "
@@ -77,8 +78,8 @@ for _function in (activations.two_product, activations.logistic):
 def copy_line(source: Any, step: Any, target: Any, count: Any, like: Any) -> None:
     """`count` elements, `step` elements apart, to neighbouring ones."""
     if step == 1:
-        for i in range(count):
-            store(target, i, load(source, i, like), like)
+        if count > 0:
+            copy_row(source, target, count, like)
     else:
         for i in range(count):
             store(target, i, load(source, i * step, like), like)
@@ -195,7 +196,11 @@ def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, lines: Any, taps: An
 @jit
 def finish_line(c: Any, line: Any, count: Any, out: Any, out_step: Any, residual: Any, residual_step: Any, bias: Any,
                 bias_step: Any, like: Any, size: Any) -> None:
-    """out = act(line + bias + residual) for `count` elements; steps in elements. The line is in L1, so passes are cheap."""
+    """out = act(line + bias + residual) for `count` elements; steps in elements. The line is in L1, so passes are cheap; what
+    is most common takes one."""
+    if residual == 0 and c.activate == 0 and out_step == 1 and bias_step == 0:
+        finish_row(line, out, count, load(bias, 0, like) if bias != 0 else like, c.relu, c.past, like)
+        return
     if bias != 0 and bias_step == 0:
         b = load(bias, 0, like)
         for i in range(count):

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="import-untyped"
 """Winograd's transforms along one axis as LLVM vector code, with the constants of their matrices in it (see
-`algorithms/winograd.py`); and squares of pixels and channels that are transposed, of which some are not there.
+`algorithms/winograd.py`).
 
 Points ±a share their work: two rows of G or B^T are e + o and e - o, and what A^T makes of their products v, w is made of v + w
 and v - w.
@@ -17,9 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...algorithms import winograd
-from .vectors import _BYTE, _INT, _function, _llvm_type, _loop, _multiply_add, _pointer, _splat, _transposed
-
-_SHORT = ir.IntType(32)
+from .vectors import _BYTE, _INT, _llvm_type, _loop, _multiply_add, _pointer
 
 
 def _pairs(m: int, taps: int) -> list[tuple[int, int]]:
@@ -124,81 +122,3 @@ def columns(kind: str, m: int, taps: int) -> Any:
         return types.void(*[types.int64] * 9, like), codegen
 
     return transformed
-
-
-# ---- squares of pixels and channels
-
-
-def _mask(builder: Any, count: Any, lanes: int) -> Any:
-    """Lanes below `count`."""
-    places = ir.Constant(ir.VectorType(_SHORT, lanes), list(range(lanes)))
-    return builder.icmp_signed("<", places, _splat(builder, builder.trunc(count, _SHORT), lanes))
-
-
-def _masked(builder: Any, name: str, vector: Any, arguments: list[Any]) -> Any:
-    """A call of ``llvm.masked.load`` or ``store``."""
-    bits = ir.VectorType(ir.IntType(1), vector.count)
-    word = f"llvm.masked.{name}.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}.p0"
-    taken = [vector.as_pointer(), _SHORT, bits, vector] if name == "load" else [vector, vector.as_pointer(), _SHORT, bits]
-    kind = ir.FunctionType(vector if name == "load" else ir.VoidType(), taken)
-    function = builder.module.globals.get(word) or ir.Function(builder.module, kind, word)
-    return builder.call(function, arguments)
-
-
-def _emit_take(builder: Any, args: Any, like: Any) -> None:
-    source, source_pitch, target, target_pitch, rows, count = args
-    element, size, lanes = _llvm_type(like)
-    vector = ir.VectorType(element, lanes)
-    source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
-    zero = ir.Constant(vector, [0.0] * lanes)
-    loaded = []
-    for i in range(lanes):
-        there = builder.select(builder.icmp_signed("<", _INT(i), rows), count, _INT(0))
-        place = _pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector)
-        loaded.append(_masked(builder, "load", vector, [place, _SHORT(size), _mask(builder, there, lanes), zero]))
-    for i, row in enumerate(_transposed(builder, loaded)):
-        builder.store(row, _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector), align=size)
-
-
-def _emit_put(builder: Any, args: Any, like: Any) -> None:
-    source, source_pitch, target, target_pitch, rows, count, relu = args
-    element, size, lanes = _llvm_type(like)
-    vector = ir.VectorType(element, lanes)
-    source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
-    zero, least = ir.Constant(vector, [0.0] * lanes), ir.Constant(vector, [float("-inf")] * lanes)
-    floor = builder.select(builder.icmp_signed("!=", relu, _INT(0)), zero, least)
-    loaded = [builder.load(_pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector), align=size)
-              for i in range(lanes)]
-    for i, row in enumerate(_transposed(builder, loaded)):
-        there = builder.select(builder.icmp_signed("<", _INT(i), rows), count, _INT(0))
-        value = builder.select(builder.fcmp_ordered("<", row, floor), floor, row)  # NaN stays
-        place = _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector)
-        _masked(builder, "store", vector, [value, place, _SHORT(size), _mask(builder, there, lanes)])
-
-
-@intrinsic
-def take_square(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, rows: Any, count: Any,
-                like: Any) -> Any:
-    """target[j][i] = source[i][j], 0 unless i < rows and j < count; all of a square of lanes x lanes is written, and nothing
-    else is read. Pitches in bytes."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        made = _function(builder.module, f"fastconv.take.{like}", 6, lambda inner, given: _emit_take(inner, given, like))
-        builder.call(made, list(args[:6]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6, like), codegen
-
-
-@intrinsic
-def put_square(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, rows: Any, count: Any,
-               relu: Any, like: Any) -> Any:
-    """target[j][i] = source[i][j] for j < rows and i < count, at least 0 if `relu`; all of a square of lanes x lanes is
-    read."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        made = _function(builder.module, f"fastconv.put.{like}", 7, lambda inner, given: _emit_put(inner, given, like))
-        builder.call(made, list(args[:7]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 7, like), codegen

@@ -236,7 +236,7 @@ class Call(blocking.Call):
         name, c["parameter"] = p.activation or (None, 0.0)
         roles = {"tile": "gemm", "fill": "winograd inputs", "finish": "winograd outputs", "repair": "winograd repair"}
         for axis, letter in ((s.h, "h"), (s.w, "w")):
-            roles[f"in_{letter}"] = f"in {axis.m} {axis.taps}"
+            roles[f"in_{letter}"] = f"in {axis.n - 1} 2" if axis.n > 1 else "in 1 1"  # the same, however many taps
         roles["out_h"], roles["out_w"] = f"last {s.h.m} {s.h.taps}", f"out {s.w.m} {s.w.taps}"
         c["relu"] = name == "relu"
         if name not in (None, "relu"):

@@ -21,8 +21,9 @@ from __future__ import annotations
 from typing import Any
 
 from .kernels import finish_line, jit
-from .transforms import columns, put_square, take_square
-from .vectors import VECTOR_BYTES, invoke, load, store, transpose
+from .rows import put_square, take_square, transpose
+from .transforms import columns
+from .vectors import VECTOR_BYTES, invoke, load, store
 
 
 def transform_stage(kind: str, m: int, taps: int) -> Any:

@@ -1,0 +1,221 @@
+# mypy: disable-error-code="import-untyped"
+"""Rows and squares of elements as LLVM vector code: copied, transposed, finished; some of a vector's lanes may not be there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .vectors import _BYTE, _INT, VECTOR_BYTES, _function, _llvm_type, _loop, _pointer, _splat
+
+_SHORT = ir.IntType(32)
+
+
+def _mask(builder: Any, count: Any, lanes: int) -> Any:
+    """Lanes below `count`."""
+    places = ir.Constant(ir.VectorType(_SHORT, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", places, _splat(builder, builder.trunc(count, _SHORT), lanes))
+
+
+def _masked(builder: Any, name: str, vector: Any, arguments: list[Any]) -> Any:
+    """A call of ``llvm.masked.load`` or ``store``."""
+    bits = ir.VectorType(ir.IntType(1), vector.count)
+    word = f"llvm.masked.{name}.v{vector.count}f{32 if vector.element == ir.FloatType() else 64}.p0"
+    taken = [vector.as_pointer(), _SHORT, bits, vector] if name == "load" else [vector, vector.as_pointer(), _SHORT, bits]
+    kind = ir.FunctionType(vector if name == "load" else ir.VoidType(), taken)
+    function = builder.module.globals.get(word) or ir.Function(builder.module, kind, word)
+    return builder.call(function, arguments)
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """The columns of a square.
+
+    log2(lanes) stages; the stage of `step` swaps the off-diagonal step x step blocks of each 2·step square.
+    """
+    rows, lanes, step = list(rows), len(rows), 1
+    places = ir.VectorType(ir.IntType(32), lanes)
+    while step < lanes:
+        low = ir.Constant(places, [lanes + (i ^ step) if i & step else i for i in range(lanes)])
+        high = ir.Constant(places, [lanes + i if i & step else i | step for i in range(lanes)])
+        for i in range(lanes):
+            if not i & step:
+                pair = rows[i], rows[i | step]
+                rows[i] = builder.shuffle_vector(*pair, low)
+                rows[i | step] = builder.shuffle_vector(*pair, high)
+        step *= 2
+    return rows
+
+
+@intrinsic
+def copy_row(typingctx: Any, source: Any, target: Any, count: Any, like: Any) -> Any:
+    """target[i] = source[i], i < count, count > 0: whole vectors, the last of them masked."""
+
+    def emit(builder: Any, args: Any) -> None:
+        source, target, count = args
+        element, size, lanes = _llvm_type(like)
+        vector = ir.VectorType(element, lanes)
+
+        def body(_: Any, now: list[Any]) -> list[Any]:
+            come, go, left = now
+            there, zeros = _mask(builder, left, lanes), ir.Constant(vector, [0.0] * lanes)
+            come_at, go_at = (builder.inttoptr(address, vector.as_pointer()) for address in (come, go))
+            value = _masked(builder, "load", vector, [come_at, _SHORT(size), there, zeros])
+            _masked(builder, "store", vector, [value, go_at, _SHORT(size), there])
+            return [builder.add(come, _INT(VECTOR_BYTES)), builder.add(go, _INT(VECTOR_BYTES)), builder.sub(left, _INT(lanes))]
+
+        _loop(builder, builder.sdiv(builder.add(count, _INT(lanes - 1)), _INT(lanes)), [source, target, count], body)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.call(_function(builder.module, f"fastconv.copy.{like}", 3, emit), list(args[:3]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3, like), codegen
+
+
+def _emit_finish(builder: Any, args: Any, like: Any) -> None:
+    line, out, count, bias, relu, past = args
+    element, size, lanes = _llvm_type(like)
+    vector = ir.VectorType(element, lanes)
+    zero, least = ir.Constant(vector, [0.0] * lanes), ir.Constant(vector, [float("-inf")] * lanes)
+    bias, relu = _splat(builder, bias, lanes), builder.icmp_signed("!=", relu, _INT(0))
+    floor, zeros = builder.select(relu, zero, least), zero
+
+    def finished(value: Any) -> Any:
+        value = builder.fadd(value, bias)
+        return builder.select(builder.fcmp_ordered("<", value, floor), floor, value)  # NaN stays
+
+    def at(base: Any, offset: Any) -> Any:
+        return builder.inttoptr(builder.add(base, offset), vector.as_pointer())
+
+    def some(offset: Any, number: Any) -> None:
+        mask = _mask(builder, number, lanes)
+        value = finished(_masked(builder, "load", vector, [at(line, offset), _SHORT(size), mask, zeros]))
+        _masked(builder, "store", vector, [value, at(out, offset), _SHORT(size), mask])
+
+    past = builder.icmp_signed("!=", past, _INT(0))
+    apart = builder.sdiv(builder.and_(builder.neg(out), _INT(VECTOR_BYTES - 1)), _INT(size))  # up to a whole vector's place
+    head = builder.select(past, builder.select(builder.icmp_signed("<", apart, count), apart, count), _INT(0))
+    some(_INT(0), head)
+    whole = builder.sdiv(builder.sub(count, head), _INT(lanes))
+    begin = builder.mul(head, _INT(size))
+    for wanted in (True, False):
+        here = builder.and_(builder.icmp_signed(">", whole, _INT(0)), past if wanted else builder.not_(past))
+        with builder.if_then(here):
+            def body(k: Any, _: list[Any], wanted: bool = wanted) -> list[Any]:
+                offset = builder.add(begin, builder.mul(k, _INT(VECTOR_BYTES)))
+                value = finished(builder.load(at(line, offset), align=size))
+                stored = builder.store(value, at(out, offset), align=VECTOR_BYTES if wanted else size)
+                if wanted:
+                    stored.set_metadata("nontemporal", builder.module.add_metadata([_SHORT(1)]))
+                return []
+
+            _loop(builder, whole, [], body)
+            if wanted:
+                builder.fence("seq_cst")
+    done = builder.add(head, builder.mul(whole, _INT(lanes)))
+    some(builder.mul(done, _INT(size)), builder.sub(count, done))
+
+
+@intrinsic
+def finish_row(typingctx: Any, line: Any, out: Any, count: Any, bias: Any, relu: Any, past: Any, like: Any) -> Any:
+    """out[i] = line[i] + bias, at least 0 if `relu`, i < count; past the caches if `past`, for results that do not fit there:
+    else each line of the result would be read first."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name = f"fastconv.finish.{like}"
+        function = builder.module.globals.get(name)
+        if function is None:
+            kinds = [args[3].type if i == 3 else _INT for i in range(6)]
+            function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name)
+            function.linkage = "internal"
+            function.attributes.add("noinline")
+            inner = ir.IRBuilder(function.append_basic_block("entry"))
+            _emit_finish(inner, function.args, like)
+            inner.ret_void()
+        builder.call(function, list(args[:6]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3, like, *[types.int64] * 2, like), codegen
+
+
+@intrinsic
+def transpose(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, like: Any) -> Any:
+    """target[j][i] = source[i][j] for a square of lanes x lanes; pitches in bytes."""
+
+    def emit(builder: Any, args: Any) -> None:
+        element, size, lanes = _llvm_type(like)
+        vector = ir.VectorType(element, lanes)
+        source, source_pitch, target, target_pitch = args
+        source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
+        rows = [builder.load(_pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector), align=size)
+                for i in range(lanes)]
+        for i, row in enumerate(_transposed(builder, rows)):
+            builder.store(row, _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector), align=size)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.call(_function(builder.module, f"fastconv.transpose.{like}", 4, emit), list(args[:4]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4, like), codegen
+
+
+def _emit_take(builder: Any, args: Any, like: Any) -> None:
+    source, source_pitch, target, target_pitch, rows, count = args
+    element, size, lanes = _llvm_type(like)
+    vector = ir.VectorType(element, lanes)
+    source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
+    zero = ir.Constant(vector, [0.0] * lanes)
+    loaded = []
+    for i in range(lanes):
+        there = builder.select(builder.icmp_signed("<", _INT(i), rows), count, _INT(0))
+        place = _pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector)
+        loaded.append(_masked(builder, "load", vector, [place, _SHORT(size), _mask(builder, there, lanes), zero]))
+    for i, row in enumerate(_transposed(builder, loaded)):
+        builder.store(row, _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector), align=size)
+
+
+def _emit_put(builder: Any, args: Any, like: Any) -> None:
+    source, source_pitch, target, target_pitch, rows, count, relu = args
+    element, size, lanes = _llvm_type(like)
+    vector = ir.VectorType(element, lanes)
+    source, target = builder.inttoptr(source, _BYTE), builder.inttoptr(target, _BYTE)
+    zero, least = ir.Constant(vector, [0.0] * lanes), ir.Constant(vector, [float("-inf")] * lanes)
+    floor = builder.select(builder.icmp_signed("!=", relu, _INT(0)), zero, least)
+    loaded = [builder.load(_pointer(builder, source, builder.mul(source_pitch, _INT(i)), vector), align=size)
+              for i in range(lanes)]
+    for i, row in enumerate(_transposed(builder, loaded)):
+        there = builder.select(builder.icmp_signed("<", _INT(i), rows), count, _INT(0))
+        value = builder.select(builder.fcmp_ordered("<", row, floor), floor, row)  # NaN stays
+        place = _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector)
+        _masked(builder, "store", vector, [value, place, _SHORT(size), _mask(builder, there, lanes)])
+
+
+@intrinsic
+def take_square(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, rows: Any, count: Any,
+                like: Any) -> Any:
+    """target[j][i] = source[i][j], 0 unless i < rows and j < count; all of a square of lanes x lanes is written, and nothing
+    else is read. Pitches in bytes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = _function(builder.module, f"fastconv.take.{like}", 6, lambda inner, given: _emit_take(inner, given, like))
+        builder.call(made, list(args[:6]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6, like), codegen
+
+
+@intrinsic
+def put_square(typingctx: Any, source: Any, source_pitch: Any, target: Any, target_pitch: Any, rows: Any, count: Any,
+               relu: Any, like: Any) -> Any:
+    """target[j][i] = source[i][j] for j < rows and i < count, at least 0 if `relu`; all of a square of lanes x lanes is
+    read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = _function(builder.module, f"fastconv.put.{like}", 7, lambda inner, given: _emit_put(inner, given, like))
+        builder.call(made, list(args[:7]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7, like), codegen

@@ -1,0 +1,67 @@
+"""Depthwise by Numba: every tile, edges, strides, epilogues, and the same bits for any batch and threads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from native_cases import same_bits, stays_inside, verify
+from problems import problem
+
+import fastconv
+from fastconv.backends import Candidate, get
+from fastconv.backends.numba_jit import DEPTHWISE_KERNELS, DEPTHWISE_STRIDES
+from fastconv.problem import ConvProblem
+
+pytest.importorskip("numba")
+
+
+def depthwise(channels: int, size: tuple[int, int], kernel: int, outputs: int = 1, **more: object) -> ConvProblem:
+    return problem((channels, channels * outputs), size, (kernel, kernel), groups=channels, **more)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("stride", DEPTHWISE_STRIDES)
+@pytest.mark.parametrize("kernel", DEPTHWISE_KERNELS)
+def test_every_kernel(kernel: int, stride: int, dtype: str) -> None:
+    """Rows within a vector and beyond two, with edges on both sides of a vector and on one; bands that overlap."""
+    if dtype == "float64" and kernel > 3:
+        pytest.skip("compiled from the same lines")
+    for columns in (kernel * stride, 40 * stride + 3):
+        verify(depthwise(3, (8 * stride + kernel, columns), kernel, stride=stride, padding=kernel // 2, dtype=dtype),
+               "depthwise", "numba")
+
+
+@pytest.mark.parametrize("p", [
+    depthwise(5, (7, 7), 3, padding=1, batch=2, activation="relu"), depthwise(2, (14, 15), 3, outputs=3, padding=1, bias=False),
+    depthwise(2, (16, 50), 3, padding=((0, 3), (4, 1)), activation="silu"), depthwise(3, (1, 70), 3, padding=(1, 0)),
+    depthwise(1, (3, 2), 3, padding=4), depthwise(3, (9, 33), 3, stride=2, residual=True, activation="relu"),
+], ids=lambda p: p.text)
+def test_every_kind_of_problem(p: ConvProblem) -> None:
+    verify(p, "depthwise", "numba")
+    same_bits(dataclasses.replace(p, residual=False, batch=3), "depthwise", "numba")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_stays_in_its_windows(value: float) -> None:
+    stays_inside(depthwise(3, (19, 40), 3, padding=1), "depthwise", "numba", value)
+
+
+def test_a_residual_may_be_the_output() -> None:
+    """Bands must not overlap then, or the residual would be added twice."""
+    rng = np.random.default_rng(0)
+    x, w, y = (rng.standard_normal(shape, np.float32) for shape in ((1, 3, 11, 20), (3, 1, 3, 3), (1, 3, 11, 20)))
+    keywords = dict(padding=1, groups=3)
+    expected = fastconv.conv2d(x, w, residual=y, backend="naive", **keywords)
+    fastconv.conv2d(x, w, residual=y, out=y, backend="numba", algorithm="depthwise", **keywords)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("p", "reason"), [
+    (problem((4, 4), (9, 9), (3, 3)), "one input channel"), (depthwise(4, (9, 9), 4), "square"),
+    (depthwise(4, (9, 9), 3, dilation=2), "dilation"), (depthwise(4, (9, 9), 3, layout="channels_last"), "channels_last"),
+    (depthwise(4, (9, 9), 3, padding=1, padding_mode="reflect"), "padding"),
+    (depthwise(4, (9, 9), 3, accuracy="strict"), "sums")])
+def test_refusals(p: ConvProblem, reason: str) -> None:
+    assert reason in (get("numba").refuses(p, Candidate("depthwise")) or "")
