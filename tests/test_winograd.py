@@ -15,6 +15,7 @@ import fastconv
 from fastconv.algorithms import winograd
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
+from fastconv.unit_axes import without_unit_axes
 from fastconv.verify import bounds, check, reference
 from fastconv.verify.data import Arrays, random_arrays
 
@@ -100,6 +101,15 @@ def test_every_number_of_taps(m: int, taps: int, isa: str, dtype: str, tile) -> 
 def test_every_kind_of_problem(p: ConvProblem, isa: str) -> None:
     assert winograd.refuses(p) is None
     verify(p, "winograd", isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_problems_that_differ_in_name_alone(isa: str) -> None:
+    """What is remembered of one is another object than the other."""
+    p = problem((3, 4), (9, 8), (3, 3))
+    for name in ("one", "another"):
+        without_unit_axes.cache_clear()  # as after many other problems
+        verify(dataclasses.replace(p, name=name), "winograd", isa)
 
 
 def relative_error(p: ConvProblem, algorithm: str, isa: str, trial: tuple) -> float:

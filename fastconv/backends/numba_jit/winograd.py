@@ -78,7 +78,7 @@ class Shape(blocking.Shape):
         self.tile = ((1,) + (tile or winograd.tile(problem)))[-2:]
         p = winograd.upright(problem)
         super().__init__(p, "gemm")
-        self.turned = p is not problem
+        self.turned = p != problem  # equal ones may be other objects
         self.h, self.w = Axis(p, p.ndim - 2 if p.ndim > 1 else None, self.tile[0]), Axis(p, p.ndim - 1, self.tile[1])
         axes = range(self.kernel[0]), range(self.h.number), range(self.w.number)
         self.components = list(itertools.product(*axes))
