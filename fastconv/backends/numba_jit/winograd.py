@@ -152,7 +152,7 @@ class Call(blocking.Call):
 
     def _choose_blocks(self, threads: int) -> None:
         s = self.shape
-        self.tiles = s.problem.batch * s.output[0] * len(s.h.tiles) * len(s.w.tiles)
+        self.tiles = max(1, s.problem.batch * s.output[0] * len(s.h.tiles) * len(s.w.tiles))  # an empty batch has none
         each = s.products * (len(s.components) * s.vectors * VECTOR_BYTES + 2 * VECTOR_BYTES)
         fits = max(FEW_TILES, BLOCK_BYTES // each // ROWS * ROWS)
         sharing = 1 if s.problem.groups > 1 else min(threads, self.tiles)  # so many work at one group's blocks
