@@ -11,7 +11,7 @@ import fastconv
 from fastconv.backends import Candidate, Kernel, cython_native, get
 from fastconv.problem import ConvProblem
 from fastconv.verify import bounds, check, reference
-from fastconv.verify.data import Arrays, random_arrays
+from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
 LIE = (  # an array of the same values, in other strides
     np.asfortranarray, lambda a: a[..., ::-1].copy()[..., ::-1], lambda a: a[::-1].copy()[::-1],
@@ -88,3 +88,17 @@ def any_strides(p: ConvProblem, isa: str, arrays: Arrays, run: Callable[..., np.
         residual = None if arrays.residual is None else turned(arrays.residual)
         run(p, isa, Arrays(turned(arrays.x), turned(arrays.w), arrays.b, residual), out=out)
         np.testing.assert_array_equal(out, expected)
+
+
+def integers_exactly_and_random_data_within_bounds(p: ConvProblem, algorithm: str, run: Callable[..., np.ndarray]) -> None:
+    """On every ISA.
+
+    Args:
+        run: takes the problem, an ISA and the arrays.
+    """
+    rng = np.random.default_rng(1)
+    for exact, arrays in ((True, integer_arrays(p, rng)), (False, random_arrays(p, rng))):
+        expected, magnitude = reference.oracle(p, arrays.x, arrays.w, arrays.b, arrays.residual)
+        allowed = bounds.bound(p, algorithm, expected, magnitude, arrays.x, arrays.w, exact)
+        for isa in cython_native.runnable_isas():
+            assert bounds.compare(run(p, isa, arrays), expected, allowed) <= 1, isa

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides
+from native_cases import any_strides, integers_exactly_and_random_data_within_bounds
 from problems import problem
 from test_interrupt import Alarms, Enough
 
@@ -15,7 +15,7 @@ import fastconv
 from fastconv import plan, settings
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
-from fastconv.verify import bounds, reference
+from fastconv.verify import reference
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
 if cython_native.backend.unavailable():
@@ -67,12 +67,7 @@ def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndar
 @pytest.mark.parametrize("p", CASES, ids=str)
 def test_integers_exactly_and_random_data_within_bounds(p, dtype, layout, residual):
     p = dataclasses.replace(p, dtype=dtype, layout=layout, residual=residual)
-    rng = np.random.default_rng(1)
-    for exact, arrays in ((True, integer_arrays(p, rng)), (False, random_arrays(p, rng))):
-        expected, magnitude = reference.oracle(p, arrays.x, arrays.w, arrays.b, arrays.residual)
-        allowed = bounds.bound(p, "col2im", expected, magnitude, arrays.x, arrays.w, exact)
-        for isa in cython_native.runnable_isas():
-            assert bounds.compare(run(p, isa, arrays), expected, allowed) <= 1, isa
+    integers_exactly_and_random_data_within_bounds(p, "col2im", run)
 
 
 @pytest.mark.parametrize("isa", cython_native.runnable_isas())

@@ -213,17 +213,22 @@ def guarded(values, at_end):
     return view
 
 
-@pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect")
-@pytest.mark.parametrize("case", ["one pixel", "primes", "depthwise", "pointwise", "pointwise, strided",
-                                  "trailing input unread", "1-D", "3-D", "tails of every tile"])
-def test_nothing_beyond_the_arrays_is_touched(case):
-    x_shape, w_shape, keywords = CASES[case]
+def guarded_calls(case):
+    """(axes, arrays that end or begin at a page that nobody may touch, out, what is expected there, keywords)."""
+    x_shape, w_shape, keywords = case
     ndim = len(x_shape) - 2
     x, w, b = integers(x_shape), integers(w_shape, seed=1), integers(w_shape[0], seed=2)
     expected = call(ndim, x, w, b, backend="im2col", **keywords)
     for at_end in (True, False):
         arrays = [guarded(a, at_end) for a in (x, w, b)]
-        out = guarded(np.full(expected.shape, np.nan, np.float32), at_end)
+        yield ndim, arrays, guarded(np.full(expected.shape, np.nan, np.float32), at_end), expected, keywords
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect")
+@pytest.mark.parametrize("case", ["one pixel", "primes", "depthwise", "pointwise", "pointwise, strided",
+                                  "trailing input unread", "1-D", "3-D", "tails of every tile"])
+def test_nothing_beyond_the_arrays_is_touched(case):
+    for ndim, arrays, out, expected, keywords in guarded_calls(CASES[case]):
         for algorithm, y in both(ndim, *arrays, out=out, **keywords):
             np.testing.assert_array_equal(y, expected, err_msg=algorithm)
             out[...] = np.nan
@@ -234,13 +239,7 @@ def test_nothing_beyond_the_arrays_is_touched(case):
     *(("winograd", case) for case in ("primes", "dilation", "asymmetric", "groups", "1-D", "3-D", "tails of every tile")),
     *(("depthwise", case) for case in ("depthwise", "depthwise multiplier, stride", "image"))])
 def test_nor_by_algorithms_that_take_some_problems_only(algorithm, case):
-    x_shape, w_shape, keywords = CASES[case]
-    ndim = len(x_shape) - 2
-    x, w, b = integers(x_shape), integers(w_shape, seed=1), integers(w_shape[0], seed=2)
-    expected = call(ndim, x, w, b, backend="im2col", **keywords)
-    for at_end in (True, False):
-        arrays = [guarded(a, at_end) for a in (x, w, b)]
-        out = guarded(np.full(expected.shape, np.nan, np.float32), at_end)
+    for ndim, arrays, out, expected, keywords in guarded_calls(CASES[case]):
         call(ndim, *arrays, out=out, backend="numba", algorithm=algorithm, accuracy="loose", **keywords)
         np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides
+from native_cases import any_strides, integers_exactly_and_random_data_within_bounds
 from problems import problem
 from test_outer import run as run_outer
 from test_outer import weight
@@ -17,7 +17,6 @@ from fastconv import plan
 from fastconv.algorithms import pairs
 from fastconv.backends import cython_native
 from fastconv.problem import PADDING_MODES, ConvProblem
-from fastconv.verify import bounds, reference
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
 ISAS = cython_native.runnable_isas()
@@ -54,12 +53,7 @@ def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndar
 @pytest.mark.parametrize("p", CASES, ids=str)
 def test_integers_exactly_and_random_data_within_bounds(p, dtype, layout):
     p = dataclasses.replace(p, dtype=dtype, layout=layout)
-    rng = np.random.default_rng(1)
-    for exact, arrays in ((True, integer_arrays(p, rng)), (False, random_arrays(p, rng))):
-        expected, magnitude = reference.oracle(p, arrays.x, arrays.w)
-        allowed = bounds.bound(p, "pairs", expected, magnitude, arrays.x, arrays.w, exact)
-        for isa in ISAS:
-            assert bounds.compare(run(p, isa, arrays), expected, allowed) <= 1, isa
+    integers_exactly_and_random_data_within_bounds(p, "pairs", run)
 
 
 @pytest.mark.parametrize("isa", ISAS)

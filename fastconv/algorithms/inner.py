@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ._bounds import summed as bound
-from ._costs import reached
+from ._costs import is_widest, reached
 
 __all__ = ["DIRECTIONS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -24,15 +25,15 @@ def cost(p: ConvProblem, lanes: int) -> float:
     stride = p.stride[-2] if p.ndim > 1 else 1
     reach = (taps_h - 1) * (p.dilation[-2] if p.ndim > 1 else 1) + 1
     inputs, outputs = p.in_channels // p.groups, p.out_channels // p.groups
-    least = min(height, max(1, reach // stride))
+    least, size = min(height, max(1, reach // stride)), TABLE[p.dtype].itemsize
     # bytes of a box of r rows: what taps along them meet, r + halo rows of every phase, and dy
-    of_row = 4 * min(width, BOX_WIDTH) * (inputs * taps_d * taps_w * min(stride, taps_h) + outputs)
-    halo = 4 * min(width, BOX_WIDTH) * inputs * taps_d * taps_w * min(stride, taps_h) * ((reach - 1) // stride)
+    of_row = size * min(width, BOX_WIDTH) * (inputs * taps_d * taps_w * min(stride, taps_h) + outputs)
+    halo = size * min(width, BOX_WIDTH) * inputs * taps_d * taps_w * min(stride, taps_h) * ((reach - 1) // stride)
     at_once = math.ceil(height / min(height, max(least, (BOX_BYTES - halo) // of_row)))
     boxes = depth * at_once * math.ceil(width / BOX_WIDTH)
     rows, columns = height / at_once, min(width, BOX_WIDTH)
     vectors = boxes * math.ceil(rows * columns / lanes)
-    multiplied = vectors * p.k * (0.65 * outputs + math.ceil(outputs / (6 if lanes >= 16 else 3)))
+    multiplied = vectors * p.k * (0.65 * outputs + math.ceil(outputs / (6 if is_widest(p, lanes) else 3)))
     row = 12 + 2 * columns / lanes + (columns / 2 if p.stride[-1] > 1 else 0)
     filled = boxes * inputs * taps_d * ((rows - 1) * stride + reach) * taps_w * row
     read = inputs * math.prod(reached(p)) + outputs * math.prod(p.output_size)

@@ -14,6 +14,16 @@ from .vectors import _BYTE, _INT, VECTOR_BYTES, _function, _llvm_type, _loop, _p
 _SHORT = ir.IntType(32)
 
 
+def _calls(name: str, count: int, emit: Any, like: Any) -> Any:
+    """What an intrinsic gives Numba that is a function of so many int64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.call(_function(builder.module, f"fastconv.{name}.{like}", count, emit), list(args[:count]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * count, like), codegen
+
+
 def _mask(builder: Any, count: Any, lanes: int) -> Any:
     """Lanes below `count`."""
     places = ir.Constant(ir.VectorType(_SHORT, lanes), list(range(lanes)))
@@ -68,11 +78,7 @@ def copy_row(typingctx: Any, source: Any, target: Any, count: Any, like: Any) ->
 
         _loop(builder, builder.sdiv(builder.add(count, _INT(lanes - 1)), _INT(lanes)), [source, target, count], body)
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.call(_function(builder.module, f"fastconv.copy.{like}", 3, emit), list(args[:3]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 3, like), codegen
+    return _calls("copy", 3, emit, like)
 
 
 def _emit_finish(builder: Any, args: Any, like: Any) -> None:
@@ -155,11 +161,7 @@ def transpose(typingctx: Any, source: Any, source_pitch: Any, target: Any, targe
         for i, row in enumerate(_transposed(builder, rows)):
             builder.store(row, _pointer(builder, target, builder.mul(target_pitch, _INT(i)), vector), align=size)
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.call(_function(builder.module, f"fastconv.transpose.{like}", 4, emit), list(args[:4]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4, like), codegen
+    return _calls("transpose", 4, emit, like)
 
 
 def _emit_take(builder: Any, args: Any, like: Any) -> None:
@@ -199,12 +201,7 @@ def take_square(typingctx: Any, source: Any, source_pitch: Any, target: Any, tar
     """target[j][i] = source[i][j], 0 unless i < rows and j < count; all of a square of lanes x lanes is written, and nothing
     else is read. Pitches in bytes."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        made = _function(builder.module, f"fastconv.take.{like}", 6, lambda inner, given: _emit_take(inner, given, like))
-        builder.call(made, list(args[:6]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6, like), codegen
+    return _calls("take", 6, lambda builder, args: _emit_take(builder, args, like), like)
 
 
 @intrinsic
@@ -213,9 +210,4 @@ def put_square(typingctx: Any, source: Any, source_pitch: Any, target: Any, targ
     """target[j][i] = source[i][j] for j < rows and i < count, at least 0 if `relu`; all of a square of lanes x lanes is
     read."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        made = _function(builder.module, f"fastconv.put.{like}", 7, lambda inner, given: _emit_put(inner, given, like))
-        builder.call(made, list(args[:7]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 7, like), codegen
+    return _calls("put", 7, lambda builder, args: _emit_put(builder, args, like), like)
