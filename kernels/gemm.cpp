@@ -95,15 +95,9 @@ template <class T>
 void pack_one(const Problem& p, const PackCall& call, const GemmPacking<T>& packing, int64_t group, int64_t block) {
     const int64_t first = block * packing.wide, channel = group * packing.channels + first, width = packing.width(block);
     const int64_t there = std::min(width, packing.channels - first), taps = kernel_volume(p);
-    const T *weight = static_cast<const T*>(call.weight) + channel * (call.lie ? call.lie->batch : packing.k), *bias = static_cast<const T*>(call.bias);
+    const T* bias = static_cast<const T*>(call.bias);
     T *packed = static_cast<T*>(call.packed), *out = packed + packing.offset(p, group, block);
-    const auto place = [&](int64_t k, int64_t tap) { return out + (k * taps + tap) * width; };
-    bool finite;
-    if (call.lie) finite = AnyOrder<T>(p, *call.lie).pack(weight, there, width, place, call.shared);
-    else {
-        finite = all_finite(weight, there * packing.k);
-        pack_block(weight, packing.k, taps, packing.k, there, width, place, call.shared);
-    }
+    const bool finite = pack_as_they_lie<T>(p, call, channel, there, width, [&](int64_t c, int64_t tap) { return out + (c * taps + tap) * width; });
     packed[packing.spoiled(p, group, block)] = T(!finite);
     for (int64_t c = 0; c < width; ++c)
         packed[group * packing.padded + first + c] = bias && first + c < packing.channels ? bias[channel + c] : T(0);

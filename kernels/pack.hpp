@@ -137,5 +137,15 @@ class AnyOrder {
     }
 };
 
+// Weights of `n` output channels from `channel` (of all groups) on, as pack_block packs them, however they lie; whether all are finite.
+template <class T, class Place>
+bool pack_as_they_lie(const Problem& p, const PackCall& call, int64_t channel, int64_t n, int64_t width, Place place) {
+    const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2], k = p.in_channels * taps;
+    const T* const weight = static_cast<const T*>(call.weight) + channel * (call.lie ? call.lie->batch : k);
+    if (call.lie) return AnyOrder<T>(p, *call.lie).pack(weight, n, width, place, call.shared);
+    pack_block(weight, k, taps, k, n, width, place, call.shared);
+    return all_finite(weight, n * k);
+}
+
 }  // namespace FASTCONV_ISA
 }  // namespace fastconv

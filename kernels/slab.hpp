@@ -241,6 +241,7 @@ template <class T>
 FASTCONV_INLINE void fill_channels(const T* from, int64_t channel, int64_t stride, int64_t channels, int64_t count, T* out, int64_t step) {
     constexpr int L = lanes<T>;
     if (channel == 1) {
+        if (stride == channels && step == channels) return copy(out, from, count * channels);
         for (int64_t i = 0; i < count; ++i) copy(out + i * step, from + i * stride, channels);
         return;
     }

@@ -348,6 +348,7 @@ TILES = {  # kernel: function, as it is mangled, and how many sums it keeps in r
     "gemm": ("GemmTileIfLi6ELi2ELb0E", 12),
     "winograd": ("WinogradTileIfLi6ELi2ELb0E", 12),
     "direct": ("microIfLi6ELi2E", 12),
+    "broadcast": ("microIfLi6ELi2E", 12),
     "dot": ("DotTileIfLi4ELi3E", 12),
     "outer": ("OuterTileIfLi6ELi2ELb0E", 12),
     "winograd_weight": ("OuterTileIfLi6ELi2ELb1E", 12),
