@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import lowering, lowering_costs, phases_at_once, settings, weight_gradient
 from .algorithms import named, sums_products
-from .backends import Backend, Candidate, Kernel, Varied, get, registry
+from .backends import Backend, Candidate, Itemized, Kernel, Varied, get, registry
 from .errors import Unavailable, Unsupported, clipped, shown
 from .problem import ConvProblem
 from .reasons import Absent, Reason, Refused
+from .spent import Spent
+
+Estimate = Callable[[ConvProblem, Candidate, bool], float | None]  # of `Backend.seconds`
 
 
 @dataclass(frozen=True)
@@ -119,15 +122,34 @@ def refusal(who: Backend, problem: ConvProblem, candidate: Candidate, algorithm:
 def seconds(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
     """Estimated time of one image of as many as a call is expected to have, which share what packing the weights takes; of a
     gradient of the weight, of all images, which it sums."""
+    return _estimated(who, problem, candidate, prepared, who.seconds)
+
+
+def spent(of: Ranked, problem: ConvProblem, prepared: bool) -> Spent | None:
+    """The same, as a sum that knows its parts; None: the backend does not tell them."""
+    who = get(of.backend)
+    if not isinstance(who, Itemized):
+        return None
+
+    def itemized(each: ConvProblem, candidate: Candidate, packed: bool) -> Spent:
+        parts, rate = who.spent(each, candidate, packed)
+        return Spent(parts) / rate
+
+    found = _estimated(who, problem, of.candidate, prepared, itemized)
+    return found if isinstance(found, Spent) else None
+
+
+def _estimated(who: Backend, problem: ConvProblem, candidate: Candidate, prepared: bool, estimate: Estimate) -> float | None:
+    """By means of estimates of one image of a problem that the candidate computes itself."""
     parts = _parts(who, problem, candidate)
     if parts is None:
-        alone = who.seconds(problem, candidate, prepared)
+        alone = estimate(problem, candidate, prepared)
         images = settings.current().expected_batch or 1
-        packed = None if prepared or images == 1 else who.seconds(problem, candidate, True)
+        packed = None if prepared or images == 1 else estimate(problem, candidate, True)
         return alone if alone is None or packed is None else packed + (alone - packed) / images
 
     def of_image(each: ConvProblem, packed: bool) -> float | None:
-        return who.seconds(each, candidate, packed)
+        return estimate(each, candidate, packed)
 
     # with a residual as without, so that a prepared operator's plan holds for both
     joined = _joined(dataclasses.replace(problem, residual=False) if problem.residual else problem, who, candidate)

@@ -8,8 +8,17 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import hardware
+
+
+class Level(NamedTuple):
+    """Where an array lies that one thread reads again and again."""
+
+    name: str
+    size: float  # bytes of the array, at most
+    speed: float  # bytes per second
 
 
 @dataclass(frozen=True)
@@ -17,19 +26,19 @@ class Machine:
     """
     Attributes:
         multiply_adds: vectors of them that one thread does in a second, by ISA, as the algorithms' costs count them.
-        reads: bytes per second that one thread reads, again and again, of an array of at most so many bytes.
+        levels: what one thread reads arrays from, the near first.
     """
 
     multiply_adds: dict[str, float]
-    reads: tuple[tuple[float, float], ...] = ((14e6, 60e9), (24e6, 35e9), (math.inf, 23e9))
+    levels: tuple[Level, ...] = (Level("L3", 14e6, 60e9), Level("L3", 24e6, 35e9), Level("memory", math.inf, 23e9))
 
     def rate(self, vector_bytes: int) -> float:
         """Vectors of multiply-adds by their length."""
         return self.multiply_adds[{64: "avx512", 32: "avx2"}.get(vector_bytes, "baseline")]
 
-    def read(self, size: float, times: float = 1) -> float:
-        """Seconds to read that many bytes again, so many times."""
-        return size * times / next(speed for most, speed in self.reads if size <= most)
+    def level(self, size: float) -> Level:
+        """Where an array of that many bytes lies."""
+        return next(level for level in self.levels if size <= level.size)
 
 
 USUAL = Machine({"baseline": 5e9, "avx2": 6e9, "avx512": 6e9})  # two units at 3 GHz; reads as of Zen 4

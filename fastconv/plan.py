@@ -6,12 +6,14 @@ the first word. A call needs the kernel of the choice, which is remembered; a `P
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from . import settings, wisdom
+from . import candidates, settings, wisdom
 from .backends import Candidate, Kernel, Pooling, PoolKernel, Varied, get, registry
 from .candidates import Ranked, Rejected, asked, bind, listed, ranked, refusal
 from .errors import Unsupported, clipped, shown
@@ -29,6 +31,7 @@ class Plan:
     Attributes:
         seconds: of one image, estimated; measured, where the choice is wisdom's.
         wisdom: whether it is.
+        shares: of the estimate, what it is expected to be spent on; empty: the backend does not tell.
     """
 
     problem: ConvProblem
@@ -37,6 +40,7 @@ class Plan:
     seconds: float | None
     rejected: tuple[Rejected, ...]
     wisdom: bool = False
+    shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def algorithm(self) -> str:
@@ -71,6 +75,8 @@ class Plan:
             f"plan       {self.backend} {self.candidate}{estimate}",
             f"memory     workspace {self.workspace_bytes} bytes, packed weights {self.packed_bytes} bytes",
         ]
+        if self.shares:
+            lines.insert(3, "time       " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in self.shares.items()))
         width = max((len(_label(r)) for r in self.rejected), default=0)
         lines += [f"not        {_label(r):<{width}}  {r.reason}" for r in self.rejected]
         return "\n".join(lines)
@@ -98,7 +104,8 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
     order, rejected = ranked(problem, backend, algorithm, device, prepared)
     lost = [Rejected(other.backend, other.candidate, Reason(_why_lost(other, best, known)))
             for other in order if other[:2] != best[:2]]
-    return Plan(problem, *best, (*lost, *rejected), known)
+    spent = candidates.spent(best, problem, prepared)
+    return Plan(problem, *best, (*lost, *rejected), known, {} if spent is None else spent.shares)
 
 
 def chosen_kernel(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",

@@ -20,7 +20,7 @@ ROOT = PACKAGE.parent
 
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
-    {"errors", "reasons", "files", "hardware", "kept", "streams", "terminal", "cuda_arrays"},
+    {"errors", "reasons", "files", "hardware", "kept", "streams", "terminal", "cuda_arrays", "spent"},
     {"settings", "arguments", "machine", "storage", "batches", "receptive_field"}, {"native", "window", "lifetimes"},
     {"problem_text", "dtypes"},
     {"problem", "pool_problem"}, {"activations", "unit_axes", "native_problem"},

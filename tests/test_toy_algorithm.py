@@ -82,6 +82,7 @@ from __future__ import annotations
 import math
 
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
@@ -89,9 +90,9 @@ __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 SUMS_PRODUCTS = True
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """The index of a tap takes as long as a dozen vectors."""
-    return 12.0 * math.prod(p.output_size) * p.out_channels * p.k
+    return {"products": 12.0 * math.prod(p.output_size) * p.out_channels * p.k}
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

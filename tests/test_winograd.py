@@ -217,7 +217,8 @@ UPRIGHT = [  # kernels along depth alone
 def test_a_kernel_along_depth_is_one_along_height(p: ConvProblem, isa: str) -> None:
     assert winograd.refuses(p) is None and winograd.tile(p)[::2] == (1, 1)
     for made in winograd.choices(p):
-        assert winograd.cost(p, 8, made) == winograd.cost(winograd.upright(p), 8, made) > 0
+        costs = winograd.cost(p, 8, made)
+        assert costs == winograd.cost(winograd.upright(p), 8, made) and min(costs.values()) > 0
     verify(p, "winograd", isa)
     same_bits(p, "winograd", isa)
 

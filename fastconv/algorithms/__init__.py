@@ -14,6 +14,7 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 
 from ..problem import ConvProblem
+from ..spent import Parts
 
 Tile = tuple[int, ...]  # lengths along the axes
 
@@ -35,12 +36,12 @@ class Algorithm(Protocol):
     def bound(self, problem: ConvProblem, magnitude: np.ndarray, x: np.ndarray, w: np.ndarray, *tile: Tile) -> np.ndarray:
         """How far an output may be from the exact one, before the activation; `magnitude` is S (see `accuracy`)."""
 
-    def cost(self, problem: ConvProblem, lanes: int, *tile: Tile) -> float:
+    def cost(self, problem: ConvProblem, lanes: int, *tile: Tile) -> Parts:
         """Time of one image with packed weights in the native kernels, whose vectors have `lanes` elements: in vector
-        multiply-adds of one thread. Only ranks the candidates."""
+        multiply-adds of one thread, by what they are spent on (see `spent`)."""
 
     def packing_cost(self, problem: ConvProblem, lanes: int, *tile: Tile) -> float:
-        """The same of packing the weights."""
+        """The same of packing the weights, in one number."""
 
 
 @runtime_checkable

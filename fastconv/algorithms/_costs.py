@@ -8,6 +8,7 @@ from .. import machine
 from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ..settings import current
+from ..spent import Parts
 
 MOST_POSITIONS = 2048  # of small planes with their padding, and the outputs (kernels/depthwise_planes.hpp)
 
@@ -35,17 +36,23 @@ def weight_bytes(p: ConvProblem) -> int:
     return p.out_channels * p.k * TABLE[p.dtype].itemsize
 
 
-def with_weights(p: ConvProblem, lanes: int, computed: float, slower: float = 1.0) -> float:
+def with_weights(p: ConvProblem, lanes: int, computed: Parts, slower: float = 1.0) -> Parts:
     """What is computed while the weights are read, once for all images that a call is expected to have: where it weighs these
     are small. slower: than they can be read."""
     return while_read(p, lanes, computed, weight_bytes(p), slower / (current().expected_batch or 1))
 
 
-def while_read(p: ConvProblem, lanes: int, computed: float, size: float, times: float) -> float:
+def while_read(p: ConvProblem, lanes: int, computed: Parts, size: float, times: float) -> Parts:
     """The same of so many bytes, from the caches or from memory. The shorter of the two is hidden but for a third."""
     here = machine.this()
-    read = here.read(size, times) * here.rate(lanes * TABLE[p.dtype].itemsize)
-    return max(computed, read) + min(computed, read) / 3
+    level = here.level(size)
+    read = size * times / level.speed * here.rate(lanes * TABLE[p.dtype].itemsize)
+    if read > sum(computed.values()):
+        computed = {name: part / 3 for name, part in computed.items()}
+    else:
+        read /= 3
+    computed["weights from " + level.name] = read
+    return computed
 
 
 def packed_once(p: ConvProblem, lanes: int) -> float:
@@ -58,13 +65,15 @@ def packed_in_panels(p: ConvProblem, lanes: int) -> float:
     return 2 * packed_once(p, lanes)
 
 
-def small_planes(p: ConvProblem, lanes: int, arranged: bool = False) -> float:
+def small_planes(p: ConvProblem, lanes: int, arranged: bool = False) -> Parts:
     """Depthwise with channels on the vector: transposed on the way in and out, `lanes` elements of `lanes` channels at a time.
     arranged: so are the weights, once for several images."""
     inputs, outputs, taps = math.prod(p.input_size), math.prod(p.output_size), p.kernel_volume
-    chunks = math.ceil(inputs / lanes) + math.ceil(outputs / lanes) + (math.ceil(taps / lanes) / 4 if arranged else 0)
-    moved, multiplied = lanes * chunks * (4 + 0.7 * lanes), taps * outputs * (2.2 if is_widest(p, lanes) else 1.3)
-    return math.ceil(p.groups / lanes) * (200 + moved + multiplied)
+    blocks, weights = math.ceil(p.groups / lanes), math.ceil(taps / lanes) / 4 if arranged else 0
+    chunk = blocks * lanes * (4 + 0.7 * lanes)
+    return {"products": blocks * taps * outputs * (2.2 if is_widest(p, lanes) else 1.3),
+            "inputs": chunk * (math.ceil(inputs / lanes) + weights), "outputs": chunk * math.ceil(outputs / lanes),
+            "start": 200 * blocks}
 
 
 def is_widest(p: ConvProblem, lanes: int) -> bool:

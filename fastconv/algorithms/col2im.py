@@ -6,6 +6,7 @@ import math
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 from ._costs import with_weights
 
@@ -17,7 +18,7 @@ PIXELS = 448  # of a chunk (kernels/col2im.cpp)
 CHANNELS, BLOCKS, PLANES_BYTES = 64, 8, 384 << 10  # of a task, at most; for threads to share; of a task's planes
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of columns, for every pixel and output channel; the copies of the weights; each column is added to its place
     alone. Many weights for few pixels take as long as they take to be read."""
     pixels, outputs, inputs = math.prod(p.output_size), p.out_channels // p.groups, p.in_channels // p.groups
@@ -25,9 +26,11 @@ def cost(p: ConvProblem, lanes: int) -> float:
     channels = _channels(p, lanes, inputs)
     vectors = math.ceil(inputs / channels) * math.ceil(channels * p.kernel_volume / lanes)
     copied = (2.5 if pixels > 1 else 1.5) * vectors * outputs * math.ceil(pixels / PIXELS)
-    one = 1.2 * vectors * outputs * pixels + copied + 2.5 * columns * pixels
-    placed = 2 * p.in_channels * math.prod(p.input_size) / lanes
-    return with_weights(p, lanes, p.groups * one + placed) + 500
+    placed = 2.5 * p.groups * columns * pixels + 2 * p.in_channels * math.prod(p.input_size) / lanes
+    spent = with_weights(p, lanes, {"products": p.groups * 1.2 * vectors * outputs * pixels, "copies": p.groups * copied,
+                                    "outputs": placed})
+    spent["start"] = 500.0
+    return spent
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

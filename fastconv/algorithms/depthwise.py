@@ -6,6 +6,7 @@ import math
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 from ._costs import MOST_POSITIONS, slab, small_planes
 from ._costs import packed_in_panels as packing_cost
@@ -16,7 +17,7 @@ SUMS_PRODUCTS = True
 MOST_WIDENED = 512 << 10  # bytes of rows that a thread keeps widened (kernels/depthwise_last.hpp)
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors along rows; loads, masks and stores beside the multiply-adds, more loads with stride 2, and the copy that splits
     the phases of longer strides, all of them. More loads but for square kernels of 3, 5, 7 and 9, and where rows of the tile
     share no input rows; a single row has one sum at a time, and each multiply-add waits for the one before. Channels side by
@@ -30,7 +31,7 @@ def cost(p: ConvProblem, lanes: int) -> float:
         together = 1.6 * p.out_channels / lanes if few else math.ceil(p.out_channels / lanes)
         vectors = 2 * edges + (width - edges) * together
         widened = 3.0 * math.prod(p.input_size) * p.groups if p.groups < p.out_channels else 0
-        return rows * (vectors * (2.2 * p.k + 9) + 100) + widened
+        return {"products": rows * vectors * 2.2 * p.k, "outputs": rows * vectors * 9, "inputs": widened, "start": 100.0 * rows}
     if _small_planes_pay(p, lanes):
         return small_planes(p, lanes)
     plane = p.kernel_size[-2:]
@@ -42,7 +43,9 @@ def cost(p: ConvProblem, lanes: int) -> float:
     if p.stride[-1] == 2:
         loads *= 1.6 if width > lanes else 2.0  # masked at both ends
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
-    return p.out_channels * (rows * math.ceil(width / lanes) * (loads * p.k + 4) + 80) + copied + transposed
+    vectors = p.out_channels * rows * math.ceil(width / lanes)
+    return {"products": vectors * loads * p.k, "inputs": copied, "outputs": 4 * vectors + transposed,
+            "start": 80.0 * p.out_channels}
 
 
 def _small_planes_pay(p: ConvProblem, lanes: int) -> bool:

@@ -6,6 +6,7 @@ import math
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 from ._costs import MOST_POSITIONS, is_widest, small_planes
 
@@ -15,7 +16,7 @@ SUMS_PRODUCTS = True
 DIRECTIONS = ("backward_input",)
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """Planes of few pixels, transposed on the way in and out; else two strands of a row at a time, vectors of each. Of channels
     that lie side by side elements are written one by one."""
     size = TABLE[p.dtype].itemsize
@@ -28,7 +29,8 @@ def cost(p: ConvProblem, lanes: int) -> float:
     vectors = math.ceil(math.ceil(p.input_size[-1] / 2) / lanes)
     apart = 4.6 * p.groups * math.prod(p.input_size) if p.channels_last else 0
     stored, multiplied = (22, 3) if is_widest(p, lanes) else (15, 2)
-    return planes * (150 + vectors * (stored * height + multiplied * p.kernel_volume * read)) + apart
+    return {"products": planes * vectors * multiplied * p.kernel_volume * read, "start": 150.0 * planes,
+            "outputs": planes * vectors * stored * height + apart}
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

@@ -9,6 +9,7 @@ import math
 
 from ..native_problem import products
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 from ._costs import packed_in_panels as packing_cost
 from ._costs import reached, slab, with_weights
@@ -21,7 +22,7 @@ MOST_PLANES = 640  # products for which the input is copied to planes (kernels/d
 _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output channels of a group
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
     tap, whose lines are read whole. Regions narrower than a vector are copied, tap by tap. Inputs and outputs whose channels
@@ -33,14 +34,16 @@ def cost(p: ConvProblem, lanes: int) -> float:
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
     loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
-    moved = 0.0
+    computed, vectors = products(p), p.groups * rows * math.ceil(width / lanes) * channels
+    spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": 7.0 * vectors})
+    spent["inputs"] = slab(p)
+    if computed < p.k and _narrowest(p) < lanes:
+        spent["inputs"] += 55 * p.groups * math.prod(p.output_size[:-1]) * computed
     if p.channels_last:  # to a plane of each channel
         each = 3 if p.kernel_volume == 1 else 6 + 0.07 * p.in_channels
-        moved = p.in_channels * math.prod(reached(p)) * each + 6 * p.out_channels * math.prod(p.output_size)
-    computed = products(p)
-    copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.k and _narrowest(p) < lanes else 0
-    multiplied = p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7)
-    return with_weights(p, lanes, multiplied) + slab(p) + copied + moved
+        spent["inputs"] += p.in_channels * math.prod(reached(p)) * each
+        spent["outputs"] += 6 * p.out_channels * math.prod(p.output_size)
+    return spent
 
 
 @functools.lru_cache(maxsize=32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 from ._costs import with_weights
 
@@ -13,7 +14,7 @@ __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 SUMS_PRODUCTS = True
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of products: the loads of a tile where it is small; inputs that are gathered one by one for every 256 output
     channels, or transposed, as are channels side by side; what each tile takes beside. Many weights for few pixels take as
     long as they take to be read."""
@@ -26,8 +27,9 @@ def cost(p: ConvProblem, lanes: int) -> float:
     else:
         gathered = 1.2 if p.channels_last and p.kernel_volume <= lanes <= p.in_channels // p.groups else 2.8
     gathered *= math.ceil(channels / 256)
-    per_pixel = channels * step / (rows * at_once) + gathered * p.k + 80
-    return with_weights(p, lanes, p.groups * (pixels * per_pixel + 200))
+    each = p.groups * pixels
+    return with_weights(p, lanes, {"products": each * channels * step / (rows * at_once), "inputs": each * gathered * p.k,
+                                   "start": each * 80 + p.groups * 200})
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

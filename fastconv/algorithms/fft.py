@@ -16,6 +16,7 @@ import numpy as np
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..spent import Parts
 from ..unit_axes import without_unit_axes
 from ._bounds import flushed, largest, summed
 
@@ -95,7 +96,7 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     """`tile`, and what its neighbours combine to, those of least `cost` first."""
     first, near = tile(problem), itertools.product(*(_sizes(problem, axis)[:_NEAR] for axis in _axes(problem)))
     made = {_whole(problem, tuple(n for n, _ in each)) for each in near} - {first}
-    return (first, *sorted(made, key=lambda chosen: (cost(problem, 8, chosen), chosen)))
+    return (first, *sorted(made, key=lambda chosen: (sum(cost(problem, 8, chosen).values()), chosen)))
 
 
 def _whole(problem: ConvProblem, last: tuple[int, ...]) -> tuple[int, ...]:
@@ -150,7 +151,7 @@ _TURN = 6.0  # cycles per vector of a folded row
 _TABLES = 100.0  # cycles per row and column of a tile, for sines: a folded one three times for rows
 
 
-def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
+def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> Parts:
     """Time of one image with packed weights, in vector multiply-adds (two a cycle) of one thread."""
     made = chosen or tile(problem)
     axes = _axes(problem)
@@ -161,16 +162,17 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     multiply = 5 * blocks * columns * channels * outputs
     spectra = _spectra(problem, made, lanes)
     read = spectra * (0.1 if spectra < 12e6 else 0.5)  # from L3 or memory (25 GB/s), for every tile
-    tiled = 2 * problem.groups * ((channels + outputs) * _transform(made, lanes) + multiply) + read
-    return count * tiled + _one_by_one(problem)
+    each = 2 * problem.groups * count
+    transformed = each * (channels + outputs) * _transform(made, lanes)
+    return {"products": each * multiply, "transforms": transformed, "weights": count * read, **_one_by_one(problem)}
 
 
-def _one_by_one(problem: ConvProblem) -> float:
-    """For inputs and outputs that do not lie side by side, and outputs between which others are left out."""
+def _one_by_one(problem: ConvProblem) -> Parts:
+    """Inputs and outputs that do not lie side by side, and outputs between which others are left out."""
     apart = problem.channels_last and problem.in_channels + problem.out_channels > 2
     read = problem.in_channels * math.prod(problem.input_size) if apart else 0
     written = problem.out_channels * math.prod(problem.output_size) if apart or problem.stride[-1] > 1 else 0
-    return 16.0 * read + 8.0 * written
+    return {"inputs": 16.0 * read, "outputs": 8.0 * written}
 
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:

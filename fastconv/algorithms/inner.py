@@ -6,6 +6,7 @@ import math
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 from ._costs import is_widest, reached
 
@@ -16,7 +17,7 @@ DIRECTIONS = ("backward_weight",)
 BOX_BYTES, BOX_WIDTH = 48 << 10, 1024  # at most, of a box (kernels/inner.cpp)
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of pixels, a last one of every box whatever it has, for every weight, and once more for the taps that each block
     of output channels loads again; 12 for each weight's sum in every box; every row of the input for every tap along it; both
     operands are read once, a few rows of a plane at a time."""
@@ -37,7 +38,8 @@ def cost(p: ConvProblem, lanes: int) -> float:
     row = 12 + 2 * columns / lanes + (columns / 2 if p.stride[-1] > 1 else 0)
     filled = boxes * inputs * taps_d * ((rows - 1) * stride + reach) * taps_w * row
     read = inputs * math.prod(reached(p)) + outputs * math.prod(p.output_size)
-    return p.batch * p.groups * (multiplied + filled + 0.5 * read + 12 * boxes * outputs * p.k)
+    each = p.batch * p.groups
+    return {"products": each * multiplied, "inputs": each * (filled + 0.5 * read), "outputs": each * 12 * boxes * outputs * p.k}
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 from ._costs import reached
 
@@ -16,7 +17,7 @@ BOX_PIXELS = 160  # at most, of a box (kernels/outer.cpp)
 MOST_INPUTS = 256  # channels of a task, of a kernel of one tap
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of output channels, a last odd one at 4/3, times K, for every pixel of all images. Both operands are transposed,
     the input again for every 256 output channels, or, where the channels of all groups are on the vectors, once for each input
     channel of a group; fewer channels than lanes come one by one. Sums are read and written for every box."""
@@ -25,14 +26,15 @@ def cost(p: ConvProblem, lanes: int) -> float:
     boxes = math.ceil(pixels / BOX_PIXELS)
     if p.groups > 1 and outputs < lanes:
         vectors = math.ceil(p.out_channels / lanes)
-        multiplied = 1.3 * pixels * vectors * p.k + boxes * vectors * p.k * 2
+        multiplied, summed = 1.3 * pixels * vectors * p.k, 2.0 * boxes * vectors * p.k
         moved = vectors * lanes * (pixels + inputs * read)
     else:
         vectors = p.groups * math.ceil(outputs / lanes)
-        multiplied = 1.1 * (pixels * (vectors + p.groups * (math.ceil(outputs / lanes) % 2) / 3) + 2 * boxes * vectors) * p.k
+        multiplied = 1.1 * pixels * (vectors + p.groups * (math.ceil(outputs / lanes) % 2) / 3) * p.k
+        summed = 2.2 * boxes * vectors * p.k
         again = math.ceil(outputs / 256) * (3 if inputs < lanes else 1)
         moved = vectors * lanes * pixels * math.ceil(inputs / MOST_INPUTS) + p.in_channels * read * again
-    return p.batch * (multiplied + moved) + 2 * p.out_channels * p.k
+    return {"products": p.batch * multiplied, "inputs": p.batch * moved, "outputs": p.batch * summed + 2 * p.out_channels * p.k}
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:

@@ -6,6 +6,7 @@ import math
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..spent import Parts
 from ._bounds import summed as bound
 from ._costs import reached
 
@@ -19,7 +20,7 @@ AT_ONCE = 400  # pairs (kernels/pairs.cpp)
 NEAR = 3 << 20  # bytes of both operands that tiles read again and again from the caches (measured)
 
 
-def cost(p: ConvProblem, lanes: int) -> float:
+def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of one operand's channels, a last odd one at 4/3, times the channels of the other, for every pair of pixels that
     a tap brings together; 4 for each vector of sums that is written, 10 where the result is transposed, 4 where sums wait for
     further pairs. Both operands are put in order, and pairs listed; 1 for each of their bytes beyond the caches."""
@@ -38,7 +39,7 @@ def cost(p: ConvProblem, lanes: int) -> float:
                  for channels, size in ((p.in_channels, p.input_size), (p.out_channels, p.output_size)))
     kept = sum(p.batch * math.ceil(channels / lanes) * lanes * math.prod(size) * TABLE[p.dtype].itemsize
                for channels, size in ((p.in_channels, reached(p)), (p.out_channels, p.output_size)))
-    return p.groups * least + 7 * p.batch * filled + 4 * taps * listed + max(0, kept - NEAR)
+    return {"products": p.groups * least, "inputs": 7 * p.batch * filled + max(0, kept - NEAR), "start": 4.0 * taps * listed}
 
 
 def _inside(p: ConvProblem, axis: int) -> int:

@@ -22,6 +22,7 @@ import numpy as np
 from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ..settings import current
+from ..spent import Parts
 from ..unit_axes import without_unit_axes
 from ._bounds import flushed, largest, summed
 from ._costs import is_widest, while_read
@@ -148,7 +149,7 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     leading = (1,) * (problem.ndim - len(along))
     limit = ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
     admitted = [leading + last for last in itertools.product(*along) if error(problem, last) <= limit]
-    return tuple(sorted(admitted, key=lambda chosen: _cost(problem, 8, chosen, 1)))
+    return tuple(sorted(admitted, key=lambda chosen: sum(_cost(problem, 8, chosen, 1).values())))
 
 
 def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
@@ -213,7 +214,7 @@ def _along(axis: Components, outputs: int, dilation: int) -> dict[int, Along]:
     return {m: Along(n, _tiles(outputs, dilation, m), n * full + (n - 1) * (number - full), ERROR[n]) for m, n in sizes.items()}
 
 
-def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
+def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> Parts:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
     Products, a third more in vectors of 64 bytes, which wait for loads, and as of three tiles where there are fewer, whose sums
@@ -225,7 +226,7 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     return _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
 
 
-def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int) -> float:
+def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int) -> Parts:
     work = _work(problem)
     m, n = ((1,) + chosen)[-2:]  # outputs of a tile
     w = work.along[-1][n]
@@ -233,18 +234,20 @@ def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int
     tiles, multiplied, products = work.before * h.tiles * w.tiles, work.depth * h.multiplied * w.multiplied, h.size * w.size
     out_vectors, in_vectors = -(-work.outputs // lanes), -(-work.transformed // lanes)
     each = (1.47 if is_widest(problem, lanes) else 1.1) * max(1.0, 3 / (tiles * images))
-    per_tile = 200 + each * multiplied * work.channels * out_vectors + 5 * products * out_vectors
+    multiplying = each * multiplied * work.channels * out_vectors + 5 * products * out_vectors  # of a tile
     columns = n * h.size * (m > 1) + products * (n > 1) + h.size * n  # of the two passes over a tile, and its inputs
-    per_tile += 2 * in_vectors * columns
+    transforming = 200.0 + 2 * in_vectors * columns
     if products * work.transformed * work.itemsize > SPILLED:
-        per_tile += 135 * products * in_vectors
+        transforming += 135 * products * in_vectors
     if work.strided:
-        per_tile += 62 * in_vectors * n * h.size
+        transforming += 62 * in_vectors * n * h.size
     elif work.dilated:
-        per_tile += 45 * n * (in_vectors * h.size + out_vectors * m)
+        transforming += 45 * n * (in_vectors * h.size + out_vectors * m)
     weights = multiplied * work.channels * work.outputs * work.itemsize
     times = _times_read(weights, products * (work.transformed + 64) * work.itemsize, tiles * images) / images
-    return work.groups * while_read(problem, lanes, tiles * per_tile, weights, times)
+    tiles *= work.groups
+    return while_read(problem, lanes, {"products": tiles * multiplying, "transforms": tiles * transforming}, weights,
+                      work.groups * times)
 
 
 def _times_read(weights: int, tile_bytes: int, tiles: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..dtypes import TABLE
 from ..problem import ConvProblem
+from ..spent import Parts
 from . import winograd
 from ._bounds import flushed, largest, summed
 
@@ -72,7 +73,7 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     along = [[m for taps, m in ERROR if taps == axis.taps] for axis in _axes(problem.kernel_size, problem.output_size)]
     limit = winograd.ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
     admitted = [(h, w) for h, w in itertools.product(*along) if error(problem, (h, w)) <= limit]
-    by_cost = sorted(admitted, key=lambda each: _cost(problem, 8, each, 8))
+    by_cost = sorted(admitted, key=lambda each: sum(_cost(problem, 8, each, 8).values()))
     return tuple(((1,) * problem.ndim + each)[-problem.ndim:] for each in by_cost)
 
 
@@ -83,7 +84,7 @@ def error(problem: ConvProblem, tile: tuple[int, int]) -> float:
     return found / math.sqrt(1 + math.prod(problem.output_size) / FEW)
 
 
-def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
+def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> Parts:
     """Of all images: products, and 5 per vector of sums that are added to others; 6.6 per element of a column that is
     transformed, on its way in or out, of each array once for every 256 channels of the other; the sums of all products, which
     are read and written for every chunk."""
@@ -91,7 +92,7 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     return _cost(problem, lanes, (h, w), problem.batch)
 
 
-def _cost(p: ConvProblem, lanes: int, tile: tuple[int, int], images: int) -> float:
+def _cost(p: ConvProblem, lanes: int, tile: tuple[int, int], images: int) -> Parts:
     h, w = _axes(p.kernel_size, p.output_size)
     sizes = [winograd.size(axis.taps, m) for axis, m in zip((h, w), tile, strict=True)]
     products, itemsize = math.prod(sizes), TABLE[p.dtype].itemsize
@@ -108,7 +109,7 @@ def _cost(p: ConvProblem, lanes: int, tile: tuple[int, int], images: int) -> flo
     both = products * (min(inputs, MOST_CHANNELS) + min(outputs, MOST_CHANNELS)) * itemsize
     chunks = 0 if tiles * both <= AT_ONCE else tiles / max(LEAST_TILES, CHUNK / both)
     written = products * inputs * outputs * itemsize * 2 * 0.06 * chunks
-    return p.groups * (multiplied + transformed + written)
+    return {"products": p.groups * multiplied, "transforms": p.groups * transformed, "outputs": p.groups * written}
 
 
 def _filled(channels: int, lanes: int) -> float:

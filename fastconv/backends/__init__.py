@@ -22,6 +22,7 @@ from ..errors import Unavailable, clipped, shown
 if TYPE_CHECKING:
     from ..pool_problem import PoolProblem
     from ..problem import ConvProblem
+    from ..spent import Parts
 
 ORDER = ("cython_native", "numba_jit", "im2col", "naive", "numba_cuda")  # fastest first; the last never for NumPy by itself
 
@@ -90,8 +91,9 @@ class Backend(Protocol):
 
     name: str
     device: str  # "cpu" or "cuda"
-    # optional: the methods of `Varied` and of `Pooling`; `directions`, those it computes itself, else only "forward", and the
-    # others as forward problems (see `lowering`); `computes(direction, candidate)`, where some candidates compute others, too
+    # optional: the methods of `Varied`, `Itemized` and `Pooling`; `directions`, those it computes itself, else only "forward",
+    # and the others as forward problems (see `lowering`); `computes(direction, candidate)`, where some candidates compute
+    # others, too
 
     def unavailable(self) -> str | None:
         """Why it cannot run here, with what would change that; None if it can."""
@@ -114,6 +116,14 @@ class Backend(Protocol):
     def __hash__(self) -> int:
         """Kernels are remembered by the object."""
         return object.__hash__(self)
+
+
+@runtime_checkable
+class Itemized(Protocol):
+    """A backend whose estimates are sums, of which `explain` shows the parts."""
+
+    def spent(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> tuple[Parts, float]:
+        """(what `seconds` are spent on, see `fastconv.spent`; how many of that make a second)."""
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from ..native import isa_module, runnable_isas, runtime
 from ..native_problem import fields
 from ..pool_problem import PoolProblem
 from ..problem import ConvProblem
+from ..spent import Parts
 from ..unit_axes import without_unit_axes
 from . import Candidate, Kernel, cython_pooling, refuses_direction
 
@@ -150,13 +151,20 @@ class NativeBackend:
         return tuple(candidate._replace(tile=tile) for tile in tiled.choices(problem)[:NEAR] if tile != favourite)
 
     def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
-        """A rough model, good enough to rank the algorithms of this backend. Per image, so that batch changes nothing."""
+        """Per image, so that batch changes nothing."""
+        parts, rate = self.spent(problem, candidate, prepared)
+        return sum(parts.values()) / rate
+
+    def spent(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> tuple[Parts, float]:
+        """In vectors of multiply-adds."""
         assert candidate.isa is not None
         problem, _ = without_unit_axes(problem)
         lanes = isa_module(candidate.isa).lanes * 4 // TABLE[problem.dtype].itemsize
         algorithm, tile = algorithms.named()[candidate.algorithm], () if candidate.tile is None else (candidate.tile,)
-        packing = 0.0 if prepared else algorithm.packing_cost(problem, lanes, *tile)
-        return (algorithm.cost(problem, lanes, *tile) + packing) / machine.this().multiply_adds[candidate.isa]
+        parts = algorithm.cost(problem, lanes, *tile)
+        if not prepared:
+            parts["packing"] = algorithm.packing_cost(problem, lanes, *tile)
+        return parts, machine.this().multiply_adds[candidate.isa]
 
     def computes(self, direction: str, candidate: Candidate) -> bool:
         return direction in algorithms.directions(candidate.algorithm)

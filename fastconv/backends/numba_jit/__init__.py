@@ -29,6 +29,7 @@ from ...dtypes import TABLE
 from ...kept import Kept
 from ...pool_problem import PoolProblem
 from ...problem import ConvProblem
+from ...spent import Parts
 from ...unit_axes import with_near_strides, without_unit_axes
 from .. import Candidate, PoolKernel, refuses_direction, weights_of
 from .threads import perform
@@ -222,6 +223,10 @@ class NumbaBackend:
         return tiled.refuses(without_unit_axes(problem)[0], candidate.tile)
 
     def seconds(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> float | None:
+        parts, rate = self.spent(problem, candidate, prepared)
+        return sum(parts.values()) / rate
+
+    def spent(self, problem: ConvProblem, candidate: Candidate, prepared: bool) -> tuple[Parts, float]:
         """That of the native kernels with vectors of this CPU's length, whose tiles these are; a little more, so that what need
         not be compiled comes first. (Without asking LLVM how long they are: that takes as long as many a convolution.)"""
         runnable = native.runnable_isas()
@@ -229,10 +234,12 @@ class NumbaBackend:
         problem, _ = without_unit_axes(problem)
         lanes = 4 * _LANES[isa] // TABLE[problem.dtype].itemsize
         algorithm = algorithms.named()[candidate.algorithm]
-        packing = 0.0 if prepared else algorithm.packing_cost(problem, lanes)
-        if candidate.algorithm == "winograd" and problem.in_channels < 3 * problem.groups:
-            packing += lanes * algorithm.cost(problem, lanes)  # a vector for each component's only channel
-        return 1.05 * (algorithm.cost(problem, lanes) + packing) / machine.this().multiply_adds[isa]
+        parts = algorithm.cost(problem, lanes)
+        if candidate.algorithm == "winograd" and problem.in_channels < 3 * problem.groups:  # a vector for each only channel
+            parts = {name: part * (1 + lanes) for name, part in parts.items()}
+        if not prepared:
+            parts["packing"] = algorithm.packing_cost(problem, lanes)
+        return parts, machine.this().multiply_adds[isa] / 1.05
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NumbaKernel:
         return NumbaKernel(problem, candidate.algorithm, candidate.tile)

@@ -1,0 +1,188 @@
+"""How good the estimates are, by which fastconv chooses algorithms: seconds that a plan promises against seconds measured.
+
+    python benchmarks/estimates.py [--layers 200] [--seed 23] [--direction forward] [--best 1] [--record FILE] [--plot FILE]
+
+Layers are those of ``fastconv bench --generate``, prepared and per call, with one thread and `out` given, and as many expected
+images as they have. Each result is verified before it is timed; CPU time of the fastest call counts. With `--best 3` the three
+best-ranked candidates take turns, and the regret is the time of the choice by that of the fastest of them. FASTCONV_ISA and
+FASTCONV_WISDOM are those of any call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastconv
+from fastconv.backends import Candidate
+from fastconv.bench import machine
+from fastconv.bench.generate import generate
+from fastconv.candidates import Ranked, bind, ranked
+from fastconv.problem import DIRECTIONS, ConvProblem
+from fastconv.verify.data import Arrays, same_arrays
+from fastconv.verify.judge import Comparison
+
+NEAR = 1.5  # an estimate is good within this factor
+BLOCK, ROUNDS = 2e-3, 12  # seconds of a contender's turn; turns
+
+
+class Row(NamedTuple):
+    """A layer as it is used, and the candidates that were timed, the model's choice first; seconds are of one image."""
+
+    problem: ConvProblem
+    prepared: bool
+    names: tuple[str, ...]
+    algorithm: str
+    estimates: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Of the choice: below 1 it takes longer than was estimated."""
+        return self.estimates[0] / self.seconds[0]
+
+    @property
+    def regret(self) -> float:
+        return self.seconds[0] / min(self.seconds)
+
+    def stored(self) -> dict[str, Any]:
+        return {"problem": self.problem.text, "prepared": self.prepared, "candidates": self.names,
+                "estimates": [float(f"{each:.4g}") for each in self.estimates], "seconds": [float(f"{each:.4g}") for each in self.seconds]}
+
+
+# ---- measuring
+
+
+def call_of(problem: ConvProblem, each: Ranked, arrays: Arrays, out: np.ndarray, prepared: bool) -> Callable[[], None]:
+    kernel = bind(problem, each.backend, each.candidate)
+    x, w, b, residual = arrays
+    if not prepared:
+        return lambda: kernel.run(x, kernel.pack(w, b), out, residual)
+    packed = kernel.pack(w, b)
+    return lambda: kernel.run(x, packed, out, residual)
+
+
+def fastest(calls: Sequence[Callable[[], None]]) -> list[float]:
+    """CPU seconds of each one's fastest call; they take turns."""
+    best = [math.inf] * len(calls)
+    for _ in range(ROUNDS):
+        for i, call in enumerate(calls):
+            end = time.thread_time() + BLOCK
+            before = 0.0
+            while before < end:
+                before = time.thread_time()
+                call()
+                best[i] = min(best[i], time.thread_time() - before)
+    return best
+
+
+def measured(problem: ConvProblem, prepared: bool, count: int) -> Row:
+    """The choice, and the candidates ranked next to it.
+
+    Raises:
+        AssertionError: one computes something wrong.
+    """
+    images = 1 if problem.direction == "backward_weight" else problem.batch
+    with fastconv.config(expected_batch=problem.batch):
+        order = [each for each in ranked(problem, prepared=prepared)[0] if each.seconds is not None and each.backend == "cython"]
+        order = order[:count]
+        arrays, out = same_arrays(problem), np.empty(problem.result_shape, problem.dtype)
+        results, calls = Comparison(problem, arrays), []
+        for each in order:
+            calls.append(call_of(problem, each, arrays, out, prepared))
+            out.fill(np.nan)
+            calls[-1]()
+            wrong = results.wrong(out, each.candidate)
+            assert wrong is None, f"{problem.text}, {each}: {wrong}"
+        seconds = [found / images for found in fastest(calls)]
+    candidates: list[Candidate] = [each.candidate for each in order]
+    return Row(problem, prepared, tuple(map(str, candidates)), candidates[0].algorithm,
+               tuple(each.seconds or math.nan for each in order), tuple(seconds))
+
+
+# ---- telling
+
+
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    ratios = sorted(row.ratio for row in rows)
+    cuts = {f"p{percent}": ratios[min(len(ratios) - 1, len(ratios) * percent // 100)] for percent in (5, 25, 50, 75, 95)}
+    near = sum(1 / NEAR <= ratio <= NEAR for ratio in ratios) / len(ratios)
+    return {"rows": len(rows), "within": near, **cuts, "regret": math.exp(statistics.fmean(math.log(row.regret) for row in rows))}
+
+
+def tell(title: str, rows: Sequence[Row]) -> None:
+    found = summary(rows)
+    cuts = "  ".join(f"{name} {value:.2f}" for name, value in found.items() if name.startswith("p"))
+    print(f"{title:<28} {len(rows):4d}  within {NEAR}x {100 * found['within']:3.0f} %  {cuts}  regret {found['regret']:.3f}")
+
+
+def report(rows: Sequence[Row]) -> None:
+    """Ratios are estimate by time."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups["all"].append(row)
+        groups["prepared" if row.prepared else "per call"].append(row)
+        groups[row.names[0]].append(row)
+    for title, some in groups.items():
+        tell(title, some)
+    print("worst:")
+    for row in sorted(rows, key=lambda row: -abs(math.log(row.ratio)))[:10]:
+        mode = "prepared" if row.prepared else "per call"
+        print(f"  {row.ratio:5.2f}  {row.estimates[0] * 1e3:8.4f} ms estimated, {row.seconds[0] * 1e3:8.4f} taken  {mode}  "
+              f"{row.names[0]:<18} {row.problem.name}")
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Estimate over time by algorithm; dotted: NEAR times too much or too little."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 6), layout="constrained")
+    for algorithm in sorted({row.algorithm for row in rows}):
+        some = [row for row in rows if row.algorithm == algorithm]
+        axes.scatter([row.seconds[0] * 1e3 for row in some], [row.estimates[0] * 1e3 for row in some], s=12, label=algorithm)
+    span = np.array([min(min(row.seconds[0], row.estimates[0]) for row in rows), max(max(row.seconds[0], row.estimates[0])
+                                                                                    for row in rows)]) * 1e3
+    for factor, style in ((1, "-"), (NEAR, ":"), (1 / NEAR, ":")):
+        axes.plot(span, span * factor, style, color="gray", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="measured, ms per image", ylabel="estimated, ms per image",
+             title=f"{100 * summary(rows)['within']:.0f} % of {len(rows)} within {NEAR}x")
+    axes.legend()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=23)
+    parser.add_argument("--direction", choices=DIRECTIONS, default="forward")
+    parser.add_argument("--best", type=int, default=1, help="candidates to time")
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    fastconv.set_num_threads(1)
+    rows = []
+    for layer in generate(options.layers, options.seed):
+        problem = dataclasses.replace(layer, direction=options.direction, bias=layer.bias and options.direction == "forward")
+        rows += [measured(problem, prepared, options.best) for prepared in (False, True)]
+    report(rows)
+    if options.record:
+        facts = {"machine": machine.describe(), "seed": options.seed, "direction": options.direction, "summary": summary(rows),
+                 "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}", "rows": [row.stored() for row in rows]}
+        options.record.write_text(json.dumps(facts, indent=1) + "\n")
+    if options.plot:
+        draw(options.plot, rows)
+
+
+if __name__ == "__main__":
+    main()
