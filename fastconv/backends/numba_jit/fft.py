@@ -38,7 +38,7 @@ class Shape(blocking.Shape):
         self.folded = self.tile[1] == 1
         zeros, padding = problem.padding_mode == "zeros", ((0, 0),) * missing + problem.padding
         axes: Any = zip(self.size, self.kernel, self.stride, self.dilation, self.output, padding, self.tile, strict=True)
-        self.cuts = [Cut(*axis, zeros) for axis in axes]
+        self.cuts = [Cut(zeros, *axis) for axis in axes]
         self.row_chunks = -(-self.points[1] // CHUNK)
         self._lay_out()
         self.blocks = self.outputs  # that packing is shared by

@@ -90,8 +90,8 @@ class Cut:
     n = 1. Where zero padding fits behind all of the input, there is one tile, and outputs wrap around.
     """
 
-    def __init__(self, size: int, kernel: int, stride: int, dilation: int, outputs: int, padding: tuple[int, int], n: int,
-                 zeros: bool) -> None:
+    def __init__(self, zeros: bool, size: int, kernel: int, stride: int, dilation: int, outputs: int, padding: tuple[int, int],
+                 n: int) -> None:
         self.n, self.size, self.low = n, size, padding[0]
         self.keep, self.step = (stride, 1) if n > 1 else (1, stride)
         self.outputs = (outputs - 1) * self.keep + 1
