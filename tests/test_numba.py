@@ -237,6 +237,8 @@ def test_nothing_beyond_the_arrays_is_touched(case):
 @pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect")
 @pytest.mark.parametrize(("algorithm", "case"), [
     *(("winograd", case) for case in ("primes", "dilation", "asymmetric", "groups", "1-D", "3-D", "tails of every tile")),
+    *(("fft", case) for case in ("primes", "dilation", "asymmetric", "groups", "1-D", "3-D", "tails of every tile", "wide row",
+                                 "depthwise multiplier, stride", "one pixel", "kernel wider than input", "image")),
     *(("depthwise", case) for case in ("depthwise", "depthwise multiplier, stride", "image"))])
 def test_nor_by_algorithms_that_take_some_problems_only(algorithm, case):
     for ndim, arrays, out, expected, keywords in guarded_calls(CASES[case]):
@@ -274,7 +276,7 @@ def test_the_compiled_code_ran(monkeypatch):
 def test_kernel_contract():
     problem = ConvProblem((8, 8), (3, 3), 4, 20, padding=((1, 1), (1, 1)), bias=True)
     backend = get("numba")
-    assert {c.algorithm for c in backend.candidates(problem)} == {*ALGORITHMS, "winograd", "depthwise"}
+    assert {c.algorithm for c in backend.candidates(problem)} == {*ALGORITHMS, "winograd", "depthwise", "fft"}
     w, b = integers(problem.weight_shape), integers(20, seed=2)
     for algorithm in ALGORITHMS:
         kernel = backend.bind(problem, Candidate(algorithm))

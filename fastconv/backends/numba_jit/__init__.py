@@ -1,11 +1,12 @@
 """numba: the CPU kernels that Numba compiles here, for this CPU, when first used; then cached on disk.
 
 Two algorithms over the same frame (`kernels`: padded slabs in L2, tables of offsets, one chain of multiply-adds per
-output), around register tiles written as LLVM vector code (`vectors`), and two of their own:
+output), around register tiles written as LLVM vector code (`vectors`), and three of their own:
 
     gemm       output channels on the vector, pixels broadcast: any geometry, at its best with many output channels
     direct     neighbouring pixels on the vector, weights broadcast: any geometry, few channels, images
     winograd   fused, with gemm's tiles (`winograd`, `winograd_stages`, `transforms`): whatever `algorithms/winograd.py` takes
+    fft        by tiles (`fft`, `fft_stages`, `fourier`, `spectra`, `fft_spoiled`): whatever `algorithms/fft.py` takes
     depthwise  rows where they lie (`depthwise`, `depthwise_stages`, `depthwise_tiles`): square kernels of 3, 5, 7 and 9
 
 gemm and direct give the same bits; all do for any number of threads and for an image alone or in a batch.
@@ -35,7 +36,7 @@ from .. import Candidate, PoolKernel, refuses_direction, weights_of
 from .threads import perform
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
-ALGORITHMS = ("gemm", "direct", "winograd", "depthwise")
+ALGORITHMS = ("gemm", "direct", "winograd", "depthwise", "fft")
 _LANES = {"baseline": 4, "avx2": 8, "avx512": 16}  # floats of a vector
 _OF_A_CALL = struct.Struct("9q")  # the fields of a context that differ between calls: `kernels.CONTEXT` begins with them
 SMALL = 1 << 16  # bytes of tables that a kernel keeps for itself
@@ -74,15 +75,15 @@ class Packed:
 
 class NumbaKernel:
     def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
-        from . import blocking, depthwise, winograd
+        from . import blocking, depthwise, fft, winograd
 
         unit: tuple[int, ...] = ()
-        if algorithm == "winograd":
+        if algorithm in ("winograd", "fft"):
             problem, unit = without_unit_axes(problem)
         problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
         self._unit = tuple(axis + (1 if problem.channels_last else 2) for axis in unit)
-        self._cut: Any = {"winograd": winograd, "depthwise": depthwise}.get(algorithm, blocking)
+        self._cut: Any = {"winograd": winograd, "depthwise": depthwise, "fft": fft}.get(algorithm, blocking)
         self._shape = self._cut.Shape(problem, algorithm, tile)
         self._packing = self._shape.packing()
         self._flops = problem.flops
@@ -108,6 +109,7 @@ class NumbaKernel:
             self._perform(entry, template, parts, 1, scratch, source, packed.address)
             source = packed.address
         _give_back(scratch)
+        self._shape.keep_plain(packed.bytes, weight)
         return Packed(packed, self._shape.bias(bias))
 
     def run(self, array: np.ndarray, packed: Packed, out: np.ndarray, residual: np.ndarray | None = None) -> None:

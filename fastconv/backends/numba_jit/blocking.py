@@ -81,6 +81,9 @@ class Shape:
         """Stages, one after the other, and their contexts."""
         return [(stage("pack", self.problem.dtype), words(self.common()))]
 
+    def keep_plain(self, packed: np.ndarray, weight: np.ndarray) -> None:
+        """What else than the stages have written belongs to packed weights."""
+
     def bias(self, bias: np.ndarray | None) -> np.ndarray | None:
         """As the kernels read it."""
         return None if bias is None else np.array(bias)

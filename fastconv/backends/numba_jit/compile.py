@@ -28,7 +28,20 @@ from numba.core.ccallback import CFunc
 
 from ... import activations, settings
 from ...algorithms import winograd
-from . import depthwise_stages, depthwise_tiles, kernels, pool_stages, rows, transforms, vectors, winograd_stages
+from . import (
+    depthwise_stages,
+    depthwise_tiles,
+    fft_spoiled,
+    fft_stages,
+    fourier,
+    kernels,
+    pool_stages,
+    rows,
+    spectra,
+    transforms,
+    vectors,
+    winograd_stages,
+)
 from .kernels import CONTEXT
 
 # name: the function and how many int64 it takes besides the context
@@ -42,6 +55,8 @@ STAGES = {
     "pack": (kernels.pack_stage, 1),
     **{name: (function, 1) for name, function in pool_stages.STAGES.items()},
     **winograd_stages.STAGES,
+    **fft_stages.STAGES,
+    **fft_spoiled.STAGES,
 }
 
 _config: Any = numba.config
@@ -146,7 +161,7 @@ def _has_a_place() -> bool:
 def stamp() -> str:
     """Differs between versions of what a stage is made of, and between vector widths."""
     modules = (kernels, pool_stages, winograd_stages, transforms, depthwise_stages, depthwise_tiles, rows, vectors,
-               activations, winograd)
+               fft_stages, fft_spoiled, fourier, spectra, activations, winograd)
     texts = [Path(module.__file__ or "").read_bytes() for module in modules]
     return hashlib.sha256(b"".join(texts) + repr(vectors.TARGET).encode()).hexdigest()
 

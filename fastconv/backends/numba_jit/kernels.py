@@ -61,7 +61,18 @@ _INTEGERS = (
     "taps_of pixel_at transformed "
     # offsets in the scratch of a part: V and M and their distance from one product to the next, inputs, half transformed,
     # outputs and those of the next vector, the flag that something is not finite, a tile's window; tiles that there is room for
-    "v v_plane m m_plane inputs_at half_at outputs_at outputs_plane flag window most window_rows window_columns").split()
+    "v v_plane m m_plane inputs_at half_at outputs_at outputs_plane flag window most window_rows window_columns "
+    # fft: steps of a tile, and how many parts share each (0: none); tiles along depth; points that are transformed along the
+    # axes, places of a tile along them; taps of the other axes
+    "steps sharing tiles_d points_d points_h points_w places_h places_w kernel_h kernel_w "
+    # layout of areas and spectra, see fft_stages.py; where the latter are kept, their distances; spans of output channels
+    "partner apart column_blocks strip_bytes plane_bytes area_bytes part_bytes rows_bytes spectrum_bytes folded row_chunks "
+    "stored spectra_block spectra_channel spans keep_w shift_w most_outputs "
+    # tables, see fft.py: programs and turns, inputs and outputs by place; a number that inputs are multiplied by
+    "there_d there_h there_w back_d back_h back_w pairs turns turns_bytes step_at depth_at depth_out row_out strip_out of_d "
+    "of_h of_w factor "
+    # offsets in a tile's memory, a part's, packed weights
+    "board_bytes desk_bytes spectra next own product buffer plain odd").split()
 CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
 
 # helpers, without the wrappers that Python would call
