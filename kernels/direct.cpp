@@ -26,6 +26,7 @@ constexpr int max_MR = 5, max_sums = 10, max_NR = 6;
 #endif
 constexpr int64_t most_planes = 640;    // with more products a slab of planes would hold too few pixels
 constexpr int64_t l1_bytes = 16 << 10;  // half of L1
+constexpr int64_t far_bytes = 1 << 20;  // a residual that no L2 holds beside the rest
 constexpr int vectors_for(int rows) { return max_sums / rows < max_NR ? max_sums / rows : max_NR; }
 
 struct Place {  // of one vector of pixels: where it is read, where its lanes first .. last-1 are written
@@ -38,11 +39,12 @@ struct Tile {  // vectors that are in registers together; straight: and can be s
     bool straight;
 };
 
-// Where a tile goes straight from the registers: whole vectors, no residual, and no activation but limits (relu, relu6).
+// Where a tile goes straight from the registers: whole vectors, and no activation but limits (relu, relu6).
 template <class T>
 struct Straight {
-    T* y;  // null: into the tile buffer instead
-    int64_t channel;
+    T* y;        // null: into the tile buffer instead
+    const T* r;  // the residual, or null
+    int64_t channel, channel_r;
     T least, most;
 };
 
@@ -86,8 +88,17 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
     }
     if (T* y = straight.y) {
         const Limited<T> limited(straight.least, straight.most);
-        const int64_t channel = straight.channel;
+        const int64_t channel = straight.channel, channel_r = straight.channel_r;
         int64_t output[NR];
+        if (const T* r = straight.r) {
+            int64_t residual[NR];
+#pragma GCC unroll 8
+            for (int v = 0; v < NR; ++v) residual[v] = place[v].residual;
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m, r += channel_r)
+#pragma GCC unroll 8
+                for (int v = 0; v < NR; ++v) sum[m][v] += load(r + residual[v]);
+        }
 #pragma GCC unroll 8
         for (int v = 0; v < NR; ++v) output[v] = place[v].output;
 #pragma GCC unroll 8
@@ -180,7 +191,8 @@ struct Direct {
 
     Direct(const Region& region, int threads)
         : p(region.p), slice(p), call(region.call), kept(region), raw(readable(p, call.input)),
-          simple(call.output.space[2] == 1 && !call.residual.data && Epilogue<T>(p).is_limit()), rounds(rounds_products(p)),
+          simple(call.output.space[2] == 1 && (!call.residual.data || call.residual.space[2] == 1) && Epilogue<T>(p).is_limit()),
+          rounds(rounds_products(p)),
           packing(p, kept.taps), blocking(p, limits(threads), sizeof(T)),
           tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab),
           tile_vectors(vectors_for(int(ceil_div(packing.channels, packing.panels)))) {}
@@ -256,7 +268,8 @@ struct Direct {
         const int64_t head = unaligned(box);
         const bool follow = rows_follow(box);
         const int64_t rows = follow ? 1 : box.size[1], width = box.pixels() / box.size[0] / rows;
-        const bool again = simple && width >= L;  // lanes that are done may be stored once more: the same bits
+        // Lanes that are done may be stored once more, the same bits, unless their residual was where they are now.
+        const bool again = simple && !r.data && width >= L;
         for (int64_t d = 0; d < box.size[0]; ++d)
             for (int64_t h = 0; h < rows; ++h)
                 for (int64_t w = 0, n; w < width; w += n) {
@@ -333,6 +346,7 @@ struct Direct {
         T* y = at<T>(call.output, t.image, channel);
         const T* r = at<const T>(call.residual, t.image, channel);
         const Epilogue<T> epilogue(p);
+        const bool asks = r && vector_bytes == 64 && call.residual.channel * p.out_channels * int64_t(sizeof(T)) > far_bytes;
         const Micro<T> full = micro_at<T>(rows, tile_vectors, all);
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;
@@ -343,10 +357,18 @@ struct Direct {
                 continue;
             }
             const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
-            const Straight<T> straight{tile->straight ? y : nullptr, call.output.channel, epilogue.least(), epilogue.most()};
+            const Straight<T> straight{tile->straight ? y : nullptr, r, call.output.channel, call.residual.channel,
+                                       epilogue.least(), epilogue.most()};
+            if (asks) ask_for(r, places, rows, tile->count);
             kernel(x, places, s.tap, k_of(p), w, bias, s.tile, straight);
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }
+    }
+
+    // The residual of a tile, while its products are summed.
+    void ask_for(const T* r, const Place* places, int64_t rows, int64_t vectors) const {
+        for (int64_t m = 0; m < rows; ++m, r += call.residual.channel)
+            for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(r + places[v].residual);
     }
 
     FASTCONV_NOINLINE void finish(const T* tile, const Place* places, int64_t rows, int64_t vectors, T* y, const T* r) const {
