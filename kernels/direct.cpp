@@ -212,10 +212,11 @@ struct Direct {
         return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L && !worth_aligning(q, v);
     }
 
-    // Half of the loads of a 1x1 kernel would touch two lines; with many output channels a copy in which none does costs less.
+    // Half of the loads of a 1x1 kernel would touch two lines; with many output channels a copy in which none does costs less, but
+    // for tiles that load little: three vectors for 24 products.
     static bool worth_aligning(const Problem& q, const View& v) {
         constexpr int64_t many_channels = 96;
-        return kernel_volume(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
+        return vector_bytes < 64 && kernel_volume(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
     }
     static bool same_place_in_line(const View& v) {  // all channels of all images
         constexpr int64_t line = 64 / int64_t(sizeof(T));

@@ -11,7 +11,7 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ._bounds import summed as bound
 from ._costs import packed_in_panels as packing_cost
-from ._costs import reached, slab, with_weights
+from ._costs import is_widest, reached, slab, with_weights
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -32,7 +32,7 @@ def cost(p: ConvProblem, lanes: int) -> float:
     if planes or (p.kernel_volume == 1 and set(p.stride) == {1}):
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
-    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
+    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.k if inputs > 1500 and not planes and not is_widest(p, lanes) else 0)
     moved = 0.0
     if p.channels_last:  # to a plane of each channel
         each = 3 if p.kernel_volume == 1 else 6 + 0.07 * p.in_channels
