@@ -27,6 +27,7 @@ constexpr int max_MR = 5, max_sums = 10, max_NR = 6;
 constexpr int64_t most_planes = 640;    // with more products a slab of planes would hold too few pixels
 constexpr int64_t l1_bytes = 16 << 10;  // half of L1
 constexpr int64_t far_bytes = 1 << 20;  // a residual that no L2 holds beside the rest
+constexpr bool aligns = vector_bytes < 64;  // loads that cross lines are hidden where tiles load little: 3 vectors for 24 products
 constexpr int vectors_for(int rows) { return max_sums / rows < max_NR ? max_sums / rows : max_NR; }
 
 struct Place {  // of one vector of pixels: where it is read, where its lanes first .. last-1 are written
@@ -200,7 +201,8 @@ struct Direct {
     Limits limits(int threads) const {
         const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
         const int64_t most = raw ? 1024 : 4096;
-        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true,
+        constexpr int64_t line = 64 / int64_t(sizeof(T));  // longer pieces of a row would come out less even
+        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, line, true,
                 worth_planes(), false, threads_per_image(p, threads)};
     }
 
@@ -212,11 +214,10 @@ struct Direct {
         return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L && !worth_aligning(q, v);
     }
 
-    // Half of the loads of a 1x1 kernel would touch two lines; with many output channels a copy in which none does costs less, but
-    // for tiles that load little: three vectors for 24 products.
+    // Half of the loads of a 1x1 kernel would touch two lines; with many output channels a copy in which none does costs less.
     static bool worth_aligning(const Problem& q, const View& v) {
         constexpr int64_t many_channels = 96;
-        return vector_bytes < 64 && kernel_volume(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
+        return aligns && kernel_volume(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
     }
     static bool same_place_in_line(const View& v) {  // all channels of all images
         constexpr int64_t line = 64 / int64_t(sizeof(T));
@@ -232,11 +233,27 @@ struct Direct {
         for (int64_t g = 0; g < p.groups; ++g)
             for (int64_t panel = 0; panel < packing.panels; ++panel) {
                 const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
-                const T* from = weight + (g * packing.channels + first) * packing.k;
-                T* to = out + packing.offset(p, g, panel);
-                for (int64_t k = 0; k < packing.k; ++k, to += rows)
-                    for (int64_t m = 0; m < rows; ++m) to[m] = from[m * packing.k + k];
+                pack_panel(weight + (g * packing.channels + first) * packing.k, packing.k, rows, out + packing.offset(p, g, panel));
             }
+    }
+
+    // to[k][row] = from[row][k], lanes x lanes at a time, where vectors are long enough for all rows.
+    static void pack_panel(const T* from, int64_t k_count, int64_t rows, T* to) {
+        if constexpr (L < max_MR) {
+            for (int64_t k = 0; k < k_count; ++k, to += rows)
+                for (int64_t m = 0; m < rows; ++m) to[m] = from[m * k_count + k];
+        } else {
+            for (int64_t k = 0; k < k_count; k += L) {
+                const int64_t n = std::min<int64_t>(L, k_count - k);
+                Vec<T> row[L];
+                for (int64_t i = 0; i < L; ++i) row[i] = load_some(from + std::min(i, rows - 1) * k_count + k, n);
+                transpose<T>(row);
+                for (int64_t i = 0; i < n; ++i, to += rows) {
+                    if (rows == L) store(to, row[i]);
+                    else store_first(to, row[i], rows);
+                }
+            }
+        }
     }
 
     static constexpr bool packs_any_order = false;
@@ -296,7 +313,7 @@ struct Direct {
     int64_t unaligned(const Box& box) const {
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         const View& x = call.input;
-        if (!raw || kernel_volume(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
+        if (!aligns || !raw || kernel_volume(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
         const T* first = static_cast<const T*>(x.data) + strides.pixel(box.begin[0], box.begin[1], box.begin[2]);
         return std::min<int64_t>(-(reinterpret_cast<intptr_t>(first) / int64_t(sizeof(T))) & (line - 1), box.size[2]);
     }

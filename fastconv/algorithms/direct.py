@@ -10,8 +10,7 @@ import math
 from ..native_problem import products
 from ..problem import ConvProblem
 from ._bounds import summed as bound
-from ._costs import packed_in_panels as packing_cost
-from ._costs import is_widest, reached, slab, with_weights
+from ._costs import is_widest, packed_once, reached, slab, with_weights
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -24,7 +23,7 @@ _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output
 def cost(p: ConvProblem, lanes: int) -> float:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
-    tap, whose lines are read whole. Regions narrower than a vector are copied, tap by tap. Inputs and outputs whose channels
+    tap, whose lines are read whole, nor in the tiles of AVX-512, which load less. Regions narrower than a vector are copied, tap by tap. Inputs and outputs whose channels
     are side by side move one by one, the slower the more planes they move to."""
     p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
@@ -32,15 +31,22 @@ def cost(p: ConvProblem, lanes: int) -> float:
     if planes or (p.kernel_volume == 1 and set(p.stride) == {1}):
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
-    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.k if inputs > 1500 and not planes and not is_widest(p, lanes) else 0)
+    widest = is_widest(p, lanes)
+    loads = _LOADS.get(channels, 0.09)
+    loads += 1.11 if widest else 1 + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
     moved = 0.0
     if p.channels_last:  # to a plane of each channel
         each = 3 if p.kernel_volume == 1 else 6 + 0.07 * p.in_channels
         moved = p.in_channels * math.prod(reached(p)) * each + 6 * p.out_channels * math.prod(p.output_size)
     computed = products(p)
     copied = 55 * p.groups * math.prod(p.output_size[:-1]) * computed if computed < p.k and _narrowest(p) < lanes else 0
-    multiplied = p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + 7)
-    return with_weights(p, lanes, multiplied) + slab(p) + copied + moved
+    multiplied = p.groups * rows * math.ceil(width / lanes) * channels * (computed * loads + (4.5 if widest else 7))
+    return with_weights(p, lanes, multiplied) + slab(p) * (0.5 if widest else 1) + copied + moved
+
+
+def packing_cost(p: ConvProblem, lanes: int) -> float:
+    """Transposed for few output channels at a time, which are less than a vector."""
+    return 1.4 * packed_once(p, lanes)
 
 
 @functools.lru_cache(maxsize=32)

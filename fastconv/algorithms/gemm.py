@@ -7,8 +7,8 @@ import math
 from ..native_problem import products
 from ..problem import ConvProblem
 from ._bounds import summed as bound
+from ._costs import is_widest, slab, with_weights
 from ._costs import packed_once as packing_cost
-from ._costs import slab, with_weights
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -16,11 +16,12 @@ SUMS_PRODUCTS = True
 
 
 def cost(p: ConvProblem, lanes: int) -> float:
-    """Vectors of output channels times pixels, a last odd one at 4/3; inputs go to panels at the price of 1.4 more vectors of
-    channels, and sums are read, written and transposed. One pixel takes as long as two; many weights for few pixels as
+    """Vectors of output channels times pixels, a last odd one at 4/3; inputs go to panels at the price of so many more vectors
+    of channels, and sums are read, written and transposed. One pixel takes as long as two; many weights for few pixels as
     long as they take to be read."""
-    pixels, channels = math.prod(p.output_size), p.out_channels // p.groups
+    pixels, channels, widest = math.prod(p.output_size), p.out_channels // p.groups, is_widest(p, lanes)
     vectors = math.ceil(channels / lanes)
-    multiplied = p.groups * max(pixels, 2) * (vectors + vectors % 2 / 3 + 1.4) * products(p)
+    each, filled = (1.18, 0.55) if widest else (1.0, 1.4)  # of high tiles a vector of inputs is filled at a time
+    multiplied = p.groups * max(pixels, 2) * (each * (vectors + vectors % 2 / 3) + filled) * products(p)
     finished = 15 * vectors + (30 if p.channels_last and channels % lanes else 0)
-    return with_weights(p, lanes, multiplied, 1.35) + p.groups * pixels * finished + slab(p, 3 * lanes)
+    return with_weights(p, lanes, multiplied, 1.35) + p.groups * pixels * finished + slab(p, 3 * lanes) * (0.5 if widest else 1)
