@@ -26,6 +26,8 @@ constexpr int max_MR = 5, max_sums = 10, max_NR = 6;
 #endif
 constexpr int64_t most_planes = 640;    // with more products a slab of planes would hold too few pixels
 constexpr int64_t l1_bytes = 16 << 10;  // half of L1
+constexpr int64_t far_bytes = 1 << 20;  // a residual that no L2 holds beside the rest
+constexpr bool aligns = vector_bytes < 64;  // loads that cross lines are hidden where tiles load little: 3 vectors for 24 products
 constexpr int vectors_for(int rows) { return max_sums / rows < max_NR ? max_sums / rows : max_NR; }
 
 struct Place {  // of one vector of pixels: where it is read, where its lanes first .. last-1 are written
@@ -38,11 +40,12 @@ struct Tile {  // vectors that are in registers together; straight: and can be s
     bool straight;
 };
 
-// Where a tile goes straight from the registers: whole vectors, no residual, and no activation but limits (relu, relu6).
+// Where a tile goes straight from the registers: whole vectors, and no activation but limits (relu, relu6).
 template <class T>
 struct Straight {
-    T* y;  // null: into the tile buffer instead
-    int64_t channel;
+    T* y;        // null: into the tile buffer instead
+    const T* r;  // the residual, or null
+    int64_t channel, channel_r;
     T least, most;
 };
 
@@ -86,8 +89,17 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
     }
     if (T* y = straight.y) {
         const Limited<T> limited(straight.least, straight.most);
-        const int64_t channel = straight.channel;
+        const int64_t channel = straight.channel, channel_r = straight.channel_r;
         int64_t output[NR];
+        if (const T* r = straight.r) {
+            int64_t residual[NR];
+#pragma GCC unroll 8
+            for (int v = 0; v < NR; ++v) residual[v] = place[v].residual;
+#pragma GCC unroll 8
+            for (int m = 0; m < MR; ++m, r += channel_r)
+#pragma GCC unroll 8
+                for (int v = 0; v < NR; ++v) sum[m][v] += load(r + residual[v]);
+        }
 #pragma GCC unroll 8
         for (int v = 0; v < NR; ++v) output[v] = place[v].output;
 #pragma GCC unroll 8
@@ -180,7 +192,8 @@ struct Direct {
 
     Direct(const Region& region, int threads)
         : p(region.p), slice(p), call(region.call), kept(region), raw(readable(p, call.input)),
-          simple(call.output.space[2] == 1 && !call.residual.data && Epilogue<T>(p).is_limit()), rounds(rounds_products(p)),
+          simple(call.output.space[2] == 1 && (!call.residual.data || call.residual.space[2] == 1) && Epilogue<T>(p).is_limit()),
+          rounds(rounds_products(p)),
           packing(p, kept.taps), blocking(p, limits(threads), sizeof(T)),
           tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab),
           tile_vectors(vectors_for(int(ceil_div(packing.channels, packing.panels)))) {}
@@ -188,7 +201,8 @@ struct Direct {
     Limits limits(int threads) const {
         const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
         const int64_t most = raw ? 1024 : 4096;
-        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, 4 * L, true,
+        constexpr int64_t line = 64 / int64_t(sizeof(T));  // longer pieces of a row would come out less even
+        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, line, true,
                 worth_planes(), false, threads_per_image(p, threads)};
     }
 
@@ -203,7 +217,7 @@ struct Direct {
     // Half of the loads of a 1x1 kernel would touch two lines; with many output channels a copy in which none does costs less.
     static bool worth_aligning(const Problem& q, const View& v) {
         constexpr int64_t many_channels = 96;
-        return kernel_volume(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
+        return aligns && kernel_volume(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
     }
     static bool same_place_in_line(const View& v) {  // all channels of all images
         constexpr int64_t line = 64 / int64_t(sizeof(T));
@@ -219,11 +233,27 @@ struct Direct {
         for (int64_t g = 0; g < p.groups; ++g)
             for (int64_t panel = 0; panel < packing.panels; ++panel) {
                 const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
-                const T* from = weight + (g * packing.channels + first) * packing.k;
-                T* to = out + packing.offset(p, g, panel);
-                for (int64_t k = 0; k < packing.k; ++k, to += rows)
-                    for (int64_t m = 0; m < rows; ++m) to[m] = from[m * packing.k + k];
+                pack_panel(weight + (g * packing.channels + first) * packing.k, packing.k, rows, out + packing.offset(p, g, panel));
             }
+    }
+
+    // to[k][row] = from[row][k], lanes x lanes at a time, where vectors are long enough for all rows.
+    static void pack_panel(const T* from, int64_t k_count, int64_t rows, T* to) {
+        if constexpr (L < max_MR) {
+            for (int64_t k = 0; k < k_count; ++k, to += rows)
+                for (int64_t m = 0; m < rows; ++m) to[m] = from[m * k_count + k];
+        } else {
+            for (int64_t k = 0; k < k_count; k += L) {
+                const int64_t n = std::min<int64_t>(L, k_count - k);
+                Vec<T> row[L];
+                for (int64_t i = 0; i < L; ++i) row[i] = load_some(from + std::min(i, rows - 1) * k_count + k, n);
+                transpose<T>(row);
+                for (int64_t i = 0; i < n; ++i, to += rows) {
+                    if (rows == L) store(to, row[i]);
+                    else store_first(to, row[i], rows);
+                }
+            }
+        }
     }
 
     static constexpr bool packs_any_order = false;
@@ -256,7 +286,8 @@ struct Direct {
         const int64_t head = unaligned(box);
         const bool follow = rows_follow(box);
         const int64_t rows = follow ? 1 : box.size[1], width = box.pixels() / box.size[0] / rows;
-        const bool again = simple && width >= L;  // lanes that are done may be stored once more: the same bits
+        // Lanes that are done may be stored once more, the same bits, unless their residual was where they are now.
+        const bool again = simple && !r.data && width >= L;
         for (int64_t d = 0; d < box.size[0]; ++d)
             for (int64_t h = 0; h < rows; ++h)
                 for (int64_t w = 0, n; w < width; w += n) {
@@ -282,7 +313,7 @@ struct Direct {
     int64_t unaligned(const Box& box) const {
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         const View& x = call.input;
-        if (!raw || kernel_volume(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
+        if (!aligns || !raw || kernel_volume(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
         const T* first = static_cast<const T*>(x.data) + strides.pixel(box.begin[0], box.begin[1], box.begin[2]);
         return std::min<int64_t>(-(reinterpret_cast<intptr_t>(first) / int64_t(sizeof(T))) & (line - 1), box.size[2]);
     }
@@ -333,6 +364,7 @@ struct Direct {
         T* y = at<T>(call.output, t.image, channel);
         const T* r = at<const T>(call.residual, t.image, channel);
         const Epilogue<T> epilogue(p);
+        const bool asks = r && vector_bytes == 64 && call.residual.channel * p.out_channels * int64_t(sizeof(T)) > far_bytes;
         const Micro<T> full = micro_at<T>(rows, tile_vectors, all);
         for (; tile < end; ++tile) {
             const Place* places = s.places + tile->first;
@@ -343,10 +375,18 @@ struct Direct {
                 continue;
             }
             const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
-            const Straight<T> straight{tile->straight ? y : nullptr, call.output.channel, epilogue.least(), epilogue.most()};
+            const Straight<T> straight{tile->straight ? y : nullptr, r, call.output.channel, call.residual.channel,
+                                       epilogue.least(), epilogue.most()};
+            if (asks) ask_for(r, places, rows, tile->count);
             kernel(x, places, s.tap, k_of(p), w, bias, s.tile, straight);
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }
+    }
+
+    // The residual of a tile, while its products are summed.
+    void ask_for(const T* r, const Place* places, int64_t rows, int64_t vectors) const {
+        for (int64_t m = 0; m < rows; ++m, r += call.residual.channel)
+            for (int64_t v = 0; v < vectors; ++v) __builtin_prefetch(r + places[v].residual);
     }
 
     FASTCONV_NOINLINE void finish(const T* tile, const Place* places, int64_t rows, int64_t vectors, T* y, const T* r) const {

@@ -11,8 +11,7 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ..spent import Parts
 from ._bounds import summed as bound
-from ._costs import packed_in_panels as packing_cost
-from ._costs import reached, slab, with_weights
+from ._costs import is_widest, packed_once, reached, slab, with_weights
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
@@ -25,18 +24,20 @@ _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output
 def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
-    tap, whose lines are read whole. Regions narrower than a vector are copied, tap by tap. Inputs and outputs whose channels
-    are side by side move one by one, the slower the more planes they move to."""
+    tap, whose lines are read whole, nor in the tiles of AVX-512, which load less. Regions narrower than a vector are copied, tap
+    by tap. Inputs and outputs whose channels are side by side move one by one, the slower the more planes they move to."""
     p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)
     if planes or (p.kernel_volume == 1 and set(p.stride) == {1}):
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
-    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
+    widest = is_widest(p, lanes)
+    loads = _LOADS.get(channels, 0.09)
+    loads += 1.11 if widest else 1 + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
     computed, vectors = products(p), p.groups * rows * math.ceil(width / lanes) * channels
-    spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": 7.0 * vectors})
-    spent["inputs"] = slab(p)
+    spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": (4.5 if widest else 7) * vectors})
+    spent["inputs"] = slab(p) * (0.5 if widest else 1)
     if computed < p.k and _narrowest(p) < lanes:
         spent["inputs"] += 55 * p.groups * math.prod(p.output_size[:-1]) * computed
     if p.channels_last:  # to a plane of each channel
@@ -44,6 +45,11 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
         spent["inputs"] += p.in_channels * math.prod(reached(p)) * each
         spent["outputs"] += 6 * p.out_channels * math.prod(p.output_size)
     return spent
+
+
+def packing_cost(p: ConvProblem, lanes: int) -> float:
+    """Transposed for few output channels at a time, which are less than a vector."""
+    return 1.4 * packed_once(p, lanes)
 
 
 @functools.lru_cache(maxsize=32)
