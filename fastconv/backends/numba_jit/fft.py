@@ -195,7 +195,8 @@ class Call(blocking.Call):
         self.stored = self.areas < channels or self.spans > 1
         self.step_at = np.array(self._steps(), np.int64)
         self.parts = threads if together else max(1, min(threads, tiles))
-        flops = 16 * fft.cost(without_unit_axes(s.problem)[0], 8, s.tile[3 - s.problem.ndim:]) * s.problem.batch
+        spent = fft.cost(without_unit_axes(s.problem)[0], 8, s.tile[3 - s.problem.ndim:])
+        flops = 16 * sum(spent.values()) * s.problem.batch
         self.rounds = tiles * len(self.step_at) if together else max(
             1, min(int(flops / (threads * blocking.ROUND_FLOPS)), tiles // max(1, self.parts)))
 
