@@ -25,7 +25,7 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
     tap, whose lines are read whole, nor in the tiles of AVX-512, which load less. Regions narrower than a vector are copied, a
-    tap at a time. Inputs and outputs whose channels are side by side move one by one, the slower the more planes they go to."""
+    tap at a time. Inputs and outputs whose channels are side by side move one by one, the slower the farther pixels are apart."""
     p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)
@@ -41,9 +41,9 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     if computed < p.k and _narrowest(p) < lanes:
         spent["inputs"] += 55 * p.groups * math.prod(p.output_size[:-1]) * computed
     if p.channels_last:  # to a plane of each channel
-        each = 3 if p.kernel_volume == 1 else 6 + 0.07 * p.in_channels
+        each = 3 if p.kernel_volume == 1 else 1 + 0.02 * p.in_channels
         spent["inputs"] += p.in_channels * math.prod(reached(p)) * each
-        spent["outputs"] += 6 * p.out_channels * math.prod(p.output_size)
+        spent["outputs"] += 3.8 * p.out_channels * math.prod(p.output_size)
     return spent
 
 
