@@ -11,15 +11,15 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ..spent import Parts
 from ._bounds import summed as bound
+from ._costs import is_widest, reached, slab, start, with_weights
 from ._costs import packed_in_panels as packing_cost
-from ._costs import reached, slab, with_weights
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
 MOST_PLANES = 640  # products for which the input is copied to planes (kernels/direct.cpp)
 
-_LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output channels of a group
+_LOADS = {1: 1.3, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output channels of a group
 
 
 def cost(p: ConvProblem, lanes: int) -> Parts:
@@ -36,7 +36,8 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
     computed, vectors = products(p), p.groups * rows * math.ceil(width / lanes) * channels
     spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": 7.0 * vectors})
-    spent["inputs"] = slab(p)
+    spent["call"] = start(p, lanes, 1.3)
+    spent["inputs"] = slab(p) * (0.6 if is_widest(p, lanes) else 1)
     if computed < p.k and _narrowest(p) < lanes:
         spent["inputs"] += 55 * p.groups * math.prod(p.output_size[:-1]) * computed
     if p.channels_last:  # to a plane of each channel
