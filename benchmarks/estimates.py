@@ -2,10 +2,10 @@
 
     python benchmarks/estimates.py [--layers 200] [--seed 23] [--direction forward] [--best 1] [--record FILE] [--plot FILE]
 
-Layers are those of ``fastconv bench --generate``, prepared and per call, with one thread and `out` given, and as many expected
-images as they have. Each result is verified before it is timed; CPU time of the fastest call counts. With `--best 3` the three
-best-ranked candidates take turns, and the regret is the time of the choice by that of the fastest of them. FASTCONV_ISA and
-FASTCONV_WISDOM are those of any call.
+Layers are those of ``fastconv bench --generate``, prepared (but for gradients of weights) and per call, with one thread, `out`
+given, and as many expected images as they have. Each result is verified before it is timed; CPU time of the fastest call
+counts. With `--best 3` the three best-ranked candidates take turns, and the regret is the time of the choice by that of the
+fastest of them. FASTCONV_ISA and FASTCONV_WISDOM are those of any call.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Row(NamedTuple):
         return self.seconds[0] / min(self.seconds)
 
     def stored(self) -> dict[str, Any]:
-        return {"problem": self.problem.text, "prepared": self.prepared, "candidates": self.names,
-                "estimates": [float(f"{each:.4g}") for each in self.estimates], "seconds": [float(f"{each:.4g}") for each in self.seconds]}
+        short = {name: [float(f"{each:.4g}") for each in getattr(self, name)] for name in ("estimates", "seconds")}
+        return {"problem": self.problem.text, "prepared": self.prepared, "candidates": self.names, **short}
 
 
 # ---- measuring
@@ -95,8 +95,7 @@ def measured(problem: ConvProblem, prepared: bool, count: int) -> Row:
     """
     images = 1 if problem.direction == "backward_weight" else problem.batch
     with fastconv.config(expected_batch=problem.batch):
-        order = [each for each in ranked(problem, prepared=prepared)[0] if each.seconds is not None and each.backend == "cython"]
-        order = order[:count]
+        order = ranked(problem, backend="cython", prepared=prepared)[0][:count]
         arrays, out = same_arrays(problem), np.empty(problem.result_shape, problem.dtype)
         results, calls = Comparison(problem, arrays), []
         for each in order:
@@ -118,7 +117,8 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
     ratios = sorted(row.ratio for row in rows)
     cuts = {f"p{percent}": ratios[min(len(ratios) - 1, len(ratios) * percent // 100)] for percent in (5, 25, 50, 75, 95)}
     near = sum(1 / NEAR <= ratio <= NEAR for ratio in ratios) / len(ratios)
-    return {"rows": len(rows), "within": near, **cuts, "regret": math.exp(statistics.fmean(math.log(row.regret) for row in rows))}
+    regret = math.exp(statistics.fmean(math.log(row.regret) for row in rows))
+    return {"rows": len(rows), "within": near, **cuts, "regret": regret}
 
 
 def tell(title: str, rows: Sequence[Row]) -> None:
@@ -171,10 +171,11 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     fastconv.set_num_threads(1)
+    modes = (False,) if options.direction == "backward_weight" else (False, True)
     rows = []
     for layer in generate(options.layers, options.seed):
         problem = dataclasses.replace(layer, direction=options.direction, bias=layer.bias and options.direction == "forward")
-        rows += [measured(problem, prepared, options.best) for prepared in (False, True)]
+        rows += [measured(problem, prepared, options.best) for prepared in modes]
     report(rows)
     if options.record:
         facts = {"machine": machine.describe(), "seed": options.seed, "direction": options.direction, "summary": summary(rows),

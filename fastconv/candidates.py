@@ -71,11 +71,11 @@ def _bind(problem: ConvProblem, who: Backend, candidate: Candidate) -> Kernel:
 @functools.lru_cache(maxsize=512)
 def _joined(problem: ConvProblem, who: Backend, candidate: Candidate) -> ConvProblem | None:
     """The forward problem of all phases at once, where a candidate computes it sooner than one by one: of one image, whatever
-    batch is expected, as this is remembered, and binds."""
+    batch is expected and wisdom says of the machine, as this is remembered, and binds."""
     found = phases_at_once.joined(problem)
     if found is None or who.refuses(found.problem, candidate) is not None:
         return None
-    with settings.config(expected_batch=1):
+    with settings.config(expected_batch=1, wisdom=None):
         pays = lowering_costs.joining_pays(problem, candidate.algorithm, lowering.parts(problem), found.problem,
                                            lambda each, packed: who.seconds(each, candidate, packed))
     return found.problem if pays else None
@@ -83,7 +83,7 @@ def _joined(problem: ConvProblem, who: Backend, candidate: Candidate) -> ConvPro
 
 def _parts(who: Backend, problem: ConvProblem, candidate: Candidate) -> tuple[lowering.Part, ...] | None:
     """The forward problems of another direction that a CPU backend computes through them; None: itself, or not at all."""
-    if _computes(who, problem, candidate) or who.device != "cpu":
+    if problem.direction == "forward" or who.device != "cpu" or _computes(who, problem, candidate):
         return None
     return lowering.parts(problem)
 

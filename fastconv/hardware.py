@@ -99,6 +99,12 @@ def caches() -> dict[str, str]:
     return found
 
 
+def cache_bytes(level: str) -> int | None:
+    """The size of one of them."""
+    told = re.fullmatch(r"(\d+)([KMG]?)", caches().get(level, ""))
+    return int(told[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[told[2]] if told and int(told[1]) else None
+
+
 def cpu_quota() -> float | None:
     """How many CPUs' time this process may use, by the tightest quota of its control group (cgroup v2 or v1) and the groups
     above it; None: nothing limits it."""

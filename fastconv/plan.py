@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from . import candidates, settings, wisdom
+from . import candidates, machine, settings, wisdom
 from .backends import Candidate, Kernel, Pooling, PoolKernel, Varied, get, registry
 from .candidates import Ranked, Rejected, asked, bind, listed, ranked, refusal
 from .errors import Unsupported, clipped, shown
@@ -32,6 +32,7 @@ class Plan:
         seconds: of one image, estimated; measured, where the choice is wisdom's.
         wisdom: whether it is.
         shares: of the estimate, what it is expected to be spent on; empty: the backend does not tell.
+        own_machine: whether the estimates are of this machine as `fastconv tune --machine` measured it.
     """
 
     problem: ConvProblem
@@ -41,6 +42,7 @@ class Plan:
     rejected: tuple[Rejected, ...]
     wisdom: bool = False
     shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    own_machine: bool = False
 
     @property
     def algorithm(self) -> str:
@@ -67,7 +69,7 @@ class Plan:
 
     def __str__(self) -> str:
         p = self.problem
-        how = "from wisdom, measured" if self.wisdom else "estimated"
+        how = "from wisdom, measured" if self.wisdom else "estimated" + " (machine from wisdom)" * self.own_machine
         estimate = "" if self.seconds is None else f", {how} {self.seconds * 1e3:.3g} ms"
         lines = [
             f"problem    {p.text}",
@@ -105,7 +107,7 @@ def plan(problem: ConvProblem, backend: str = "auto", algorithm: str | None = No
     lost = [Rejected(other.backend, other.candidate, Reason(_why_lost(other, best, known)))
             for other in order if other[:2] != best[:2]]
     spent = candidates.spent(best, problem, prepared)
-    return Plan(problem, *best, (*lost, *rejected), known, {} if spent is None else spent.shares)
+    return Plan(problem, *best, (*lost, *rejected), known, {} if spent is None else spent.shares, machine.own() is not None)
 
 
 def chosen_kernel(problem: ConvProblem, backend: str = "auto", algorithm: str | None = None, device: str = "cpu",

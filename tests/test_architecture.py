@@ -21,8 +21,8 @@ ROOT = PACKAGE.parent
 # each layer may import what stands before it: ops -> problem -> plan -> backend -> kernel, read from the right
 LAYERS = (
     {"errors", "reasons", "files", "hardware", "kept", "streams", "terminal", "cuda_arrays", "spent"},
-    {"settings", "arguments", "machine", "storage", "batches", "receptive_field"}, {"native", "window", "lifetimes"},
-    {"problem_text", "dtypes"},
+    {"settings", "arguments", "storage", "batches", "receptive_field"}, {"native", "window", "lifetimes"}, {"wisdom_file"},
+    {"problem_text", "dtypes", "machine"},
     {"problem", "pool_problem"}, {"activations", "unit_axes", "native_problem"},
     {"algorithms", "lowering", "weight_gradient"}, {"lowering_costs", "phases_at_once"}, {"backends"}, {"wisdom", "candidates"},
     {"verify", "timing"}, {"tuning"}, {"plan"}, {"torch_arrays"}, {"arrays"}, {"operands"}, {"ops", "channels"},

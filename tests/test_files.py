@@ -26,7 +26,7 @@ from test_cli import TINY, in_this_process
 from tuning_cases import IM2COL, P, untuned
 
 import fastconv
-from fastconv import cli, files, wisdom
+from fastconv import cli, files, wisdom_file
 from fastconv.plan import plan
 from fastconv.tuning import store
 
@@ -399,7 +399,7 @@ def test_stdout_as_a_file_gets_the_record_where_it_stands(tmp_path: Path) -> Non
 def test_wisdom_is_written_through_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     store.put(tmp_path / "link", [(P, False, IM2COL)])
-    assert (tmp_path / "link").is_symlink() and wisdom.parse((tmp_path / "target").read_bytes())["machines"]
+    assert (tmp_path / "link").is_symlink() and wisdom_file.parse((tmp_path / "target").read_bytes())["machines"]
     assert store.export(tmp_path / "link", tmp_path / "exported") == 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import fake_records
 import pytest
 
-from fastconv import hardware, wisdom
+from fastconv import hardware, wisdom_file
 from fastconv.bench import machine
 
 EPYC = "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\n"
@@ -81,7 +81,7 @@ def test_one_name_two_microarchitectures(cpuinfo) -> None:
     for family, model in ((25, 1), (26, 2)):
         cpuinfo(EPYC.format(family, model))
         facts = {**machine.describe(), "cpu": "AMD EPYC"}
-        found.append((wisdom.fingerprint(), machine.fingerprint(facts), machine.name(facts)))
+        found.append((wisdom_file.fingerprint(), machine.fingerprint(facts), machine.name(facts)))
     assert all(a != b for a, b in zip(*found)) and [each[2] for each in found] == ["AMD EPYC (zen3)", "AMD EPYC (zen5)"]
     assert "zen5 (AuthenticAMD family 26 model 2)" in machine.as_text(facts)
 

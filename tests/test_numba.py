@@ -267,9 +267,9 @@ def test_the_compiled_code_ran(monkeypatch):
     performed = []
     perform = numba_jit.perform
     monkeypatch.setattr(numba_jit, "perform", lambda entry, *rest: (performed.append(entry), perform(entry, *rest)))
-    plan = fastconv.explain(integers((1, 3, 8, 8)), integers((4, 3, 3, 3)), backend="numba")
+    plan = fastconv.explain(integers((1, 3, 8, 8)), integers((4, 3, 3, 3)), backend="numba", algorithm="gemm")
     assert plan.backend == "numba"
-    fastconv.conv2d(integers((1, 3, 8, 8)), integers((4, 3, 3, 3)), backend="numba")
+    fastconv.conv2d(integers((1, 3, 8, 8)), integers((4, 3, 3, 3)), backend="numba", algorithm="gemm")
     assert performed == [stage("pack", "float32"), stage("convolve", "float32")]
 
 

@@ -18,7 +18,7 @@ from test_cli import TINY
 from tuning_cases import IM2COL, NEWER, P, native, planned, untuned
 
 import fastconv
-from fastconv import settings, wisdom
+from fastconv import settings, wisdom, wisdom_file
 from fastconv.backends import Candidate, cython_native
 from fastconv.plan import plan
 from fastconv.problem import ConvProblem
@@ -58,29 +58,29 @@ def test_keys_know_neither_batch_nor_name() -> None:
 
 
 def test_fingerprints_tell_machines_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = wisdom.fingerprint()
-    assert wisdom.fingerprint() == here and set(wisdom.machine()) == {"cpu", "cpu_id", "caches", "isas"}
+    here = wisdom_file.fingerprint()
+    assert wisdom_file.fingerprint() == here and set(wisdom_file.machine()) == {"cpu", "cpu_id", "caches", "isas"}
     with monkeypatch.context() as patch:
-        patch.setattr(wisdom.hardware, "cpu_model", lambda: "another")
-        assert wisdom.fingerprint() != here
+        patch.setattr(wisdom_file.hardware, "cpu_model", lambda: "another")
+        assert wisdom_file.fingerprint() != here
     with monkeypatch.context() as patch:  # clouds call several microarchitectures by one name
-        patch.setattr(wisdom.hardware, "cpu_id", lambda: "AuthenticAMD family 26 model 2")
-        assert wisdom.fingerprint() != here
+        patch.setattr(wisdom_file.hardware, "cpu_id", lambda: "AuthenticAMD family 26 model 2")
+        assert wisdom_file.fingerprint() != here
     with monkeypatch.context() as patch:
-        patch.setattr(wisdom.hardware, "caches", lambda: {"L1d": "1K", "L2": "1K", "L3": "1K"})
-        assert wisdom.fingerprint() != here
+        patch.setattr(wisdom_file.hardware, "caches", lambda: {"L1d": "1K", "L2": "1K", "L3": "1K"})
+        assert wisdom_file.fingerprint() != here
 
 
 @native
 def test_a_forced_isa_is_another_machine() -> None:
-    here = wisdom.fingerprint()
+    here = wisdom_file.fingerprint()
     with fastconv.config(isa="baseline"):
-        assert wisdom.machine()["isas"] == ["baseline"]
+        assert wisdom_file.machine()["isas"] == ["baseline"]
     if len(cython_native.runnable_isas()) > 1:
         with fastconv.config(isa="baseline"):
-            assert wisdom.fingerprint() != here
+            assert wisdom_file.fingerprint() != here
     with fastconv.config(no_native=True):
-        assert wisdom.fingerprint() != here
+        assert wisdom_file.fingerprint() != here
 
 
 def test_a_candidate_shows_its_tile() -> None:
@@ -193,7 +193,7 @@ def test_entries_survive_the_file(path: Path) -> None:
 def test_a_damaged_entry_is_none(change: dict[str, Any] | None, path: Path) -> None:
     store.put(path, [(P, False, IM2COL), (P, True, IM2COL)])
     document = json.loads(path.read_text())
-    entries = wisdom.entries(document, "per call")
+    entries = wisdom_file.entries(document, "per call")
     entries[wisdom.key(P)] = [] if change is None else {**entries[wisdom.key(P)], **change}
     path.write_text(json.dumps(document))
     assert not planned(path).wisdom and planned(path, prepared=True).wisdom
@@ -202,10 +202,10 @@ def test_a_damaged_entry_is_none(change: dict[str, Any] | None, path: Path) -> N
 def test_cut_anywhere_it_is_never_fatal(path: Path) -> None:
     store.put(path, [(P, False, IM2COL)])
     whole = path.read_bytes()
-    assert wisdom.parse(whole.rstrip()) == wisdom.parse(whole)
+    assert wisdom_file.parse(whole.rstrip()) == wisdom_file.parse(whole)
     for length in range(len(whole.rstrip())):
         with pytest.raises(ValueError):
-            wisdom.parse(whole[:length])
+            wisdom_file.parse(whole[:length])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for length in range(0, len(whole) - 2, 16):
@@ -258,14 +258,14 @@ def test_the_file_of_a_newer_fastconv_is_left_alone(path: Path) -> None:
 def test_what_others_measured_is_kept_but_not_used(which: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = ("fingerprint", lambda: "0123456789ab") if which == "machine" else ("release", lambda: "0.0.9")
     with monkeypatch.context() as patch:
-        patch.setattr(wisdom, *other)
+        patch.setattr(wisdom_file, *other)
         store.put(path, [(P, False, IM2COL)])
         theirs = store.listed(path)
     assert not planned(path).wisdom and store.listed(path) == []
     store.put(path, [(dataclasses.replace(P, dtype="float64"), False, IM2COL)])
     assert len(store.listed(path)) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(wisdom, *other)
+        patch.setattr(wisdom_file, *other)
         assert store.listed(path) == theirs
 
 
@@ -317,7 +317,7 @@ def test_a_full_disk_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyP
 
 def test_export_and_import(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(wisdom, "fingerprint", lambda: "0123456789ab")
+        patch.setattr(wisdom_file, "fingerprint", lambda: "0123456789ab")
         store.put(path, [(P, False, IM2COL)])
     target, other = tmp_path / "made" / "mine.json", tmp_path / "other.json"
     with pytest.raises(ValueError, match="no wisdom of this machine"):

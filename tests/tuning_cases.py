@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import fastconv
-from fastconv import wisdom
+from fastconv import wisdom, wisdom_file
 from fastconv.backends import Candidate, cython_native
 from fastconv.plan import plan
 from fastconv.problem import ConvProblem
@@ -26,7 +26,7 @@ native = pytest.mark.skipif(cython_native.backend.unavailable() is not None, rea
 @contextmanager
 def untuned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No memory of other tests, no settings of the user, short blocks."""
-    monkeypatch.setattr(wisdom, "_warned", set())
+    monkeypatch.setattr(wisdom_file, "_warned", set())
     monkeypatch.setattr(wisdom, "_remembered", {})
     monkeypatch.setattr(paired, "BLOCK", 5e-4)
     monkeypatch.setattr(paired, "WARM", 1e-4)

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..problem import ConvProblem
 from ..spent import Parts
+from . import _costs
 
 Tile = tuple[int, ...]  # lengths along the axes
 
@@ -64,6 +65,16 @@ def named() -> dict[str, Algorithm]:
     """fastconv's own, by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return {name: cast(Algorithm, importlib.import_module(f".{name}", __name__)) for name in names}
+
+
+def spent(name: str, p: ConvProblem, lanes: int, prepared: bool, *tile: Tile) -> Parts:
+    """What a call with one image takes, packing included unless that was done before."""
+    algorithm = named()[name]
+    parts = _costs.past_the_caches(p, lanes, algorithm.cost(p, lanes, *tile))
+    parts["call"] = parts.get("call", 0.0) + _costs.start(p, lanes)
+    if not prepared:
+        parts["packing"] = algorithm.packing_cost(p, lanes, *tile)
+    return parts
 
 
 def sums_products(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from .. import machine
@@ -42,16 +43,38 @@ def with_weights(p: ConvProblem, lanes: int, computed: Parts, slower: float = 1.
     return while_read(p, lanes, computed, weight_bytes(p), slower / (current().expected_batch or 1))
 
 
-def while_read(p: ConvProblem, lanes: int, computed: Parts, size: float, times: float) -> Parts:
-    """The same of so many bytes, from the caches or from memory. The shorter of the two is hidden but for a third."""
+def start(p: ConvProblem, lanes: int, times: float = 1) -> float:
+    """As long as the least of calls takes, before and after what depends on sizes. Those of some algorithms take longer."""
     here = machine.this()
+    return times * here.call * here.rate(lanes * TABLE[p.dtype].itemsize)
+
+
+def past_the_caches(p: ConvProblem, lanes: int, spent: Parts) -> Parts:
+    """The same with the arrays of an image, where these are read from memory, and written there."""
+    size, here = _image_bytes(p), machine.this()
+    return spent if size <= here.levels[-2].size else while_read(p, lanes, spent, size, 1, "memory")
+
+
+@functools.lru_cache(maxsize=32)
+def _image_bytes(p: ConvProblem) -> int:
+    """Of both arrays of one; a gradient of the weight has all images."""
+    if p.direction == "backward_weight":
+        return 0
+    inputs, outputs = p.in_channels * math.prod(p.input_size), p.out_channels * math.prod(p.output_size)
+    return (inputs + outputs) * TABLE[p.dtype].itemsize
+
+
+def while_read(p: ConvProblem, lanes: int, computed: Parts, size: float, times: float, what: str = "",
+               here: machine.Machine | None = None) -> Parts:
+    """The same of so many bytes, from the caches or from memory. The shorter of the two is hidden but for a third."""
+    here = here or machine.this()
     level = here.level(size)
     read = size * times / level.speed * here.rate(lanes * TABLE[p.dtype].itemsize)
     if read > sum(computed.values()):
         computed = {name: part / 3 for name, part in computed.items()}
     else:
         read /= 3
-    computed["weights from " + level.name] = read
+    computed[what or "weights from " + level.name] = read
     return computed
 
 

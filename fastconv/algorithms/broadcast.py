@@ -8,7 +8,7 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ..spent import Parts
 from ._bounds import summed as bound
-from ._costs import is_widest, slab, with_weights
+from ._costs import is_widest, slab, start, with_weights
 from ._costs import packed_once as packing_cost
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
@@ -23,7 +23,8 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     pixels, vectors, widest = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes), is_widest(p, lanes)
     panels = math.ceil(vectors / (4 if widest else 3))
     each = p.groups * pixels * products(p)
-    spent = with_weights(p, lanes, {"products": (1.1 if widest else 0.8) * vectors * each, "inputs": 0.5 * panels * each})
+    spent = with_weights(p, lanes, {"products": (1.13 if widest else 0.8) * vectors * each, "inputs": 0.5 * panels * each})
+    spent["call"] = start(p, lanes, 1.3)
     spent["inputs"] += 0.15 * slab(p)
     spent["outputs"] = p.groups * pixels * (4.5 if p.channels_last else 13) * vectors
     return spent

@@ -8,7 +8,7 @@ from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ..spent import Parts
 from ._bounds import summed as bound
-from ._costs import MOST_POSITIONS, slab, small_planes
+from ._costs import MOST_POSITIONS, is_widest, slab, small_planes
 from ._costs import packed_in_panels as packing_cost
 
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
@@ -39,13 +39,13 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
     near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and plane[0] > 2
     copied = 0 if p.stride[-1] <= 2 else depths * (slab(p) + p.in_channels * math.prod(p.input_size))
-    loads = 8.0 if rows == 1 else (1.5 if tuned else 2.0 if near else 3.5)
+    loads = 8.0 if rows == 1 else (1.3 if tuned else 1.4 if near else 3.5)
     if p.stride[-1] == 2:
         loads *= 1.6 if width > lanes else 2.0  # masked at both ends
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
     vectors = p.out_channels * rows * math.ceil(width / lanes)
-    return {"products": vectors * loads * p.k, "inputs": copied, "outputs": 4 * vectors + transposed,
-            "start": 80.0 * p.out_channels}
+    return {"products": vectors * loads * p.k, "inputs": copied, "start": 80.0 * p.out_channels,
+            "outputs": (8 if is_widest(p, lanes) else 3) * vectors + transposed}
 
 
 def _small_planes_pay(p: ConvProblem, lanes: int) -> bool:

@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import machine
 from ..dtypes import TABLE
 from ..problem import ConvProblem
 from ..settings import current
 from ..spent import Parts
 from ..unit_axes import without_unit_axes
 from ._bounds import flushed, largest, summed
-from ._costs import is_widest, while_read
+from ._costs import is_widest, start, while_read
 
 SUMS_PRODUCTS = False
 PACKS_ANY_ORDER = True
@@ -149,7 +150,7 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     leading = (1,) * (problem.ndim - len(along))
     limit = ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
     admitted = [leading + last for last in itertools.product(*along) if error(problem, last) <= limit]
-    return tuple(sorted(admitted, key=lambda chosen: sum(_cost(problem, 8, chosen, 1).values())))
+    return tuple(sorted(admitted, key=lambda chosen: sum(_cost(problem, 8, chosen, 1, machine.typical()).values())))
 
 
 def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
@@ -223,10 +224,13 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     the transformed weights are read meanwhile, from L3 or memory, once for every block of tiles, of all images that a call is
     expected to have. Fitted to 384 pairs of layer and tile on Zen 4: within 1.22x of the time from 2 to 98 %.
     """
-    return _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
+    spent = _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
+    spent["call"] = start(problem, lanes, 0.7)
+    return spent
 
 
-def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int) -> Parts:
+def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int,
+          here: machine.Machine | None = None) -> Parts:
     work = _work(problem)
     m, n = ((1,) + chosen)[-2:]  # outputs of a tile
     w = work.along[-1][n]
@@ -247,7 +251,7 @@ def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int
     times = _times_read(weights, products * (work.transformed + 64) * work.itemsize, tiles * images) / images
     tiles *= work.groups
     return while_read(problem, lanes, {"products": tiles * multiplying, "transforms": tiles * transforming}, weights,
-                      work.groups * times)
+                      work.groups * times, here=here)
 
 
 def _times_read(weights: int, tile_bytes: int, tiles: int) -> int:

@@ -160,10 +160,8 @@ class NativeBackend:
         assert candidate.isa is not None
         problem, _ = without_unit_axes(problem)
         lanes = isa_module(candidate.isa).lanes * 4 // TABLE[problem.dtype].itemsize
-        algorithm, tile = algorithms.named()[candidate.algorithm], () if candidate.tile is None else (candidate.tile,)
-        parts = algorithm.cost(problem, lanes, *tile)
-        if not prepared:
-            parts["packing"] = algorithm.packing_cost(problem, lanes, *tile)
+        tile = () if candidate.tile is None else (candidate.tile,)
+        parts = algorithms.spent(candidate.algorithm, problem, lanes, prepared, *tile)
         return parts, machine.this().multiply_adds[candidate.isa]
 
     def computes(self, direction: str, candidate: Candidate) -> bool:

@@ -107,6 +107,7 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--export", type=Path, metavar="FILE", help="write this machine's wisdom for others with the same CPU")
     tune.add_argument("--import", dest="import_", type=Path, metavar="FILE", help="merge such a file")
     tune.add_argument("--clear", action="store_true", help="forget this machine's wisdom")
+    tune.add_argument("--machine", action="store_true", help="measure and write down what estimates assume of a machine")
     tune.add_argument("--list", action="store_true", help="print this machine's wisdom")
 
 

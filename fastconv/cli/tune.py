@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import settings, wisdom
+from .. import settings, wisdom, wisdom_file
 from ..bench import suites
 from ..bench.grid import packed, width_of
 from ..errors import Unsupported
+from ..machine import Machine
 from ..problem import ConvProblem
 from ..terminal import aligned
 from ..tuning import store
@@ -21,7 +23,7 @@ _INTERRUPTED = 130
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """One of: tune, export, import, clear, list.
+    """One of: tune, machine, export, import, clear, list.
 
     Raises:
         ValueError, OSError, Unavailable: wrong input; the command line says so.
@@ -31,10 +33,11 @@ def main(arguments: argparse.Namespace) -> int:
         "import_": lambda path: _imported(path, arguments.import_),
         "clear": lambda path: f"{_entries(store.clear(path))} of this machine removed from {path}",
         "list": _listed,
+        "machine": _machine,
     }
     chosen = [name for name in manage if getattr(arguments, name)]
     if len(chosen) + bool(arguments.what) != 1:
-        raise ValueError("tune takes suites, files or problems, or one of --export, --import, --clear, --list")
+        raise ValueError("tune takes suites, files or problems, or one of --machine, --export, --import, --clear, --list")
     path = store.place(arguments.wisdom)
     if not chosen:
         return _tune(arguments, path)
@@ -51,18 +54,38 @@ def _imported(path: Path, source: Path) -> str:
     return f"{_entries(count)} of {source} merged into {path}; {useful} of them for this machine and version"
 
 
+def _machine(path: Path) -> str:
+    from ..tuning import own_machine
+
+    store.put(path, [])  # that it cannot be written is said now
+    found = own_machine.measure()
+    store.put_machine(path, found)
+    return f"{_row(found)}\nwisdom: {path}; used where FASTCONV_WISDOM names that file"
+
+
+def _row(machine: Machine) -> str:
+    rates = ", ".join(f"{isa} {rate / 1e9:.2f}" for isa, rate in machine.multiply_adds.items() if rate)
+    speeds = ", ".join(f"{level.speed / 1e9:.0f} of {_mb(level.size)} in {level.name}" for level in machine.levels)
+    return f"machine  vectors of multiply-adds / ns: {rates}; GB/s: {speeds}; call: {machine.call * 1e6:.2g} us"
+
+
+def _mb(size: float) -> str:
+    return "more" if math.isinf(size) else f"{size / 1e6:.0f} MB"
+
+
 def _listed(path: Path) -> str:
-    found = store.listed(path)
+    found, row = store.listed(path), store.listed_machine(path)
+    told = [] if row is None else [_row(row)]
     if not found:
-        return f"{path} has nothing that this machine and version use"
+        return "\n".join(told) or f"{path} has nothing that this machine and version use"
     rows: list[tuple[str, ...]] = [
         (kind, f"{entry.backend} {entry.candidate}", _ms(entry.seconds), _share(entry.gain), problem)
         for problem, kind, entry in found]
     rows.insert(0, ("", "chosen", "ms / image", "gain", "problem"))
     lines, width = aligned(rows), width_of(sys.stdout)
     if max(map(len, lines)) <= width:
-        return "\n".join(lines)
-    return "\n".join(line for row in rows for line in packed([row[-1], *row[:-1]], width))
+        return "\n".join([*told, *lines])
+    return "\n".join([*told, *(line for cells in rows for line in packed([cells[-1], *cells[:-1]], width))])
 
 
 def _tune(arguments: argparse.Namespace, path: Path) -> int:
@@ -97,7 +120,7 @@ def _problems(what: list[str], accuracy: str | None) -> list[ConvProblem]:
 
 def _one(problem: ConvProblem, prepared: bool, arguments: argparse.Namespace, path: Path, columns: int) -> int:
     """Tune, keep and tell; how many results were wrong."""
-    head = [f"{_title(problem):<{columns}}", f"{wisdom.mode(prepared):<8}"]
+    head = [f"{_title(problem):<{columns}}", f"{wisdom_file.mode(prepared):<8}"]
     try:
         tuned = measure(problem, prepared, arguments.seconds)
     except Unsupported:

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .. import files, settings, wisdom
+from .. import files, machine, settings, wisdom, wisdom_file
 from ..errors import Unavailable
+from ..machine import Machine
 from ..problem import ConvProblem
-from ..wisdom import Document, Entry
+from ..wisdom import Entry
+from ..wisdom_file import Document
 
 PATIENCE = 30.0  # seconds for another process to finish writing
 _INSTALL = "pip install 'fastconv[tune]'"
@@ -52,14 +54,19 @@ def put(path: Path, found: Iterable[tuple[ConvProblem, bool, Entry]]) -> None:
     A file that cannot be read is moved aside, with a warning.
 
     Raises:
-        wisdom.Newer: a later version of fastconv keeps its wisdom there.
+        wisdom_file.Newer: a later version of fastconv keeps its wisdom there.
         OSError, Unavailable: it cannot be written, or is no regular file.
     """
     def add(document: Document) -> None:
         for problem, prepared, entry in found:
-            _section(document, wisdom.mode(prepared))[wisdom.key(problem)] = entry.stored()
+            _section(document, wisdom_file.mode(prepared))[wisdom.key(problem)] = entry.stored()
 
     _change(path, add)
+
+
+def put_machine(path: Path, measured: Machine) -> None:
+    """The same of the machine's row."""
+    _change(path, lambda document: _section(document, wisdom_file.MACHINE).update({wisdom_file.ROW: measured.stored()}))
 
 
 def merge(path: Path, source: Path) -> tuple[int, int]:
@@ -69,11 +76,11 @@ def merge(path: Path, source: Path) -> tuple[int, int]:
         ValueError: the other file is no wisdom. Else as `put`.
     """
     try:
-        other = wisdom.parse(files.read(source))
+        other = wisdom_file.parse(files.read(source))
     except ValueError as error:
         raise ValueError(f"{source} is no wisdom: {error}") from None
     _change(path, lambda document: _merge(document["machines"], other["machines"]))
-    return _count(other["machines"]), sum(len(wisdom.entries(other, kind)) for kind in wisdom.MODES)
+    return _count(other["machines"]), sum(len(wisdom_file.entries(other, kind)) for kind in wisdom_file.KINDS)
 
 
 def export(path: Path, target: Path) -> int:
@@ -83,7 +90,7 @@ def export(path: Path, target: Path) -> int:
         ValueError: there is nothing. OSError: it cannot be read or written.
     """
     document = _read(path)
-    mine = {name: about for name, about in document["machines"].items() if name == wisdom.fingerprint()}
+    mine = {name: about for name, about in document["machines"].items() if name == wisdom_file.fingerprint()}
     if not _count(mine):
         raise ValueError(f"there is no wisdom of this machine in {path}")
     target = Path(os.path.realpath(target))
@@ -98,7 +105,7 @@ def clear(path: Path) -> int:
     """Remove what this machine measured, with any version; how many entries."""
     removed: list[int] = []
     if path.exists():
-        _change(path, lambda document: removed.append(_count({"": document["machines"].pop(wisdom.fingerprint(), {})})))
+        _change(path, lambda document: removed.append(_count({"": document["machines"].pop(wisdom_file.fingerprint(), {})})))
     return sum(removed)
 
 
@@ -109,14 +116,19 @@ def listed(path: Path) -> list[tuple[str, str, Entry]]:
         ValueError, OSError: the file cannot be read.
     """
     document = _read(path)
-    found = [(problem, kind, Entry.of(stored)) for kind in wisdom.MODES
-             for problem, stored in wisdom.entries(document, kind).items()]
+    found = [(problem, kind, Entry.of(stored)) for kind in wisdom_file.MODES
+             for problem, stored in wisdom_file.entries(document, kind).items()]
     return [(problem, kind, entry) for problem, kind, entry in sorted(found, key=lambda each: each[:2]) if entry is not None]
+
+
+def listed_machine(path: Path) -> Machine | None:
+    """The row that this machine and version use. Raises: as `listed`."""
+    return machine.typical().measured(wisdom_file.entries(_read(path), wisdom_file.MACHINE).get(wisdom_file.ROW))
 
 
 def _read(path: Path) -> Document:
     try:
-        return wisdom.parse(files.read(path))
+        return wisdom_file.parse(files.read(path))
     except FileNotFoundError:
         raise ValueError(f"there is no wisdom in {path}") from None
     except ValueError as error:
@@ -125,8 +137,8 @@ def _read(path: Path) -> Document:
 
 def _section(document: Document, kind: str) -> Document:
     """This machine's and version's entries of a mode, to be changed."""
-    about = document["machines"].setdefault(wisdom.fingerprint(), {**wisdom.machine(), "fastconv": {}})
-    return about["fastconv"].setdefault(wisdom.release(), {}).setdefault(kind, {})
+    about = document["machines"].setdefault(wisdom_file.fingerprint(), {**wisdom_file.machine(), "fastconv": {}})
+    return about["fastconv"].setdefault(wisdom_file.release(), {}).setdefault(kind, {})
 
 
 def _merge(mine: Document, theirs: Document) -> None:
@@ -168,15 +180,15 @@ def _only_regular(path: Path) -> None:
 def _current(path: Path) -> Document:
     """What is there; what cannot be read is set aside, so that nobody's bytes are lost."""
     try:
-        return wisdom.parse(files.read(path))
+        return wisdom_file.parse(files.read(path))
     except FileNotFoundError:
-        return wisdom.empty()
-    except wisdom.Newer as error:
+        return wisdom_file.empty()
+    except wisdom_file.Newer as error:
         raise ValueError(f"{path} was {error}") from None
     except ValueError as error:
         aside = _set_aside(path)
         warnings.warn(f"{path} was no wisdom ({error}); it is {aside} now", stacklevel=2)
-        return wisdom.empty()
+        return wisdom_file.empty()
 
 
 def _set_aside(path: Path) -> Path:

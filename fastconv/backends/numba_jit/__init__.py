@@ -235,12 +235,9 @@ class NumbaBackend:
         isa = settings.current().isa or (runnable[-1] if runnable else "avx2")
         problem, _ = without_unit_axes(problem)
         lanes = 4 * _LANES[isa] // TABLE[problem.dtype].itemsize
-        algorithm = algorithms.named()[candidate.algorithm]
-        parts = algorithm.cost(problem, lanes)
+        parts = algorithms.spent(candidate.algorithm, problem, lanes, prepared)
         if candidate.algorithm == "winograd" and problem.in_channels < 3 * problem.groups:  # a vector for each only channel
-            parts = {name: part * (1 + lanes) for name, part in parts.items()}
-        if not prepared:
-            parts["packing"] = algorithm.packing_cost(problem, lanes)
+            parts = {name: part * (1 if name == "packing" else 1 + lanes) for name, part in parts.items()}
         return parts, machine.this().multiply_adds[isa] / 1.05
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NumbaKernel:
