@@ -25,7 +25,8 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
     tap, whose lines are read whole, nor in the tiles of AVX-512, which load less. Regions narrower than a vector are copied, a
-    tap at a time. Inputs and outputs whose channels are side by side move one by one, the slower the farther pixels are apart."""
+    tap at a time. Inputs and outputs whose channels are side by side move one by one, the slower the farther pixels are
+    apart."""
     p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)

@@ -218,11 +218,12 @@ def _along(axis: Components, outputs: int, dilation: int) -> dict[int, Along]:
 def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> Parts:
     """Time of one image with packed weights, in vector multiply-adds of one thread (see kernels/README.md).
 
-    Products, a third more in vectors of 64 bytes, which wait for loads, and as of three tiles where there are fewer, whose sums
-    wait for each other; 5 for each vector of them that comes out; then per tile and vector of input channels 2 per element of a
-    column that is transformed, 62 per input where a stride is taken out, 45 per input and output between which a dilation lies;
-    the transformed weights are read meanwhile, from L3 or memory, once for every block of tiles, of all images that a call is
-    expected to have. Fitted to 384 pairs of layer and tile on Zen 4: within 1.22x of the time from 2 to 98 %.
+    Products, nearly a half more in vectors of 64 bytes, which wait for loads, and as of three tiles where there are fewer, whose
+    sums wait for each other; then per tile 12 for each vector of products that comes out, 5 per vector of input channels and
+    element of a column that is transformed, 22 per input where a stride is taken out, 3 per input and 95 per output between which
+    a dilation lies; the transformed weights are read meanwhile, from L3 or memory, once for every block of tiles, of all images
+    that a call is expected to have. Fitted to 548 pairs of layer and tile on Zen 4, from 3 input channels on: within 1.2x of the
+    time from 10 to 98 %.
     """
     spent = _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
     spent["call"] = start(problem, lanes, 0.7)
@@ -237,16 +238,16 @@ def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int
     h = work.along[0][m] if len(work.along) > 1 else Along(1, 1, 1, 1.0)
     tiles, multiplied, products = work.before * h.tiles * w.tiles, work.depth * h.multiplied * w.multiplied, h.size * w.size
     out_vectors, in_vectors = -(-work.outputs // lanes), -(-work.transformed // lanes)
-    each = (1.47 if is_widest(problem, lanes) else 1.1) * max(1.0, 3 / (tiles * images))
-    multiplying = each * multiplied * work.channels * out_vectors + 5 * products * out_vectors  # of a tile
+    each = (1.42 if is_widest(problem, lanes) else 0.98) * max(1.0, 3 / (tiles * images))
+    multiplying = each * multiplied * work.channels * out_vectors  # of a tile
     columns = n * h.size * (m > 1) + products * (n > 1) + h.size * n  # of the two passes over a tile, and its inputs
-    transforming = 200.0 + 2 * in_vectors * columns
+    transforming = 12.3 * products * out_vectors + 4.9 * in_vectors * columns
     if products * work.transformed * work.itemsize > SPILLED:
         transforming += 135 * products * in_vectors
     if work.strided:
-        transforming += 62 * in_vectors * n * h.size
+        transforming += 22 * in_vectors * n * h.size
     elif work.dilated:
-        transforming += 45 * n * (in_vectors * h.size + out_vectors * m)
+        transforming += n * (3 * in_vectors * h.size + 95 * out_vectors * m)
     weights = multiplied * work.channels * work.outputs * work.itemsize
     times = _times_read(weights, products * (work.transformed + 64) * work.itemsize, tiles * images) / images
     tiles *= work.groups
