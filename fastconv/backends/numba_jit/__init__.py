@@ -38,7 +38,8 @@ from .threads import perform
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
 ALGORITHMS = ("gemm", "direct", "winograd", "depthwise", "fft")
 _LANES = {"baseline": 4, "avx2": 8, "avx512": 16}  # floats of a vector
-_OF_A_CALL = struct.Struct("9q")  # the fields of a context that differ between calls: `kernels.CONTEXT` begins with them
+_OF_A_CALL = struct.Struct("9q")  # the fields of a context that differ between calls: `contexts.CONTEXT` begins with them
+_SPOILT = 9  # the field that follows: set by a call that has to be done again, see `blocking.Call`
 SMALL = 1 << 16  # bytes of tables that a kernel keeps for itself
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
@@ -88,6 +89,7 @@ class NumbaKernel:
         self._packing = self._shape.packing()
         self._flops = problem.flops
         self._latest: tuple[Any, Any] = (None, None)  # what the latest call depended on, and its blocking
+        self._careful = False  # whether one has met what is not finite
         self.packed_bytes = self._shape.packed_bytes
         self.pack_key = ("numba", algorithm, *self._shape.packed_for, *weights_of(problem))
         empty = np.lib.stride_tricks.as_strided
@@ -133,7 +135,11 @@ class NumbaKernel:
         scratch = _borrow(call.workspace_bytes)
         self._perform(call.entry, call.template, call.parts, call.rounds, scratch, array.ctypes.data, packed.weights.address,
                       packed.bias_address, out.ctypes.data, 0 if residual is None else residual.ctypes.data)
+        spoilt = scratch.head[_SPOILT]
         _give_back(scratch)
+        if spoilt:
+            self._careful, self._latest = True, (None, None)
+            self._run(array, packed, out, residual)
 
     @staticmethod
     def _perform(entry: Any, template: np.ndarray, parts: int, rounds: int, scratch: Scratch, x: int, weights: int,
@@ -157,11 +163,12 @@ class NumbaKernel:
         if self._flops < 2 * SERIAL_BELOW:
             threads = 1
         cache_dir = settings.current().cache_dir  # which compiled stages a call leads to
+        careful = self._careful or residual is not None  # which may be the output, and is gone after a first time
         key = (self.problem, self.algorithm, self._shape.packed_for, array.strides, out.strides,
-               residual is not None and residual.strides, threads, cache_dir)
+               residual is not None and residual.strides, threads, careful, cache_dir)
         found = _calls.get(key)
         if found is None:
-            found = self._cut.Call(self._shape, array, out, residual, threads)
+            found = self._cut.Call(self._shape, array, out, residual, threads, careful)
             _calls.put(key, found, found.nbytes)
         return found
 

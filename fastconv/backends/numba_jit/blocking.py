@@ -13,8 +13,7 @@ import numpy as np
 from ...problem import ConvProblem
 from ...window import index_map
 from .compile import stage
-from .kernels import CONTEXT, DIRECT, GEMM, MAX_SPAN
-from .vectors import SPAN, VECTOR_BYTES
+from .contexts import CONTEXT, DIRECT, GEMM, MAX_SPAN, SPAN, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels: in L1 and L2
@@ -118,8 +117,11 @@ class Call:
     JOB = "convolve"
     tables: dict[str, np.ndarray] = {}  # more of them, by the fields that point there
 
-    def __init__(self, shape: Shape, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None, threads: int) -> None:
-        self.shape = shape
+    def __init__(self, shape: Shape, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None, threads: int,
+                 careful: bool) -> None:
+        """careful: what is not finite is put right; else a call may say that it has to be done again, by one that is. So stages
+        that hardly any call needs are compiled by those alone."""
+        self.shape, self.careful = shape, careful
         # False: copies are computed with
         self.whole_steps = not any(step % shape.item for a in (x, out, residual) if a is not None for step in a.strides)
         self.steps = [strides_of(a, shape) if a is not None else [0] * 5 for a in (x, out, residual)]

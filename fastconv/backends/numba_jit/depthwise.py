@@ -9,8 +9,7 @@ import numpy as np
 from ...problem import ConvProblem
 from . import blocking
 from .compile import stage
-from .depthwise_tiles import rows_of
-from .vectors import VECTOR_BYTES
+from .contexts import VECTOR_BYTES, rows_of
 
 
 class Shape(blocking.Shape):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .contexts import VECTOR_BYTES
 from .depthwise_tiles import tiles
 from .kernels import finish_line, jit
-from .vectors import VECTOR_BYTES, invoke, load
+from .vectors import invoke, load
 
 
 @jit

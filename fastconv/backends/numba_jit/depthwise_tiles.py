@@ -16,15 +16,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from .contexts import VECTOR_BYTES
 from .rows import _mask, _masked
-from .vectors import _BYTE, _INT, VECTOR_BYTES, _dispatch, _function, _llvm_type, _loop, _multiply_add, _pointer, _splat
-
-_REGISTERS = 32 if VECTOR_BYTES == 64 else 16
-
-
-def rows_of(kernel: int, stride: int) -> list[int]:
-    """How many a tile may have: its sums, as many columns of taps as share loads, and the inputs are in registers."""
-    return [rows for rows in (8, 7, 4, 2, 1) if rows + stride * (kernel + 1) <= _REGISTERS or rows <= 2]
+from .vectors import _BYTE, _INT, _dispatch, _function, _llvm_type, _loop, _multiply_add, _pointer, _splat
 
 
 class _Tile:

@@ -17,9 +17,8 @@ from ...problem import ConvProblem
 from ...unit_axes import without_unit_axes
 from . import blocking
 from .compile import stage
-from .fft_stages import CHUNK, FINE, OF_A_TILE
+from .contexts import CHUNK, FINE, OF_A_TILE, VECTOR_BYTES
 from .fft_tables import Cut, places, program, runs, spread, twiddles
-from .vectors import VECTOR_BYTES
 
 MOST_AREAS, MOST_TOGETHER = 256 << 10, 8 << 20  # bytes of the channels that are transformed before the next
 MOST_ALONE = 16 << 20  # bytes of a larger area are shared by all threads
@@ -103,6 +102,7 @@ class Shape(blocking.Shape):
     def complete(self, tables: dict[str, np.ndarray]) -> np.ndarray:
         """The fields that packing and convolving share."""
         c = self.common()
+        c["transform"] = stage("fft transform", self.problem.dtype).address
         for name, value in self.layout.items():
             c[name] = value
         for name, table in {**self.transforms(), **tables}.items():
@@ -204,11 +204,12 @@ class Call(blocking.Call):
         s, depths = self.shape, self.shape.points[0]
         found = s.forward_steps(s.inputs, self.areas, self.stored)
         dtype = s.problem.dtype
-        found.append((stage("fft find", dtype).address, 0, s.inputs, 1))
+        if self.careful:
+            found.append((stage("fft find", dtype).address, 0, s.inputs, 1))
         for first in range(0, s.outputs, self.areas):
             count = min(self.areas, s.outputs - first)
-            items = {"products": s.row_blocks * self.spans, "add": count, "columns back": count * depths * s.column_blocks,
-                     "finish": count * depths * s.row_chunks}
+            items = {"products": s.row_blocks * self.spans, "columns back": count * depths * s.column_blocks,
+                     **({"add": count} if self.careful else {}), "finish": count * depths * s.row_chunks}
             found += [(stage(f"fft {name}", dtype).address, first, count, n) for name, n in items.items()]
         return found
 
@@ -251,6 +252,7 @@ class Call(blocking.Call):
         c["relu"] = name == "relu"
         if name not in (None, "relu"):
             c["activate"] = stage(name, p.dtype).address
+        c["repair"] = self.careful
         c["past"] = math.prod(p.output_shape) * s.item >= blocking.BEYOND
         c["batch"], c["fill"] = p.batch, stage("fft spectra", p.dtype).address
         c["stride_d"], c["stride_h"], c["stride_w"] = s.stride

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .fft_stages import OF_A_TILE, is_spoiled, spot
+from .contexts import OF_A_TILE
+from .fft_stages import is_spoiled, spot
 from .kernels import jit
 from .spectra import LARGEST
 from .vectors import load, store

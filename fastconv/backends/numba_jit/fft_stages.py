@@ -20,16 +20,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .contexts import CHUNK, FINE, OF_A_TILE, SPOILT, VECTOR_BYTES
 from .fourier import transform
 from .kernels import finish_line, jit
 from .rows import put_square, take_square, transpose
 from .spectra import clear_vectors, copy_vectors, deal_row, gather_row, join_columns, products, split_columns, turn_columns
-from .vectors import VECTOR_BYTES, invoke, load, store
-
-CHUNK = 32  # rows that are loaded, and finished, at a time
-FINE = 16  # columns of a folded axis that share a coarse turn
-OF_A_TILE = 8  # of each tile along an axis: padded coordinate of its first output, outputs, number of the first of them; along
-# the last one, the first of the inputs that lie side by side, the last and which it is, whether there are no others, strips
+from .vectors import invoke, load, store
 
 turn_there, turn_back = turn_columns(False), turn_columns(True)
 
@@ -128,7 +124,7 @@ def columns_stage(c: Any, tile: Any, first: Any, count: Any, begin: Any, end: An
         if load(c.depth_at, tile_d * c.points_d + depth, 0) < 0 or strip >= load(c.of_w, OF_A_TILE * tile_w + 7, 0):
             clear_vectors(target, c.strip_bytes // VECTOR_BYTES, like)
             continue
-        transform(c.there_h, target, target + c.points_h * VECTOR_BYTES, re, im, like)
+        invoke(c.transform, (c.self, c.there_h, target, target + c.points_h * VECTOR_BYTES, re, im))
         split_columns(re, im, c.pairs, c.points_h // 2 + 1, target, like)
 
 
@@ -140,7 +136,7 @@ def depths(c: Any, program: Any, spectrum: Any, desk: Any, like: Any) -> None:
         at = spectrum + column * VECTOR_BYTES
         copy_vectors(at, 2 * c.part_bytes, re, VECTOR_BYTES, c.points_d, like)
         copy_vectors(at + c.part_bytes, 2 * c.part_bytes, im, VECTOR_BYTES, c.points_d, like)
-        transform(program, re, im, re, im, like)
+        invoke(c.transform, (c.self, program, re, im, re, im))
         copy_vectors(re, VECTOR_BYTES, at, 2 * c.part_bytes, c.points_d, like)
         copy_vectors(im, VECTOR_BYTES, at + c.part_bytes, 2 * c.part_bytes, c.points_d, like)
 
@@ -169,7 +165,7 @@ def spectra_stage(c: Any, tile: Any, first: Any, count: Any, begin: Any, end: An
                         turns = c.turns + block * c.turns_bytes
                         turn_there(re + column * VECTOR_BYTES, c.part_bytes, column, turns,
                                    turns + c.points_w // FINE * 2 * VECTOR_BYTES, like)
-            transform(c.there_w, re, re + c.part_bytes, re, re + c.part_bytes, like)
+            invoke(c.transform, (c.self, c.there_w, re, re + c.part_bytes, re, re + c.part_bytes))
         if c.points_d > 1:
             depths(c, c.there_d, target, desk, like)
 
@@ -206,7 +202,7 @@ def products_stage(c: Any, tile: Any, first: Any, count: Any, begin: Any, end: A
 @jit
 def rows_back(c: Any, re: Any, block: Any, target: Any, lanes: Any, like: Any) -> None:
     """A block of rows of one depth; the spectrum is overwritten."""
-    transform(c.back_w, re, re + c.part_bytes, re, re + c.part_bytes, like)
+    invoke(c.transform, (c.self, c.back_w, re, re + c.part_bytes, re, re + c.part_bytes))
     for strip in range(c.column_blocks):
         for v in range(4):
             column = strip * c.apart + v % 2 * c.partner
@@ -235,7 +231,7 @@ def columns_back_stage(c: Any, tile: Any, first: Any, count: Any, begin: Any, en
             continue
         target = board + channel * c.area_bytes + depth * c.plane_bytes + strip * c.strip_bytes
         join_columns(target, c.pairs, c.points_h // 2 + 1, re, im, like)
-        transform(c.back_h, re, im, target, target + c.points_h * VECTOR_BYTES, like)
+        invoke(c.transform, (c.self, c.back_h, re, im, target, target + c.points_h * VECTOR_BYTES))
 
 
 @jit
@@ -276,7 +272,8 @@ def finish_some(c: Any, line: Any, first: Any, o: Any, count: Any, odd: Any, ext
     place = (first + o + begin) // c.keep_w
     if odd != 0 or extra != 0 or c.keep_w > 1:
         kept = 0
-        for i in range(begin, count, c.keep_w):
+        i = begin
+        while i < count:
             value = load(line, i, like)
             if value * like != like:
                 value = one_output(c, x, weights, d, h, place + kept, like)
@@ -284,6 +281,7 @@ def finish_some(c: Any, line: Any, first: Any, o: Any, count: Any, odd: Any, ext
                 value += load(extra, o + i, like)
             store(line, kept, value, like)
             kept += 1
+            i += c.keep_w
         count = kept
     if count > 0:
         finish_line(c, line, count, out + place * c.ow, c.ow // size, residual + place * c.rw if residual != 0 else 0,
@@ -308,6 +306,9 @@ def finish_rows_stage(c: Any, tile: Any, first: Any, count: Any, begin: Any, end
         extra = board + c.sums + (i * c.most_outputs + o_d * rows * columns) * size
         if not spoiled and load(c.weights + c.odd, channel, 0) == 0:
             extra = 0
+        elif c.repair == 0:
+            store(c.self, SPOILT, 1, 0)
+            return
         x, weights = c.x + image * c.xn + group * c.inputs * c.xc, c.weights + c.plain + channel * c.depth * size
         bias = c.bias + channel * size if c.bias != 0 else 0
         for r in range(chunk * CHUNK, min(chunk * CHUNK + CHUNK, c.points_h)):
@@ -332,8 +333,14 @@ def finish_rows_stage(c: Any, tile: Any, first: Any, count: Any, begin: Any, end
                             out, residual, bias, like, size)
 
 
+def transform_stage(c: Any, program: Any, re: Any, im: Any, second_re: Any, second_im: Any, like: Any, size: Any) -> None:
+    """See `fourier.transform`."""
+    transform(program, re, im, second_re, second_im, like)
+
+
 STAGES = {
     "fft": (fft_stage, 1),
+    "fft transform": (transform_stage, 5),
     "fft load": (load_stage, 7),
     "fft columns": (columns_stage, 7),
     "fft spectra": (spectra_stage, 7),

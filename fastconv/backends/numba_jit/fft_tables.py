@@ -6,9 +6,7 @@ import functools
 
 import numpy as np
 
-from .fft_stages import OF_A_TILE
-from .fourier import ENTRY, FROM_SECOND, INVERSE, TO_SECOND
-from .vectors import VECTOR_BYTES
+from .contexts import ENTRY, FROM_SECOND, INVERSE, OF_A_TILE, TO_SECOND, VECTOR_BYTES
 
 IN_L1 = 24 << 10  # bytes of sequences, real and imaginary: what else passes through L1 has room
 

@@ -18,12 +18,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .vectors import _BYTE, _INT, VECTOR_BYTES, _dispatch, _function, _llvm_type, _loop, _multiply_add, _pointer, _splat
+from .contexts import ENTRY, FROM_SECOND, INVERSE, TO_SECOND, VECTOR_BYTES
+from .vectors import _BYTE, _INT, _dispatch, _function, _llvm_type, _loop, _multiply_add, _pointer, _splat
 
 RADICES = (2, 3, 4, 5)
-INVERSE = 8  # added to the radix of a stage of the inverse transform
-ENTRY = 64  # bytes of a stage in a program: radix (0: the end), which arrays, offset, bytes of all sequences, of m; twiddles
-FROM_SECOND, TO_SECOND = 1, 2  # which arrays: a stage reads the first and writes the first, but for these
 
 Complex = tuple[Any, Any]
 

@@ -13,14 +13,14 @@ whatever the blocks, threads and tiles, so results do not depend on any of them.
 
 Arrays are addressed by bytes: any strides, and nothing here needs the GIL or allocates.
 
-Stages rather than one program: Numba optimises a function again in each of its callers, so a tree of calls took 12 s of CPU
-to compile; and a stage that a problem does not need is not compiled. Folding shapes in as constants was not worth a
+Stages rather than one program: one that a problem does not need is not compiled. Folding shapes in as constants was not worth a
 compilation per shape: the inner loop already has its tile size fixed, and reads its offsets from L1.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -28,57 +28,21 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
+from .contexts import DIRECT, GEMM, MAX_SPAN, ROWS, VECTOR_BYTES, span_of
 from .rows import copy_row, finish_row, transpose
-from .vectors import ROWS, SPAN, VECTOR_BYTES, channels_tiles, invoke, load, pixels_tiles, store
+from .vectors import channels_tiles, invoke, load, pixels_tiles, store
 
-MAX_SPAN = max(SPAN)
-GEMM, DIRECT = 0, 1
 
-_INTEGERS = (
-    # what differs between calls: addresses of the context itself and of the arrays (0: none), how many parts there are, and the
-    # first of this round of them
-    "self x weights bias out residual scratch parts first "
-    # addresses of the stages; strides in bytes
-    "fill tile finish activate algorithm relu past "
-    "xn xc xd xh xw on oc od oh ow rn rc rd rh rw "
-    # sizes: channels per group, products per output, output, convolution stride, taps and dilation of the first axis
-    "batch groups inputs outputs depth planes rows columns stride_d stride_h stride_w kernel_d dilation_d "
-    # the padded coordinates: index maps per axis, where the input lies on the last; `step`: only every step-th is read
-    "map_d map_h map_w low_w size_w step_h step_w "
-    # blocks: how many along rows, columns, output channels; the latter in `chunks`; products per pass over the pixels
-    "blocks_h blocks_w blocks chunks pass_depth "
-    # the slab: its strides in bytes, columns de-interleaved into `phases`; what a block of one output pixel spans
-    "slab slab_c slab_d slab_h slab_w slab_phase phases span_h span_w grow_h grow_w "
-    # tables and scratch: offsets within the scratch of a part; byte steps between output pixels in the slab or input
-    "taps pixel_h pixel_w scratch_bytes sums lines pixels places line_pitch "
-    # winograd: stages that transform; per axis outputs and inputs of a tile; tiles of all images, and along the axes
-    "in_h in_w out_h out_w repair m_h m_w n_h n_w tiles tiles_h tiles_w "
-    # components of the kernel, vectors of input channels; columns in the table of one component; their distance in the input,
-    # and of outputs; products; weights of a pair of vectors of output channels
-    "components vectors columns_in hop_w dilation_h dilation_w products terms "
-    # tables, see winograd.py
-    "component_at plane_at row_at column_at runs column_of left_w out_row rows_left out_column columns_left kinds depths "
-    "taps_of pixel_at transformed "
-    # offsets in the scratch of a part: V and M and their distance from one product to the next, inputs, half transformed,
-    # outputs and those of the next vector, the flag that something is not finite, a tile's window; tiles that there is room for
-    "v v_plane m m_plane inputs_at half_at outputs_at outputs_plane flag window most window_rows window_columns "
-    # fft: steps of a tile, and how many parts share each (0: none); tiles along depth; points that are transformed along the
-    # axes, places of a tile along them; taps of the other axes
-    "steps sharing tiles_d points_d points_h points_w places_h places_w kernel_h kernel_w "
-    # layout of areas and spectra, see fft_stages.py; where the latter are kept, their distances; spans of output channels
-    "partner apart column_blocks strip_bytes plane_bytes area_bytes part_bytes rows_bytes spectrum_bytes folded row_chunks "
-    "stored spectra_block spectra_channel spans keep_w shift_w most_outputs "
-    # tables, see fft.py: programs and turns, inputs and outputs by place; a number that inputs are multiplied by
-    "there_d there_h there_w back_d back_h back_w pairs turns turns_bytes step_at depth_at depth_out row_out strip_out of_d "
-    "of_h of_w factor "
-    # offsets in a tile's memory, a part's, packed weights
-    "board_bytes desk_bytes spectra next own product buffer plain odd").split()
-CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
+def jit(function: Callable[..., Any]) -> Any:
+    """A helper, without the wrappers that Python would call; once, not again for each constant that is an argument."""
+    options = dict(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    made = numba.njit(nogil=True, **options)(function)
+    template = made.get_call_template
+    made.get_call_template = lambda arguments, named: template(tuple(map(numba.types.unliteral, arguments)), named)
+    return made
 
-# helpers, without the wrappers that Python would call
-jit = numba.njit(nogil=True, error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
-for _function in (activations.two_product, activations.logistic):
+for _function in (activations.two_product, activations.logistic, span_of):
     register_jitable(_function)
 
 
@@ -183,7 +147,8 @@ def gemm_stage(c: Any, x: Any, weights: Any, pixels: Any, sums: Any, taps: Any, 
     tiles = (count + ROWS - 1) // ROWS  # of equal sizes, to one: no small one at the end
     rows, larger = count // tiles, count % tiles
     split = larger * (rows + 1)  # so many pixels are in the larger tiles
-    for k in range(0, all_taps, c.pass_depth):
+    k = 0
+    while k < all_taps:  # a range of unknown step could raise
         depth = min(c.pass_depth, all_taps - k)
         fresh = np.int64(k == 0)
         offsets, factors = taps + 8 * k, weights + k * pitch
@@ -191,12 +156,13 @@ def gemm_stage(c: Any, x: Any, weights: Any, pixels: Any, sums: Any, taps: Any, 
             pixels_tiles(vectors * 64 + rows + 1, larger, depth, offsets, pixels, x, factors, sums, fresh, like)
         pixels_tiles(vectors * 64 + rows, tiles - larger, depth, offsets, pixels + 8 * split, x, factors, sums + split * pitch,
                      fresh, like)
+        k += c.pass_depth
 
 
 def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, lines: Any, taps: Any, all_taps: Any, channels: Any, count: Any,
                  like: Any, size: Any) -> None:
     """Neighbouring pixels on the vector; `count` of them."""
-    span = SPAN[channels - 1]
+    span = span_of(channels)
     channels_tiles(channels, (count + span - 1) // span, all_taps, taps, pixels, pixels + c.places - c.pixels, x, weights,
                    lines, c.line_pitch, like)
 

@@ -21,16 +21,6 @@ import numpy as np
 from .kernels import jit
 from .vectors import load, store
 
-_INTEGERS = (
-    # addresses of the arrays (0: none), their strides in bytes; how many parts there are
-    "first result indices source fn fc fd fh fw rn rc rd rh rw jn jc jd jh jw sn sc sd sh sw parts scratch scratch_bytes "
-    # sizes: output, input; distance of the taps; channels gone through together, or pixels of a row (`by_rows`)
-    "batch channels inside depth rows columns input_d input_h input_w step_d step_h step_w "
-    # addresses of the tables, and of marks for what is read at all
-    "first_d first_h first_w count_d count_h count_w divisor_d divisor_h divisor_w read_d read_h read_w "
-    "by_rows largest override powers").split()
-POOL_CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("scale", np.float64), ("norm", np.float64)])
-
 
 @jit
 def blocks(c: Any) -> Any:

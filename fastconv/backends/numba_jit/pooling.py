@@ -10,7 +10,7 @@ import numpy as np
 from ... import settings
 from ...pool_problem import PoolProblem
 from .compile import stage
-from .pool_stages import POOL_CONTEXT
+from .contexts import POOL_CONTEXT
 from .threads import perform
 
 SERIAL_BELOW = 200_000  # taps: fewer are not worth waking a thread

@@ -9,7 +9,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .vectors import _BYTE, _INT, VECTOR_BYTES, _function, _llvm_type, _loop, _pointer, _splat
+from .contexts import VECTOR_BYTES
+from .vectors import _BYTE, _INT, _function, _llvm_type, _loop, _pointer, _splat
 
 _SHORT = ir.IntType(32)
 

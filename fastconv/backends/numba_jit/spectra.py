@@ -11,9 +11,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from .contexts import VECTOR_BYTES
 from .fourier import read, turned, vector_of, write
 from .rows import _calls, _masked
-from .vectors import _INT, VECTOR_BYTES, _llvm_type, _loop, _multiply_add, _splat
+from .vectors import _INT, _llvm_type, _loop, _multiply_add, _splat
 
 LARGEST = {4: 1e30, 8: 1e300}  # of a float of so many bytes, what is transformed: `algorithms.fft.LARGEST`
 

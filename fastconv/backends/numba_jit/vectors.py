@@ -17,25 +17,16 @@ a latency of 4 at 2 FMAs per cycle, and needs 9 loads in 6 cycles.
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-_FEATURES = llvmlite.binding.get_host_cpu_features() if platform.machine() in ("x86_64", "AMD64") else {}
-_ARM = platform.machine() in ("aarch64", "arm64")
-VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
-FUSED = bool(_ARM or _FEATURES.get("fma"))  # without the instruction, llvm.fma is a call into libm
-ROWS = 12 if _ARM or VECTOR_BYTES == 64 else 6  # of pixels_tiles; 12 of 32 registers, 6 of 16, times two
-# how many vectors a tile of 1, 2, ... output channels takes: never fewer than 8 accumulators
-SPAN = (8, 6, 4, 3, 2, 2)
-TARGET = (VECTOR_BYTES, FUSED, ROWS, SPAN)  # part of the key of compiled code
+from .contexts import ARM, FEATURES, FUSED, ROWS, SPAN, VECTOR_BYTES
 
 # of inline assembly: a vector register
-_REGISTER = "w" if _ARM else "v" if VECTOR_BYTES == 64 else "x" if _FEATURES else None
+_REGISTER = "w" if ARM else "v" if VECTOR_BYTES == 64 else "x" if FEATURES else None
 
 _INT = ir.IntType(64)
 _BYTE = ir.IntType(8).as_pointer()

@@ -20,7 +20,7 @@ from ...algorithms import winograd
 from ...problem import ConvProblem
 from . import blocking
 from .compile import stage
-from .vectors import ROWS, VECTOR_BYTES
+from .contexts import ROWS, VECTOR_BYTES
 
 BLOCK_BYTES = 384 << 10  # of V and M: within L2
 FEW_TILES = 24  # of a block, at least: the transformed weights are read once for each
@@ -234,7 +234,9 @@ class Call(blocking.Call):
         c = s.cut(self.tables)
         self._place(c)
         name, c["parameter"] = p.activation or (None, 0.0)
-        roles = {"tile": "gemm", "fill": "winograd inputs", "finish": "winograd outputs", "repair": "winograd repair"}
+        roles = {"tile": "gemm", "fill": "winograd inputs", "finish": "winograd outputs"}
+        if self.careful:
+            roles["repair"] = "winograd repair"
         for axis, letter in ((s.h, "h"), (s.w, "w")):
             roles[f"in_{letter}"] = f"in {axis.n - 1} 2" if axis.n > 1 else "in 1 1"  # the same, however many taps
         roles["out_h"], roles["out_w"] = f"last {s.h.m} {s.h.taps}", f"out {s.w.m} {s.w.taps}"

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .contexts import SPOILT, VECTOR_BYTES
 from .kernels import finish_line, jit
 from .rows import put_square, take_square, transpose
 from .transforms import columns
-from .vectors import VECTOR_BYTES, invoke, load, store
+from .vectors import invoke, load, store
 
 
 def transform_stage(kind: str, m: int, taps: int) -> Any:
@@ -167,7 +168,9 @@ def outputs_stage(c: Any, group: Any, pair: Any, first: Any, end: Any, scratch: 
                              c.bias + ((group * c.blocks + pair) * 2 + v) * VECTOR_BYTES, flag))
             for i in range(lanes):
                 spoilt |= not load(flag, i, like) == like
-        if spoilt:
+        if spoilt and c.repair == 0:
+            store(c.self, SPOILT, 1, 0)
+        elif spoilt:
             invoke(c.repair, (c.self, group, pair, tile, count, scratch))
         for v in range(vectors):
             channel = group * c.outputs + (pair * 2 + v) * lanes

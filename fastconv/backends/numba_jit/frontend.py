@@ -1,0 +1,141 @@
+# mypy: disable-error-code="import-untyped"
+"""From the Python of a stage to LLVM's language, by Numba; nothing is optimised here (see `compile`).
+
+Numba would optimise a function on its own, once more in each of its callers and again for its C wrapper: two thirds of the
+time that a first call took. And it writes the type of an argument into every name, which for a record of 150 fields is 9 KB:
+contexts have a type of their own here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.datamodel import models
+from numba.core.imputils import lower_getattr_generic
+from numba.core.registry import cpu_target
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import infer_getattr, register_model
+
+from . import depthwise_stages, fft_spoiled, fft_stages, kernels, pool_stages, winograd_stages
+from .contexts import CONTEXT, POOL_CONTEXT
+
+# name: the function and how many int64 it takes besides the context
+STAGES: dict[str, tuple[Any, int]] = {
+    "fill": (kernels.fill_stage, 7),
+    "gemm": (kernels.gemm_stage, 8),
+    "direct": (kernels.direct_stage, 8),
+    "depthwise": (depthwise_stages.depthwise_stage, 1),
+    "finish": (kernels.finish_stage, 7),
+    "convolve": (kernels.convolve_stage, 1),
+    "pack": (kernels.pack_stage, 1),
+    **{name: (function, 1) for name, function in pool_stages.STAGES.items()},
+    **winograd_stages.STAGES,
+    **fft_stages.STAGES,
+    **fft_spoiled.STAGES,
+}
+
+
+class Context(types.Type):
+    """The address of a context; its fields are attributes."""
+
+    def __init__(self, kind: str, record: np.dtype[Any]) -> None:
+        self.record = record
+        super().__init__(name=kind)
+
+
+@register_model(Context)
+class _Address(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, ir.IntType(64))
+
+
+@infer_getattr
+class _Fields(AttributeTemplate):
+    key = Context
+
+    def generic_resolve(self, kind: Any, name: str) -> Any:
+        return numba.from_dtype(kind.record.fields[name][0]) if name in kind.record.fields else None
+
+
+@lower_getattr_generic(Context)
+def _field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
+    of, offset = kind.record.fields[name][:2]
+    element = context.get_value_type(numba.from_dtype(of))
+    place = builder.inttoptr(builder.add(value, ir.IntType(64)(offset)), element.as_pointer())
+    return builder.load(place)
+
+
+_CONTEXTS = {kind: Context(kind, record) for kind, record in (("context", CONTEXT), ("pool", POOL_CONTEXT))}
+
+
+class _AsWritten(JITCodeLibrary):
+    """Code that is neither optimised nor compiled."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        """It does not go to Numba's engine, which would make machine code of it."""
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    codegen = cpu_target.target_context.codegen()
+    codegen._library_class, codegen.set_env = _AsWritten, lambda name, environment: None  # which Python objects would be in
+    try:
+        yield
+    finally:
+        del codegen._library_class, codegen.set_env
+
+
+@global_compiler_lock
+def written(name: str, dtype: str) -> tuple[str, str, int]:
+    """LLVM's text of a stage, or activation, which function of it is called, and how many arguments that has."""
+    function, arguments = STAGES.get(name) or _made_to_order(name)
+    context = _CONTEXTS["pool" if name in pool_stages.STAGES else "context"]
+    options = {"nopython": True, "error_model": "numpy", "boundscheck": False}
+    signature = (context, *[types.int64] * arguments), types.void
+    with _as_written():
+        made = CFunc(_entry(function, arguments, dtype), signature, locals={}, options=options)._compile_uncached()
+        made.library.finalize()
+    return str(made.library._final_module), made.fndesc.llvm_cfunc_wrapper_name, 1 + arguments
+
+
+def _made_to_order(name: str) -> tuple[Any, int]:
+    """An activation, or the transform of one axis: "out 4 3" is what is done to the outputs of F(4, 3), or "tile 3 1 8", of
+    a kernel, a stride and a number of rows. These are all that is compiled for the sake of a shape: at most 100 of each dtype,
+    whatever there is to compute."""
+    kind, *lengths = name.split()
+    if kind == "tile":
+        return depthwise_stages.tile_stage(*map(int, lengths)), 5
+    if lengths:
+        return winograd_stages.transform_stage(kind, *map(int, lengths)), 9
+    return kernels.activation_stage(name), 2
+
+
+def _entry(function: Callable[..., None], arguments: int, dtype: str) -> FunctionType:
+    """The stage with a scalar of this dtype and its size as last arguments: ``body(context, a, b, like, size)``."""
+    kind = np.dtype(dtype)
+    names = {"__name__": __name__, "body": kernels.jit(function), "like": kind.type(0), "size": kind.itemsize}
+    letters = ", ".join("abcdefghi"[:arguments])
+    exec(f"def entry(context, {letters}):\n    body(context, {letters}, like, size)", names)
+    made = names["entry"]
+    assert isinstance(made, FunctionType)
+    return made
