@@ -23,8 +23,8 @@ _LOADS = {1: 2.2, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output
 def cost(p: ConvProblem, lanes: int) -> float:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
-    tap, whose lines are read whole, nor in the tiles of AVX-512, which load less. Regions narrower than a vector are copied, tap
-    by tap. Inputs and outputs whose channels are side by side move one by one, the slower the more planes they move to."""
+    tap, whose lines are read whole, nor in the tiles of AVX-512, which load less. Regions narrower than a vector are copied,
+    tap by tap. Inputs and outputs whose channels are side by side move one by one, the slower the more planes they move to."""
     p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)
