@@ -7,27 +7,21 @@
 // row of its own, so that neighbours are adjacent again, and where no input is read twice each tap in a plane, so that rows are,
 // too. Weights are packed [panel][k][MR] and broadcast. All k in one pass: the output is written once.
 // Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
+#include <functional>
+
+#include "direct_packing.hpp"
 #include "driver.hpp"
 #include "epilogue.hpp"
-#include "pack.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int max_MR = 8, max_sums = 24, max_NR = 8;
-#elif defined(__AVX2__)
-constexpr int max_MR = 6, max_sums = 12, max_NR = 8;
-#elif defined(__aarch64__)
-constexpr int max_MR = 6, max_sums = 18, max_NR = 8;
-#else
-constexpr int max_MR = 5, max_sums = 10, max_NR = 6;
-#endif
 constexpr int64_t most_planes = 640;    // with more products a slab of planes would hold too few pixels
 constexpr int64_t l1_bytes = 16 << 10;  // half of L1
 constexpr int64_t far_bytes = 1 << 20;  // a residual that no L2 holds beside the rest
-constexpr bool aligns = vector_bytes < 64;  // loads that cross lines are hidden where tiles load little: 3 vectors for 24 products
+// Loads that cross lines are hidden where tiles load little: three vectors for 24 products.
+constexpr bool aligns = vector_bytes < 64;
 constexpr int vectors_for(int rows) { return max_sums / rows < max_NR ? max_sums / rows : max_NR; }
 
 struct Place {  // of one vector of pixels: where it is read, where its lanes first .. last-1 are written
@@ -155,23 +149,6 @@ Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<I...>) {
     return table[(rows - 1) * max_NR + vectors - 1];
 }
 
-// ---- packed weights: bias [channel of all groups], spoiled: whether any is not finite, then weights [group][panel][k][rows of the panel], panels of equal split
-
-template <class T>
-struct DirectPacking {
-    int64_t k, channels, panels;
-
-    explicit DirectPacking(const Problem& p) : DirectPacking(p, kernel_volume(p)) {}
-    DirectPacking(const Problem& p, int64_t volume) : k(p.in_channels * volume), channels(p.out_channels), panels(ceil_div(p.out_channels, max_MR)) {}
-    int64_t first(int64_t panel) const { return channels * panel / panels; }
-    int64_t spoiled(const Problem& p) const { return p.groups * channels; }
-    int64_t before(const Problem& p) const { return round_up(spoiled(p) + 1, 64 / int64_t(sizeof(T))); }
-    size_t bytes(const Problem& p) const { return size_t(before(p) + p.groups * channels * k) * sizeof(T); }
-    int64_t offset(const Problem& p, int64_t group, int64_t panel) const {
-        return before(p) + (group * channels + first(panel)) * k;
-    }
-};
-
 // ---- one call
 
 template <class T>
@@ -200,10 +177,31 @@ struct Direct {
 
     Limits limits(int threads) const {
         const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
-        const int64_t most = raw ? 1024 : 4096;
+        const int64_t most = raw ? 1024 : std::min<int64_t>(4096, pixels_of_planes());
         constexpr int64_t line = 64 / int64_t(sizeof(T));  // longer pieces of a row would come out less even
-        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : 192 << 10, 32 * L, line, true,
+        return {std::min(std::max<int64_t>(share, 1024), most), raw ? int64_t(1) << 60 : slab_bytes(), 32 * L, line, true,
                 worth_planes(), false, threads_per_image(p, threads)};
+    }
+
+    // An L2 beside AVX-512 holds 1 MB, beside AVX2 half as much; rows that are read again and again are better few.
+    int64_t slab_bytes() const { return vector_bytes == 64 && reads_once() ? 416 << 10 : 192 << 10; }
+
+    bool reads_once() const {
+        return worth_planes() && std::equal(p.kernel, p.kernel + max_axes, p.stride, std::less_equal<int64_t>());
+    }
+
+    // Vectors run on from row to row through a plane, to its end: of as many rows as fit, those that leave the fewest lanes over.
+    int64_t pixels_of_planes() const {
+        const int64_t height = p.output[1], width = p.output[2], fit = slab_bytes() / (k_of(p) * int64_t(sizeof(T)) * width);
+        if (!reads_once() || p.output[0] > 1) return int64_t(1) << 60;
+        int64_t best = std::min(fit, height);
+        double least = 2;
+        for (int64_t rows = best; rows > 0 && 4 * rows >= fit; --rows) {
+            const int64_t even = ceil_div(height, ceil_div(height, rows)), pixels = even * width;
+            const double lanes_per_pixel = double(round_up(pixels, L)) / double(pixels);
+            if (lanes_per_pixel < 0.99 * least) best = even, least = lanes_per_pixel;
+        }
+        return std::max<int64_t>(best, 1) * width;
     }
 
     // Rows of whole vectors begin at half a line as they are.
@@ -224,38 +222,7 @@ struct Direct {
         return v.channel % line == 0 && v.batch % line == 0;
     }
 
-    static void pack(const Problem& p, const PackCall& call) {
-        const Packing packing(p);
-        const T *weight = static_cast<const T*>(call.weight), *bias = static_cast<const T*>(call.bias);
-        T* out = static_cast<T*>(call.packed);
-        for (int64_t c = 0; c < p.groups * packing.channels; ++c) out[c] = bias ? bias[c] : T(0);
-        out[packing.spoiled(p)] = T(!all_finite(weight, p.groups * packing.channels * packing.k));
-        for (int64_t g = 0; g < p.groups; ++g)
-            for (int64_t panel = 0; panel < packing.panels; ++panel) {
-                const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
-                pack_panel(weight + (g * packing.channels + first) * packing.k, packing.k, rows, out + packing.offset(p, g, panel));
-            }
-    }
-
-    // to[k][row] = from[row][k], lanes x lanes at a time, where vectors are long enough for all rows.
-    static void pack_panel(const T* from, int64_t k_count, int64_t rows, T* to) {
-        if constexpr (L < max_MR) {
-            for (int64_t k = 0; k < k_count; ++k, to += rows)
-                for (int64_t m = 0; m < rows; ++m) to[m] = from[m * k_count + k];
-        } else {
-            for (int64_t k = 0; k < k_count; k += L) {
-                const int64_t n = std::min<int64_t>(L, k_count - k);
-                Vec<T> row[L];
-                for (int64_t i = 0; i < L; ++i) row[i] = load_some(from + std::min(i, rows - 1) * k_count + k, n);
-                transpose<T>(row);
-                for (int64_t i = 0; i < n; ++i, to += rows) {
-                    if (rows == L) store(to, row[i]);
-                    else store_first(to, row[i], rows);
-                }
-            }
-        }
-    }
-
+    static void pack(const Problem& p, const PackCall& call) { pack_panels<T>(p, call); }
     static constexpr bool packs_any_order = false;
     static bool joins(const Problem&) { return false; }  // rows of several images are not adjacent
     static bool finite(const Problem& p, const void* packed) { return static_cast<const T*>(packed)[Packing(p).spoiled(p)] == 0; }

@@ -222,8 +222,8 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     whose sums wait for each other; then per tile 12 for each vector of products that comes out, 5 per vector of input channels
     and element of a column that is transformed, 22 per input where a stride is taken out, 3 per input and 95 per output between
     which a dilation lies; the transformed weights are read meanwhile, from L3 or memory, once for every block of tiles, of all
-    images that a call is expected to have. Fitted to 548 pairs of layer and tile on Zen 4, from 3 input channels on: within 1.2x
-    of the time from 10 to 98 %.
+    images that a call is expected to have. Fitted to 548 pairs of layer and tile on Zen 4, from 3 input channels on: within
+    1.2x of the time from 10 to 98 %.
     """
     spent = _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
     spent["call"] = start(problem, lanes, 0.7)
