@@ -13,6 +13,7 @@ from . import arrays, ops, settings, torch_arrays
 from .arguments import axes_of, flag, image_sizes, normalize_layout, shape
 from .channels import sums
 from .errors import shown
+from .lowering import pack_once
 from .plan import chosen_kernel
 from .problem import ConvProblem, result_dtype
 from .window import normalize_padding
@@ -253,7 +254,7 @@ def _bound_input(ndim: int, size: tuple[int, ...], g: Any, w: Any, kind: arrays.
 
 
 def _run_input(bound: ops.Bound, kind: arrays.Kind, g: Any, w: Any, out: Any = None, y: Any = None) -> Any:
-    return ops.execute(bound, kind, g, bound.kernel.pack(*ops.weights_ready(bound, w, None)), None, out, y, (w,))
+    return ops.execute(bound, kind, g, pack_once(bound.kernel, *ops.weights_ready(bound, w, None)), None, out, y, (w,))
 
 
 def _weight(ndim: int, input: Any, weight_size: Any, grad_output: Any, out: Any, arguments: Arguments) -> Any:
@@ -274,7 +275,7 @@ def _bound_weight(ndim: int, size: tuple[int, ...], g: Any, x: Any, kind: arrays
 def _run_weight(bound: ops.Bound, kind: arrays.Kind, ndim: int, x: Any, g: Any, out: Any = None, y: Any = None) -> Any:
     if len(x.shape) == ndim + 1:
         x, g = x[None], g[None]
-    packed = bound.kernel.pack(*ops.weights_ready(bound, g, None)) if bound.problem.batch else None
+    packed = pack_once(bound.kernel, *ops.weights_ready(bound, g, None)) if bound.problem.batch else None
     return ops.execute(bound, kind, x, packed, None, out, y, (g,))
 
 
@@ -316,7 +317,7 @@ def _transposed(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, ou
     kind, arguments, (x, r, y) = _in_memory_order(kind, ndim, arguments, (x, w), (x, r, y))
     bound = _known(("transposed", ndim, x.shape, x.dtype, w.shape, w.dtype, None if b is None else b.shape, r is None), kind,
                    arguments, lambda: bind_transposed(ndim, x, w, b, r, kind.device, *arguments))
-    return ops.execute(bound, kind, x, bound.kernel.pack(*ops.weights_ready(bound, w, b)), r, out, y, (w, b))
+    return ops.execute(bound, kind, x, pack_once(bound.kernel, *ops.weights_ready(bound, w, b)), r, out, y, (w, b))
 
 
 def _in_memory_order(kind: Any, ndim: int, arguments: Arguments, deciding: tuple[Any, ...],

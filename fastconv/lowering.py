@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,6 +207,11 @@ def terms(p: ConvProblem) -> int:
 # ---- kernels
 
 
+def pack_once(kernel: Any, second: Any, bias: Any) -> Any:
+    """What a kernel's next run wants, and no other: without a copy where it offers that (`OnceKernel` in `backends`)."""
+    return getattr(kernel, "once", kernel.pack)(second, bias)
+
+
 class LoweredKernel:
     """The kernels of the parts, as one of the direction."""
 
@@ -227,9 +232,15 @@ class LoweredKernel:
         return folded + max((kernel.workspace_bytes for kernel in self.kernels if kernel is not None), default=0)
 
     def pack(self, second: np.ndarray, bias: np.ndarray | None) -> Any:
+        return self._pack(second, bias, lambda kernel, weight: kernel.pack(weight, bias))
+
+    def once(self, second: np.ndarray, bias: np.ndarray | None) -> Any:
+        return self._pack(second, bias, lambda kernel, weight: pack_once(kernel, weight, bias))
+
+    def _pack(self, second: np.ndarray, bias: np.ndarray | None, of_part: Callable[[Any, np.ndarray], Any]) -> Any:
         if self.meets_zeros and not np.isfinite(second).all():
             return bias, second
-        return bias, [_met_by_padding(self.problem, second) if kernel is None else kernel.pack(part.second(second), bias)
+        return bias, [_met_by_padding(self.problem, second) if kernel is None else of_part(kernel, part.second(second))
                       for part, kernel in zip(self.parts, self.kernels, strict=True)]
 
     def run(self, first: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:

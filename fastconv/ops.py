@@ -16,6 +16,7 @@ from . import arrays, settings, torch_arrays
 from .arguments import integer
 from .backends import Kernel, Shortcut
 from .errors import shown
+from .lowering import pack_once
 from .plan import Plan, chosen_kernel, plan
 from .problem import ConvProblem, result_dtype
 
@@ -128,7 +129,7 @@ def _conv(ndim: int, input: Any, weight: Any, bias: Any, residual: Any, out: Any
         bound = bind(ndim, x, w, b, r, kind.device, *arguments)
         if key is not None:
             _remember(key, bound, current, arguments)
-    packed = bound.kernel.pack(*weights_ready(bound, w, b))
+    packed = pack_once(bound.kernel, *weights_ready(bound, w, b))
     return execute(bound, kind, x, packed, r, out, y, (w, b))
 
 

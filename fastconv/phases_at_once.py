@@ -22,7 +22,7 @@ import numpy as np
 
 from . import native
 from .dtypes import TABLE
-from .lowering import Phase, along, unfolded
+from .lowering import Phase, along, pack_once, unfolded
 from .problem import ConvProblem
 from .settings import current
 
@@ -131,11 +131,17 @@ class JoinedKernel:
 
     def pack(self, second: np.ndarray, bias: np.ndarray | None) -> Any:
         """The weights of all phases; those that came, for images that need them."""
+        return self._pack(second, bias, self._kernel.pack)
+
+    def once(self, second: np.ndarray, bias: np.ndarray | None) -> Any:
+        return self._pack(second, bias, functools.partial(pack_once, self._kernel))
+
+    def _pack(self, second: np.ndarray, bias: np.ndarray | None, of_kernel: Callable[..., Any]) -> Any:
         if not np.isfinite(second).all():
             return second, bias, None
         repeated = None if bias is None else np.repeat(
             bias.reshape(self.problem.groups, 1, -1), self.joined.number, axis=1).reshape(-1)
-        return second, bias, self._kernel.pack(self.joined.second(second), repeated)
+        return second, bias, of_kernel(self.joined.second(second), repeated)
 
     def run(self, first: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
         second, bias, weights = packed

@@ -8,7 +8,7 @@
 
 namespace fastconv {
 
-constexpr int abi_version = 11;
+constexpr int abi_version = 12;
 constexpr int max_axes = 3;  // spatial axes; fewer are right-aligned: a 1-D problem uses index 2 only, the others are size 1
 
 enum class Dtype : int32_t { float32, float64 };
@@ -74,9 +74,10 @@ struct Call {
     // are the output channels, its channels the input channels of a group, its space the taps; in that of the input `packed` are the
     // weights as they are, and bias and residual belong to it.
     View gradient;
-    const void* packed;            // what pack() wrote: weights and bias; the weights as they are, where there is no pack()
-    const void* bias;              // contiguous, or null; only where there is no pack()
+    const void* packed;            // what pack() wrote, weights and bias; where they are read in place the weights as they are
+    const void* bias;              // contiguous, or null; only where weights are read in place
     void* workspace;               // workspace_bytes(problem, threads) bytes, 64-byte aligned, uninitialised
+    bool in_place;                 // see Algorithm
     int32_t threads;
     ParallelFor parallel_for;
     Interrupt interrupt;
@@ -95,12 +96,14 @@ struct PackCall {
 struct Algorithm {
     const char* name;                                          // "gemm", "direct", ...
     const char* (*refuses)(const Problem&);                    // nullptr, or the reason in one line; the same on every ISA
-    size_t (*packed_bytes)(const Problem& packing);            // packing: packing_of(problem); plain_bytes where there is no pack()
+    size_t (*packed_bytes)(const Problem& packing);            // packing: packing_of(problem); plain_bytes in place
     size_t (*workspace_bytes)(const Problem&, int threads);
     size_t (*pack_workspace_bytes)(const Problem& packing, int threads);
-    // Null: the weights are read where they lie, the caller's or, where calls share them, those of a copy with the bias behind them;
-    // not a byte beyond them
-    void (*pack)(const Problem& packing, const PackCall&);
+    void (*pack)(const Problem& packing, const PackCall&);     // null: all weights are read in place
+    // Whether run() takes weights in place, C-contiguous: the caller's or, where calls share them, those of a copy with the bias
+    // behind them; not a byte beyond them. once: those of one call, which may be so where those that calls share are not; never the
+    // other way round. Both ways give the same bits.
+    bool (*in_place)(const Problem&, bool once);
     bool (*shares_packed)(const Problem&, int threads);  // whether several threads read all packed weights; null: they do not
     void (*run)(const Problem&, const Call&);
     bool packs_any_order;  // of the weights' axes: others get them C-contiguous

@@ -111,12 +111,13 @@ struct TileCrew : Crew {
 
 // ---- the entry of an algorithm
 
-// What most algorithms say. pack: null, weights are read where they lie.
+// What most algorithms say. pack: null, all weights are read in place.
 struct Defaults {
     static const char* refuses(const Problem&) { return nullptr; }
     static size_t pack_workspace_bytes(const Problem&, int) { return 0; }
     static bool shares_packed(const Problem&, int) { return false; }
     static constexpr std::nullptr_t pack = nullptr;
+    static bool in_place(const Problem&, bool) { return false; }  // where there is a pack
     static constexpr bool packs_any_order = false;
 };
 
@@ -135,12 +136,15 @@ Algorithm algorithm_of(const char* name) {
         [](const Problem& p, int threads) { return by_dtype(p, F32::workspace_bytes, F64::workspace_bytes)(p, threads); },
         [](const Problem& p, int threads) { return by_dtype(p, F32::pack_workspace_bytes, F64::pack_workspace_bytes)(p, threads); },
         nullptr,
+        [](const Problem&, bool) { return true; },
         [](const Problem& p, int threads) { return by_dtype(p, F32::shares_packed, F64::shares_packed)(p, threads); },
         [](const Problem& p, const Call& call) { by_dtype(p, F32::run, F64::run)(p, call); },
         F32::packs_any_order,
     };
-    if constexpr (!std::is_null_pointer_v<decltype(F32::pack)>)
+    if constexpr (!std::is_null_pointer_v<decltype(F32::pack)>) {
         made.pack = [](const Problem& p, const PackCall& call) { by_dtype(p, F32::pack, F64::pack)(p, call); };
+        made.in_place = [](const Problem& p, bool once) { return by_dtype(p, F32::in_place, F64::in_place)(p, once); };
+    }
     return made;
 }
 

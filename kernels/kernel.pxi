@@ -91,6 +91,7 @@ cdef class Kernel:
     cdef int axes  # of the arrays' space; `place` says where the problem has each: -1 where it leaves one out
     cdef int[AXES] place
     cdef bint channels_last
+    cdef readonly bint in_place  # where calls share weights
     cdef readonly size_t packed_bytes
 
     def __cinit__(
@@ -138,7 +139,8 @@ cdef class Kernel:
         if refusal is not None:
             raise NotImplementedError(f"{self.name}: {refusal}")
         self.packing_of = packing_of(self.problem)
-        self.packed_bytes = self.algorithm.packed_bytes(self.packing_of)
+        self.in_place = self.algorithm.in_place(self.problem, False)
+        self.packed_bytes = plain_bytes(self.packing_of) if self.in_place else self.algorithm.packed_bytes(self.packing_of)
 
     @property
     def name(self):
@@ -161,9 +163,10 @@ cdef class Kernel:
         cdef const char* reason = self.algorithm.refuses(self.problem)
         return None if reason == NULL else reason.decode()
 
-    def pack(self, cnp.ndarray weight not None, bias=None, int threads=1):
-        """Weights (out, in per group, *kernel), any strides, and bias, in the order the algorithm reads them. Where it packs none,
-        read-only weights that lie as it reads them are not even copied: nobody changes them any more."""
+    def pack(self, cnp.ndarray weight not None, bias=None, int threads=1, bint once=False):
+        """Weights (out, in per group, *kernel), any strides, and bias, in the order the algorithm reads them. Where that is in place,
+        read-only weights that lie so are not even copied: nobody changes them any more; nor are others for a run that comes
+        `once`, before anybody changes them."""
         cdef Problem* p = &self.problem
         cdef Packed packed = Packed.__new__(Packed)
         cdef View view
@@ -175,21 +178,25 @@ cdef class Kernel:
             self.reject(b"weight", weight, self.weight_shape(), False)
         call.bias = self.bias_data(bias)
         given = weight
-        if not self.algorithm.packs_any_order:
+        packed.algorithm = self.algorithm
+        packed.packing_of = self.packing_of
+        packed.in_place = self.algorithm.in_place(self.problem, True) if once else self.in_place
+        if packed.in_place or not self.algorithm.packs_any_order:
             weight = arranged(weight, threads)
         elif not cnp.PyArray_IS_C_CONTIGUOUS(weight):
             call.lie = &view
         call.weight = cnp.PyArray_DATA(weight)
-        packed.algorithm = self.algorithm
-        packed.packing_of = self.packing_of
-        if self.algorithm.pack == NULL and (weight is not given or not cnp.PyArray_ISWRITEABLE(weight)):
-            packed.held = weight, None if bias is None else bias.copy()
+        if packed.in_place and (once or weight is not given or not cnp.PyArray_ISWRITEABLE(weight)):
+            packed.held = weight, bias if once or bias is None else bias.copy()
             packed.data, packed.bias = <void*> call.weight, self.bias_data(packed.held[1])
             return packed
         packed.data = Blocks.take(self.packed_bytes)
         if packed.data == NULL:
             raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
         packed.nbytes = self.packed_bytes
+        if packed.in_place:
+            keep_plain(self.packing_of, call, packed.data)
+            return packed
         call.shared = self.problem.batch > 0 and packed_is_shared(self.algorithm[0], self.problem, self.packed_bytes, threads)
         with nogil:
             call.packed, call.threads, call.parallel_for = packed.data, threads, <ParallelFor> &run_parallel
@@ -216,7 +223,7 @@ cdef class Kernel:
             self.reject(b"out", out, self.shape(p.out_channels, p.output), True)
         if residual is not None and not self.sees_output(&call.residual, residual, True, False):
             self.reject(b"residual", residual, self.shape(p.out_channels, p.output), False)
-        call.packed, call.bias = packed.data, packed.bias
+        call.packed, call.bias, call.in_place = packed.data, packed.bias, packed.in_place
         self.start(&call, threads, packed.held is not None)
 
     def run_weight(self, cnp.ndarray input not None, cnp.ndarray gradient not None, cnp.ndarray out not None, int threads=1):
@@ -395,12 +402,14 @@ cdef class Packed:
     cdef readonly size_t nbytes
     cdef const Algorithm* algorithm
     cdef Problem packing_of
-    cdef tuple held  # weight and bias, where they are read as they lie
+    cdef bint in_place
+    cdef tuple held  # weight and bias, where they are neither packed nor copied
     cdef const void* bias
 
     cdef bint fits(self, Kernel kernel):
         return (self.data != NULL and self.algorithm == kernel.algorithm
-                and memcmp(&self.packing_of, &kernel.packing_of, sizeof(Problem)) == 0)
+                and memcmp(&self.packing_of, &kernel.packing_of, sizeof(Problem)) == 0
+                and (not self.in_place or kernel.algorithm.in_place(kernel.problem, True)))
 
     def __dealloc__(self):
         if self.held is None:

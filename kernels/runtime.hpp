@@ -215,20 +215,20 @@ inline Outcome run_update(const Module& module, const Update& u, int threads) {
     return run_team(module.pointwise->update, u, threads, 16.0 * double(u.count));
 }
 
-// With call.packed as pack_with_workspace wrote it.
+// With call.packed as pack_with_workspace or, in place, keep_plain wrote it.
 inline Outcome run_with_workspace(const Algorithm& algorithm, const Problem& problem, Call& call, size_t workspace_bytes) {
-    if (!algorithm.pack) call.bias = problem.has_bias ? static_cast<const char*>(call.packed) + weight_bytes(problem) : nullptr;
+    if (call.in_place) call.bias = problem.has_bias ? static_cast<const char*>(call.packed) + weight_bytes(problem) : nullptr;
     return run_ready(algorithm, problem, call, workspace_bytes);
+}
+
+// Weights that are read in place, and the bias behind them.
+inline void keep_plain(const Problem& packing, const PackCall& call, void* to) {
+    std::memcpy(to, call.weight, weight_bytes(packing));
+    if (call.bias) std::memcpy(static_cast<char*>(to) + weight_bytes(packing), call.bias, plain_bytes(packing) - weight_bytes(packing));
 }
 
 // `call` but for the workspace; false if there is none.
 inline bool pack_with_workspace(const Algorithm& algorithm, const Problem& packing, PackCall call) {
-    if (!algorithm.pack) {
-        std::memcpy(call.packed, call.weight, weight_bytes(packing));
-        char* behind = static_cast<char*>(call.packed) + weight_bytes(packing);
-        if (call.bias) std::memcpy(behind, call.bias, plain_bytes(packing) - weight_bytes(packing));
-        return true;
-    }
     return with_workspace(algorithm.pack_workspace_bytes(packing, call.threads), [&](void* memory) {
         call.workspace = memory;
         algorithm.pack(packing, call);
@@ -245,7 +245,8 @@ inline bool packed_is_shared(const Algorithm& algorithm, const Problem& problem,
 // The same with weights that are packed for this call alone.
 inline Outcome pack_and_run(const Algorithm& algorithm, const Problem& problem, const void* weight, const void* bias,
                          size_t packed_bytes, Call& call, size_t workspace_bytes) {
-    if (!algorithm.pack) {
+    call.in_place = algorithm.in_place(problem, true);
+    if (call.in_place) {
         call.packed = weight, call.bias = bias;
         return run_ready(algorithm, problem, call, workspace_bytes);
     }

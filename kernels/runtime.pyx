@@ -45,6 +45,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         View input, output, residual, gradient
         const void* packed
         const void* bias
+        bint in_place
         int32_t threads
         ParallelFor parallel_for
     cdef struct CPool "fastconv::Pool":
@@ -60,13 +61,12 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         ParallelFor parallel_for
         bint shared
         const View* lie
-    ctypedef void (*Packs)(const Problem&, const PackCall&) noexcept nogil
     cdef struct Algorithm:
         const char* name
         Refuses refuses
         PackedBytes packed_bytes
         WorkspaceBytes workspace_bytes, pack_workspace_bytes
-        Packs pack
+        bint (*in_place)(const Problem&, bint) noexcept nogil
         bint packs_any_order
     cdef struct CModule "fastconv::Module":
         int32_t abi
@@ -98,6 +98,8 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     bint packed_is_shared(const Algorithm&, const Problem&, size_t, int) noexcept
     Outcome run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
     Outcome run_ready(const Algorithm&, const Problem&, Call&, size_t) noexcept
+    size_t plain_bytes(const Problem&) noexcept
+    void keep_plain(const Problem&, const PackCall&, void*) noexcept
     bint pack_with_workspace(const Algorithm&, const Problem&, PackCall) noexcept
     Outcome pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept

@@ -12,7 +12,7 @@ cdef class Shortcut:
     cdef Packed packed
     cdef object settings
     cdef tuple planning, arguments
-    cdef bint batched, in_place
+    cdef bint batched, held
     cdef int threads, dtype, axes
     cdef size_t workspace
     cdef cnp.npy_intp[2 + AXES] output_shape
@@ -24,7 +24,7 @@ cdef class Shortcut:
         self.kernel, self.packed, self.settings, self.arguments = kernel, packed, settings, arguments
         self.planning, self.batched, self.threads = settings.planning, batched, settings.num_threads
         self.workspace = kernel.workspace_bytes(self.threads)
-        self.in_place = packed is not None and packed.held is not None
+        self.held = packed is not None and packed.held is not None
         self.dtype = cnp.NPY_DOUBLE if <int> kernel.problem.dtype else cnp.NPY_FLOAT
         self.axes = kernel.axes + 1 + batched
         for i in range(self.axes):
@@ -96,8 +96,8 @@ cdef class Shortcut:
         call.threads = threads
         call.parallel_for = <ParallelFor> &run_parallel
         if weight == NULL:
-            call.packed, call.bias = self.packed.data, self.packed.bias
-            if self.in_place:
+            call.packed, call.bias, call.in_place = self.packed.data, self.packed.bias, self.packed.in_place
+            if self.held:
                 return run_ready(self.kernel.algorithm[0], self.kernel.problem, call[0], workspace)
             return run_with_workspace(self.kernel.algorithm[0], self.kernel.problem, call[0], workspace)
         return pack_and_run(self.kernel.algorithm[0], self.kernel.problem, weight, bias, self.kernel.packed_bytes, call[0],

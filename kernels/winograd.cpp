@@ -25,7 +25,6 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-constexpr int64_t far_bytes = 4 << 20;  // more transformed weights than stay in L2
 constexpr int fetch_ahead = 64;          // steps of k: 4 to 8 KB
 
 // ---- micro-kernel: m[vector][i][:] (+)= sum over k of v[k / lanes][i][k % lanes] * u[k][vector][:]
@@ -33,7 +32,8 @@ constexpr int fetch_ahead = 64;          // steps of k: 4 to 8 KB
 // Fetch: ask for u well before it is read; where it comes from memory, the hardware's own prefetching is too short.
 template <class T, int MR, int NR, bool Fetch>
 struct WinogradTile {
-    FASTCONV_NOINLINE static void run(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_step) {
+    FASTCONV_NOINLINE static void run(const T* v, int64_t v_step, int64_t k_count, const T* u, bool first, T* m, int64_t m_step,
+                                      Ahead<T>* ahead) {
         constexpr int L = lanes<T>;
         Vec<T> sum[MR][NR];
 #pragma GCC unroll 16
@@ -55,9 +55,11 @@ struct WinogradTile {
             }
             u += NR * L;
         };
-        for (int64_t vector = 0; vector < k_count / L; ++vector, v += v_step)
+        for (int64_t vector = 0; vector < k_count / L; ++vector, v += v_step) {
+            if (ahead) ahead->ask();
 #pragma GCC unroll 16
             for (int j = 0; j < L; ++j) step(j);
+        }
         for (int j = 0; j < k_count % L; ++j) step(j);
 #pragma GCC unroll 16
         for (int i = 0; i < MR; ++i)
@@ -73,11 +75,12 @@ struct Winograd {
     static constexpr int L = lanes<T>;
     static constexpr int64_t line = 64 / int64_t(sizeof(T)), KC = 256, few_tiles = 24, block_bytes = 384 << 10;
     static constexpr int64_t far_block_bytes = 4 << 20;  // V and M in L3, so that weights from there or from memory are read less often
+    static constexpr int64_t slice_bytes = 256 << 10;    // of U, where weights are read in place
     Problem p;
     Call call;
     Tiles<T> tiles;
     WinogradPacking<T> packing;
-    int64_t parts, blocks, most, v_plane, m_plane, strip;  // most: tiles in a block
+    int64_t parts, blocks, most, v_plane, m_plane, strip, slice, u_plane;  // most: tiles in a block; slice: input channels in one of U
     bool far;       // U comes from L3 or memory
     bool together;  // few tiles: all threads share each block, and read a part of U each
     Crew crew;
@@ -87,15 +90,17 @@ struct Winograd {
         const double work = multiply_adds(p) / kernel_volume(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
         parts = threads_for(work, worth_a_thread::winograd, threads);
         const bool even = packing.blocks % parts == 0 || packing.blocks > 8 * parts;  // each thread gets about as many output channels
-        far = tiles.products * packing.inner * packing.padded * int64_t(sizeof(T)) > far_bytes;
-        together = tiles.count < (even ? few_tiles : few_tiles / 2) * parts && p.groups < parts && packing.chunks > 1;
+        far = packing.is_far();
+        together = (call.in_place || tiles.count < (even ? few_tiles : few_tiles / 2) * parts) && p.groups < parts && packing.chunks > 1;
         const int64_t tile_bytes = tiles.products * (packing.inner + packing.widest()) * int64_t(sizeof(T));
-        const int64_t fits = std::max(few_tiles, (far ? far_block_bytes : block_bytes) / tile_bytes / max_MR * max_MR);
+        const int64_t fits = std::max(few_tiles, (far || call.in_place ? far_block_bytes : block_bytes) / tile_bytes / max_MR * max_MR);
         const int64_t sharing = together || p.groups > 1 ? 1 : std::min(parts, tiles.count);  // so many work at one group's blocks
         blocks = sharing * ceil_div(tiles.count, sharing * (fits + fits / 4));  // a quarter more, rather than twice as many halves
         most = ceil_div(tiles.count, blocks);
         v_plane = round_up(most * round_up(packing.inner, L), line) + line;
         m_plane = round_up(most * packing.widest(), line) + line;
+        slice = std::min(packing.inner, std::max<int64_t>(16, slice_bytes / int64_t(sizeof(T)) / packing.wide / tiles.products / 16 * 16));
+        u_plane = slice * packing.wide + line;
         strip = std::min(most, tiles.along.tiles(0)) * tiles.w.m + tiles.w.size - tiles.w.m;
         if (!together) parts = std::min(parts, units());
         const Scratch one(*this, nullptr, nullptr);
@@ -105,7 +110,9 @@ struct Winograd {
 
     struct Scratch {
         T *v, *m, *rows, *half, *outputs, *window;
-        int64_t* offset;  // see Window
+        int64_t* offset;        // see Window
+        T *u, *plain, *bias;    // where weights are read in place: a slice of U; the weights and biases of a vector of channels
+        typename WinogradWeights<T>::Scratch weights{};
         size_t common_bytes, bytes;
         Scratch(const Winograd& job, void* common, void* own) {
             Arena ours(common), mine(own);
@@ -116,6 +123,11 @@ struct Winograd {
             outputs = mine.take<T>(job.tiles.h.m * job.strip * L);
             window = mine.take<T>(Window<T>(job.p, job.tiles, job.strip).elements());
             offset = mine.take<int64_t>(kernel_volume(job.p));
+            if (job.call.in_place) {
+                u = mine.take<T>(job.tiles.products * job.u_plane);
+                plain = mine.take<T>(k_of(job.p) * L), bias = mine.take<T>(L);
+                weights = {job.p, mine};
+            }
             common_bytes = ours.used(), bytes = mine.used();
         }
     };
@@ -149,7 +161,9 @@ struct Winograd {
 
     void multiply_and_transform(int64_t unit_, int64_t first_chunk, int64_t end, const Scratch& s) const {
         for (int64_t chunk = first_chunk; chunk < end; ++chunk) {
-            multiply(last_tile(unit_) - first_tile(unit_), group(unit_), chunk, s);
+            const int64_t count = last_tile(unit_) - first_tile(unit_);
+            if (call.in_place) multiply_in_place(count, group(unit_), chunk, s);
+            else multiply(count, group(unit_), chunk, s);
             transform_outputs(first_tile(unit_), last_tile(unit_), group(unit_), chunk, s);
         }
     }
@@ -253,23 +267,50 @@ struct Winograd {
 
     void multiply(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
         const int64_t chunk_width = packing.width(chunk);
-        const int64_t groups = ceil_div(count, max_MR), rows = count / groups, longer = count % groups;  // these have a row more
         const T* u = static_cast<const T*>(call.packed) + packing.transformed(p, group, chunk);
         for (int64_t x = 0; x < tiles.products; ++x) {
             const auto [begin, end] = terms(x);
             for (int64_t first = 0; first < chunk_width; first += packing.wide) {
                 const int64_t width = std::min(packing.wide, chunk_width - first);
-                for (int64_t k = begin; k < end; k += KC) {
-                    const int64_t k_count = std::min(KC, end - k);
-                    const T* v = s.v + x * v_plane + k * most;
-                    T* m = s.m + x * m_plane + first * most;
-                    for (int64_t g = 0, n; g < groups; ++g, v += n * L, m += n * L) {
-                        n = rows + (g < longer);
-                        tile_of<WinogradTile, T>(n, width, far && g == 0)(v, most * L, k_count, u + k * width, k == begin, m, most * L);
-                    }
-                }
+                for (int64_t k = begin; k < end; k += KC)
+                    multiply_tiles(count, x, first, width, k, std::min(KC, end - k), u + k * width, k == begin, nullptr, s);
                 u += width * packing.inner;
             }
+        }
+    }
+
+    // The same sums, slices of input channels outside of the products.
+    void multiply_in_place(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
+        const WinogradWeights<T> weights{p, static_cast<const T*>(call.packed), nullptr};
+        for (int64_t first = 0; first < packing.width(chunk); first += packing.wide) {
+            const int64_t width = std::min(packing.wide, packing.width(chunk) - first);
+            weights.begin(width, s.weights);
+            for (int64_t k = 0; k < packing.inner; k += slice) {
+                const int64_t k_count = std::min(slice, packing.inner - k);
+                for (int64_t c = 0, n; c < k_count; c += n) {
+                    n = std::min(weights.at_once(p), k_count - c);
+                    weights.deal(group, packing.first(chunk) + first, packing.channels, width, k + c, n, s.weights);
+                    weights.transform(tiles, 0, n, width, s.u + c * width, u_plane, false, s.weights);
+                }
+                const bool last = k + k_count == packing.inner;
+                const int64_t next = packing.first(chunk) + first + (last ? width : 0), next_k = last ? 0 : k + k_count;
+                Ahead<T> ahead = weights.ahead(group, next, packing.channels, width, next_k, std::min(slice, packing.inner - next_k),
+                                               std::max<int64_t>(1, tiles.products * ceil_div(count, max_MR) * (k_count / L)));
+                for (int64_t x = 0; x < tiles.products; ++x)
+                    multiply_tiles(count, x, first, width, k, k_count, s.u + x * u_plane, k == 0, &ahead, s);
+            }
+        }
+    }
+
+    // M of product x and a block of output channels, `first` of its chunk, += k_count of its terms from k on.
+    FASTCONV_INLINE void multiply_tiles(int64_t count, int64_t x, int64_t first, int64_t width, int64_t k, int64_t k_count, const T* u,
+                                        bool from_zero, Ahead<T>* ahead, const Scratch& s) const {
+        const int64_t groups = ceil_div(count, max_MR), rows = count / groups, longer = count % groups;  // these have a row more
+        const T* v = s.v + x * v_plane + k * most;
+        T* m = s.m + x * m_plane + first * most;
+        for (int64_t g = 0, n; g < groups; ++g, v += n * L, m += n * L) {
+            n = rows + (g < longer);
+            tile_of<WinogradTile, T>(n, width, far && !call.in_place && g == 0)(v, most * L, k_count, u, from_zero, m, most * L, ahead);
         }
     }
 
@@ -291,14 +332,14 @@ struct Winograd {
             bool copied = false;  // to the window, once it is needed
             for (int64_t v = 0; v < width; v += L) {
                 const int64_t oc = packing.first(chunk) + v, channels = std::min<int64_t>(L, packing.channels - oc);
-                const T* bias = static_cast<const T*>(call.packed) + group * packing.padded + oc;
+                const T* bias = bias_of(group, oc, s);
                 for (int64_t i = 0; i < tiles.h.size; ++i)
                     tiles.w.output(s.m + i * tiles.w.size * m_plane + v * most + t.first * L, m_plane, L, s.half + i * pixels * L, L,
                                    tiles.w.m * L, t.count);
                 if (!tiles.h.finish(s.half, pixels * L, L, s.outputs, pixels * L, L, valid, bias)) {
                     if (!copied) Window<T>(p, tiles, pixels).fill(t, call.input, group, s.window);
                     copied = true;
-                    repair(group, oc, pixels, valid_rows, valid, s);
+                    repair(group, oc, bias, pixels, valid_rows, valid, s);
                 }
                 const int64_t channel = group * packing.channels + oc;
                 for (int64_t i = 0; i < valid_rows; ++i)
@@ -314,10 +355,26 @@ struct Winograd {
                t.h.output(tiles.down, row) * view.space[1] + t.w.output(tiles.along, 0) * view.space[2];
     }
 
+    const T* bias_of(int64_t group, int64_t oc, const Scratch& s) const {
+        if (!call.in_place) return static_cast<const T*>(call.packed) + group * packing.padded + oc;
+        const T* bias = static_cast<const T*>(call.bias);
+        store(s.bias, bias ? load_some(bias + group * packing.channels + oc, std::min<int64_t>(L, packing.channels - oc)) : Vec<T>{});
+        return s.bias;
+    }
+
+    // The weights of a vector of output channels, [c][tap][lanes].
+    const T* plain(int64_t group, int64_t oc, const Scratch& s) const {
+        const int64_t k = k_of(p);
+        if (!call.in_place) return static_cast<const T*>(call.packed) + packing.plain(p) + (group * packing.padded + oc) * k;
+        pack_block(static_cast<const T*>(call.packed) + (group * packing.channels + oc) * k, k, k, k, packing.channels - oc, L,
+                   [&](int64_t, int64_t i) { return s.plain + i * L; });
+        return s.plain;
+    }
+
     // Every tile with a NaN or infinity among its outputs of a vector of channels, once more without a transform.
-    FASTCONV_NOINLINE void repair(int64_t group, int64_t oc, int64_t pixels, int64_t rows, int64_t valid, const Scratch& s) const {
-        const T *packed = static_cast<const T*>(call.packed), *bias = packed + group * packing.padded + oc;
-        const T* weight = packed + packing.plain(p) + (group * packing.padded + oc) * k_of(p);
+    FASTCONV_NOINLINE void repair(int64_t group, int64_t oc, const T* bias, int64_t pixels, int64_t rows, int64_t valid,
+                                  const Scratch& s) const {
+        const T* weight = plain(group, oc, s);
         const Window<T> window(p, tiles, pixels);
         constexpr int64_t at_once = Window<T>::at_once;
         const T* x[at_once];
@@ -355,8 +412,28 @@ struct WinogradAlgorithm : Defaults {
         const bool chosen = p.tile[0] == 1 && Axis<T>::exists(p.tile[1], split.h.taps) && Axis<T>::exists(p.tile[2], split.w.taps);
         return chosen ? nullptr : "no tile was chosen";
     }
+    // U is written and read once less if its slices are used up in L2, unless they are made for several blocks of tiles, or by every
+    // thread. Components would have to be dealt out again for each. Where calls share it, reading it from L3 takes less than making
+    // it; from memory hardly, if it is read for a dozen tiles, and it takes four times the memory of the weights.
+    static bool in_place(const Problem& p, bool once) {
+        if (p.batch == 0 || Split(upright(p)).count() > 1) return false;
+        const Winograd<T> job(p, unpacked(), 1);
+        if (job.packing.chunks == 1) return false;
+        if (once) return job.far || job.blocks == 1;
+        const int64_t u_bytes = p.groups * job.packing.padded * job.packing.inner * job.tiles.products * int64_t(sizeof(T));
+        return u_bytes > in_memory && job.tiles.count >= 12 * job.blocks;
+    }
+    static constexpr int64_t in_memory = 24 << 20;
+    static Call unpacked() {
+        Call call{};
+        call.in_place = true;
+        return call;
+    }
     static size_t packed_bytes(const Problem& p) { return WinogradPacking<T>(upright(p)).bytes(upright(p)); }
-    static size_t workspace_bytes(const Problem& p, int threads) { return Winograd<T>(p, Call{}, threads).crew.bytes(); }
+    static size_t workspace_bytes(const Problem& p, int threads) {
+        const size_t packed = Winograd<T>(p, Call{}, threads).crew.bytes();
+        return in_place(p, true) ? std::max(packed, Winograd<T>(p, unpacked(), threads).crew.bytes()) : packed;
+    }
     static size_t pack_workspace_bytes(const Problem& p, int threads) {
         PackCall call{};
         call.threads = threads;

@@ -9,6 +9,7 @@
 namespace fastconv {
 namespace FASTCONV_ISA {
 
+constexpr int64_t far_bytes = 4 << 20;  // more transformed weights than stay in L2
 constexpr int64_t most_packed_taps = 1024;  // of all components, those that they lack among them: a block's stay in L2
 
 template <class T>
@@ -43,117 +44,157 @@ struct WinogradPacking {
         return round_up(p.groups * padded, Tiles<T>::line) + (group * padded + std::min(first(i), padded)) * products * inner;
     }
     int64_t plain(const Problem& p) const { return transformed(p, p.groups, 0); }  // the weights, not transformed
+    bool is_far() const { return products * inner * padded * int64_t(sizeof(T)) > far_bytes; }  // U of a group, from L2
     size_t bytes(const Problem& p) const {
         return size_t(plain(p) + p.groups * padded * k_of(p)) * sizeof(T);
+    }
+};
+
+// Lines of rows that are read soon, from L3 or memory: a few at a time, as a core waits for some twenty at once.
+template <class T>
+struct Ahead {
+    static constexpr int64_t line = 64 / int64_t(sizeof(T));
+    const T* row;
+    int64_t row_step, lines, left, some, next = 0;  // lines: of a row; next: of its lines
+
+    FASTCONV_INLINE void ask() {
+        for (int64_t i = std::min(some, left); i > 0; --i, --left) {
+            __builtin_prefetch(row + next * line, 0, 2);
+            if (++next == lines) next = 0, row += row_step;
+        }
+    }
+};
+
+// Weights as they lie, transformed a few input channels of a block of two vectors of output channels at a time: to U when packing, or
+// while a call goes on.
+template <class T>
+struct WinogradWeights {
+    static constexpr int L = lanes<T>;
+    static constexpr int64_t slice = 16;   // input channels at a time
+    static constexpr int64_t in_l1 = 8;    // vectors of taps that go through both transforms at a time
+    const Problem& p;
+    const T* weight;
+    const View* lie;  // null: C-contiguous
+
+    struct Scratch {
+        T *dealt, *half;  // taps of a block, and some of a component of them transformed along h; see deal, transform
+        int64_t* place;   // of each tap in `dealt`
+        Scratch() = default;
+        Scratch(const Problem& p, Arena& arena) {
+            const Tiles<T> tiles(p);
+            dealt = arena.take<T>(tiles.split.taps() * at_once(p) * WinogradPacking<T>::wide);
+            half = arena.take<T>(tiles.h.size * tiles.w.taps * in_l1 * L);
+            place = arena.take<int64_t>(kernel_volume(p));
+        }
+    };
+    static int64_t at_once(const Problem& p) { return std::min(slice, most_packed_taps / Split(p).taps()); }  // input channels
+
+    // Before blocks of so many output channels. Their taps are dealt[tap][channel][width], every axis as long as its components
+    // reach, 0 where they lack taps; then a component is a stride through them.
+    void begin(int64_t width, const Scratch& s) const {
+        const Split split(p);
+        const int64_t rows = split.h.reach(), columns = split.w.reach(), step = at_once(p) * width;
+        for (int64_t i = 0; i < kernel_volume(p); ++i) {
+            const int64_t w = i % p.kernel[2], h = i / p.kernel[2] % p.kernel[1], d = i / p.kernel[2] / p.kernel[1];
+            s.place[i] = ((d * rows + h) * columns + w) * step;
+        }
+        if (split.taps() > kernel_volume(p)) clear(s.dealt, split.taps() * step);
+    }
+
+    // n input channels from k on, of `width` output channels from `first` on, of which the group has `channels`.
+    void deal(int64_t group, int64_t first, int64_t channels, int64_t width, int64_t k, int64_t n, const Scratch& s) const {
+        const int64_t row = k_of(p), volume = kernel_volume(p), oc = group * channels + first, there = std::min(width, channels - first);
+        const auto place = [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; };
+        if (!lie) return pack_block(weight + oc * row + k * volume, row, volume, n * volume, there, width, place);
+        Problem some = p;
+        some.in_channels = n;
+        AnyOrder<T>(some, *lie).pack(weight + oc * lie->batch + k * lie->channel, there, width, place, false);
+    }
+
+    // What deal reads, asked for in so many pieces.
+    Ahead<T> ahead(int64_t group, int64_t first, int64_t channels, int64_t width, int64_t k, int64_t n, int64_t pieces) const {
+        const int64_t row = k_of(p), volume = kernel_volume(p), lines = ceil_div(n * volume, Ahead<T>::line);
+        const int64_t rows = std::max<int64_t>(0, std::min(width, channels - first));
+        return {weight + (group * channels + first) * row + k * volume, row, lines, rows * lines, ceil_div(rows * lines, pieces)};
+    }
+
+    // to[product][channel][width], products a plane apart: n dealt channels of a component. Some vectors at a time, whose transforms
+    // along h stay in L1.
+    void transform(const Tiles<T>& tiles, int64_t component, int64_t n, int64_t width, T* to, int64_t plane, bool past,
+                   const Scratch& s) const {
+        const Axis<T>&h = tiles.h, &w = tiles.w;
+        const Component c = tiles.split.at(component);
+        const int64_t step = at_once(p) * width, columns = tiles.split.w.reach();
+        const T* from = s.dealt + ((c.d * tiles.split.h.reach() + c.h) * columns + c.w) * step;
+        for (int64_t v = 0; v < n * width; v += in_l1 * L, from += in_l1 * L, to += in_l1 * L) {
+            const int64_t vectors = std::min(in_l1, (n * width - v) / L);
+            for (int64_t j = 0; j < w.taps; ++j)
+                h.weights(from + j * p.stride[2] * step, p.stride[1] * columns * step, L, s.half + j * in_l1 * L, w.taps * in_l1 * L, L,
+                          vectors, false);
+            for (int64_t i = 0; i < h.size; ++i)
+                w.weights(s.half + i * w.taps * in_l1 * L, in_l1 * L, L, to + i * w.size * plane, plane, L, vectors, past);
+        }
     }
 };
 
 template <class T>
 struct WinogradPack {
     using Packing = WinogradPacking<T>;
-    static constexpr int64_t slice = 16;  // input channels at a time
+    using Weights = WinogradWeights<T>;
     const Problem p;
     const PackCall& call;
     View lie{};
-    const T *weight, *bias;
+    const T* bias;
     T* out;
     int64_t parts;
 
     WinogradPack(const Problem& problem, const PackCall& c)
-        : p(upright(problem)), call(c), lie(upright(problem, c.lie ? *c.lie : View{})), weight(static_cast<const T*>(c.weight)), bias(static_cast<const T*>(c.bias)),
+        : p(upright(problem)), call(c), lie(upright(problem, c.lie ? *c.lie : View{})), bias(static_cast<const T*>(c.bias)),
           out(static_cast<T*>(c.packed)), parts(std::min<int64_t>(c.threads, p.groups * Packing(p).blocks)) {}
 
-    struct Scratch {
-        T *dealt, *half;  // taps of a block, and a component of them transformed along h; see block, transform
-        int64_t *place, *from;  // of each tap in `dealt`; where the weights do not lie one after another, from the first tap on
-        size_t bytes;
-        Scratch(const WinogradPack& job, void* base) {
-            const Tiles<T> tiles(job.p);
-            const int64_t channels = job.at_once() * Packing::wide;
-            Arena arena(base);
-            dealt = arena.take<T>(tiles.split.taps() * channels);
-            half = arena.take<T>(tiles.h.size * tiles.w.taps * channels);
-            place = arena.take<int64_t>(kernel_volume(job.p));
-            from = arena.take<int64_t>(kernel_volume(job.p));
-            bytes = arena.used();
-        }
-    };
-    int64_t at_once() const { return std::min(slice, most_packed_taps / Split(p).taps()); }  // input channels
-    size_t workspace_bytes() const { return size_t(parts) * Scratch(*this, nullptr).bytes; }
+    size_t part_bytes() const {
+        Arena arena(nullptr);
+        typename Weights::Scratch(p, arena);
+        return arena.used();
+    }
+    size_t workspace_bytes() const { return size_t(parts) * part_bytes(); }
 
     void compute() const {
         const Packing packing(p);
-        const size_t bytes = Scratch(*this, nullptr).bytes;
+        const size_t bytes = part_bytes();
         for_ranges(call.parallel_for, parts, p.groups * packing.blocks, [&](int64_t begin, int64_t end, int64_t part) {
-            const Scratch s(*this, static_cast<char*>(call.workspace) + size_t(part) * bytes);
+            Arena arena(static_cast<char*>(call.workspace) + size_t(part) * bytes);
+            const typename Weights::Scratch s(p, arena);
             for (int64_t i = begin; i < end; ++i) block(packing, i / packing.blocks, i % packing.blocks, s);
             stored_past();
         });
     }
 
-    // A block of two vectors of output channels of a group. Its taps first: dealt[tap][channel][width], every axis as long as its
-    // components reach, 0 where they lack taps; then a component is a stride through them.
-    void block(const Packing& packing, int64_t group, int64_t index, const Scratch& s) const {
-        const Split split(p);
-        const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first);
-        const int64_t rows = split.h.reach(), columns = split.w.reach(), row = k_of(p);
-        const int64_t at_once = this->at_once(), step = at_once * width;
-        for (int64_t i = 0; i < kernel_volume(p); ++i) {
-            const int64_t w = i % p.kernel[2], h = i / p.kernel[2] % p.kernel[1], d = i / p.kernel[2] / p.kernel[1];
-            s.place[i] = ((d * rows + h) * columns + w) * step;
-            s.from[i] = d * lie.space[0] + h * lie.space[1] + w * lie.space[2];
-        }
-        if (split.taps() > kernel_volume(p)) clear(s.dealt, split.taps() * step);
-        const T* from = weight + (group * packing.channels + first) * (call.lie ? lie.batch : row);
-        for (int64_t k = 0; k < p.in_channels; k += at_once) {
-            const int64_t n = std::min(at_once, p.in_channels - k);
-            if (call.lie) deal(from + k * lie.channel, packing.channels - first, width, n, s);
-            else
-                pack_block(from + k * kernel_volume(p), row, kernel_volume(p), n * kernel_volume(p), packing.channels - first, width,
-                           [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; });
-            T* plain = out + packing.plain(p) + (group * packing.padded + first) * row + k * kernel_volume(p) * lanes<T>;
-            for (int64_t v = 0; v < width; v += lanes<T>) keep_plain(plain + v * row, s.dealt + v, s.place, width, n);
-            for (int64_t i = 0; i < split.count(); ++i) {
-                const Component c = split.at(i);
-                transform(packing, group, index, s.dealt + ((c.d * rows + c.h) * columns + c.w) * step, columns * step, step,
-                          i * p.in_channels + k, n, s.half);
-            }
+    // A block of two vectors of output channels of a group.
+    void block(const Packing& packing, int64_t group, int64_t index, const typename Weights::Scratch& s) const {
+        const Tiles<T> tiles(p);
+        const Weights weights{p, static_cast<const T*>(call.weight), call.lie ? &lie : nullptr};
+        const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first), row = k_of(p);
+        const int64_t chunk = packing.chunk(index), plane = packing.inner * packing.width(chunk);  // of a product
+        T* const u = out + packing.transformed(p, group, chunk) + (first - packing.first(chunk)) * packing.inner;
+        T* plain = out + packing.plain(p) + (group * packing.padded + first) * row;
+        weights.begin(width, s);
+        for (int64_t k = 0, n; k < p.in_channels; k += n) {
+            n = std::min(weights.at_once(p), p.in_channels - k);
+            weights.deal(group, first, packing.channels, width, k, n, s);
+            for (int64_t v = 0; v < width; v += lanes<T>)
+                keep_plain(plain + v * row + k * kernel_volume(p) * lanes<T>, s.dealt + v, s.place, width, n);
+            for (int64_t i = 0; i < tiles.split.count(); ++i)
+                weights.transform(tiles, i, n, width, u + (i * p.in_channels + k) * width, plane, call.shared, s);
         }
         for (int64_t c = first; c < first + width; ++c)
             out[group * packing.padded + c] = bias && c < packing.channels ? bias[group * packing.channels + c] : T(0);
-    }
-
-    // Weights in any order, as those of a gradient, where the taps of output channels lie side by side.
-    FASTCONV_NOINLINE void deal(const T* from, int64_t channels, int64_t width, int64_t n, const Scratch& s) const {
-        const int64_t there = std::min(width, channels), step = lie.batch;
-        for (int64_t channel = 0; channel < n; ++channel, from += lie.channel)
-            for (int64_t tap = 0; tap < kernel_volume(p); ++tap) {
-                const T* x = from + s.from[tap];
-                T* to = s.dealt + s.place[tap] + channel * width;
-                for (int64_t i = 0; i < there; ++i) to[i] = x[i * step];
-                for (int64_t i = there; i < width; ++i) to[i] = T(0);
-            }
     }
 
     // The taps of n channels: to[channel][tap][lanes]
     void keep_plain(T* to, const T* dealt, const int64_t* place, int64_t width, int64_t n) const {
         for (int64_t channel = 0; channel < n; ++channel, dealt += width)
             for (int64_t tap = 0; tap < kernel_volume(p); ++tap, to += lanes<T>) store_past(to, load(dealt + place[tap]), call.shared);
-    }
-
-    // n channels of a component, k of U on, whose taps are row_step and column_step apart before the stride.
-    void transform(const Packing& packing, int64_t group, int64_t index, const T* from, int64_t row_step, int64_t column_step, int64_t k,
-                   int64_t n, T* half) const {
-        const Tiles<T> tiles(p);
-        const Axis<T>&h = tiles.h, &w = tiles.w;
-        const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first), chunk = packing.chunk(index);
-        const int64_t plane = packing.inner * packing.width(chunk), tap = n * width, vectors = tap / lanes<T>;  // plane: of a product
-        T* to = out + packing.transformed(p, group, chunk) + (first - packing.first(chunk)) * packing.inner + k * width;
-        for (int64_t j = 0; j < w.taps; ++j)
-            h.weights(from + j * p.stride[2] * column_step, p.stride[1] * row_step, lanes<T>, half + j * tap, w.taps * tap, lanes<T>, vectors,
-                      false);
-        for (int64_t i = 0; i < h.size; ++i)
-            w.weights(half + i * w.taps * tap, tap, lanes<T>, to + i * w.size * plane, plane, lanes<T>, vectors, call.shared);
     }
 };
 

@@ -37,7 +37,7 @@ from fastconv import settings, stated
 from fastconv.algorithms import sums_products
 from fastconv.backends import Candidate, cython_native, get, register
 from fastconv.candidates import bind, listed, refusal
-from fastconv.lowering import terms
+from fastconv.lowering import pack_once, terms
 from fastconv.problem import ConvProblem
 from fastconv.verify import bounds, reference
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
@@ -158,7 +158,7 @@ def _bound(way: str, backend: str, candidate: Candidate, problem: ConvProblem, a
     kernel = get(backend).bind(problem, candidate) if problem.direction == "forward" else bind(problem, backend, candidate)
     threads = dice.choice((1, 1, 2, 3))
     native = getattr(kernel, "native", None)
-    packed = kernel.pack(arrays.w, arrays.b)
+    packed = pack_once(kernel, arrays.w, arrays.b) if dice.random() < 0.5 else kernel.pack(arrays.w, arrays.b)
 
     def run(x: np.ndarray, into: np.ndarray, residual: np.ndarray | None, packed: Any = packed) -> None:
         with settings.config(num_threads=threads):

@@ -8,6 +8,7 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers import Guarded
 from native_cases import isas_and_numba, kernel_of, same_bits, stays_inside, verify
 from problems import problem
 
@@ -176,6 +177,45 @@ def test_batch_and_threads_change_no_bit(p: ConvProblem, isa: str) -> None:
     same_bits(p, "winograd", isa)
 
 
+NATIVE = cython_native.runnable_isas()
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("p", [
+    problem((70, 131), (4, 5), (3, 3)), problem((300, 70), (9, 11), (3, 3), batch=2, layout="channels_last", residual=True),
+    problem((33, 97), (14, 14), (3, 3), dilation=2, padding=2, dtype="float64"), problem((37, 100), (12, 13), (5, 5), batch=2),
+    problem((40, 80), (61,), (3,), bias=False), problem((20, 130), (9, 7, 2), (3, 1, 1)), problem((512, 66), (7, 7), (3, 3)),
+    problem((18, 72), (15, 4), (2, 4), activation="gelu", padding_mode="reflect"),
+    problem((600, 1200), (1, 20), (1, 3), groups=2, padding=0),
+], ids=lambda p: p.text)
+def test_weights_in_place_give_the_same_bits(p: ConvProblem, isa: str, guarded: Guarded) -> None:
+    """Read where they lie, if they are used once, and transformed on the way; by any threads, beside NaN and with weights that
+    are infinite; and nothing beside them."""
+    x, w, b, residual = random_arrays(p, np.random.default_rng(9))
+    kernel = kernel_of(p, "winograd", isa)
+    assert kernel.once(w, b).nbytes == 0, "packed"
+    not_finite, spoiled = x.copy(), w.copy()
+    not_finite.flat[x.size // 2], spoiled.flat[w.size // 2] = np.nan, np.inf
+    for image, weight in ((x, w), (not_finite, w), (x, spoiled)):
+        made = []
+        for threads, pack in itertools.product((1, 2, 3), (kernel.pack, kernel.once)):
+            made.append(np.full(p.output_shape, np.nan, p.dtype))
+            with fastconv.config(num_threads=threads):
+                kernel.run(image, pack(guarded.copy(weight), None if b is None else guarded.copy(b)), made[-1], residual)
+            guarded.maps.clear()
+        assert all(np.array_equal(out, made[0], equal_nan=True) for out in made)
+
+
+def test_weights_in_place_stay_with_their_kernel() -> None:
+    """Another one may have no memory for what it would transform."""
+    p, other = problem((16, 96), (9, 9), (3, 3)), problem((16, 96), (300, 300), (3, 3))
+    x, w, b, _ = random_arrays(other, np.random.default_rng(0))
+    packed = kernel_of(p, "winograd", "baseline").once(w, b)
+    assert packed.nbytes == 0
+    with pytest.raises(ValueError, match="packed must come from"):
+        kernel_of(other, "winograd", "baseline").run(x, packed, np.empty(other.output_shape, other.dtype))
+
+
 @pytest.mark.parametrize(("p", "reason"), [
     (problem((4, 4), (9, 9), (1, 1)), "several taps"), (problem((4, 4), (9, 9), (2, 2), stride=2), "several taps"),
     (problem((4, 4), (9, 9, 9), (2, 1, 1), stride=(2, 1, 1)), "several taps"),
@@ -196,11 +236,32 @@ def test_strict_never_takes_it() -> None:
 
 
 def test_packing_counts_where_it_is_part_of_the_call() -> None:
-    p = problem((512, 512), (7, 7), (3, 3))
+    p = problem((512, 512), (4, 4), (3, 3))
     w = np.zeros((512, 512, 3, 3), np.float32)
     prepared = fastconv.prepare(w, padding=1, backend="cython", input_shape=p.input_shape)
     assert fastconv.explain(p, backend="cython").algorithm == "dot"  # packs nothing
     assert prepared.plan(p.input_shape).seconds < fastconv.explain(p, backend="cython").seconds
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+def test_prepared_weights_that_would_fill_memory_stay_as_they_are(isa: str) -> None:
+    """Four times as large, they would come from memory; small maps would wait longer for the transform."""
+    p, small = problem((512, 512), (14, 14), (3, 3), padding=1), problem((512, 512), (7, 7), (3, 3), padding=1)
+    x, w, b, _ = random_arrays(p, np.random.default_rng(1))
+    kernel, other = kernel_of(p, "winograd", isa), kernel_of(small, "winograd", isa)
+    assert kernel.packed_bytes == w.nbytes + b.nbytes < other.packed_bytes / 3
+    assert kernel.pack_key != other.pack_key
+    packed = kernel.pack(w, b)
+    assert packed.nbytes == kernel.packed_bytes, "a copy: the caller may change the array"
+    made = [np.empty(p.output_shape, p.dtype) for _ in range(2)]
+    kernel.run(x, packed, made[0])
+    w.flags.writeable = False
+    assert kernel.pack(w, b).nbytes == 0
+    kernel.run(x, kernel.pack(w, b), made[1])
+    with fastconv.config(isa=isa):
+        operator = fastconv.prepare(w, b, padding=1, backend="cython", algorithm="winograd")
+        made += [operator(x), operator(x)]
+    assert all(np.array_equal(out, made[0]) for out in made)
 
 
 UPRIGHT = [  # kernels along depth alone

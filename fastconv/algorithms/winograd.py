@@ -40,6 +40,7 @@ POINTS = {
 }  # by the number of products; the kernels' own are in kernels/toom.hpp
 ERROR = {4: 0.9, 5: 1.3, 6: 1.5, 7: 2.45, 8: 3.1}  # of 3 taps: RMS over direct's along one axis, zero-mean data, 16 channels
 SPILLED = 160e3  # bytes of a tile's transformed inputs, of which a block's (24 tiles at least) are beyond any L2
+FAR, OF_ONE = 4 << 20, 256  # bytes of transformed weights beyond L2; of the output channels that one item computes at most
 ADMITTED = {"fast": 4.0, "loose": math.inf}  # of `error`, by accuracy
 
 
@@ -262,15 +263,22 @@ def _times_read(weights: int, tile_bytes: int, tiles: int) -> int:
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
     """The same of transforming the weights: taps of all components are dealt out and transformed, twice as long where that is
-    more than a cache holds; few input channels are handled as one would be."""
+    more than a cache holds; few input channels are handled as one would be. Where a call transforms them on the way
+    (`in_place` in kernels/winograd.cpp), they are dealt out for each block of tiles, and nothing goes to memory."""
     made = chosen or tile(problem)
+    work, item = _work(problem), TABLE[problem.dtype].itemsize
     problem = upright(problem)
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
     dealt = depth * math.prod(axis.number * axis.taps for axis in along)
     written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(made[-2:], along))
     channels = problem.in_channels // problem.groups
     pairs = problem.out_channels * (channels + 2)
-    in_memory = written * TABLE[problem.dtype].itemsize * pairs > 14e6
+    if written < 2 * math.prod(size(m, axis.taps) for m, axis in zip(made[-2:], along)) and work.outputs * item > OF_ONE:
+        tiles = work.before * math.prod(axis[m].tiles for m, axis in zip(made[-len(along):], work.along))
+        blocks = math.ceil(tiles * (current().expected_batch or 1) / max(30, 5e6 / (written * (channels * item + OF_ONE))))
+        if blocks == 1 or written * channels * work.outputs * item > FAR:
+            return blocks * pairs / lanes * (12 * dealt + 3 * written)
+    in_memory = written * item * pairs > 14e6
     return pairs / lanes * (dealt + written) * (20 if in_memory else 10)
 
 

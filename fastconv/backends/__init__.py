@@ -86,6 +86,13 @@ class ShortcutKernel(Kernel, Protocol):
         """
 
 
+class OnceKernel(Kernel, Protocol):
+    """A kernel may offer this as well: where weights are read in place, for a call that has them for itself."""
+
+    def once(self, second: np.ndarray, bias: np.ndarray | None) -> Any:
+        """The same as `pack`, for the next run of this kernel and no other; both arrays stay until then."""
+
+
 class Backend(Protocol):
     """Who executes."""
 

@@ -51,7 +51,7 @@ class NativeKernel:
         described = _described(computed, candidate.algorithm, candidate.tile)
         self.native = runtime().Kernel(isa_module(candidate.isa), candidate.algorithm, **described, unit=unit)
         self.packed_bytes = self.native.packed_bytes
-        self.pack_key: Hashable = (candidate[:2], self.native.packing)
+        self.pack_key: Hashable = (candidate[:2], self.native.packing, self.native.in_place)
 
     @property
     def workspace_bytes(self) -> int:
@@ -60,6 +60,10 @@ class NativeKernel:
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
         contiguous = None if bias is None else np.ascontiguousarray(bias)
         return self.native.pack(weight, contiguous, settings.current().num_threads)
+
+    def once(self, weight: np.ndarray, bias: np.ndarray | None) -> Any:
+        contiguous = None if bias is None else np.ascontiguousarray(bias)
+        return self.native.pack(weight, contiguous, settings.current().num_threads, True)
 
     def run(self, array: np.ndarray, packed: Any, out: np.ndarray, residual: np.ndarray | None = None) -> None:
         self.native.run(array, packed, out, residual, settings.current().num_threads)

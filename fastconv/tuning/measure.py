@@ -17,6 +17,7 @@ import numpy as np
 from .. import settings
 from ..backends import Kernel
 from ..candidates import Ranked, Rejected, bind, ranked, variants
+from ..lowering import pack_once
 from ..problem import ConvProblem
 from ..reasons import Failed, Reason, Wrong
 from ..timing import paired
@@ -226,7 +227,7 @@ def _block(runner: _Runner, clock: Clock) -> Callable[[], float]:
 def _call(kernel: Kernel, arrays: Arrays, out: np.ndarray, prepared: bool) -> Callable[[], None]:
     x, w, b, residual = arrays
     if not prepared:
-        return lambda: kernel.run(x, kernel.pack(w, b), out, residual)
+        return lambda: kernel.run(x, pack_once(kernel, w, b), out, residual)
     packed = kernel.pack(w, b)
     return lambda: kernel.run(x, packed, out, residual)
 

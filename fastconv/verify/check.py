@@ -25,6 +25,7 @@ from ..arguments import flag, integer
 from ..backends import Backend, Candidate, Kernel, get, registry
 from ..candidates import bind, listed, refusal
 from ..errors import Unavailable, shown
+from ..lowering import pack_once
 from ..problem import ConvProblem
 from ..terminal import aligned
 from .data import Arrays, integer_arrays, random_arrays
@@ -219,7 +220,7 @@ def run_strided(kernel: Kernel, problem: ConvProblem, trial: Trial) -> tuple[np.
     if arrays.residual is not None:
         out[...] = arrays.residual
         residual = out
-    kernel.run(x, kernel.pack(w, arrays.b), out, residual)
+    kernel.run(x, pack_once(kernel, w, arrays.b), out, residual)
     return out.copy(), not bool(np.isnan(beside).all())
 
 
