@@ -74,8 +74,9 @@ class Shortcut(Protocol):
 class ShortcutKernel(Kernel, Protocol):
     """A kernel may offer this as well: for calls so short that what Python does around `run` counts."""
 
-    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool, packed: Any = None) -> Shortcut:
-        """A shortcut for a validated call.
+    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool,
+                 packed: Any = None) -> Shortcut | None:
+        """A shortcut for a validated call, if there is one.
 
         Args:
             made_for: the settings it was validated under; compared by their `planning`. Threads may differ.
