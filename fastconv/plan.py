@@ -71,6 +71,9 @@ class Plan:
             f"plan       {self.backend} {self.candidate}{estimate}",
             f"memory     workspace {self.workspace_bytes} bytes, packed weights {self.packed_bytes} bytes",
         ]
+        compiled = getattr(self.kernel, "compile_seconds", None)  # only of backends that do
+        if compiled is not None:
+            lines.append(f"compiled   in {compiled:.2g} s" if compiled else "compiled   before, or kept on disk")
         width = max((len(_label(r)) for r in self.rejected), default=0)
         lines += [f"not        {_label(r):<{width}}  {r.reason}" for r in self.rejected]
         return "\n".join(lines)

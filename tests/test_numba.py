@@ -6,6 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -354,6 +355,15 @@ def test_a_call_with_a_full_cache_does_not_import_numba(tmp_path):
     for code in (0, 1):
         program = f"{PROGRAM}\nimport sys; sys.exit('numba' not in sys.modules)"
         assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == code
+
+
+def test_explain_says_what_was_compiled(tmp_path):
+    program = "import fastconv; print(fastconv.explain('mb1_ic3ih9_oc4oh7_kh3', backend='numba', algorithm='gemm'))"
+    environment = {**os.environ, "FASTCONV_CACHE_DIR": str(tmp_path)}
+    first, second = (subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True,
+                                    text=True).stdout for _ in range(2))
+    assert re.search(r"^compiled   in [0-9.]+ s$", first, re.MULTILINE), first
+    assert "\ncompiled   before, or kept on disk\n" in second
 
 
 def test_a_full_disk_costs_one_compilation(tmp_path, monkeypatch):

@@ -39,7 +39,8 @@ class Candidate(NamedTuple):
 
 
 class Kernel(Protocol):
-    """A candidate bound to a problem. Holds no weights; may be used by several threads at once."""
+    """A candidate bound to a problem. Holds no weights; may be used by several threads at once. One that has compiled code may
+    say in `compile_seconds` how long that took, 0 where it was there already."""
 
     packed_bytes: int  # what pack() keeps
     pack_key: Hashable  # kernels with equal keys accept each other's packed weights: it names all that their bytes depend on

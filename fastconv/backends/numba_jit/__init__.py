@@ -77,6 +77,9 @@ class Packed:
 class NumbaKernel:
     def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
         from . import blocking, depthwise, fft, winograd
+        from .compile import spent
+
+        begin = spent()
 
         given = problem
         unit: tuple[int, ...] = ()
@@ -95,6 +98,7 @@ class NumbaKernel:
         self.packed_bytes = self._shape.packed_bytes
         self.pack_key = ("numba", algorithm, *self._shape.packed_for, *weights_of(problem))
         self.workspace_bytes = self.plain_call().workspace_bytes
+        self.compile_seconds = spent() - begin
 
     def plain_call(self) -> Any:
         """That of arrays without gaps."""
