@@ -79,6 +79,9 @@ class Plan:
         ]
         if self.shares:
             lines.insert(3, "time       " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in self.shares.items()))
+        compiled = getattr(self.kernel, "compile_seconds", None)  # only of backends that do
+        if compiled is not None:
+            lines.append(f"compiled   in {compiled:.2g} s" if compiled else "compiled   before, or kept on disk")
         width = max((len(_label(r)) for r in self.rejected), default=0)
         lines += [f"not        {_label(r):<{width}}  {r.reason}" for r in self.rejected]
         return "\n".join(lines)

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from helpers import at_once
 
 import fastconv
+from fastconv import settings
 from fastconv.backends import Candidate, get, numba_jit
 from fastconv.problem import ConvProblem
 
@@ -194,6 +196,37 @@ def test_concurrent_calls():
     assert not at_once(work)
 
 
+class Strange(np.ndarray):
+    pass
+
+
+def test_a_prepared_operator_takes_a_shortcut_and_leaves_it():
+    """The same bits; whatever is not plainly the same call goes the long way."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 6, 20, 31), dtype=np.float32), rng.standard_normal((8, 6, 3, 3), dtype=np.float32)
+    spoilt = x.copy()
+    spoilt[1, 2, 3, 4] = np.nan
+    for algorithm in ("gemm", "direct", "winograd", "fft"):
+        conv = fastconv.prepare(w, padding=1, backend="numba", algorithm=algorithm, input_shape=x.shape)
+        assert conv.shortcut is not None
+        expected, first = conv(x), conv.shortcut.take(settings.current(), (), x, None, None, None, None)
+        np.testing.assert_array_equal(first, expected)
+        assert first.flags.c_contiguous and first.flags.writeable
+        for strange in (x[..., ::-1].copy()[..., ::-1], np.asfortranarray(x), x.astype(">f4"), x.view(Strange)):
+            assert conv.shortcut.take(settings.current(), (), strange, None, None, None, None) is None
+            np.testing.assert_array_equal(conv(strange), expected)
+        for _ in range(2):
+            y = conv(spoilt)
+            assert np.isnan(y[1, :, 2:5, 3:6]).all() and np.isnan(y).sum() == 8 * 9
+        np.testing.assert_array_equal(conv(x), expected)
+        with fastconv.config(num_threads=3):
+            np.testing.assert_array_equal(conv(x), expected)
+        with pytest.raises(TypeError):
+            conv(x.astype(np.float64))
+        with pytest.raises(ValueError):
+            conv(x[:, :5])
+
+
 # ---- memory
 
 
@@ -322,6 +355,15 @@ def test_a_call_with_a_full_cache_does_not_import_numba(tmp_path):
     for code in (0, 1):
         program = f"{PROGRAM}\nimport sys; sys.exit('numba' not in sys.modules)"
         assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == code
+
+
+def test_explain_says_what_was_compiled(tmp_path):
+    program = "import fastconv; print(fastconv.explain('mb1_ic3ih9_oc4oh7_kh3', backend='numba', algorithm='gemm'))"
+    environment = {**os.environ, "FASTCONV_CACHE_DIR": str(tmp_path)}
+    first, second = (subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True,
+                                    text=True).stdout for _ in range(2))
+    assert re.search(r"^compiled   in [0-9.]+ s$", first, re.MULTILINE), first
+    assert "\ncompiled   before, or kept on disk\n" in second
 
 
 def test_a_full_disk_costs_one_compilation(tmp_path, monkeypatch):

@@ -603,8 +603,8 @@ def test_backends_without_a_shortcut_go_the_long_way(backend, long_way):
     for _ in range(2):
         assert np.array_equal(fastconv.conv2d(x, w, b, backend=backend), y) and op(x).shape == y.shape
     offers = hasattr(fastconv.explain(x, w, b, backend=backend).kernel, "shortcut")
-    assert offers == (backend == "cython")
-    assert long_way.of(fastconv.conv2d, x, w, b, backend=backend) == (not offers)
+    assert offers == (backend in ("cython", "numba"))
+    assert long_way.of(fastconv.conv2d, x, w, b, backend=backend) == (backend != "cython")  # numba's needs packed weights
     assert long_way.of(op, x) == (not offers)
 
 

@@ -40,7 +40,8 @@ class Candidate(NamedTuple):
 
 
 class Kernel(Protocol):
-    """A candidate bound to a problem. Holds no weights; may be used by several threads at once."""
+    """A candidate bound to a problem. Holds no weights; may be used by several threads at once. One that has compiled code may
+    say in `compile_seconds` how long that took, 0 where it was there already."""
 
     packed_bytes: int  # what pack() keeps
     pack_key: Hashable  # kernels with equal keys accept each other's packed weights: it names all that their bytes depend on
@@ -75,8 +76,9 @@ class Shortcut(Protocol):
 class ShortcutKernel(Kernel, Protocol):
     """A kernel may offer this as well: for calls so short that what Python does around `run` counts."""
 
-    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool, packed: Any = None) -> Shortcut:
-        """A shortcut for a validated call.
+    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool,
+                 packed: Any = None) -> Shortcut | None:
+        """A shortcut for a validated call, if there is one.
 
         Args:
             made_for: the settings it was validated under; compared by their `planning`. Threads may differ.

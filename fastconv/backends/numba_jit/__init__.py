@@ -33,6 +33,7 @@ from ...problem import ConvProblem
 from ...spent import Parts
 from ...unit_axes import with_near_strides, without_unit_axes
 from .. import Candidate, PoolKernel, refuses_direction, weights_of
+from .shortcut import NumbaShortcut, address
 from .threads import perform
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
@@ -77,10 +78,15 @@ class Packed:
 class NumbaKernel:
     def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
         from . import blocking, depthwise, fft, winograd
+        from .compile import spent
 
+        begin = spent()
+
+        given = problem
         unit: tuple[int, ...] = ()
         if algorithm in ("winograd", "fft"):
             problem, unit = without_unit_axes(problem)
+        self.given = given
         problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
         self._unit = tuple(axis + (1 if problem.channels_last else 2) for axis in unit)
@@ -92,11 +98,22 @@ class NumbaKernel:
         self._careful = False  # whether one has met what is not finite
         self.packed_bytes = self._shape.packed_bytes
         self.pack_key = ("numba", algorithm, *self._shape.packed_for, *weights_of(problem))
-        empty = np.lib.stride_tricks.as_strided
+        self.workspace_bytes = self.plain_call().workspace_bytes
+        self.compile_seconds = spent() - begin
+
+    def plain_call(self) -> Any:
+        """That of arrays without gaps."""
+        empty, problem = np.lib.stride_tricks.as_strided, self.problem
         item = np.empty((), problem.dtype)  # only the strides count
-        x, out = (_contiguous_strides(shape, item.itemsize) for shape in (problem.input_shape, problem.output_shape))
-        like = [empty(item, shape, steps) for shape, steps in ((problem.input_shape, x), (problem.output_shape, out))]
-        self.workspace_bytes = self._call(like[0], like[1], like[1] if problem.residual else None).workspace_bytes
+        x, out = (empty(item, shape, _contiguous_strides(shape, item.itemsize))
+                  for shape in (problem.input_shape, problem.output_shape))
+        return self._call(x, out, out if problem.residual else None)
+
+    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool, packed: Packed | None = None,
+                 ) -> NumbaShortcut | None:
+        if packed is None or self.problem.residual or self.problem.batch == 0:
+            return None
+        return NumbaShortcut(self, made_for, batched, packed)
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
         weight = np.ascontiguousarray(weight)
@@ -132,14 +149,19 @@ class NumbaKernel:
         if not call.whole_steps:
             self._run_copies(array, packed, out, residual)
             return
+        if not self.start(call, address(array), packed, address(out), 0 if residual is None else address(residual)):
+            self._run(array, packed, out, residual)
+
+    def start(self, call: Any, x: int, packed: Packed, out: int, residual: int = 0) -> bool:
+        """Do it; False: it has to be done again, by a careful one, as from now on all are."""
         scratch = _borrow(call.workspace_bytes)
-        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, array.ctypes.data, packed.weights.address,
-                      packed.bias_address, out.ctypes.data, 0 if residual is None else residual.ctypes.data)
+        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, x, packed.weights.address,
+                      packed.bias_address, out, residual)
         spoilt = scratch.head[_SPOILT]
         _give_back(scratch)
         if spoilt:
             self._careful, self._latest = True, (None, None)
-            self._run(array, packed, out, residual)
+        return not spoilt
 
     @staticmethod
     def _perform(entry: Any, template: np.ndarray, parts: int, rounds: int, scratch: Scratch, x: int, weights: int,

@@ -16,7 +16,8 @@ from .compile import stage
 from .contexts import CONTEXT, DIRECT, GEMM, MAX_SPAN, SPAN, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
-SUMS_BYTES = 28 << 10  # of a block of pixels and output channels: in L1 and L2
+SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
+LINES_BYTES = 96 << 10  # of direct, whose lines are as long as can be
 ROUND_FLOPS = 1 << 30  # of a part in a round, after which Python may handle signals: some 20 ms
 PASS_DEPTH = 128  # products per pass over the pixels of a block: 8 KB of weights and as many lines of pixels stay in L1
 BEYOND = 8 << 20  # bytes of a result that is written past the caches
@@ -173,7 +174,8 @@ class Call:
         s = self.shape
         planes, rows, columns = self.output
         width = columns
-        pixels = SUMS_BYTES // (min(s.width, _up(s.outputs, s.lanes) if s.algorithm == GEMM else s.outputs) * s.item)
+        room = SUMS_BYTES if s.algorithm == GEMM else LINES_BYTES
+        pixels = room // (min(s.width, _up(s.outputs, s.lanes) if s.algorithm == GEMM else s.outputs) * s.item)
         least = 4 * s.lanes
         while width > least and (self._slab_bytes(1, width) > SLAB_BYTES or width > pixels):
             width = -(-width // 2)

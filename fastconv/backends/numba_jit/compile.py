@@ -19,6 +19,7 @@ import json
 import os
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,12 @@ _DIGEST = hashlib.sha256().digest_size
 
 _compiled: dict[tuple[str, str, str | None], Stage] = {}
 _lock = threading.RLock()  # a signal handler may come back here
+_spent = [0.0]  # seconds
+
+
+def spent() -> float:
+    """Seconds that compiling has taken in this process, the import of Numba included."""
+    return _spent[0]
 
 
 class Code(NamedTuple):
@@ -76,7 +83,9 @@ def _code(name: str, dtype: str, directory: str | None) -> Code:
         found = _read(place, key)
         if found is not None and _has_all(found):
             return found
+    begin = time.perf_counter()
     made = _optimised(*_written(name, dtype))
+    _spent[0] += time.perf_counter() - begin
     for place in places:
         if _write(place, key, made):
             break
