@@ -1,4 +1,4 @@
-"""The direct algorithm: residuals in the registers, rows whose vectors cross lines, boxes of patches, panels that are packed by vectors."""
+"""The direct algorithm: residuals in registers, vectors across lines, boxes of patches, panels packed by vectors."""
 
 from __future__ import annotations
 
