@@ -81,6 +81,7 @@ struct Call {
     int32_t threads;
     ParallelFor parallel_for;
     Interrupt interrupt;
+    const View* lie;               // how weights in place lie, as in PackCall; null: C-contiguous
 };
 
 struct PackCall {
@@ -100,7 +101,7 @@ struct Algorithm {
     size_t (*workspace_bytes)(const Problem&, int threads);
     size_t (*pack_workspace_bytes)(const Problem& packing, int threads);
     void (*pack)(const Problem& packing, const PackCall&);     // null: all weights are read in place
-    // Whether run() takes weights in place, C-contiguous: the caller's or, where calls share them, those of a copy with the bias
+    // Whether run() takes weights in place, C-contiguous unless it packs any order: the caller's or, where calls share them, those of a copy with the bias
     // behind them; not a byte beyond them. once: those of one call, which may be so where those that calls share are not; never the
     // other way round. Both ways give the same bits.
     bool (*in_place)(const Problem&, bool once);

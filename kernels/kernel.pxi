@@ -181,10 +181,11 @@ cdef class Kernel:
         packed.algorithm = self.algorithm
         packed.packing_of = self.packing_of
         packed.in_place = self.algorithm.in_place(self.problem, True) if once else self.in_place
-        if packed.in_place or not self.algorithm.packs_any_order:
+        if not self.algorithm.packs_any_order or packed.in_place and not once:
             weight = arranged(weight, threads)
         elif not cnp.PyArray_IS_C_CONTIGUOUS(weight):
             call.lie = &view
+            packed.lie, packed.lies = view, packed.in_place
         call.weight = cnp.PyArray_DATA(weight)
         if packed.in_place and (once or weight is not given or not cnp.PyArray_ISWRITEABLE(weight)):
             packed.held = weight, bias if once or bias is None else bias.copy()
@@ -224,6 +225,8 @@ cdef class Kernel:
         if residual is not None and not self.sees_output(&call.residual, residual, True, False):
             self.reject(b"residual", residual, self.shape(p.out_channels, p.output), False)
         call.packed, call.bias, call.in_place = packed.data, packed.bias, packed.in_place
+        if packed.lies:
+            call.lie = &packed.lie
         self.start(&call, threads, packed.held is not None)
 
     def run_weight(self, cnp.ndarray input not None, cnp.ndarray gradient not None, cnp.ndarray out not None, int threads=1):
@@ -402,7 +405,8 @@ cdef class Packed:
     cdef readonly size_t nbytes
     cdef const Algorithm* algorithm
     cdef Problem packing_of
-    cdef bint in_place
+    cdef bint in_place, lies
+    cdef View lie  # of weights in place, if it lies: in another order than C's
     cdef tuple held  # weight and bias, where they are neither packed nor copied
     cdef const void* bias
 

@@ -48,6 +48,7 @@ cdef extern from "abi.hpp" namespace "fastconv" nogil:
         bint in_place
         int32_t threads
         ParallelFor parallel_for
+        const View* lie
     cdef struct CPool "fastconv::Pool":
         pass
     ctypedef const char* (*Refuses)(const Problem&) noexcept nogil

@@ -94,6 +94,7 @@ cdef class Shortcut:
 
     cdef Outcome run(self, Call* call, const void* weight, const void* bias, int threads, size_t workspace) noexcept nogil:
         call.threads = threads
+        call.lie = NULL
         call.parallel_for = <ParallelFor> &run_parallel
         if weight == NULL:
             call.packed, call.bias, call.in_place = self.packed.data, self.packed.bias, self.packed.in_place

@@ -78,6 +78,7 @@ struct Winograd {
     static constexpr int64_t slice_bytes = 256 << 10;    // of U, where weights are read in place
     Problem p;
     Call call;
+    View lie;  // weights in place, in another order than C's
     Tiles<T> tiles;
     WinogradPacking<T> packing;
     int64_t parts, blocks, most, v_plane, m_plane, strip, slice, u_plane;  // most: tiles in a block; slice: input channels in one of U
@@ -86,7 +87,7 @@ struct Winograd {
     Crew crew;
 
     Winograd(const Problem& problem, const Call& c, int threads)
-        : p(upright(problem)), call(upright(problem, c)), tiles(p), packing(p) {
+        : p(upright(problem)), call(upright(problem, c)), lie(upright(problem, c.lie ? *c.lie : View{})), tiles(p), packing(p) {
         const double work = multiply_adds(p) / kernel_volume(p) * double(tiles.split.count() * tiles.products) / double(tiles.h.m * tiles.w.m);
         parts = threads_for(work, worth_a_thread::winograd, threads);
         const bool even = packing.blocks % parts == 0 || packing.blocks > 8 * parts;  // each thread gets about as many output channels
@@ -281,7 +282,7 @@ struct Winograd {
 
     // The same sums, slices of input channels outside of the products.
     void multiply_in_place(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
-        const WinogradWeights<T> weights{p, static_cast<const T*>(call.packed), nullptr};
+        const WinogradWeights<T> weights{p, static_cast<const T*>(call.packed), call.lie ? &lie : nullptr};
         for (int64_t first = 0; first < packing.width(chunk); first += packing.wide) {
             const int64_t width = std::min(packing.wide, packing.width(chunk) - first);
             weights.begin(width, s.weights);
@@ -289,7 +290,7 @@ struct Winograd {
                 const int64_t k_count = std::min(slice, packing.inner - k);
                 for (int64_t c = 0, n; c < k_count; c += n) {
                     n = std::min(weights.at_once(p), k_count - c);
-                    weights.deal(group, packing.first(chunk) + first, packing.channels, width, k + c, n, s.weights);
+                    weights.deal(group, packing.first(chunk) + first, packing.channels, width, k + c, n, weights.places(width, s.weights));
                     weights.transform(tiles, 0, n, width, s.u + c * width, u_plane, false, s.weights);
                 }
                 const bool last = k + k_count == packing.inner;
@@ -366,8 +367,9 @@ struct Winograd {
     const T* plain(int64_t group, int64_t oc, const Scratch& s) const {
         const int64_t k = k_of(p);
         if (!call.in_place) return static_cast<const T*>(call.packed) + packing.plain(p) + (group * packing.padded + oc) * k;
-        pack_block(static_cast<const T*>(call.packed) + (group * packing.channels + oc) * k, k, k, k, packing.channels - oc, L,
-                   [&](int64_t, int64_t i) { return s.plain + i * L; });
+        const WinogradWeights<T> weights{p, static_cast<const T*>(call.packed), call.lie ? &lie : nullptr};
+        weights.deal(group, oc, packing.channels, L, 0, p.in_channels,
+                     [&](int64_t channel, int64_t tap) { return s.plain + (channel * kernel_volume(p) + tap) * L; });
         return s.plain;
     }
 

@@ -1,6 +1,7 @@
 // How winograd cuts a problem, and its weights: transformed, in the order in which the products read them.
 #pragma once
 #include <algorithm>
+#include <cstdlib>
 
 #include "crew.hpp"
 #include "pack.hpp"
@@ -101,21 +102,46 @@ struct WinogradWeights {
         if (split.taps() > kernel_volume(p)) clear(s.dealt, split.taps() * step);
     }
 
-    // n input channels from k on, of `width` output channels from `first` on, of which the group has `channels`.
-    void deal(int64_t group, int64_t first, int64_t channels, int64_t width, int64_t k, int64_t n, const Scratch& s) const {
+    auto places(int64_t width, const Scratch& s) const {
+        return [width, &s](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; };
+    }
+
+    // n input channels from k on, of `width` output channels from `first` on, of which the group has `channels`: to
+    // place(channel, tap)[width].
+    template <class Place>
+    void deal(int64_t group, int64_t first, int64_t channels, int64_t width, int64_t k, int64_t n, const Place& place) const {
         const int64_t row = k_of(p), volume = kernel_volume(p), oc = group * channels + first, there = std::min(width, channels - first);
-        const auto place = [&](int64_t channel, int64_t tap) { return s.dealt + s.place[tap] + channel * width; };
-        if (!lie) return pack_block(weight + oc * row + k * volume, row, volume, n * volume, there, width, place);
+        if (!lie) return deal_rows(weight + oc * row + k * volume, there, width, n * volume, place);
         Problem some = p;
         some.in_channels = n;
         AnyOrder<T>(some, *lie).pack(weight + oc * lie->batch + k * lie->channel, there, width, place, false);
     }
 
-    // What deal reads, asked for in so many pieces.
+    // Where all rows lie in as many bytes behind a line, whole lines but for the first and the last: rows that share sets of L1, as with
+    // 512 or 1024 channels, would be fetched twice.
+    template <class Place>
+    void deal_rows(const T* from, int64_t there, int64_t width, int64_t count, const Place& place) const {
+        const int64_t row = k_of(p), volume = kernel_volume(p);
+        const int64_t head = -int64_t(reinterpret_cast<uintptr_t>(from) / sizeof(T)) & (Ahead<T>::line - 1);
+        if (head == 0 || head >= count || row % Ahead<T>::line) return pack_block(from, row, volume, count, there, width, place);
+        pack_block(from, row, volume, head, there, width, place);
+        int64_t channel = head / volume, tap = head % volume;
+        pack_block(from + head, row, count, count - head, there, width, [&](int64_t, int64_t) {
+            T* const to = place(channel, tap);
+            if (++tap == volume) tap = 0, ++channel;
+            return to;
+        });
+    }
+
+    // What deal reads, asked for in so many pieces: rows of all taps of several channels, input or output channels.
     Ahead<T> ahead(int64_t group, int64_t first, int64_t channels, int64_t width, int64_t k, int64_t n, int64_t pieces) const {
-        const int64_t row = k_of(p), volume = kernel_volume(p), lines = ceil_div(n * volume, Ahead<T>::line);
-        const int64_t rows = std::max<int64_t>(0, std::min(width, channels - first));
-        return {weight + (group * channels + first) * row + k * volume, row, lines, rows * lines, ceil_div(rows * lines, pieces)};
+        const int64_t volume = kernel_volume(p), there = std::max<int64_t>(0, std::min(width, channels - first));
+        const int64_t outer = lie ? lie->batch : k_of(p), inner = lie ? lie->channel : volume;
+        const bool by_outputs = std::abs(outer) > std::abs(inner);
+        const T* from = weight + (group * channels + first) * outer + k * inner;
+        for (int a = 0; lie && a < max_axes; ++a) from += std::min<int64_t>(0, lie->space[a]) * (p.kernel[a] - 1);
+        const int64_t rows = by_outputs ? there : n, lines = ceil_div((by_outputs ? n : there) * volume, Ahead<T>::line) * (there > 0);
+        return {from, by_outputs ? outer : inner, lines, rows * lines, ceil_div(rows * lines, pieces)};
     }
 
     // to[product][channel][width], products a plane apart: n dealt channels of a component. Some vectors at a time, whose transforms
@@ -181,7 +207,7 @@ struct WinogradPack {
         weights.begin(width, s);
         for (int64_t k = 0, n; k < p.in_channels; k += n) {
             n = std::min(weights.at_once(p), p.in_channels - k);
-            weights.deal(group, first, packing.channels, width, k, n, s);
+            weights.deal(group, first, packing.channels, width, k, n, weights.places(width, s));
             for (int64_t v = 0; v < width; v += lanes<T>)
                 keep_plain(plain + v * row + k * kernel_volume(p) * lanes<T>, s.dealt + v, s.place, width, n);
             for (int64_t i = 0; i < tiles.split.count(); ++i)

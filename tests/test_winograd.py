@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 from helpers import Guarded
-from native_cases import isas_and_numba, kernel_of, same_bits, stays_inside, verify
+from native_cases import LIE, isas_and_numba, kernel_of, same_bits, stays_inside, verify
 from problems import problem
 
 import fastconv
@@ -204,6 +204,27 @@ def test_weights_in_place_give_the_same_bits(p: ConvProblem, isa: str, guarded: 
                 kernel.run(image, pack(guarded.copy(weight), None if b is None else guarded.copy(b)), made[-1], residual)
             guarded.maps.clear()
         assert all(np.array_equal(out, made[0], equal_nan=True) for out in made)
+
+
+@pytest.mark.parametrize("isa", NATIVE)
+@pytest.mark.parametrize("p", [problem((37, 67), (9, 8), (3, 3)), problem((64, 80), (20,), (4,), dtype="float64"),
+                               problem((20, 130), (9, 7, 2), (3, 1, 1)), problem((128, 72), (6, 5), (2, 3), padding=0)],
+                         ids=lambda p: p.text)
+def test_weights_in_place_lie_in_any_order(p: ConvProblem, isa: str) -> None:
+    """As do those of a gradient: channels swapped, taps backwards; and where all rows begin in the middle of a line."""
+    x, w, b, _ = random_arrays(p, np.random.default_rng(4))
+    x.flat[5], kernel = np.inf, kernel_of(p, "winograd", isa)
+    expected, out = (np.empty(p.output_shape, p.dtype) for _ in range(2))
+    kernel.run(x, kernel.pack(w, b), expected)
+    swapped = np.flip(np.flip(w, 2).swapaxes(0, 1).copy().swapaxes(0, 1), 2)
+    shifted = [np.empty(w.size + 16, p.dtype)[i:i + w.size].reshape(w.shape) for i in range(16)]
+    for array in shifted:
+        array[...] = w
+    for weight in [*(lie(w) for lie in LIE), swapped, *shifted]:
+        packed = kernel.once(weight, b)
+        assert packed.nbytes == 0
+        kernel.run(x, packed, out)
+        assert np.array_equal(out, expected, equal_nan=True)
 
 
 def test_weights_in_place_stay_with_their_kernel() -> None:
