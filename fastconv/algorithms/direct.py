@@ -11,32 +11,32 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ..spent import Parts
 from ._bounds import summed as bound
-from ._costs import is_widest, reached, slab, start, with_weights
+from ._costs import is_widest, reached, slab, with_weights
 from ._costs import packed_in_panels as packing_cost
 
-__all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+__all__ = ["CALLS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
+CALLS = 2.3
 MOST_PLANES = 640  # products for which the input is copied to planes (kernels/direct.cpp)
 
-_LOADS = {1: 1.3, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output channels of a group
+# multiply-adds that one of them takes as long as, by output channels of a group: vectors of 64 bytes are loaded one in a cycle
+_FEW, _FEW_WIDEST = {1: 1.75, 2: 1.35, 3: 1.05}, {1: 2.4, 2: 1.8, 3: 1.5, 4: 1.1}
 
 
 def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
-    inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
-    tap, whose lines are read whole. Regions narrower than a vector are copied, tap by tap. Inputs and outputs whose channels
-    are side by side move one by one, the slower the more planes they move to."""
+    inputs of 16 pixels take much of L1; not so where the copy has a plane for each tap, whose lines are read whole. Regions
+    narrower than a vector are copied, tap by tap. Inputs and outputs whose channels are side by side move one by one, the
+    slower the more planes they move to."""
     p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)
     if planes or (p.kernel_volume == 1 and set(p.stride) == {1}):
         rows, width = 1, rows * width
-    inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
-    loads = 1 + _LOADS.get(channels, 0.09) + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
     computed, vectors = products(p), p.groups * rows * math.ceil(width / lanes) * channels
-    spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": 7.0 * vectors})
-    spent["call"] = start(p, lanes, 1.3)
+    multiplied = vectors * computed * _each(p, lanes, channels, planes)
+    spent = with_weights(p, lanes, {"products": multiplied, "outputs": 7.0 * vectors})
     spent["inputs"] = slab(p) * (0.6 if is_widest(p, lanes) else 1)
     if computed < p.k and _narrowest(p) < lanes:
         spent["inputs"] += 55 * p.groups * math.prod(p.output_size[:-1]) * computed
@@ -45,6 +45,15 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
         spent["inputs"] += p.in_channels * math.prod(reached(p)) * each
         spent["outputs"] += 6 * p.out_channels * math.prod(p.output_size)
     return spent
+
+
+def _each(p: ConvProblem, lanes: int, channels: int, planes: bool) -> float:
+    """Multiply-adds that one takes as long as, with its loads."""
+    widest = is_widest(p, lanes)
+    inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
+    far = inputs > 1500 and not planes and (widest or p.kernel_volume == 1)
+    usual = (1.25 if far else 1.08) if widest else (1.13 if far else 1.0)
+    return (_FEW_WIDEST if widest else _FEW).get(channels, usual)
 
 
 @functools.lru_cache(maxsize=32)

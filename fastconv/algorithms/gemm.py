@@ -9,12 +9,13 @@ from ..problem import ConvProblem
 from ..settings import current
 from ..spent import Parts
 from ._bounds import summed as bound
-from ._costs import is_widest, slab, start, weight_bytes, while_read
+from ._costs import is_widest, slab, weight_bytes, while_read
 from ._costs import packed_once as packing_cost
 
-__all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+__all__ = ["CALLS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
+CALLS = 2.5
 
 
 def cost(p: ConvProblem, lanes: int) -> Parts:
@@ -23,11 +24,10 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     long as those take to be read of taps that are not in the padding for all pixels."""
     pixels, channels = math.prod(p.output_size), p.out_channels // p.groups
     vectors = math.ceil(channels / lanes)
-    each = p.groups * max(pixels, 2) * products(p) * (1.12 if is_widest(p, lanes) else 0.9)
+    each = p.groups * max(pixels, 2) * products(p) * (1.12 if is_widest(p, lanes) else 0.86)
     read = weight_bytes(p) * (products(p) / p.k if pixels == 1 else 1)
     spent = while_read(p, lanes, {"products": (vectors + vectors % 2 / 3) * each, "inputs": 1.4 * each}, read,
                        1.35 / (current().expected_batch or 1))
     spent["inputs"] += slab(p, 3 * lanes)
-    spent["call"] = start(p, lanes, 1.5)
     spent["outputs"] = p.groups * pixels * (15 * vectors + (30 if p.channels_last and channels % lanes else 0))
     return spent

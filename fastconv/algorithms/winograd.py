@@ -26,10 +26,11 @@ from ..settings import current
 from ..spent import Parts
 from ..unit_axes import without_unit_axes
 from ._bounds import flushed, largest, summed
-from ._costs import is_widest, start, while_read
+from ._costs import is_widest, while_packed, while_read
 
 SUMS_PRODUCTS = False
 PACKS_ANY_ORDER = True
+CALLS = 1.7
 MOST_TAPS = 5
 POINTS = {
     4: (0.0, 1.0, -1.0),
@@ -150,7 +151,8 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     leading = (1,) * (problem.ndim - len(along))
     limit = ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
     admitted = [leading + last for last in itertools.product(*along) if error(problem, last) <= limit]
-    return tuple(sorted(admitted, key=lambda chosen: sum(_cost(problem, 8, chosen, 1, machine.typical()).values())))
+    kind = machine.typical()
+    return tuple(sorted(admitted, key=lambda chosen: sum(_cost(problem, 8, chosen, 1, kind).values())))
 
 
 def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
@@ -224,9 +226,7 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     the transformed weights are read meanwhile, from L3 or memory, once for every block of tiles, of all images that a call is
     expected to have. Fitted to 384 pairs of layer and tile on Zen 4: within 1.22x of the time from 2 to 98 %.
     """
-    spent = _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
-    spent["call"] = start(problem, lanes, 0.7)
-    return spent
+    return _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
 
 
 def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int,
@@ -260,8 +260,8 @@ def _times_read(weights: int, tile_bytes: int, tiles: int) -> int:
 
 
 def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None) -> float:
-    """The same of transforming the weights: taps of all components are dealt out and transformed, twice as long where that is
-    more than a cache holds; few input channels are handled as one would be."""
+    """The same of transforming the weights: taps of all components are dealt out and transformed, and kept as they are for
+    tiles that are computed again; few input channels are handled as one would be."""
     made = chosen or tile(problem)
     problem = upright(problem)
     along, depth = axes(problem), math.prod(problem.kernel_size[:-2])
@@ -269,8 +269,8 @@ def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | Non
     written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(made[-2:], along))
     channels = problem.in_channels // problem.groups
     pairs = problem.out_channels * (channels + 2)
-    in_memory = written * TABLE[problem.dtype].itemsize * pairs > 14e6
-    return pairs / lanes * (dealt + written) * (20 if in_memory else 10)
+    in_bytes = (written + problem.kernel_volume) * TABLE[problem.dtype].itemsize * pairs
+    return while_packed(problem, lanes, pairs / lanes * (dealt + written) * 8, in_bytes)
 
 
 def _tiles(length: int, dilation: int, m: int) -> int:
