@@ -189,7 +189,7 @@ cdef class Kernel:
         packed.data = Blocks.take(self.packed_bytes)
         if packed.data == NULL:
             raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
-        packed.nbytes = self.packed_bytes
+        packed.nbytes, packed.owned = self.packed_bytes, True
         call.shared = self.problem.batch > 0 and packed_is_shared(self.algorithm[0], self.problem, self.packed_bytes, threads)
         with nogil:
             call.packed, call.threads, call.parallel_for = packed.data, threads, <ParallelFor> &run_parallel
@@ -396,6 +396,7 @@ cdef class Packed:
     cdef const Algorithm* algorithm
     cdef Problem packing_of
     cdef tuple held  # weight and bias, where they are read as they lie
+    cdef bint owned  # data is of Blocks; held says nothing in the end: a collection of garbage clears it first
     cdef const void* bias
 
     cdef bint fits(self, Kernel kernel):
@@ -403,5 +404,5 @@ cdef class Packed:
                 and memcmp(&self.packing_of, &kernel.packing_of, sizeof(Problem)) == 0)
 
     def __dealloc__(self):
-        if self.held is None:
+        if self.owned:
             Blocks.release(self.data, self.nbytes)
