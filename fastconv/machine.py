@@ -5,7 +5,7 @@ Nothing is measured when a program runs: two processes on one machine, and two m
 
 What no estimate reads is not here. L1 and L2 are in the costs of the algorithms, as cycles beside the multiply-adds. Waking
 threads and mapping the pages of a fresh result take what they take, whoever computes it, and change no choice: `seconds` are
-those of one thread that writes to an `out`.
+those of one thread that writes to an `out`. The pages of packed weights do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from . import hardware, settings, wisdom_file
 
-_OF_LENGTH = {64: "avx512", 32: "avx2"}  # bytes of a vector
+FRESH = 8.5e-11  # measured on Zen 4, of huge pages
+ISAS = ("baseline", "avx2", "avx512")
 
 
 class Level(NamedTuple):
@@ -36,12 +37,14 @@ class Machine:
         multiply_adds: vectors of them that one thread does in a second, by ISA, as the algorithms' costs count them.
         levels: what one thread reads arrays from, the near first. From L2 it reads no faster than from L3, as long as it reads
             ahead (0.3 to 9 MB of weights: 54 to 72 GB/s on Zen 4).
+        fresh: seconds that the system takes to map a byte that no page has yet, and clear it.
         call: seconds that the least of calls takes, until a kernel is at work and back.
     """
 
     multiply_adds: dict[str, float]
     levels: tuple[Level, ...]
     call: float
+    fresh: float = FRESH
 
     def stored(self) -> dict[str, Any]:
         """For a file of wisdom. The sizes are not in it: they are the caches'."""
@@ -57,11 +60,12 @@ class Machine:
             return None
         sane = all(rate == self.multiply_adds[isa] or 1e8 < rate < 1e12 for isa, rate in rates.items())
         sane = sane and all(1e8 < speed < 1e13 for speed in speeds) and 1e-8 < call < 1e-3
-        return Machine(rates, tuple(levels), call) if sane else None
+        return Machine(rates, tuple(levels), call, self.fresh) if sane else None
 
-    def rate(self, vector_bytes: int) -> float:
-        """Vectors of multiply-adds by their length."""
-        return self.multiply_adds[_OF_LENGTH.get(vector_bytes, "baseline")]
+    @functools.cached_property
+    def rates(self) -> dict[int, float]:
+        """The same by the bytes of a vector."""
+        return {size: self.multiply_adds[isa] for isa, size in zip(ISAS, (16, 32, 64), strict=True)}
 
     def level(self, size: float) -> Level:
         """Where an array of that many bytes lies."""
@@ -105,7 +109,6 @@ CORES = {
 }
 UNKNOWN = Core(3.2, (1.5, 2, 2), 40, 20)  # whatever it is, it has two units of all that it has
 
-ISAS = ("baseline", "avx2", "avx512")
 # of the multiply-adds that could start, those that the costs count; measured on Zen 4, where vectors of 64 bytes go through
 # twice: the costs of these are above those of two halves, and less of the rest is beside them
 ACHIEVED, FUSED, IN_HALVES = (0.66, 0.905, 1.03), 0.9, 1.22
@@ -121,6 +124,8 @@ def of_core(core: Core, l3: float = USUAL_L3) -> Machine:
         achieved[0] *= FUSED / ACHIEVED[0]
     if core.starts[2] < core.starts[1]:
         achieved[2] *= IN_HALVES / ACHIEVED[2]
+    for i in (1, 2):
+        achieved[i] = achieved[i] or achieved[i - 1] / 2  # tiles are chosen by costs of one length, whatever there is
     levels = [Level("L3", part * min(l3, MOST_L3), speed * core.l3 * 1e9) for part, speed in (NEAR, SPREAD)]
     levels.append(Level("memory", math.inf, core.memory * 1e9))
     return Machine(dict(zip(ISAS, achieved, strict=True)), tuple(levels), CALL_CYCLES / (core.ghz * 1e9))

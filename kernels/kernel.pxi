@@ -194,7 +194,7 @@ cdef class Kernel:
         packed.data = Blocks.take(self.packed_bytes)
         if packed.data == NULL:
             raise MemoryError(f"cannot allocate {self.packed_bytes:,} bytes of packed weights")
-        packed.nbytes = self.packed_bytes
+        packed.nbytes, packed.owned = self.packed_bytes, True
         if packed.in_place:
             keep_plain(self.packing_of, call, packed.data)
             return packed
@@ -408,6 +408,7 @@ cdef class Packed:
     cdef bint in_place, lies
     cdef View lie  # of weights in place, if it lies: in another order than C's
     cdef tuple held  # weight and bias, where they are neither packed nor copied
+    cdef bint owned  # data is of Blocks; held says nothing in the end: a collection of garbage clears it first
     cdef const void* bias
 
     cdef bint fits(self, Kernel kernel):
@@ -416,5 +417,5 @@ cdef class Packed:
                 and (not self.in_place or kernel.algorithm.in_place(kernel.problem, True)))
 
     def __dealloc__(self):
-        if self.held is None:
+        if self.owned:
             Blocks.release(self.data, self.nbytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 
 import numpy as np
 import pytest
@@ -113,3 +114,24 @@ def test_chosen_where_packing_would_take_longer(isa: str) -> None:
         for p in many:
             assert plan.plan(p, "cython").algorithm != "dot", p.text
         assert plan.plan(problem((512, 512), (14, 14), (3, 3)), "cython", prepared=True).algorithm != "dot"
+
+
+def test_weights_that_are_read_where_they_lie_survive_a_collection_of_garbage():
+    """In a cycle, the packed ones are cleared first and freed last, and must still know that the memory is not theirs."""
+    candidate = Candidate("dot", cython_native.chosen_isas()[0])
+    kernel = cython_native.NativeKernel(problem((3, 4), (7, 8), (3, 3), bias=False), candidate)
+
+    class Weight(np.ndarray):
+        back: object
+
+    gc.disable()
+    try:
+        for _ in range(20):
+            weight = np.ones((4, 3, 3, 3), np.float32).view(Weight)
+            weight.flags.writeable = False
+            gc.collect(0)  # what is younger is cleared first
+            weight.back = kernel.pack(weight, None)
+            del weight
+            assert gc.collect() > 0
+    finally:
+        gc.enable()

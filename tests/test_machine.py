@@ -22,8 +22,7 @@ def test_figures_are_sane(name):
     found = of_core(core)
     assert list(found.multiply_adds) == list(ISAS)
     for isa, starts in zip(ISAS, core.starts, strict=True):
-        assert (found.multiply_adds[isa] == 0) == (starts == 0)
-        assert starts == 0 or 1e9 < found.multiply_adds[isa] < 12e9
+        assert (1e9 if starts else 3e8) < found.multiply_adds[isa] < 12e9
     sizes, speeds = [level.size for level in found.levels], [level.speed for level in found.levels]
     assert sizes == sorted(sizes) and sizes[-1] == math.inf
     assert speeds[0] >= speeds[-1] and 5e9 < min(speeds) and max(speeds) < 100e9

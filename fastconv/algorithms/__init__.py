@@ -29,7 +29,8 @@ class Algorithm(Protocol):
 
     May have `DIRECTIONS`, those that its native kernels compute, if not the forward one alone; in that of the gradient of the
     weight time is that of all images. May say `PACKS_ANY_ORDER`: its native kernels pack weights whatever the order of their
-    axes, which others get C-contiguous.
+    axes, which others get C-contiguous. May have `CALLS`: how many of the least calls there are one takes, but for what depends
+    on sizes.
     """
 
     SUMS_PRODUCTS: bool
@@ -70,8 +71,7 @@ def named() -> dict[str, Algorithm]:
 def spent(name: str, p: ConvProblem, lanes: int, prepared: bool, *tile: Tile) -> Parts:
     """What a call with one image takes, packing included unless that was done before."""
     algorithm = named()[name]
-    parts = _costs.past_the_caches(p, lanes, algorithm.cost(p, lanes, *tile))
-    parts["call"] = parts.get("call", 0.0) + _costs.start(p, lanes)
+    parts = _costs.called(p, lanes, algorithm.cost(p, lanes, *tile), getattr(algorithm, "CALLS", 1))
     if not prepared:
         parts["packing"] = algorithm.packing_cost(p, lanes, *tile)
     return parts

@@ -11,6 +11,7 @@ from ..problem import ConvProblem
 from ..settings import current
 from ..spent import Parts
 
+MOST_KEPT = 128 << 20  # bytes of packed weights that are kept for the next call (kernels/runtime.hpp)
 MOST_POSITIONS = 2048  # of small planes with their padding, and the outputs (kernels/depthwise_planes.hpp)
 
 
@@ -43,16 +44,14 @@ def with_weights(p: ConvProblem, lanes: int, computed: Parts, slower: float = 1.
     return while_read(p, lanes, computed, weight_bytes(p), slower / (current().expected_batch or 1))
 
 
-def start(p: ConvProblem, lanes: int, times: float = 1) -> float:
-    """As long as the least of calls takes, before and after what depends on sizes. Those of some algorithms take longer."""
-    here = machine.this()
-    return times * here.call * here.rate(lanes * TABLE[p.dtype].itemsize)
-
-
-def past_the_caches(p: ConvProblem, lanes: int, spent: Parts) -> Parts:
-    """The same with the arrays of an image, where these are read from memory, and written there."""
+def called(p: ConvProblem, lanes: int, spent: Parts, calls: float) -> Parts:
+    """With what a call takes before and after, so many times the least; and with the arrays of an image where these are read
+    from memory, and written there."""
     size, here = _image_bytes(p), machine.this()
-    return spent if size <= here.levels[-2].size else while_read(p, lanes, spent, size, 1, "memory")
+    if size > here.levels[-2].size:
+        spent = while_read(p, lanes, spent, size, 1, "memory")
+    spent["call"] = calls * here.call * here.rates[lanes * TABLE[p.dtype].itemsize]
+    return spent
 
 
 @functools.lru_cache(maxsize=32)
@@ -69,7 +68,7 @@ def while_read(p: ConvProblem, lanes: int, computed: Parts, size: float, times: 
     """The same of so many bytes, from the caches or from memory. The shorter of the two is hidden but for a third."""
     here = here or machine.this()
     level = here.level(size)
-    read = size * times / level.speed * here.rate(lanes * TABLE[p.dtype].itemsize)
+    read = size * times / level.speed * here.rates[lanes * TABLE[p.dtype].itemsize]
     if read > sum(computed.values()):
         computed = {name: part / 3 for name, part in computed.items()}
     else:
@@ -78,14 +77,24 @@ def while_read(p: ConvProblem, lanes: int, computed: Parts, size: float, times: 
     return computed
 
 
-def packed_once(p: ConvProblem, lanes: int) -> float:
-    """Each weight is read, transposed and written; both beyond L2 if they are many."""
-    return (24 if weight_bytes(p) > 3e6 else 9) * p.out_channels * p.k / lanes
+def packed_once(p: ConvProblem, lanes: int, each: float = 9) -> float:
+    """Each weight is read, transposed and written, not in the order of memory."""
+    return while_packed(p, lanes, each * p.out_channels * p.k / lanes, weight_bytes(p), 1.6)
 
 
 def packed_in_panels(p: ConvProblem, lanes: int) -> float:
     """The same in blocks of a few output channels."""
-    return 2 * packed_once(p, lanes)
+    return packed_once(p, lanes, 18)
+
+
+def while_packed(p: ConvProblem, lanes: int, computed: float, written: float, slower: float = 1.0) -> float:
+    """What is computed while the weights are read, and so many bytes of packed ones written. A line that is written is read
+    first, and then both is over; more than the runtime keeps for the next call lies on fresh pages."""
+    size, here = weight_bytes(p) + written, machine.this()
+    rate = here.rates[lanes * TABLE[p.dtype].itemsize]
+    moved = slower * (size + written / 2) / here.level(size).speed * rate
+    fresh = written * here.fresh * rate if written > MOST_KEPT else 0
+    return max(computed, moved) + min(computed, moved) / 3 + fresh
 
 
 def small_planes(p: ConvProblem, lanes: int, arranged: bool = False) -> Parts:

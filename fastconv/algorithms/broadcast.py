@@ -8,12 +8,13 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ..spent import Parts
 from ._bounds import summed as bound
-from ._costs import is_widest, slab, start, with_weights
+from ._costs import is_widest, slab, with_weights
 from ._costs import packed_once as packing_cost
 
-__all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+__all__ = ["CALLS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
+CALLS = 2.3
 
 
 def cost(p: ConvProblem, lanes: int) -> Parts:
@@ -24,7 +25,6 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     panels = math.ceil(vectors / (4 if widest else 3))
     each = p.groups * pixels * products(p)
     spent = with_weights(p, lanes, {"products": (1.13 if widest else 0.8) * vectors * each, "inputs": 0.5 * panels * each})
-    spent["call"] = start(p, lanes, 1.3)
     spent["inputs"] += 0.15 * slab(p)
     spent["outputs"] = p.groups * pixels * (4.5 if p.channels_last else 13) * vectors
     return spent

@@ -11,11 +11,12 @@ from ..native_problem import products
 from ..problem import ConvProblem
 from ..spent import Parts
 from ._bounds import summed as bound
-from ._costs import is_widest, packed_once, reached, slab, start, with_weights
+from ._costs import is_widest, packed_once, reached, slab, with_weights
 
-__all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
+__all__ = ["CALLS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
+CALLS = 2.3
 MOST_PLANES = 640  # products for which the input is copied to planes (kernels/direct.cpp)
 
 _LOADS = {1: 1.3, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output channels of a group
@@ -38,7 +39,6 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     loads += 1.11 if widest else 1 + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
     computed, vectors = products(p), p.groups * rows * math.ceil(width / lanes) * channels
     spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": (4.5 if widest else 7) * vectors})
-    spent["call"] = start(p, lanes, 1.3)
     spent["inputs"] = slab(p) * (0.5 if widest else 1)
     if computed < p.k and _narrowest(p) < lanes:
         spent["inputs"] += 55 * p.groups * math.prod(p.output_size[:-1]) * computed
@@ -51,7 +51,7 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:
     """Transposed for few output channels at a time, which are less than a vector."""
-    return 1.4 * packed_once(p, lanes)
+    return packed_once(p, lanes, 12.6)
 
 
 @functools.lru_cache(maxsize=32)

@@ -26,10 +26,11 @@ from ..settings import current
 from ..spent import Parts
 from ..unit_axes import without_unit_axes
 from ._bounds import flushed, largest, summed
-from ._costs import is_widest, start, while_read
+from ._costs import is_widest, while_packed, while_read
 
 SUMS_PRODUCTS = False
 PACKS_ANY_ORDER = True
+CALLS = 1.7
 MOST_TAPS = 5
 POINTS = {
     4: (0.0, 1.0, -1.0),
@@ -151,7 +152,8 @@ def choices(problem: ConvProblem) -> tuple[tuple[int, ...], ...]:
     leading = (1,) * (problem.ndim - len(along))
     limit = ADMITTED["loose" if problem.accuracy == "loose" else "fast"]
     admitted = [leading + last for last in itertools.product(*along) if error(problem, last) <= limit]
-    return tuple(sorted(admitted, key=lambda chosen: sum(_cost(problem, 8, chosen, 1, machine.typical()).values())))
+    kind = machine.typical()
+    return tuple(sorted(admitted, key=lambda chosen: sum(_cost(problem, 8, chosen, 1, kind).values())))
 
 
 def error(problem: ConvProblem, tile: tuple[int, ...]) -> float:
@@ -226,9 +228,7 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
     images that a call is expected to have. Fitted to 548 pairs of layer and tile on Zen 4, from 3 input channels on: within
     1.2x of the time from 10 to 98 %.
     """
-    spent = _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
-    spent["call"] = start(problem, lanes, 0.7)
-    return spent
+    return _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
 
 
 def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int,
@@ -278,8 +278,8 @@ def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | Non
         blocks = math.ceil(tiles * (current().expected_batch or 1) / max(30, 5e6 / (written * (channels * item + OF_ONE))))
         if blocks == 1 or written * channels * work.outputs * item > FAR:
             return blocks * pairs / lanes * (12 * dealt + 3 * written)
-    in_memory = written * item * pairs > 14e6
-    return pairs / lanes * (dealt + written) * (20 if in_memory else 10)
+    in_bytes = (written + problem.kernel_volume) * item * pairs
+    return while_packed(problem, lanes, pairs / lanes * (dealt + written) * 8, in_bytes)
 
 
 def _tiles(length: int, dilation: int, m: int) -> int:
