@@ -184,16 +184,18 @@ struct Direct {
     }
 
     // An L2 beside AVX-512 holds 1 MB, beside AVX2 half as much; rows that are read again and again are better few.
-    int64_t slab_bytes() const { return vector_bytes == 64 && reads_once() ? 416 << 10 : 192 << 10; }
+    int64_t slab_bytes() const { return fills_vectors() ? 416 << 10 : 192 << 10; }
 
-    bool reads_once() const {
-        return worth_planes() && std::equal(p.kernel, p.kernel + max_axes, p.stride, std::less_equal<int64_t>());
+    // Patches in vectors so long that those which are not whole weigh.
+    bool fills_vectors() const {
+        const bool once = std::equal(p.kernel, p.kernel + max_axes, p.stride, std::less_equal<int64_t>());
+        return vector_bytes == 64 && once && worth_planes();
     }
 
     // Vectors run on from row to row through a plane, to its end: of as many rows as fit, those that leave the fewest lanes over.
     int64_t pixels_of_planes() const {
         const int64_t height = p.output[1], width = p.output[2], fit = slab_bytes() / (k_of(p) * int64_t(sizeof(T)) * width);
-        if (!reads_once() || p.output[0] > 1) return int64_t(1) << 60;
+        if (!fills_vectors() || p.output[0] > 1) return int64_t(1) << 60;
         int64_t best = std::min(fit, height);
         double least = 2;
         for (int64_t rows = best; rows > 0 && 4 * rows >= fit; --rows) {
