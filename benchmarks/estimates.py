@@ -179,8 +179,9 @@ def main() -> None:
     report(rows)
     if options.record:
         facts = {"machine": machine.describe(), "seed": options.seed, "direction": options.direction, "summary": summary(rows),
-                 "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}", "rows": [row.stored() for row in rows]}
-        options.record.write_text(json.dumps(facts, indent=1) + "\n")
+                 "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}", "rows": []}
+        lines = ",\n  ".join(json.dumps(row.stored()) for row in rows)  # one for each row
+        options.record.write_text(json.dumps(facts, indent=1).replace('"rows": []', f'"rows": [\n  {lines}\n ]') + "\n")
     if options.plot:
         draw(options.plot, rows)
 
