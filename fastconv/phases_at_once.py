@@ -162,11 +162,12 @@ class JoinedKernel:
         p, found = self.problem, self.joined
         images = slice(begin, min(begin + self._images, p.batch))
         count = images.stop - images.start
-        kernel = self._kernel if count == self._images else self._bind(dataclasses.replace(found.problem, batch=count))
+        forward = dataclasses.replace(found.problem, batch=count)
+        kernel = self._kernel if count == self._images else self._bind(forward)
         parts = (p.groups, found.number, p.in_channels // p.groups)
         size = found.problem.output_size
         made = np.empty((count, *size, *parts) if p.channels_last else (count, *parts, *size), p.dtype)
-        kernel.run(found.first(first[images]), weights, made.reshape(kernel.problem.output_shape))
+        kernel.run(found.first(first[images]), weights, made.reshape(forward.output_shape))
         flags: np.ndarray = native.runtime().join_phases(
             made, out[images], p.stride, found.offsets, p.channels_last, current().num_threads)
         return flags

@@ -44,7 +44,7 @@ def test_suites_parse_and_round_trip(name: str) -> None:
 def test_suites_are_complete() -> None:
     assert set(suites.names()) == {
         "quick", "layers", "images", "audio", "video", "batches", "training", "backward", "transposed", "lenet", "deeplab",
-        "inception", "all", *NETWORKS}
+        "inception", "varied", "all", *NETWORKS}
     layers = suites.load(["layers"])
     assert len(layers) == 36
     assert set(layers[:12]) <= set(suites.load(["resnet50"]))
