@@ -264,27 +264,6 @@ def test_packing_counts_where_it_is_part_of_the_call() -> None:
     assert prepared.plan(p.input_shape).seconds < fastconv.explain(p, backend="cython").seconds
 
 
-@pytest.mark.parametrize("isa", NATIVE)
-def test_prepared_weights_that_would_fill_memory_stay_as_they_are(isa: str) -> None:
-    """Four times as large, they would come from memory; small maps would wait longer for the transform."""
-    p, small = problem((512, 512), (14, 14), (3, 3), padding=1), problem((512, 512), (7, 7), (3, 3), padding=1)
-    x, w, b, _ = random_arrays(p, np.random.default_rng(1))
-    kernel, other = kernel_of(p, "winograd", isa), kernel_of(small, "winograd", isa)
-    assert kernel.packed_bytes == w.nbytes + b.nbytes < other.packed_bytes / 3
-    assert kernel.pack_key != other.pack_key
-    packed = kernel.pack(w, b)
-    assert packed.nbytes == kernel.packed_bytes, "a copy: the caller may change the array"
-    made = [np.empty(p.output_shape, p.dtype) for _ in range(2)]
-    kernel.run(x, packed, made[0])
-    w.flags.writeable = False
-    assert kernel.pack(w, b).nbytes == 0
-    kernel.run(x, kernel.pack(w, b), made[1])
-    with fastconv.config(isa=isa):
-        operator = fastconv.prepare(w, b, padding=1, backend="cython", algorithm="winograd")
-        made += [operator(x), operator(x)]
-    assert all(np.array_equal(out, made[0]) for out in made)
-
-
 UPRIGHT = [  # kernels along depth alone
     problem((5, 7), (9, 4, 3), (3, 1, 1), batch=2),
     problem((3, 9), (8, 3, 5), (5, 1, 1), stride=(1, 2, 1), padding=((2, 1), (1, 0), (0, 2)), layout="channels_last"),

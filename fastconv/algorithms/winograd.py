@@ -41,6 +41,7 @@ POINTS = {
 }  # by the number of products; the kernels' own are in kernels/toom.hpp
 ERROR = {4: 0.9, 5: 1.3, 6: 1.5, 7: 2.45, 8: 3.1}  # of 3 taps: RMS over direct's along one axis, zero-mean data, 16 channels
 SPILLED = 160e3  # bytes of a tile's transformed inputs, of which a block's (24 tiles at least) are beyond any L2
+L2 = 1 << 20  # bytes of transformed weights that it holds
 FAR, OF_ONE = 4 << 20, 256  # bytes of transformed weights beyond L2; of the output channels that one item computes at most
 ADMITTED = {"fast": 4.0, "loose": math.inf}  # of `error`, by accuracy
 
@@ -239,7 +240,9 @@ def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int
     h = work.along[0][m] if len(work.along) > 1 else Along(1, 1, 1, 1.0)
     tiles, multiplied, products = work.before * h.tiles * w.tiles, work.depth * h.multiplied * w.multiplied, h.size * w.size
     out_vectors, in_vectors = -(-work.outputs // lanes), -(-work.transformed // lanes)
-    each = (1.42 if is_widest(problem, lanes) else 0.98) * max(1.0, 3 / (tiles * images))
+    weights = multiplied * work.channels * work.outputs * work.itemsize
+    each = 1.42 if is_widest(problem, lanes) else 1.0 if weights <= L2 else 1.14
+    each *= max(1.0, 3 / (tiles * images))
     multiplying = each * multiplied * work.channels * out_vectors  # of a tile
     columns = n * h.size * (m > 1) + products * (n > 1) + h.size * n  # of the two passes over a tile, and its inputs
     transforming = 12.3 * products * out_vectors + 4.9 * in_vectors * columns
@@ -249,7 +252,6 @@ def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int
         transforming += 22 * in_vectors * n * h.size
     elif work.dilated:
         transforming += n * (3 * in_vectors * h.size + 95 * out_vectors * m)
-    weights = multiplied * work.channels * work.outputs * work.itemsize
     times = _times_read(weights, products * (work.transformed + 64) * work.itemsize, tiles * images) / images
     tiles *= work.groups
     return while_read(problem, lanes, {"products": tiles * multiplying, "transforms": tiles * transforming}, weights,
