@@ -24,7 +24,7 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     pixels, vectors, widest = math.prod(p.output_size), math.ceil(p.out_channels // p.groups / lanes), is_widest(p, lanes)
     panels = math.ceil(vectors / (4 if widest else 3))
     each = p.groups * pixels * products(p)
-    spent = with_weights(p, lanes, {"products": (1.13 if widest else 0.8) * vectors * each, "inputs": 0.5 * panels * each})
+    spent = with_weights(p, lanes, {"products": (1.09 if widest else 0.8) * vectors * each, "inputs": 0.5 * panels * each})
     spent["inputs"] += 0.15 * slab(p)
     spent["outputs"] = p.groups * pixels * (4.5 if p.channels_last else 13) * vectors
     return spent

@@ -45,7 +45,7 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
     vectors = p.out_channels * rows * math.ceil(width / lanes)
     return {"products": vectors * loads * p.k, "inputs": copied, "start": 80.0 * p.out_channels,
-            "outputs": (7 if is_widest(p, lanes) else 4) * vectors + transposed}
+            "outputs": (5 if is_widest(p, lanes) else 4) * vectors + transposed}
 
 
 def _small_planes_pay(p: ConvProblem, lanes: int) -> bool:

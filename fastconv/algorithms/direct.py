@@ -35,11 +35,11 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
     widest = is_widest(p, lanes)
-    loads = _LOADS.get(channels, 0.09)
-    loads += 1.11 if widest else 1 + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
+    loads = _LOADS.get(channels, 0.09) + (0.1 if planes and p.kernel_volume == 1 else 0)
+    loads += 1.11 if widest else 0.9 + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
     computed, vectors = products(p), p.groups * rows * math.ceil(width / lanes) * channels
-    spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": (4.5 if widest else 7) * vectors})
-    spent["inputs"] = slab(p) * (0.5 if widest else 1)
+    spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": (4.5 if widest else 6) * vectors})
+    spent["inputs"] = slab(p) * (0.5 if widest else 0.7)
     if computed < p.k and _narrowest(p) < lanes:
         spent["inputs"] += 55 * p.groups * math.prod(p.output_size[:-1]) * computed
     if p.channels_last:  # to a plane of each channel

@@ -24,7 +24,7 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     long as those take to be read of taps that are not in the padding for all pixels."""
     pixels, channels, widest = math.prod(p.output_size), p.out_channels // p.groups, is_widest(p, lanes)
     vectors = math.ceil(channels / lanes)
-    each, filled = (1.2, 0.55) if widest else (0.9, 1.25)  # of high tiles a vector of inputs is filled at a time
+    each, filled = (1.23, 0.55) if widest else (0.9, 1.25)  # of high tiles a vector of inputs is filled at a time
     all_products = p.groups * max(pixels, 2) * products(p)
     computed = {"products": each * (vectors + vectors % 2 / 3) * all_products, "inputs": filled * all_products}
     read = weight_bytes(p) * (products(p) / p.k if pixels == 1 else 1)
