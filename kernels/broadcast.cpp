@@ -142,9 +142,11 @@ struct Broadcast {
           blocking(p, limits(threads), sizeof(T)), tasks(p, blocking, packing.panels, 0.5, threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
+    // Boxes are smaller where panels are few and do not come out even among the threads.
     Limits limits(int threads) const {
-        const int64_t share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
-        return {std::min(std::max<int64_t>(share, 8 * max_MR), most_pixels), raw ? int64_t(1) << 60 : 192 << 10, 4 * max_MR, 1, false, false, true,
+        const bool uneven = 8 * ceil_div(packing.panels, threads) * threads >= 9 * packing.panels;
+        const int64_t least = (uneven ? 2 : 8) * max_MR, share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
+        return {std::min(std::max(share, least), most_pixels), raw ? int64_t(1) << 60 : 192 << 10, 4 * max_MR, 1, false, false, true,
                 threads_per_image(p, threads)};
     }
 
