@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastconv
+from fastconv import lowering
 from fastconv.backends import Candidate
 from fastconv.bench import machine
 from fastconv.bench.generate import generate
@@ -68,7 +69,7 @@ def call_of(problem: ConvProblem, each: Ranked, arrays: Arrays, out: np.ndarray,
     kernel = bind(problem, each.backend, each.candidate)
     x, w, b, residual = arrays
     if not prepared:
-        return lambda: kernel.run(x, kernel.pack(w, b), out, residual)
+        return lambda: kernel.run(x, lowering.pack_once(kernel, w, b), out, residual)  # as a call does
     packed = kernel.pack(w, b)
     return lambda: kernel.run(x, packed, out, residual)
 
