@@ -38,7 +38,7 @@ class Machine:
         levels: what one thread reads arrays from, the near first. From L2 it reads no faster than from L3, as long as it reads
             ahead (0.3 to 9 MB of weights: 54 to 72 GB/s on Zen 4).
         fresh: seconds that the system takes to map a byte that no page has yet, and clear it.
-        call: seconds that the least of calls takes, until a kernel is at work and back.
+        call: seconds that the least of a kernel's calls takes.
     """
 
     multiply_adds: dict[str, float]
@@ -113,7 +113,7 @@ UNKNOWN = Core(3.2, (1.5, 2, 2), 40, 20)  # whatever it is, it has two units of 
 # twice: the costs of these are above those of two halves, and less of the rest is beside them
 ACHIEVED, FUSED, IN_HALVES = (0.66, 0.905, 1.03), 0.9, 1.22
 NEAR, SPREAD = (0.42, 1.0), (0.72, 0.5)  # of L3 that an array takes, of its speed (measured: 14 of 32 MB; 24)
-CALL_CYCLES = 4000  # measured on Zen 4
+CALL_CYCLES = 1300  # measured on Zen 4, as `fastconv tune --machine` does it
 USUAL_L3, MOST_L3 = 32 << 20, 32 << 20  # bytes; what a machine has beyond them is its other programs'
 
 

@@ -9,7 +9,7 @@ from problems import problem
 from toy_backend import backend as toy
 
 import fastconv
-from fastconv import candidates, plan
+from fastconv import algorithms, candidates, plan
 from fastconv.algorithms import named
 from fastconv.backends import get
 from fastconv.bench.generate import generate
@@ -43,6 +43,17 @@ def test_parts_are_those_of_the_seconds(direction, prepared, batch):
                     assert not (prepared and spent.parts.get("packing"))
                 else:
                     assert spent is None
+
+
+@pytest.mark.parametrize("name", ["direct", "gemm", "winograd", "dot", "broadcast"])
+def test_a_call_is_begun_once_for_all_its_images(name):
+    """Seconds are of one image: of 8 each begins an eighth of a call, while what is computed for it stays."""
+    p, spent = problem((8, 16), (8, 8), 3), {}
+    for batch in (1, 8):
+        with fastconv.config(expected_batch=batch):
+            spent[batch] = algorithms.spent(name, p, 8, True)
+    assert spent[1]["call"] == pytest.approx(8 * spent[8]["call"], rel=1e-12) and spent[1]["products"] > 0
+    assert spent[8]["products"] >= 0.3 * spent[1]["products"]
 
 
 def test_a_plan_shows_them():

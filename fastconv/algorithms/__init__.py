@@ -19,6 +19,8 @@ from . import _costs
 
 Tile = tuple[int, ...]  # lengths along the axes
 
+USUAL_CALLS = 2  # what a user's call takes in Python beside the kernel's, in least calls (`machine.Machine.call`)
+
 
 class Algorithm(Protocol):
     """How a convolution is computed.
@@ -29,8 +31,8 @@ class Algorithm(Protocol):
 
     May have `DIRECTIONS`, those that its native kernels compute, if not the forward one alone; in that of the gradient of the
     weight time is that of all images. May say `PACKS_ANY_ORDER`: its native kernels pack weights whatever the order of their
-    axes, which others get C-contiguous. May have `CALLS`: how many of the least calls there are one takes, but for what depends
-    on sizes.
+    axes, which others get C-contiguous. May have `CALLS`: how many of the least calls there are a user's takes, but for what
+    depends on sizes.
     """
 
     SUMS_PRODUCTS: bool
@@ -71,7 +73,7 @@ def named() -> dict[str, Algorithm]:
 def spent(name: str, p: ConvProblem, lanes: int, prepared: bool, *tile: Tile) -> Parts:
     """What a call with one image takes, packing included unless that was done before."""
     algorithm = named()[name]
-    parts = _costs.called(p, lanes, algorithm.cost(p, lanes, *tile), getattr(algorithm, "CALLS", 1))
+    parts = _costs.called(p, lanes, algorithm.cost(p, lanes, *tile), getattr(algorithm, "CALLS", USUAL_CALLS))
     if not prepared:
         parts["packing"] = algorithm.packing_cost(p, lanes, *tile)
     return parts

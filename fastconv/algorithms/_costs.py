@@ -45,12 +45,13 @@ def with_weights(p: ConvProblem, lanes: int, computed: Parts, slower: float = 1.
 
 
 def called(p: ConvProblem, lanes: int, spent: Parts, calls: float) -> Parts:
-    """With what a call takes before and after, so many times the least; and with the arrays of an image where these are read
-    from memory, and written there."""
+    """With what a call takes before and after, so many times the least, once for all images; and with the arrays of an image
+    where these are read from memory, and written there."""
     size, here = _image_bytes(p), machine.this()
     if size > here.levels[-2].size:
         spent = while_read(p, lanes, spent, size, 1, "memory")
-    spent["call"] = calls * here.call * here.rates[lanes * TABLE[p.dtype].itemsize]
+    images = 1 if p.direction == "backward_weight" else current().expected_batch or 1
+    spent["call"] = calls / images * here.call * here.rates[lanes * TABLE[p.dtype].itemsize]
     return spent
 
 

@@ -16,7 +16,7 @@ from ._costs import is_widest, packed_once, reached, slab, with_weights
 __all__ = ["CALLS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
-CALLS = 2.3
+CALLS = 3
 MOST_PLANES = 640  # products for which the input is copied to planes (kernels/direct.cpp)
 
 _LOADS = {1: 1.3, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output channels of a group

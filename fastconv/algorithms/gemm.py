@@ -15,7 +15,7 @@ from ._costs import packed_once as packing_cost
 __all__ = ["CALLS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
-CALLS = 2.5
+CALLS = 3
 
 
 def cost(p: ConvProblem, lanes: int) -> Parts:

@@ -30,7 +30,7 @@ from ._costs import is_widest, while_packed, while_read
 
 SUMS_PRODUCTS = False
 PACKS_ANY_ORDER = True
-CALLS = 1.7
+CALLS = 5
 MOST_TAPS = 5
 POINTS = {
     4: (0.0, 1.0, -1.0),
