@@ -167,7 +167,8 @@ bool with_workspace(size_t bytes, Body body) {
 }
 
 // What became of a call. `raised`: it gave way to a signal handler that raised; Python's error is set. `outside`: an index was.
-enum Outcome : int { raised = -1, no_memory = 0, done = 1, outside = 2 };
+// `spoilt`: it has to be done again, in another way.
+enum Outcome : int { raised = -1, no_memory = 0, done = 1, outside = 2, spoilt = 3 };
 
 inline double multiply_adds_of(const Problem& p) {
     double all = double(p.batch) * double(p.groups * p.out_channels) * double(p.in_channels);
@@ -273,6 +274,25 @@ inline Outcome run_pool(const PoolKernel& kernel, const PoolProblem& problem, Po
         inside = kernel.run(problem, call);
     });
     return signals.raised() ? raised : !ran ? no_memory : inside ? done : outside;
+}
+
+// What a job's context begins with (fastconv/backends/numba_jit/contexts.py): its own address, those of the arrays and of the scratch
+// memory, how many parts there are, and the first of this round of them; set by a part: whether the call is spoilt.
+struct JobHead {
+    int64_t self, x, weights, bias, out, residual, scratch, parts, first, spoilt;
+};
+
+// `head` with the arrays and the parts of a round, in front of what else `fields` has.
+inline Outcome run_job(void (*body)(void*, int64_t), JobHead head, const void* fields, size_t bytes, size_t context_bytes,
+                       size_t scratch_bytes, int64_t rounds) {
+    const Workspace workspace(context_bytes + scratch_bytes);
+    if (!workspace.get()) return no_memory;
+    JobHead* const here = static_cast<JobHead*>(std::memcpy(workspace.get(), fields, bytes));
+    const int64_t parts = head.parts;
+    head.self = int64_t(reinterpret_cast<uintptr_t>(here)), head.scratch = head.self + int64_t(context_bytes);
+    head.parts = parts * rounds, head.spoilt = 0;
+    for (*here = head; here->first < here->parts; here->first += parts) parallel_for(parts, body, here);
+    return here->spoilt ? spoilt : done;
 }
 
 // ---------------------------------------------------------------------------------------------------- measurements

@@ -95,7 +95,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
         @staticmethod
         void release(void*, size_t) noexcept
     cdef enum Outcome "fastconv::Outcome":
-        raised, no_memory, done, outside
+        raised, no_memory, done, outside, spoilt
     bint packed_is_shared(const Algorithm&, const Problem&, size_t, int) noexcept
     Outcome run_with_workspace(const Algorithm&, const Problem&, Call&, size_t) noexcept
     Outcome run_ready(const Algorithm&, const Problem&, Call&, size_t) noexcept
@@ -103,6 +103,9 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     void keep_plain(const Problem&, const PackCall&, void*) noexcept
     bint pack_with_workspace(const Algorithm&, const Problem&, PackCall) noexcept
     Outcome pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
+    cdef struct JobHead:
+        int64_t x, weights, bias, out, parts
+    Outcome run_job(Body, JobHead, const void*, size_t, size_t, size_t, int64_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
 
@@ -246,5 +249,6 @@ include "arrays.pxi"
 include "arrange.pxi"
 include "kernel.pxi"
 include "shortcut.pxi"
+include "job.pxi"
 include "pool.pxi"
 include "pointwise.pxi"

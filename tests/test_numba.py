@@ -10,19 +10,21 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import at_once
 
 import fastconv
-from fastconv import settings
+from fastconv import native, settings
 from fastconv.backends import Candidate, get, numba_jit
 from fastconv.problem import ConvProblem
 
 pytest.importorskip("numba")
 
 ALGORITHMS = ("gemm", "direct")
+needs_native = pytest.mark.skipif(native.runtime() is None, reason="no native kernels, which have the shortcut")
 
 
 def integers(shape, dtype="float32", seed=0):
@@ -200,6 +202,7 @@ class Strange(np.ndarray):
     pass
 
 
+@needs_native
 def test_a_prepared_operator_takes_a_shortcut_and_leaves_it():
     """The same bits; whatever is not plainly the same call goes the long way."""
     rng = np.random.default_rng(0)
@@ -212,6 +215,17 @@ def test_a_prepared_operator_takes_a_shortcut_and_leaves_it():
         expected, first = conv(x), conv.shortcut.take(settings.current(), (), x, None, None, None, None)
         np.testing.assert_array_equal(first, expected)
         assert first.flags.c_contiguous and first.flags.writeable
+        memory, y = np.full(2 * x.size + first.size, np.nan, np.float32), np.full(first.shape, np.nan, np.float32)
+        beside, over = memory[x.size:][:first.size].reshape(first.shape), memory[x.size - 1:][:first.size].reshape(first.shape)
+        lying = memory[:x.size].reshape(x.shape)
+        lying[...] = x
+        for given, out in ((x, y), (lying, beside)):
+            assert conv.shortcut.take(settings.current(), (), given, None, None, None, out) is out
+            np.testing.assert_array_equal(out, expected)
+        y.flags.writeable = False
+        for out in (over, y, np.asfortranarray(first), first.astype(">f4"), first.view(Strange), first[:1], first[0]):
+            assert conv.shortcut.take(settings.current(), (), lying, None, None, None, out) is None
+        np.testing.assert_array_equal(conv(lying, out=over), expected)
         for strange in (x[..., ::-1].copy()[..., ::-1], np.asfortranarray(x), x.astype(">f4"), x.view(Strange)):
             assert conv.shortcut.take(settings.current(), (), strange, None, None, None, None) is None
             np.testing.assert_array_equal(conv(strange), expected)
@@ -225,6 +239,33 @@ def test_a_prepared_operator_takes_a_shortcut_and_leaves_it():
             conv(x.astype(np.float64))
         with pytest.raises(ValueError):
             conv(x[:, :5])
+
+
+@needs_native
+def test_a_job_says_what_is_wrong_with_it():
+    class Plan:
+        entry = SimpleNamespace(address=1)
+        template, parts, rounds, workspace_bytes = np.zeros(20, np.int64), 1, 1, 0
+
+        def __init__(self, **changes):
+            self.__dict__.update(changes)
+
+    def job(plan=None, inputs=(1, 1, 2), outputs=(1, 1, 2), context_bytes=256):
+        packed = SimpleNamespace(weights_address=0, bias_address=0)
+        return native.runtime().Job(settings.current(), inputs, outputs, np.dtype("f4").num, packed,
+                                    lambda again: plan or Plan(), context_bytes)
+
+    job()
+    for inputs, outputs in (((1, 2), (1, 1, 2)), ((), ()), ((1,) * 6, (1,) * 6)):
+        with pytest.raises(ValueError, match="shapes"):
+            job(None, inputs, outputs)
+    for context_bytes in (128, 260):
+        with pytest.raises(ValueError, match="context|template"):
+            job(context_bytes=context_bytes)
+    for change in ({"entry": SimpleNamespace(address=0)}, {"parts": 0}, {"rounds": 0}, {"template": np.zeros(9, np.int64)},
+                   {"template": np.zeros(20)}, {"template": np.zeros(40, np.int64)[::2]}):
+        with pytest.raises(ValueError):
+            job(Plan(**change))
 
 
 # ---- memory

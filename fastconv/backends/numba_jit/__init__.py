@@ -33,7 +33,6 @@ from ...problem import ConvProblem
 from ...spent import Parts
 from ...unit_axes import with_near_strides, without_unit_axes
 from .. import Candidate, PoolKernel, refuses_direction, weights_of
-from .shortcut import NumbaShortcut, address
 from .threads import perform
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
@@ -72,6 +71,7 @@ class Packed:
 
     def __init__(self, weights: Memory, bias: np.ndarray | None) -> None:
         self.weights, self._bias = weights, bias
+        self.weights_address = weights.address
         self.bias_address = 0 if bias is None else bias.ctypes.data
 
 
@@ -109,11 +109,18 @@ class NumbaKernel:
                   for shape in (problem.input_shape, problem.output_shape))
         return self._call(x, out, out if problem.residual else None)
 
-    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool, packed: Packed | None = None,
-                 ) -> NumbaShortcut | None:
-        if packed is None or self.problem.residual or self.problem.batch == 0:
+    def shortcut(self, made_for: settings.Settings, arguments: tuple[Any, ...], batched: bool,
+                 packed: Packed | None = None) -> Any:
+        runtime = None if made_for.no_native else native.runtime()
+        if runtime is None or packed is None or self.problem.residual or self.problem.batch == 0:
             return None
-        return NumbaShortcut(self, made_for, batched, packed)
+        shapes = [shape[0 if batched else 1:] for shape in (self.given.input_shape, self.given.output_shape)]
+        return runtime.Job(made_for, *shapes, np.dtype(self.problem.dtype).num, packed, self._plain_plan, Scratch.CONTEXT_BYTES)
+
+    def _plain_plan(self, spoilt: bool) -> Any:
+        if spoilt:
+            self._careful, self._latest = True, (None, None)
+        return self.plain_call()
 
     def pack(self, weight: np.ndarray, bias: np.ndarray | None) -> Packed:
         weight = np.ascontiguousarray(weight)
@@ -149,19 +156,14 @@ class NumbaKernel:
         if not call.whole_steps:
             self._run_copies(array, packed, out, residual)
             return
-        if not self.start(call, address(array), packed, address(out), 0 if residual is None else address(residual)):
-            self._run(array, packed, out, residual)
-
-    def start(self, call: Any, x: int, packed: Packed, out: int, residual: int = 0) -> bool:
-        """Do it; False: it has to be done again, by a careful one, as from now on all are."""
         scratch = _borrow(call.workspace_bytes)
-        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, x, packed.weights.address,
-                      packed.bias_address, out, residual)
+        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, array.ctypes.data, packed.weights_address,
+                      packed.bias_address, out.ctypes.data, 0 if residual is None else residual.ctypes.data)
         spoilt = scratch.head[_SPOILT]
         _give_back(scratch)
-        if spoilt:
+        if spoilt:  # once more, by a careful one, as from now on all are
             self._careful, self._latest = True, (None, None)
-        return not spoilt
+            self._run(array, packed, out, residual)
 
     @staticmethod
     def _perform(entry: Any, template: np.ndarray, parts: int, rounds: int, scratch: Scratch, x: int, weights: int,
