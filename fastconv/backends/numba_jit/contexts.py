@@ -17,17 +17,7 @@ ROWS = 12 if ARM or VECTOR_BYTES == 64 else 6  # of pixels_tiles; 12 of 32 regis
 SUMS, CHANNELS = (24, 8) if VECTOR_BYTES == 64 else (18, 6) if ARM else (12, 6)  # of channels_tiles: registers, output channels
 
 
-def span_of(channels: int) -> int:
-    """How many vectors a tile of so many output channels takes."""
-    return min(8, SUMS // channels)
-
-
-def step_of(span: int) -> int:
-    """Smaller tiles, for what is left of a row, take multiples of so many."""
-    return max(1, span // 2)
-
-
-SPAN = tuple(map(span_of, range(1, CHANNELS + 1)))
+SPAN = tuple(min(8, SUMS // channels) for channels in range(1, CHANNELS + 1))  # vectors of a tile of 1, 2, ... of these
 MAX_SPAN = max(SPAN)
 GEMM, DIRECT = 0, 1
 

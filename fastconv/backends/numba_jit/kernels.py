@@ -28,7 +28,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .contexts import DIRECT, GEMM, MAX_SPAN, ROWS, VECTOR_BYTES, span_of, step_of
+from .contexts import DIRECT, GEMM, MAX_SPAN, ROWS, VECTOR_BYTES
 from .rows import copy_row, finish_row, transpose
 from .vectors import channels_tiles, invoke, load, pixels_tiles, store
 
@@ -42,7 +42,7 @@ def jit(function: Callable[..., Any]) -> Any:
     return made
 
 
-for _function in (activations.two_product, activations.logistic, span_of, step_of):
+for _function in (activations.two_product, activations.logistic):
     register_jitable(_function)
 
 
@@ -170,18 +170,8 @@ def gemm_stage(c: Any, x: Any, weights: Any, pixels: Any, sums: Any, taps: Any, 
 def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, target: Any, channels: Any, count: Any, bias: Any, residual: Any,
                  like: Any, size: Any) -> None:
     """Neighbouring pixels on the vector, `count` of them: to the output at `target`, or to lines."""
-    span = span_of(channels)
-    step, places, relu = step_of(span), pixels + c.places - c.pixels, c.relu * c.straight
-    pitch = c.oc if c.straight != 0 else c.line_pitch
-    tiles = (count + step - 1) // span
-    rest = (count - tiles * span + step - 1) // step * step
-    if tiles > 0:
-        channels_tiles(channels * 16 + span, tiles, c.depth, c.taps, pixels, places, x, weights, target, pitch, bias, residual,
-                       c.rc, relu, like)
-    if rest > 0:
-        done = 8 * tiles * span
-        channels_tiles(channels * 16 + rest, 1, c.depth, c.taps, pixels + done, places + done, x, weights, target, pitch, bias,
-                       residual, c.rc, relu, like)
+    channels_tiles(channels, count, c.depth, c.taps, pixels, pixels + c.places - c.pixels, x, weights, target,
+                   c.oc if c.straight != 0 else c.line_pitch, bias, residual, c.rc, c.relu * c.straight, like)
 
 
 # ---- the epilogue

@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .contexts import ARM, FEATURES, FUSED, ROWS, SPAN, VECTOR_BYTES, step_of
+from .contexts import ARM, FEATURES, FUSED, ROWS, SPAN, VECTOR_BYTES
 
 # of inline assembly: a vector register
 _REGISTER = "w" if ARM else "v" if VECTOR_BYTES == 64 else "x" if FEATURES else None
@@ -305,24 +305,41 @@ def _emit_channels_tile(scalar: Any, rows: int, span: int) -> Any:
     return emit
 
 
+def _emit_channels_tiles(scalar: Any, rows: int) -> Any:
+    """Tiles of SPAN[rows - 1] vectors, and at the end, if that is enough, one of half as many."""
+    span = SPAN[rows - 1]
+    half = (span + 1) // 2
+
+    def emit(builder: Any, args: Any) -> None:
+        count, depth, taps, pixels, places, *rest = args
+        module, name = builder.module, f"fastconv.channels.{scalar}.{rows}"
+        tiles = builder.sdiv(builder.add(count, _INT(span - 1 - half)), _INT(span))
+        done = builder.mul(tiles, _INT(8 * span))
+        with builder.if_then(builder.icmp_signed(">", tiles, _INT(0))):
+            tile = _function(module, f"{name}x{span}", 13, _emit_channels_tile(scalar, rows, span))
+            builder.call(tile, [tiles, depth, taps, pixels, places, *rest])
+        with builder.if_then(builder.icmp_signed(">", count, builder.mul(tiles, _INT(span)))):
+            tile = _function(module, f"{name}x{half}", 13, _emit_channels_tile(scalar, rows, half))
+            builder.call(tile, [_INT(1), depth, taps, builder.add(pixels, done), builder.add(places, done), *rest])
+
+    return emit
+
+
 @intrinsic
-def channels_tiles(typingctx: Any, shape: Any, count: Any, depth: Any, taps: Any, pixels: Any, places: Any, x: Any,
+def channels_tiles(typingctx: Any, rows: Any, count: Any, depth: Any, taps: Any, pixels: Any, places: Any, x: Any,
                    weights: Any, sums: Any, pitch: Any, bias: Any, residual: Any, residual_pitch: Any, relu: Any,
                    like: Any) -> Any:
     """sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i] + bias[i] + residual[i·residual_pitch +
-    places[j] ...], i < rows, j < count·vectors; at least 0 if `relu`. residual = 0: none.
+    places[j] ...], i < rows, j < count; at least 0 if `relu`. residual = 0: none.
 
-    shape = rows·16 + vectors, of which there are at most SPAN[rows - 1]; count > 0. Each vector has its own place; they are
-    stored in order, so a later one may overlap an earlier, unless there is a residual, which may lie where the sums go. All but
-    the weights are byte offsets.
+    count > 0; up to MAX_SPAN more are read of the tables, and computed as well. Each vector has its own place; they are stored
+    in order, so a later one may overlap an earlier, unless there is a residual, which may lie where the sums go. All but the
+    weights are byte offsets.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        choices = {}
-        for rows, most in enumerate(SPAN, 1):
-            for span in range(step_of(most), most + 1, step_of(most)):
-                name = f"fastconv.channels.{like}.{rows}x{span}"
-                choices[rows * 16 + span] = _function(builder.module, name, 13, _emit_channels_tile(like, rows, span))
+        choices = {rows: _function(builder.module, f"fastconv.channels.{like}.{rows}", 13, _emit_channels_tiles(like, rows))
+                   for rows in range(1, len(SPAN) + 1)}
         _dispatch(builder, args[0], choices, list(args[1:14]))
         return context.get_dummy_value()
 
