@@ -45,9 +45,9 @@ _INTEGERS = (
     "straight fit "
     # winograd: stages that transform; per axis outputs and inputs of a tile; tiles of all images, and along the axes
     "in_h in_w out_h out_w repair m_h m_w n_h n_w tiles tiles_h tiles_w "
-    # components of the kernel, vectors of input channels; columns in the table of one component; their distance in the input,
-    # and of outputs; products; weights of a pair of vectors of output channels
-    "components vectors columns_in hop_w dilation_h dilation_w products terms "
+    # components of the kernel, vectors of all their input channels, lanes of each; columns in the table of one component;
+    # their distance in the input, and of outputs; products; weights of a pair of vectors of output channels
+    "components vectors share columns_in hop_w dilation_h dilation_w products terms "
     # tables, see winograd.py
     "component_at plane_at row_at column_at runs column_of left_w out_row rows_left out_column columns_left kinds depths "
     "taps_of pixel_at transformed "
