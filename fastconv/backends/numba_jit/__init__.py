@@ -267,7 +267,8 @@ class NumbaBackend:
         problem, _ = without_unit_axes(problem)
         lanes = 4 * _LANES[isa] // TABLE[problem.dtype].itemsize
         parts = algorithms.spent(candidate.algorithm, problem, lanes, prepared)
-        if candidate.algorithm == "winograd" and problem.in_channels < 3 * problem.groups:  # a vector for each only channel
+        few = problem.in_channels < 3 * problem.groups and problem.stride[-1] == 1  # of which each takes a vector
+        if candidate.algorithm == "winograd" and few:
             parts = {name: part * (1 if name == "packing" else 1 + lanes) for name, part in parts.items()}
         return parts, machine.this().multiply_adds[isa] / 1.05
 

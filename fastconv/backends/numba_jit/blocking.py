@@ -17,6 +17,7 @@ from .contexts import CONTEXT, DIRECT, GEMM, MAX_SPAN, SPAN, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
+NEAR_BYTES = 64 << 10  # of the inputs of tiles that go through all blocks of output channels before the next ones
 LINES_BYTES = 96 << 10  # of direct, whose lines are as long as can be
 ROUND_FLOPS = 1 << 30  # of a part in a round, after which Python may handle signals: some 20 ms
 PASS_DEPTH = 128  # products per pass over the pixels of a block: 8 KB of weights and as many lines of pixels stay in L1
@@ -84,9 +85,9 @@ class Shape:
     def keep_plain(self, packed: np.ndarray, weight: np.ndarray) -> None:
         """What else than the stages have written belongs to packed weights."""
 
-    def bias(self, bias: np.ndarray | None) -> np.ndarray | None:
+    def bias(self, bias: np.ndarray | None) -> np.ndarray:
         """As the kernels read it."""
-        return None if bias is None else np.array(bias)
+        return np.zeros(self.problem.out_channels, self.problem.dtype) if bias is None else np.array(bias)
 
 
 def strides_of(array: np.ndarray, shape: Shape) -> list[int]:
@@ -129,6 +130,7 @@ class Call:
         self.input, self.output = shape.size, shape.output
         self._flatten(residual is not None)
         self.slab = not self._in_place()
+        self.straight, self.fit = False, 1
         self._choose_blocks(threads)
         self._lay_out_slab()
         self._lay_out_scratch()
@@ -189,6 +191,20 @@ class Call:
         items = self.outer * self.blocks_h * self.blocks_w * self.chunks
         self.parts = min(threads, items)
         self.rounds = max(1, min(s.problem.flops // (threads * ROUND_FLOPS), items // max(1, self.parts)))
+        self._choose_places()
+
+    def _choose_places(self) -> None:
+        """direct: whether vectors of pixels go from the registers to the output: whole ones do, of which the last of a row may
+        overlap its neighbour, unless their residual was where they are now; and how many go through all blocks together."""
+        s, out, residual = self.shape, self.steps[1], self.steps[2]
+        if s.algorithm == GEMM or s.problem.activation not in (None, ("relu", 0.0)) or out[4] != s.item:
+            return
+        narrowest = self.output[2] // self.blocks_w
+        whole = self.blocks_w == 1 and narrowest % s.lanes == 0 and residual[3:] == out[3:]
+        self.straight = narrowest >= s.lanes and (not s.problem.residual or whole)
+        inputs = s.inputs * s.kernel[0] * s.kernel[1]  # rows
+        tile = SPAN[-(-s.outputs // s.blocks) - 1]  # vectors of it
+        self.fit = tile * max(1, NEAR_BYTES // (inputs * tile * VECTOR_BYTES * min(s.stride[2], s.kernel[2])))
 
     def _share(self, threads: int, outer: int) -> None:
         """Blocks for all threads. Chunks of output channels where the weights are larger than the input: then each thread
@@ -288,7 +304,9 @@ class Call:
         self._place(c)
         c["past"] = math.prod(p.output_shape) * s.item >= BEYOND
         name, c["parameter"] = p.activation or (None, 0.0)
-        stages = {"tile": "gemm" if s.algorithm == GEMM else "direct", "finish": "finish"}
+        stages = {"tile": "gemm" if s.algorithm == GEMM else "direct"}
+        if not self.straight:
+            stages["finish"] = "finish"
         if self.slab:
             stages["fill"] = "fill"
         if name == "relu":
@@ -304,6 +322,7 @@ class Call:
         c["map_d"], c["map_h"], c["map_w"] = (m.ctypes.data for m in self.maps)
         c["low_w"], c["size_w"] = p.padding[-1][0], self.input[2]
         c["step_h"], c["step_w"] = s.step[1:]
+        c["zeros"] = p.padding_mode == "zeros"
         c["span_h"], c["span_w"] = s.span[1:]
         c["grow_h"], c["grow_w"] = s.grow[1:]
         c["taps"], c["pass_depth"] = self.taps.ctypes.data, PASS_DEPTH
@@ -312,6 +331,6 @@ class Call:
         else:
             c["pixel_h"], c["pixel_w"] = s.stride[1] * self.steps[0][3], s.stride[2] * self.steps[0][4]
         for name in ("blocks_h", "blocks_w", "chunks", "slab_c", "slab_d", "slab_h", "slab_w", "slab_phase", "phases", "sums",
-                     "lines", "pixels", "places", "line_pitch", "scratch_bytes"):
+                     "lines", "pixels", "places", "line_pitch", "scratch_bytes", "straight", "fit"):
             c[name] = getattr(self, name)
         return c

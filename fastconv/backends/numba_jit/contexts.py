@@ -14,12 +14,10 @@ ARM = platform.machine() in ("aarch64", "arm64")
 VECTOR_BYTES = 64 if FEATURES.get("avx512f") else 32 if FEATURES.get("avx") else 16
 FUSED = bool(ARM or FEATURES.get("fma"))  # without the instruction, llvm.fma is a call into libm
 ROWS = 12 if ARM or VECTOR_BYTES == 64 else 6  # of pixels_tiles; 12 of 32 registers, 6 of 16, times two
-# how many vectors a tile of 1, 2, ... output channels takes: never fewer than 8 accumulators
-def span_of(channels: int) -> int:
-    return min(8, 12 // channels)
+SUMS, CHANNELS = (24, 8) if VECTOR_BYTES == 64 else (18, 6) if ARM else (12, 6)  # of channels_tiles: registers, output channels
 
 
-SPAN = tuple(map(span_of, range(1, 7)))
+SPAN = tuple(min(8, SUMS // channels) for channels in range(1, CHANNELS + 1))  # vectors of a tile of 1, 2, ... of these
 MAX_SPAN = max(SPAN)
 GEMM, DIRECT = 0, 1
 
@@ -34,19 +32,22 @@ _INTEGERS = (
     "xn xc xd xh xw on oc od oh ow rn rc rd rh rw "
     # sizes: channels per group, products per output, output, convolution stride, taps and dilation of the first axis
     "batch groups inputs outputs depth planes rows columns stride_d stride_h stride_w kernel_d dilation_d "
-    # the padded coordinates: index maps per axis, where the input lies on the last; `step`: only every step-th is read
-    "map_d map_h map_w low_w size_w step_h step_w "
+    # the padded coordinates: index maps per axis, where the input lies on the last; `step`: only every step-th is read;
+    # whether those beyond are zeros
+    "map_d map_h map_w low_w size_w step_h step_w zeros "
     # blocks: how many along rows, columns, output channels; the latter in `chunks`; products per pass over the pixels
     "blocks_h blocks_w blocks chunks pass_depth "
     # the slab: its strides in bytes, columns de-interleaved into `phases`; what a block of one output pixel spans
     "slab slab_c slab_d slab_h slab_w slab_phase phases span_h span_w grow_h grow_w "
     # tables and scratch: offsets within the scratch of a part; byte steps between output pixels in the slab or input
     "taps pixel_h pixel_w scratch_bytes sums lines pixels places line_pitch "
+    # direct: whether vectors go to the output from the registers; how many of them go through all blocks together
+    "straight fit "
     # winograd: stages that transform; per axis outputs and inputs of a tile; tiles of all images, and along the axes
     "in_h in_w out_h out_w repair m_h m_w n_h n_w tiles tiles_h tiles_w "
-    # components of the kernel, vectors of input channels; columns in the table of one component; their distance in the input,
-    # and of outputs; products; weights of a pair of vectors of output channels
-    "components vectors columns_in hop_w dilation_h dilation_w products terms "
+    # components of the kernel, vectors of all their input channels, lanes of each; columns in the table of one component;
+    # their distance in the input, and of outputs; products; weights of a pair of vectors of output channels
+    "components vectors share columns_in hop_w dilation_h dilation_w products terms "
     # tables, see winograd.py
     "component_at plane_at row_at column_at runs column_of left_w out_row rows_left out_column columns_left kinds depths "
     "taps_of pixel_at transformed "

@@ -28,7 +28,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .contexts import DIRECT, GEMM, MAX_SPAN, ROWS, VECTOR_BYTES, span_of
+from .contexts import DIRECT, GEMM, MAX_SPAN, ROWS, VECTOR_BYTES
 from .rows import copy_row, finish_row, transpose
 from .vectors import channels_tiles, invoke, load, pixels_tiles, store
 
@@ -42,7 +42,7 @@ def jit(function: Callable[..., Any]) -> Any:
     return made
 
 
-for _function in (activations.two_product, activations.logistic, span_of):
+for _function in (activations.two_product, activations.logistic):
     register_jitable(_function)
 
 
@@ -54,7 +54,7 @@ def copy_line(source: Any, step: Any, target: Any, count: Any, like: Any) -> Non
     """`count` elements, `step` elements apart, to neighbouring ones."""
     if step == 1:
         if count > 0:
-            copy_row(source, target, count, like)
+            copy_row(source, target, 0, count, count, like)
     else:
         for i in range(count):
             store(target, i, load(source, i * step, like), like)
@@ -65,9 +65,15 @@ def fill_line(c: Any, source: Any, hop: Any, line: Any, start: Any, step: Any, l
               size: Any) -> None:
     """`length` padded coordinates start, start + step, ... of an input row (address `source`, 0: all padding); those from
     number `begin` to `end` lie in the input, `hop` elements apart."""
+    first = source + (start - c.low_w) * c.xw
     if source == 0:
-        begin = end = 0
-    copy_line(source + (start + begin * step - c.low_w) * c.xw, hop, line + begin * size, end - begin, like)
+        begin, end, first = 0, 0, line  # where lanes that are not read can be: else each vector takes as long as a fault
+    if hop == 1:
+        copy_row(first, line, begin, end, length, like)
+        if c.zeros != 0:
+            return
+    else:
+        copy_line(first + begin * hop * size, hop, line + begin * size, end - begin, like)
     for i in range(length - (end - begin)):
         if i >= begin:
             i += end - begin
@@ -117,17 +123,19 @@ def fill_stage(c: Any, image: Any, slab: Any, od: Any, h0: Any, height: Any, w0:
 def list_pixels(c: Any, pixels: Any, places: Any, height: Any, width: Any, size: Any) -> Any:
     """Write the tables of a block, and return their length.
 
-    gemm: where each pixel reads. direct: where each vector of pixels reads, and where it belongs in a line of sums. The last
-    vector of a row may reach beyond it: the next row overwrites the surplus, or, in the input itself, it begins earlier.
+    gemm: where each pixel reads. direct: where each vector of pixels reads, and where it belongs in a line of sums or in the
+    output. The last vector of a row begins earlier, and is computed in part again; one that is longer than the row has a
+    surplus, which the next row overwrites.
     """
     count = 0
     step = 1 if c.algorithm == GEMM else VECTOR_BYTES // size
+    pitch = c.oh if c.straight != 0 else width * size
     for h in range(height):
         for w in range(0, width, step):
-            if c.slab == 0 and c.algorithm == DIRECT:
-                w = min(w, width - step)
+            if c.algorithm == DIRECT:
+                w = min(w, max(width - step, 0))
             store(pixels, count, h * c.pixel_h + w * c.pixel_w, 0)
-            store(places, count, (h * width + w) * size, 0)
+            store(places, count, h * pitch + w * size, 0)
             count += 1
     for i in range(MAX_SPAN):  # a tile may take more vectors than there are
         store(pixels, count + i, load(pixels, count - 1, 0), 0)
@@ -159,12 +167,11 @@ def gemm_stage(c: Any, x: Any, weights: Any, pixels: Any, sums: Any, taps: Any, 
         k += c.pass_depth
 
 
-def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, lines: Any, taps: Any, all_taps: Any, channels: Any, count: Any,
+def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, target: Any, channels: Any, count: Any, bias: Any, residual: Any,
                  like: Any, size: Any) -> None:
-    """Neighbouring pixels on the vector; `count` of them."""
-    span = span_of(channels)
-    channels_tiles(channels, (count + span - 1) // span, all_taps, taps, pixels, pixels + c.places - c.pixels, x, weights,
-                   lines, c.line_pitch, like)
+    """Neighbouring pixels on the vector, `count` of them: to the output at `target`, or to lines."""
+    channels_tiles(channels, count, c.depth, c.taps, pixels, pixels + c.places - c.pixels, x, weights, target,
+                   c.oc if c.straight != 0 else c.line_pitch, bias, residual, c.rc, c.relu * c.straight, like)
 
 
 # ---- the epilogue
@@ -272,6 +279,26 @@ def packed_place(c: Any, group: Any, block: Any, first: Any, size: Any) -> Any:
     return (group * c.blocks + block) * c.depth * 2 * VECTOR_BYTES
 
 
+@jit
+def compute_block(c: Any, x: Any, scratch: Any, group: Any, block: Any, begin: Any, count: Any, height: Any, width: Any,
+                  out: Any, residual: Any, size: Any) -> None:
+    """A block of output channels, at `count` entries of the table of pixels; `out` and `residual`: of channel 0."""
+    first, last = channel_range(c, block, size)
+    channel, channels = group * c.outputs + first, last - first
+    weights, pixels = c.weights + packed_place(c, group, block, first, size), scratch + c.pixels + 8 * begin
+    out += channel * c.oc
+    residual = residual + channel * c.rc if residual != 0 else 0
+    bias = c.bias + channel * size
+    if c.straight != 0:
+        invoke(c.tile, (c.self, x, weights, pixels, out, channels, count, bias, residual))
+    elif c.algorithm == DIRECT:
+        invoke(c.tile, (c.self, x, weights, pixels, scratch + c.lines, channels, count, bias, 0))
+        invoke(c.finish, (c.self, scratch, channels, height, width, out, residual, 0))
+    else:
+        invoke(c.tile, (c.self, x, weights, pixels, scratch + c.sums, c.taps, c.depth, channels, count))
+        invoke(c.finish, (c.self, scratch, channels, height, width, out, residual, bias))
+
+
 def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     """The items of one part of a round."""
     places = c.batch * c.groups * c.planes * c.blocks_h * c.blocks_w
@@ -297,16 +324,14 @@ def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
         if height * c.columns + width != listed:
             count = list_pixels(c, scratch + c.pixels, scratch + c.places, height, width, size)
             listed = height * c.columns + width
-        for block in range(chunk * c.blocks // c.chunks, (chunk + 1) * c.blocks // c.chunks):
-            first, last = channel_range(c, block, size)
-            channel = g * c.outputs + first
-            weights = c.weights + packed_place(c, g, block, first, size)
-            invoke(c.tile, (c.self, x, weights, scratch + c.pixels, scratch + (c.sums if c.algorithm == GEMM else c.lines),
-                            c.taps, c.depth, last - first, count))
-            out = c.out + n * c.on + channel * c.oc + od * c.od + h0 * c.oh + w0 * c.ow
-            residual = c.residual + n * c.rn + channel * c.rc + od * c.rd + h0 * c.rh + w0 * c.rw if c.residual != 0 else 0
-            bias = c.bias + channel * size if c.bias != 0 else 0
-            invoke(c.finish, (c.self, scratch, last - first, height, width, out, residual, bias))
+        out = c.out + n * c.on + od * c.od + h0 * c.oh + w0 * c.ow
+        residual = c.residual + n * c.rn + od * c.rd + h0 * c.rh + w0 * c.rw if c.residual != 0 else 0
+        fit = c.fit if c.straight != 0 else count
+        vector = 0
+        while vector < count:  # a range of unknown step could raise
+            for block in range(chunk * c.blocks // c.chunks, (chunk + 1) * c.blocks // c.chunks):
+                compute_block(c, x, scratch, g, block, vector, min(fit, count - vector), height, width, out, residual, size)
+            vector += fit
 
 
 def pack_stage(c: Any, part: Any, like: Any, size: Any) -> None:

@@ -85,7 +85,7 @@ def invoke(typingctx: Any, address: Any, arguments: Any) -> Any:
 def _splat(builder: Any, value: Any, lanes: int) -> Any:
     vector = ir.VectorType(value.type, lanes)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
 
@@ -183,8 +183,23 @@ def _start(builder: Any, fresh: Any, places: list[Any], vector: Any) -> list[Any
     builder.position_at_end(after)
     phis = [builder.phi(vector) for _ in places]
     for phi, value in zip(phis, values, strict=True):
-        phi.add_incoming(ir.Constant(vector, [0.0] * vector.count), before)
+        phi.add_incoming(ir.Constant(vector, None), before)
         phi.add_incoming(value, reading)
+    return phis
+
+
+def _plus(builder: Any, address: Any, values: list[Any], places: Any, size: int) -> list[Any]:
+    """The values, plus what lies at `places()` unless the address there is from is 0."""
+    before, adding, after = builder.block, builder.append_basic_block("adding"), builder.append_basic_block("added")
+    builder.cbranch(builder.icmp_signed("!=", address, _INT(0)), adding, after)
+    builder.position_at_end(adding)
+    sums = [builder.fadd(value, builder.load(place, align=size)) for value, place in zip(values, places(), strict=True)]
+    builder.branch(after)
+    builder.position_at_end(after)
+    phis = [builder.phi(value.type) for value in values]
+    for phi, value, total in zip(phis, values, sums, strict=True):
+        phi.add_incoming(value, before)
+        phi.add_incoming(total, adding)
     return phis
 
 
@@ -245,13 +260,12 @@ def pixels_tiles(typingctx: Any, shape: Any, count: Any, depth: Any, taps: Any, 
     return types.void(*[types.int64] * 9, like), codegen
 
 
-def _emit_channels_tile(scalar: Any, rows: int) -> Any:
+def _emit_channels_tile(scalar: Any, rows: int, span: int) -> Any:
     element, size, lanes = _llvm_type(scalar)
     vector = ir.VectorType(element, lanes)
-    span = SPAN[rows - 1]
 
     def emit(builder: Any, args: Any) -> None:
-        count, depth, taps, pixels, places, x, weights, sums, pitch = args
+        count, depth, taps, pixels, places, x, weights, sums, pitch, bias, residual, residual_pitch, relu = args
         taps, weights = builder.inttoptr(taps, _INT.as_pointer()), builder.inttoptr(weights, _BYTE)
 
         def tile(pixels: Any, places: Any) -> None:
@@ -269,31 +283,64 @@ def _emit_channels_tile(scalar: Any, rows: int) -> Any:
                     result += _in_order(builder, sums)
                 return result
 
-            final = _loop(builder, depth, [ir.Constant(vector, [0.0] * lanes)] * (rows * span), body)
+            final = _loop(builder, depth, [ir.Constant(vector, None)] * (rows * span), body)
             for i in range(rows):
-                lines = _bases(builder, builder.add(sums, builder.mul(pitch, _INT(i))), places, span)
-                for j in range(span):
-                    target = builder.bitcast(lines[j], vector.as_pointer())
-                    builder.store(final[i * span + j], target, align=size)
+                added = _splat(builder, builder.load(_element(builder, bias, _INT(i), element)), lanes)
+                final[i * span:(i + 1) * span] = (builder.fadd(value, added) for value in final[i * span:(i + 1) * span])
+            places = [builder.load(_element(builder, places, _INT(j), _INT)) for j in range(span)]
+            final = _plus(builder, residual, final, lambda: at(residual, residual_pitch, places), size)
+            for place, value in zip(at(sums, pitch, places), final, strict=True):
+                value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)  # NaN stays
+                builder.store(value, place, align=size)
+
+        def at(base: Any, pitch: Any, places: list[Any]) -> list[Any]:
+            lines = [builder.add(base, builder.mul(pitch, _INT(i))) for i in range(rows)]
+            return [builder.inttoptr(builder.add(line, place), vector.as_pointer()) for line in lines for place in places]
+
+        zero, least = (ir.Constant(vector, [value] * lanes) for value in (0.0, float("-inf")))
+        floor = builder.select(builder.icmp_signed("!=", relu, _INT(0)), zero, least)
 
         _tile_after_tile(builder, count, [(pixels, span * 8), (places, span * 8)], tile)
 
     return emit
 
 
+def _emit_channels_tiles(scalar: Any, rows: int) -> Any:
+    """Tiles of SPAN[rows - 1] vectors, and at the end, if that is enough, one of half as many."""
+    span = SPAN[rows - 1]
+    half = (span + 1) // 2
+
+    def emit(builder: Any, args: Any) -> None:
+        count, depth, taps, pixels, places, *rest = args
+        module, name = builder.module, f"fastconv.channels.{scalar}.{rows}"
+        tiles = builder.sdiv(builder.add(count, _INT(span - 1 - half)), _INT(span))
+        done = builder.mul(tiles, _INT(8 * span))
+        with builder.if_then(builder.icmp_signed(">", tiles, _INT(0))):
+            tile = _function(module, f"{name}x{span}", 13, _emit_channels_tile(scalar, rows, span))
+            builder.call(tile, [tiles, depth, taps, pixels, places, *rest])
+        with builder.if_then(builder.icmp_signed(">", count, builder.mul(tiles, _INT(span)))):
+            tile = _function(module, f"{name}x{half}", 13, _emit_channels_tile(scalar, rows, half))
+            builder.call(tile, [_INT(1), depth, taps, builder.add(pixels, done), builder.add(places, done), *rest])
+
+    return emit
+
+
 @intrinsic
 def channels_tiles(typingctx: Any, rows: Any, count: Any, depth: Any, taps: Any, pixels: Any, places: Any, x: Any,
-                   weights: Any, sums: Any, pitch: Any, like: Any) -> Any:
-    """sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i], i < rows, j < count·SPAN[rows - 1].
+                   weights: Any, sums: Any, pitch: Any, bias: Any, residual: Any, residual_pitch: Any, relu: Any,
+                   like: Any) -> Any:
+    """sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i] + bias[i] + residual[i·residual_pitch +
+    places[j] ...], i < rows, j < count; at least 0 if `relu`. residual = 0: none.
 
-    count > 0. Each vector has its own place; they are stored in order, so a later one may overlap an earlier. All but
-    the weights are byte offsets.
+    count > 0; up to MAX_SPAN more are read of the tables, and computed as well. Each vector has its own place; they are stored
+    in order, so a later one may overlap an earlier, unless there is a residual, which may lie where the sums go. All but the
+    weights are byte offsets.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        choices = {rows: _function(builder.module, f"fastconv.channels.{like}.{rows}", 9, _emit_channels_tile(like, rows))
+        choices = {rows: _function(builder.module, f"fastconv.channels.{like}.{rows}", 13, _emit_channels_tiles(like, rows))
                    for rows in range(1, len(SPAN) + 1)}
-        _dispatch(builder, args[0], choices, list(args[1:10]))
+        _dispatch(builder, args[0], choices, list(args[1:14]))
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10, like), codegen
+    return types.void(*[types.int64] * 14, like), codegen

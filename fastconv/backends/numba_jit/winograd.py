@@ -89,7 +89,10 @@ class Shape(blocking.Shape):
         self.kinds = [2 * (i == self.h.n - 1 > 0) + (j == self.w.n - 1 > 0) for i in range(self.h.n) for j in range(self.w.n)]
         self.depths = [len(having) * self.inputs for having in self.having]
         self.terms = sum(self.depths[kind] for kind in self.kinds)
-        self.vectors = -(-self.inputs // self.lanes)
+        # lanes of V for each component: those of few channels share vectors, unless inputs side by side come by whole squares
+        shared = self.w.stride * self.w.dilation > 1 and len(self.components) > 1
+        self.share = self.inputs if shared else blocking._up(self.inputs, self.lanes)
+        self.vectors = -(-len(self.components) * self.share // self.lanes)
         self.plain_bytes = self.packed_bytes
         self.packed_bytes = self.plain_bytes + p.groups * self.blocks * self.terms * 2 * VECTOR_BYTES
         self.packed_for = (self.tile, self.h.stride, self.w.stride)
@@ -102,7 +105,8 @@ class Shape(blocking.Shape):
         """The fields that transforming weights, inputs and outputs share."""
         c = self.common()
         c["m_h"], c["m_w"], c["n_h"], c["n_w"] = self.h.m, self.w.m, self.h.n, self.w.n
-        c["components"], c["vectors"], c["products"], c["terms"] = len(self.components), self.vectors, self.products, self.terms
+        c["components"], c["vectors"], c["share"] = len(self.components), self.vectors, self.share
+        c["products"], c["terms"] = self.products, self.terms
         c["transformed"] = self.plain_bytes
         for name, table in tables.items():
             c[name] = table.ctypes.data
@@ -153,7 +157,7 @@ class Call(blocking.Call):
     def _choose_blocks(self, threads: int) -> None:
         s = self.shape
         self.tiles = max(1, s.problem.batch * s.output[0] * len(s.h.tiles) * len(s.w.tiles))  # an empty batch has none
-        each = s.products * (len(s.components) * s.vectors * VECTOR_BYTES + 2 * VECTOR_BYTES)
+        each = s.products * (s.vectors + 2) * VECTOR_BYTES
         fits = max(FEW_TILES, BLOCK_BYTES // each // ROWS * ROWS)
         sharing = 1 if s.problem.groups > 1 else min(threads, self.tiles)  # so many work at one group's blocks
         self.chunks = 1
@@ -175,7 +179,7 @@ class Call(blocking.Call):
         s = self.shape
         strip = min(self.most, len(s.w.tiles)) * s.w.m + s.w.n - s.w.m + s.lanes  # pixels; whole squares are written
         tile = s.h.m * s.w.m
-        self.v_plane = len(s.components) * s.vectors * self.most * VECTOR_BYTES + blocking.ALIGN
+        self.v_plane = s.vectors * self.most * VECTOR_BYTES + blocking.ALIGN
         self.m_plane = self.most * 2 * VECTOR_BYTES + blocking.ALIGN
         self.outputs_plane = s.h.m * strip * VECTOR_BYTES
         self.line_pitch = blocking._up(strip * s.item + 2 * VECTOR_BYTES)
@@ -194,10 +198,8 @@ class Call(blocking.Call):
         inputs = [_inputs(maps[1], s.h.coordinates(first, s.h.n)) for first in s.h.first_outputs]
         columns, starts = self._columns(maps[2])
         phases = [phase for phase, _ in s.w.tiles]
-        lane, vector = np.arange(s.inputs) % s.lanes, np.arange(s.inputs) // s.lanes
-        terms = [np.add.outer(np.array(having, np.int64) * s.vectors, vector) * self.most * VECTOR_BYTES + lane * s.item
-                 for having in s.having]
-        self.terms = [np.ascontiguousarray(each.ravel(), np.int64) for each in terms]
+        lanes = [np.add.outer(np.array(having, np.int64) * s.share, np.arange(s.inputs)).ravel() for having in s.having]
+        self.terms = [lane // s.lanes * self.most * VECTOR_BYTES + lane % s.lanes * s.item for lane in lanes]
         depth = np.array([d * s.dilation[0] + np.arange(s.output[0]) * s.stride[0] for d in range(s.kernel[0])])
         tables = {
             "component_at": s.components, "plane_at": _inputs(maps[0], depth), "row_at": np.array(inputs).swapaxes(0, 1),

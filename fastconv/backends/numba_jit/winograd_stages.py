@@ -5,8 +5,8 @@
 
 A block of tiles goes all the way before the next begins, in the caches of one thread:
 
-    V[product][component][vector of c][tile][lanes]   transformed inputs: rows of the input are transposed, so that channels lie
-                          on the vector; the vertical transform is done once per column, the horizontal one writes straight to V
+    V[product][vector of channels][tile][lanes]   transformed inputs, the channels of components being more of them: rows of the
+                          input are transposed; the vertical transform is done once per column, the horizontal writes to V
     M[product][tile][2 vectors of oc]   one matrix product per product, by gemm's register tiles
     Y                     from M; rows of outputs are transposed back
 
@@ -55,67 +55,85 @@ def clear(target: Any, count: Any, like: Any) -> None:
 
 
 @jit
-def fill_row(c: Any, source: Any, target: Any, column: Any, pixels: Any, channels: Any, like: Any, size: Any) -> None:
+def fill_row(c: Any, source: Any, target: Any, column: Any, pixels: Any, channels: Any, shared: Any, like: Any,
+             size: Any) -> None:
     """[pixel][lanes] of a row of the input at `source` (0: zeros), whose columns are in the table from number `column` on;
-    lanes beyond `channels` are 0. Up to a vector less one pixel beyond the last may be written."""
+    lanes beyond `channels` are 0. Up to a vector less one pixel beyond the last may be written. shared: lanes are 0 before, and
+    the others belong to other components."""
     lanes = VECTOR_BYTES // size
     if source == 0:
-        clear(target, pixels * lanes, like)
+        if not shared:
+            clear(target, pixels * lanes, like)
         return
     i = 0
     while i < pixels:
         place = load(c.column_at, column + i, 0)
         if place < 0:
-            clear(target + i * VECTOR_BYTES, lanes, like)
+            if not shared:
+                clear(target + i * VECTOR_BYTES, lanes, like)
             i += 1
             continue
         run = min(load(c.runs, column + i, 0), pixels - i)  # of columns `hop_w` apart
         begin, hop = source + place * c.xw, c.hop_w * c.xw
-        if hop == size or run == 1:
+        if not shared and (hop == size or run == 1):
             for j in range(0, run, lanes):
                 take_square(begin + j * size, c.xc, target + (i + j) * VECTOR_BYTES, VECTOR_BYTES, channels,
                             min(lanes, run - j), like)
-        elif c.xc == size:  # a row is a pixel here
-            for j in range(run):
-                clear(target + (i + j) * VECTOR_BYTES, lanes, like)
-                for channel in range(channels):
-                    store(target, (i + j) * lanes + channel, load(begin + j * hop, channel, like), like)
         else:
-            clear(target + i * VECTOR_BYTES, run * lanes, like)
-            for channel in range(channels):
+            if not shared:
+                clear(target + i * VECTOR_BYTES, run * lanes, like)
+            if c.xc == size:  # a row is a pixel here
                 for j in range(run):
-                    store(target, (i + j) * lanes + channel, load(begin + channel * c.xc + j * hop, 0, like), like)
+                    for channel in range(channels):
+                        store(target, (i + j) * lanes + channel, load(begin + j * hop, channel, like), like)
+            else:
+                for channel in range(channels):
+                    for j in range(run):
+                        store(target, (i + j) * lanes + channel, load(begin + channel * c.xc + j * hop, 0, like), like)
         i += run
+
+
+@jit
+def fill_vector(c: Any, vector: Any, image: Any, group: Any, plane: Any, row: Any, column: Any, pixels: Any, rows: Any,
+                like: Any, size: Any) -> None:
+    """The rows that a strip of tiles reads, one vector of them: channels of one component, or of several."""
+    lanes = VECTOR_BYTES // size
+    lane, end = vector * lanes, min((vector + 1) * lanes, c.components * c.share)
+    shared = c.share % lanes != 0
+    if shared:
+        clear(rows, c.n_h * pixels * lanes, like)
+    while lane < end:
+        component, channel = lane // c.share, lane % c.share
+        d = load(c.plane_at, load(c.component_at, 3 * component, 0) * c.planes + plane, 0)
+        h = (load(c.component_at, 3 * component + 1, 0) * c.tiles_h + row) * c.n_h
+        w = load(c.component_at, 3 * component + 2, 0) * c.columns_in + load(c.column_of, column, 0)
+        x = c.x + image * c.xn + (group * c.inputs + channel) * c.xc + d * c.xd
+        target = rows + lane % lanes * size
+        for i in range(c.n_h):
+            y = load(c.row_at, h + i, 0)
+            fill_row(c, x + y * c.xh if y >= 0 and d >= 0 else 0, target + i * pixels * VECTOR_BYTES, w, pixels,
+                     min(c.inputs - channel, end - lane), shared, like, size)
+        lane = min((component + 1) * c.share, end)
 
 
 def inputs_stage(c: Any, group: Any, first: Any, end: Any, scratch: Any, like: Any, size: Any) -> None:
     """V of the tiles first .. end."""
-    lanes = VECTOR_BYTES // size
     rows, half = scratch + c.inputs_at, scratch + c.half_at
     tile = first
     while tile < end:
         image, plane, row, column, count = strip(c, tile, end)
         pixels = (count - 1) * c.m_w + c.n_w
         line = pixels * VECTOR_BYTES
-        for component in range(c.components):
-            d = load(c.plane_at, load(c.component_at, 3 * component, 0) * c.planes + plane, 0)
-            h = (load(c.component_at, 3 * component + 1, 0) * c.tiles_h + row) * c.n_h
-            w = load(c.component_at, 3 * component + 2, 0) * c.columns_in + load(c.column_of, column, 0)
-            for vector in range(c.vectors):
-                first_channel = vector * lanes
-                x = c.x + image * c.xn + (group * c.inputs + first_channel) * c.xc + d * c.xd
-                for i in range(c.n_h):
-                    y = load(c.row_at, h + i, 0)
-                    fill_row(c, x + y * c.xh if y >= 0 and d >= 0 else 0, rows + i * line, w, pixels,
-                             min(lanes, c.inputs - first_channel), like, size)
-                source = rows
-                if c.n_h > 1:
-                    invoke(c.in_h, (c.self, rows, line, VECTOR_BYTES, half, line, VECTOR_BYTES, pixels, 0, 0))
-                    source = half
-                v = scratch + c.v + ((component * c.vectors + vector) * c.most + tile - first) * VECTOR_BYTES
-                for i in range(c.n_h):
-                    invoke(c.in_w, (c.self, source + i * line, VECTOR_BYTES, c.m_w * VECTOR_BYTES, v + i * c.n_w * c.v_plane,
-                                    c.v_plane, VECTOR_BYTES, count, 0, 0))
+        for vector in range(c.vectors):
+            fill_vector(c, vector, image, group, plane, row, column, pixels, rows, like, size)
+            source = rows
+            if c.n_h > 1:
+                invoke(c.in_h, (c.self, rows, line, VECTOR_BYTES, half, line, VECTOR_BYTES, pixels, 0, 0))
+                source = half
+            v = scratch + c.v + (vector * c.most + tile - first) * VECTOR_BYTES
+            for i in range(c.n_h):
+                invoke(c.in_w, (c.self, source + i * line, VECTOR_BYTES, c.m_w * VECTOR_BYTES, v + i * c.n_w * c.v_plane,
+                                c.v_plane, VECTOR_BYTES, count, 0, 0))
         tile += count
 
 
