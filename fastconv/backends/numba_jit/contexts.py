@@ -92,6 +92,10 @@ OF_A_TILE = 8  # of each tile along an axis: padded coordinate of its first outp
 # ---- depthwise
 
 _REGISTERS = 32 if VECTOR_BYTES == 64 else 16
+MASKED, HALF = 1, 2  # kinds of tiles; halves of vectors are masked
+HALVES = VECTOR_BYTES == 64  # whether they take less: shorter vectors do not, where 512 bits pass in two halves they do
+MOST_OF_THREE = 5 if _REGISTERS == 32 else 0  # kernels with stride 2 whose last three columns share loads, taps in registers
+OF_A_STRETCH = 24  # of columns that tiles of a kind compute: the kind, the first, blocks, then masks
 
 
 def rows_of(kernel: int, stride: int) -> list[int]:
