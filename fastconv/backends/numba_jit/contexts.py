@@ -63,9 +63,12 @@ _INTEGERS = (
     "transform there_d there_h there_w back_d back_h back_w pairs turns turns_bytes step_at depth_at depth_out row_out "
     "strip_out of_d of_h of_w factor "
     # offsets in a tile's memory, a part's, packed weights
-    "board_bytes desk_bytes spectra next own product buffer plain odd").split()
+    "board_bytes desk_bytes spectra next own product buffer plain odd "
+    # the parts of a round, what is gone of the range of each: words behind the context, and how far apart (see shares.py)
+    "sharers shares shares_apart").split()
 CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
 SPOILT = _INTEGERS.index("spoilt")  # its number
+MOST_SHARERS = 256
 
 # ---- of pooling
 

@@ -9,10 +9,11 @@ import numpy as np
 from ...problem import ConvProblem
 from . import blocking
 from .compile import stage
-from .contexts import HALF, HALVES, MASKED, OF_A_STRETCH, VECTOR_BYTES, rows_of
+from .contexts import HALF, HALVES, MASKED, MOST_SHARERS, OF_A_STRETCH, VECTOR_BYTES, rows_of
 
-BAND_BYTES = 16 << 10  # of the inputs and outputs of a band of rows of channels that a tile goes through: half of L1
-ZERO_BYTES = 64 << 10  # between rows of zeros that move on from channel to channel, as those of the input do
+BAND_BYTES = 32 << 10  # of the inputs and outputs of a band of rows of channels that a tile goes through
+ZERO_BYTES = 256 << 10  # between rows of zeros that move on from channel to channel, as those of the input do
+ZEROS = np.zeros(2 * ZERO_BYTES, np.uint8)  # of all problems but those of very long rows
 PIECES = 4  # items of a thread, at least, where there are as many
 
 
@@ -47,7 +48,7 @@ class Call(blocking.Call):
         self.chunks = max(-(-each // self._together()), min(each, -(-PIECES * threads // outer)) if threads > 1 else 1)
         self.longest = -(-each // self.chunks)
         items = outer * self.chunks
-        self.parts = min(threads, items)
+        self.parts = min(threads, items, MOST_SHARERS)
         self.rounds = max(1, min(s.problem.flops // (threads * blocking.ROUND_FLOPS), items // max(1, self.parts)))
 
     def _together(self) -> int:
@@ -70,11 +71,14 @@ class Call(blocking.Call):
         self.maps = s.maps()
         padded = bool((self.maps[1] < 0).any())  # rows of zeros stand for those beyond the input
         row = s.stride[2] * (s.lanes + 1) + s.kernel[2]  # a tile may read beyond what it uses
-        zeros = np.zeros(row + (s.size[2] + (self.longest - 1) * self.step // s.item if padded else 0), p.dtype)
+        most = (row + s.size[2]) * s.item + (self.longest - 1) * self.step if padded else row * s.item
         stretches = _stretches(s)
-        self.tables = {"row_at": np.array(self.bands, np.int64), "column_at": zeros, "of_w": stretches}
+        self.tables = {"row_at": np.array(self.bands, np.int64), "of_w": stretches}
+        if most > ZEROS.size:
+            self.tables["column_at"] = np.zeros(most, np.uint8)
         c = s.common()
         self._place(c)
+        c["column_at"] = ZEROS.ctypes.data
         for field, table in self.tables.items():
             c[field] = table.ctypes.data
         c["tile"] = stage(f"tile {s.kernel[1]} {s.stride[1]} {self.band}", p.dtype).address
@@ -88,6 +92,9 @@ class Call(blocking.Call):
         c["low_w"], c["size_w"] = p.padding[-1][0], s.size[2]
         c["lines"], c["scratch_bytes"] = self.lines, self.scratch_bytes
         return c
+
+    def _complete(self, context: np.ndarray) -> np.ndarray:
+        return blocking.with_shares(context, self.parts)
 
 
 def _stretches(s: blocking.Shape) -> np.ndarray:
