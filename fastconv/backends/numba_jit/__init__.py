@@ -57,7 +57,7 @@ class Memory:
 class Scratch(Memory):
     """What a call works in, its context included, so that its address is known."""
 
-    CONTEXT_BYTES = 2048
+    CONTEXT_BYTES = 4096  # what parts share lies behind it (`shares`)
 
     def __init__(self, size: int) -> None:
         super().__init__(size + self.CONTEXT_BYTES)

@@ -13,7 +13,7 @@ import numpy as np
 from ...problem import ConvProblem
 from ...window import index_map
 from .compile import stage
-from .contexts import CONTEXT, DIRECT, GEMM, MAX_SPAN, SPAN, VECTOR_BYTES
+from .contexts import CONTEXT, DIRECT, GEMM, MAX_SPAN, MOST_SHARERS, SPAN, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
@@ -27,6 +27,13 @@ ALIGN = 64
 
 def _up(size: int, multiple: int = ALIGN) -> int:
     return -(-size // multiple) * multiple
+
+
+def with_shares(context: np.ndarray, parts: int) -> np.ndarray:
+    """A context with the words of so many parts of a round behind it (`shares`), each in a cache line if there is room."""
+    named, apart = context.view(CONTEXT), 64 if parts <= MOST_SHARERS // 8 else 8
+    named["sharers"], named["shares"], named["shares_apart"] = parts, CONTEXT.itemsize, apart
+    return np.concatenate((context, np.zeros(parts * apart // 8, np.int64)))
 
 
 def words(context: np.ndarray) -> np.ndarray:
@@ -135,9 +142,13 @@ class Call:
         self._lay_out_slab()
         self._lay_out_scratch()
         self.workspace_bytes = self.scratch_bytes * self.parts
-        self.template = words(self._fill())
+        self.template = self._complete(words(self._fill()))
         self.entry = stage(self.JOB, shape.problem.dtype)
         self.nbytes = sum(table.nbytes for table in (self.taps, *self.maps, *self.tables.values())) + 4096
+
+    def _complete(self, context: np.ndarray) -> np.ndarray:
+        """With what lies behind it."""
+        return context
 
     def _flatten(self, residual: bool) -> None:
         """A pointwise convolution sees one long row, where the arrays allow it."""

@@ -64,9 +64,12 @@ _INTEGERS = (
     "transform there_d there_h there_w back_d back_h back_w pairs turns turns_bytes step_at depth_at depth_out row_out "
     "strip_out of_d of_h of_w factor "
     # offsets in a tile's memory, a part's, packed weights
-    "board_bytes desk_bytes spectra next own product buffer plain odd").split()
+    "board_bytes desk_bytes spectra next own product buffer plain odd "
+    # the parts of a round, what is gone of the range of each: words behind the context, and how far apart (see shares.py)
+    "sharers shares shares_apart").split()
 CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
 SPOILT = _INTEGERS.index("spoilt")  # its number
+MOST_SHARERS = 256
 
 # ---- of pooling
 
@@ -93,6 +96,10 @@ OF_A_TILE = 8  # of each tile along an axis: padded coordinate of its first outp
 # ---- depthwise
 
 _REGISTERS = 32 if VECTOR_BYTES == 64 else 16
+MASKED, HALF = 1, 2  # kinds of tiles; halves of vectors are masked
+HALVES = VECTOR_BYTES == 64  # whether they take less: shorter vectors do not, where 512 bits pass in two halves they do
+MOST_OF_THREE = 5 if _REGISTERS == 32 else 0  # kernels with stride 2 whose last three columns share loads, taps in registers
+OF_A_STRETCH = 24  # of columns that tiles of a kind compute: the kind, the first, blocks, then masks
 
 
 def rows_of(kernel: int, stride: int) -> list[int]:

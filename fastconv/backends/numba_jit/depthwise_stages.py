@@ -8,40 +8,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from .contexts import VECTOR_BYTES
+from .contexts import OF_A_STRETCH, VECTOR_BYTES
 from .depthwise_tiles import tiles
 from .kernels import finish_line, jit
+from .shares import claim
 from .vectors import invoke, load
 
 
 @jit
 def place(c: Any, item: Any) -> Any:
-    """(image, output channel, first row)."""
+    """(image, first channel and how many, first row): outputs of one input channel, or one of each of so many."""
+    each, lots = (c.groups, 1) if c.outputs == 1 else (c.outputs, c.groups)
     rest, h = item // c.blocks_h, load(c.row_at, item % c.blocks_h, 0)
-    channels = c.groups * c.outputs
-    return rest // channels, rest % channels, h
+    rest, chunk = rest // c.chunks, rest % c.chunks
+    first = chunk * each // c.chunks
+    return rest // lots, rest % lots * each + first, (chunk + 1) * each // c.chunks - first, h
+
+
+@jit
+def source(c: Any, image: Any, channel: Any, w: Any, size: Any) -> Any:
+    """Of the first input, in row 0, that output column w reads."""
+    return c.x + image * c.xn + channel // c.outputs * c.xc + (w * c.stride_w - c.low_w) * size
 
 
 def tile_stage(kernel: int, stride: int, rows: int) -> Any:
     tile = tiles(kernel, stride, rows)
 
-    def stage(c, begin, end, lines, first, last, like, size):  # type: ignore[no-untyped-def]
-        """Columns first .. last of these items, a vector more or less; to `lines`, a vector of each row, unless that is 0."""
-        lanes = VECTOR_BYTES // size
-        for item in range(begin, end):
-            image, channel, h = place(c, item)
-            x = c.x + image * c.xn + channel // c.outputs * c.xc
-            out = lines if lines != 0 else c.out + image * c.on + channel * c.oc + h * c.oh
-            bias = c.bias + channel * size if c.bias != 0 else c.column_at
-            w = first
-            while w < last:
-                column = w * stride - c.low_w
-                inside = min((last - w) // lanes, (c.size_w - kernel + 1 - column) // (stride * lanes)) if column >= 0 else 0
-                blocks = max(inside, 1)
-                tile(inside < 1, blocks, c.map_h + 8 * h * stride, x + column * size, c.xh, c.column_at,
-                     c.weights + channel * c.depth * size, bias, out + (w - first) * size, VECTOR_BYTES if lines != 0 else c.oh,
-                     c.relu if lines == 0 else 0, column, c.size_w, c.columns - w, like)
-                w += blocks * lanes
+    def stage(c, stretch, blocks, h, x, channel, channels, out, pitch, relu, like, size):  # type: ignore[no-untyped-def]
+        """Of channels from `channel` on, the rows from h on of so many vectors of columns, of a stretch."""
+        step = c.depth * size
+        tile(load(stretch, 0, 0), channels, blocks, c.map_h + 8 * h * stride, x, c.xh, c.xc if c.outputs == 1 else 0,
+             c.column_at, c.weights + channel * step, step, c.bias + channel * size if c.bias != 0 else c.column_at,
+             size if c.bias != 0 else 0, out, c.oc, pitch, relu, stretch + 24, like)
 
     return stage
 
@@ -54,20 +52,37 @@ def finish_block(c: Any, lines: Any, count: Any, out: Any, residual: Any, like: 
 
 
 def depthwise_stage(c: Any, part: Any, like: Any, size: Any) -> None:
-    """The items of one part of a round."""
+    """What one part gets of the items of a round."""
+    items = c.batch * (1 if c.outputs == 1 else c.groups) * c.chunks * c.blocks_h
+    begin, end = claim(c, part, items)
+    while begin < end:
+        for item in range(begin, end):
+            compute(c, item, c.scratch + part * c.scratch_bytes, like, size)
+        begin, end = claim(c, part, items)
+
+
+@jit
+def compute(c: Any, item: Any, lines: Any, like: Any, size: Any) -> None:
+    image, channel, channels, h = place(c, item)
+    for i in range(c.tiles_w):
+        stretch = c.of_w + 8 * OF_A_STRETCH * i
+        if c.residual != 0 or c.activate != 0 or c.ow != size:
+            for one in range(channel, channel + channels):
+                by_lines(c, stretch, image, one, h, lines, like, size)
+            continue
+        w = load(stretch, 1, 0)
+        out = c.out + image * c.on + channel * c.oc + h * c.oh + w * size
+        x = source(c, image, channel, w, size)
+        invoke(c.tile, (c.self, stretch, load(stretch, 2, 0), h, x, channel, channels, out, c.oh, c.relu))
+
+
+@jit
+def by_lines(c: Any, stretch: Any, image: Any, channel: Any, h: Any, lines: Any, like: Any, size: Any) -> None:
+    """A stretch of one channel, of each block a line of each row first."""
     lanes = VECTOR_BYTES // size
-    items = c.batch * c.groups * c.outputs * c.blocks_h
-    lines = c.scratch + part * c.scratch_bytes
-    part += c.first
-    begin, end = part * items // c.parts, (part + 1) * items // c.parts
-    if c.residual == 0 and c.activate == 0 and c.ow == size:
-        invoke(c.tile, (c.self, begin, end, 0, 0, c.columns))
-        return
-    for item in range(begin, end):
-        image, channel, h = place(c, item)
-        for w in range(0, c.columns, lanes):
-            last = min(w + lanes, c.columns)
-            invoke(c.tile, (c.self, item, item + 1, lines, w, last))
-            out = c.out + image * c.on + channel * c.oc + h * c.oh + w * c.ow
-            residual = c.residual + image * c.rn + channel * c.rc + h * c.rh + w * c.rw
-            finish_block(c, lines, last - w, out, residual if c.residual != 0 else 0, like, size)
+    first, blocks = load(stretch, 1, 0), load(stretch, 2, 0)
+    for w in range(first, first + blocks * lanes, lanes):
+        invoke(c.tile, (c.self, stretch, 1, h, source(c, image, channel, w, size), channel, 1, lines, VECTOR_BYTES, 0))
+        out = c.out + image * c.on + channel * c.oc + h * c.oh + w * c.ow
+        residual = c.residual + image * c.rn + channel * c.rc + h * c.rh + w * c.rw
+        finish_block(c, lines, min(lanes, c.columns - w), out, residual if c.residual != 0 else 0, like, size)

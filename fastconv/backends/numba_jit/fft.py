@@ -17,7 +17,7 @@ from ...problem import ConvProblem
 from ...unit_axes import without_unit_axes
 from . import blocking
 from .compile import stage
-from .contexts import CHUNK, FINE, OF_A_TILE, VECTOR_BYTES
+from .contexts import CHUNK, FINE, MOST_SHARERS, OF_A_TILE, VECTOR_BYTES
 from .fft_tables import Cut, places, program, runs, spread, twiddles
 
 MOST_AREAS, MOST_TOGETHER = 256 << 10, 8 << 20  # bytes of the channels that are transformed before the next
@@ -194,7 +194,7 @@ class Call(blocking.Call):
             self.spans = min(s.outputs, -(-4 * threads // s.row_blocks))
         self.stored = self.areas < channels or self.spans > 1
         self.step_at = np.array(self._steps(), np.int64)
-        self.parts = threads if together else max(1, min(threads, tiles))
+        self.parts = threads if together else max(1, min(threads, tiles, MOST_SHARERS))
         spent = fft.cost(without_unit_axes(s.problem)[0], 8, s.tile[3 - s.problem.ndim:])
         flops = 16 * sum(spent.values()) * s.problem.batch
         self.rounds = tiles * len(self.step_at) if together else max(
@@ -269,6 +269,9 @@ class Call(blocking.Call):
             if field:
                 c[field] = place
         return c
+
+    def _complete(self, context: np.ndarray) -> np.ndarray:
+        return context if self.sharing else blocking.with_shares(context, self.parts)
 
     def _tables(self) -> dict[str, np.ndarray]:
         s = self.shape

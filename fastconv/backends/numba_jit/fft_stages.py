@@ -24,6 +24,7 @@ from .contexts import CHUNK, FINE, OF_A_TILE, SPOILT, VECTOR_BYTES
 from .fourier import transform
 from .kernels import finish_line, jit
 from .rows import put_square, take_square, transpose
+from .shares import claim
 from .spectra import clear_vectors, copy_vectors, deal_row, gather_row, join_columns, products, split_columns, turn_columns
 from .vectors import invoke, load, store
 
@@ -48,15 +49,25 @@ def spectra_place(c: Any, tile: Any, board: Any, desk: Any) -> Any:
 
 
 def fft_stage(c: Any, part: Any, like: Any, size: Any) -> None:
-    """The tiles of one part of a round; or its share of one step of a tile, which is this round."""
+    """What one part gets of the tiles of a round; or its share of one step of a tile, which is this round."""
     if c.sharing > 0:
         desk = c.scratch + c.board_bytes + part * c.desk_bytes
         perform(c, c.first // c.sharing // c.steps, c.first // c.sharing % c.steps, part, c.sharing, c.scratch, desk)
         return
     tiles = c.batch * c.groups * c.tiles_d * c.tiles_h * c.tiles_w
     board = c.scratch + part * (c.board_bytes + c.desk_bytes)
-    part += c.first
-    for tile in range(part * tiles // c.parts, (part + 1) * tiles // c.parts):
+    if c.sharers == 0:  # packing
+        whole_tiles(c, part * tiles // c.parts, (part + 1) * tiles // c.parts, board)
+        return
+    begin, end = claim(c, part, tiles)
+    while begin < end:
+        whole_tiles(c, begin, end, board)
+        begin, end = claim(c, part, tiles)
+
+
+@jit
+def whole_tiles(c: Any, begin: Any, end: Any, board: Any) -> None:
+    for tile in range(begin, end):
         for step in range(c.steps):
             perform(c, tile, step, 0, 1, board, board + c.board_bytes)
 

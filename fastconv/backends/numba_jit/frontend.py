@@ -124,7 +124,7 @@ def _made_to_order(name: str) -> tuple[Any, int]:
     whatever there is to compute."""
     kind, *lengths = name.split()
     if kind == "tile":
-        return depthwise_stages.tile_stage(*map(int, lengths)), 5
+        return depthwise_stages.tile_stage(*map(int, lengths)), 9
     if lengths:
         return winograd_stages.transform_stage(kind, *map(int, lengths)), 9
     return kernels.activation_stage(name), 2

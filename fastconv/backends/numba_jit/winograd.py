@@ -20,7 +20,7 @@ from ...algorithms import winograd
 from ...problem import ConvProblem
 from . import blocking
 from .compile import stage
-from .contexts import ROWS, VECTOR_BYTES
+from .contexts import MOST_SHARERS, ROWS, VECTOR_BYTES
 
 BLOCK_BYTES = 384 << 10  # of V and M: within L2
 FEW_TILES = 24  # of a block, at least: the transformed weights are read once for each
@@ -167,7 +167,7 @@ class Call(blocking.Call):
         self.blocks_h, self.blocks_w = 1, min(blocks, self.tiles)
         self.most = -(-self.tiles // self.blocks_w)
         items = s.problem.groups * self.blocks_w * self.chunks
-        self.parts = min(threads, items)
+        self.parts = min(threads, items, MOST_SHARERS)
         self.rounds = max(1, min(s.problem.flops // (threads * blocking.ROUND_FLOPS), items // max(1, self.parts)))
 
     # ---- memory
@@ -192,6 +192,9 @@ class Call(blocking.Call):
         for name, size in sizes.items():
             self.offsets[name], end = end, end + blocking._up(size)
         self.scratch_bytes = blocking._up(end, 4096) + blocking.ALIGN
+
+    def _complete(self, context: np.ndarray) -> np.ndarray:
+        return blocking.with_shares(context, self.parts)
 
     def _tables(self) -> dict[str, np.ndarray]:
         s, maps = self.shape, self.maps

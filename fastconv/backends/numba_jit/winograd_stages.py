@@ -23,6 +23,7 @@ from typing import Any
 from .contexts import SPOILT, VECTOR_BYTES
 from .kernels import finish_line, jit
 from .rows import put_square, take_square, transpose
+from .shares import claim
 from .transforms import columns
 from .vectors import invoke, load, store
 
@@ -259,14 +260,20 @@ def repair_stage(c: Any, group: Any, pair: Any, tile: Any, count: Any, scratch: 
 
 
 def winograd_stage(c: Any, part: Any, like: Any, size: Any) -> None:
-    """The items of one part of a round: (chunk of output channels, group, block of tiles)."""
+    """What one part gets of the items of a round: (chunk of output channels, group, block of tiles)."""
+    items = c.groups * c.blocks_w * c.chunks
+    begin, end = claim(c, part, items)
+    while begin < end:
+        convolve(c, begin, end, c.scratch + part * c.scratch_bytes, size)
+        begin, end = claim(c, part, items)
+
+
+@jit
+def convolve(c: Any, begin: Any, last: Any, scratch: Any, size: Any) -> None:
     lanes = VECTOR_BYTES // size
     places = c.groups * c.blocks_w
-    items = places * c.chunks
-    scratch = c.scratch + part * c.scratch_bytes
     made = -1
-    part += c.first
-    for item in range(part * items // c.parts, (part + 1) * items // c.parts):
+    for item in range(begin, last):
         chunk, place = item // places, item % places
         group, block = place // c.blocks_w, place % c.blocks_w
         first, end = block * c.tiles // c.blocks_w, (block + 1) * c.tiles // c.blocks_w
