@@ -9,9 +9,8 @@
 // Bottleneck: FMA from four output channels on; below that the loads, one per vector and k (at two a cycle half of FMA peak).
 #include <functional>
 
-#include "direct_packing.hpp"
+#include "direct_tile.hpp"
 #include "driver.hpp"
-#include "epilogue.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -20,134 +19,12 @@ namespace {
 constexpr int64_t most_planes = 640;    // with more products a slab of planes would hold too few pixels
 constexpr int64_t l1_bytes = 16 << 10;  // half of L1
 constexpr int64_t far_bytes = 1 << 20;  // a residual that no L2 holds beside the rest
-// Loads that cross lines are hidden where tiles load little: three vectors for 24 products.
-constexpr bool aligns = vector_bytes < 64;
-constexpr int vectors_for(int rows) { return max_sums / rows < max_NR ? max_sums / rows : max_NR; }
-
-struct Place {  // of one vector of pixels: where it is read, where its lanes first .. last-1 are written
-    int64_t input, output, residual;
-    int64_t first, last;
-};
+constexpr int64_t ahead = 16;           // products whose inputs are asked for before they are gathered
 
 struct Tile {  // vectors that are in registers together; straight: and can be stored from there
     int64_t first, count;
     bool straight;
 };
-
-// Where a tile goes straight from the registers: whole vectors, and no activation but limits (relu, relu6).
-template <class T>
-struct Straight {
-    T* y;        // null: into the tile buffer instead
-    const T* r;  // the residual, or null
-    int64_t channel, channel_r;
-    T least, most;
-};
-
-// ---- micro-kernel: tile[m][v][:] = bias[m] + sum over k of w[k][m] * x[place[v] + tap[k]]
-
-template <class T, int MR, int NR>
-FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, const T* w, const T* bias, T* tile,
-                             const Straight<T>& straight) {
-    constexpr int L = lanes<T>;
-    const T* p[NR];
-    Vec<T> sum[MR][NR];
-#pragma GCC unroll 8
-    for (int v = 0; v < NR; ++v) {
-        p[v] = x + place[v].input;
-#pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) sum[m][v] = broadcast(bias[m]);
-    }
-    for (int64_t k = 0; k < k_count; ++k, w += MR) {
-        const int64_t offset = tap[k];
-        if constexpr (MR >= NR) {  // the fewer operands stay in registers, the others pass through one
-            Vec<T> value[NR];
-#pragma GCC unroll 8
-            for (int v = 0; v < NR; ++v) value[v] = load(p[v] + offset);
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) {
-                const Vec<T> weight = broadcast(w[m]);
-#pragma GCC unroll 8
-                for (int v = 0; v < NR; ++v) sum[m][v] += weight * value[v];
-            }
-        } else {
-            Vec<T> weight[MR];
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m) weight[m] = broadcast(w[m]);
-#pragma GCC unroll 8
-            for (int v = 0; v < NR; ++v) {
-                const Vec<T> value = load(p[v] + offset);
-#pragma GCC unroll 8
-                for (int m = 0; m < MR; ++m) sum[m][v] += weight[m] * value;
-            }
-        }
-    }
-    if (T* y = straight.y) {
-        const Limited<T> limited(straight.least, straight.most);
-        const int64_t channel = straight.channel, channel_r = straight.channel_r;
-        int64_t output[NR];
-        if (const T* r = straight.r) {
-            int64_t residual[NR];
-#pragma GCC unroll 8
-            for (int v = 0; v < NR; ++v) residual[v] = place[v].residual;
-#pragma GCC unroll 8
-            for (int m = 0; m < MR; ++m, r += channel_r)
-#pragma GCC unroll 8
-                for (int v = 0; v < NR; ++v) sum[m][v] += load(r + residual[v]);
-        }
-#pragma GCC unroll 8
-        for (int v = 0; v < NR; ++v) output[v] = place[v].output;
-#pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m, y += channel)
-#pragma GCC unroll 8
-            for (int v = 0; v < NR; ++v) store(y + output[v], limited(sum[m][v]));
-        return;
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < MR; ++m)
-#pragma GCC unroll 8
-        for (int v = 0; v < NR; ++v) store(tile + (m * NR + v) * L, sum[m][v]);
-}
-
-// The same where products are rounded (see rounds_products), for all `rows` channels of a panel.
-template <class T, int NR>
-FASTCONV_NOINLINE void rounded_micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, int64_t rows, const T* w,
-                                     const T* bias, T* tile) {
-    constexpr int L = lanes<T>;
-    for (int64_t m = 0; m < rows; ++m, ++w, tile += NR * L) {
-        const auto product = [&](int64_t k, int v) __attribute__((always_inline)) {
-            return rounded(load(x + place[v].input + tap[k]) * broadcast(w[k * rows]));
-        };
-        Vec<T> sum[NR];
-#pragma GCC unroll 8
-        for (int v = 0; v < NR; ++v) sum[v] = broadcast(bias[m]);
-        for (int64_t k = 0; k < k_count / 2; ++k)
-#pragma GCC unroll 8
-            for (int v = 0; v < NR; ++v) sum[v] += product(k, v) + product(k_count - 1 - k, v);
-#pragma GCC unroll 8
-        for (int v = 0; v < NR; ++v) store(tile + v * L, k_count % 2 ? sum[v] + product(k_count / 2, v) : sum[v]);
-    }
-}
-
-template <class T, size_t... I>
-auto rounded_micro_at(int64_t vectors, std::index_sequence<I...>) {
-    static constexpr decltype(&rounded_micro<T, 1>) table[] = {rounded_micro<T, int(I) + 1>...};
-    return table[vectors - 1];
-}
-
-template <class T>
-using Micro = void (*)(const T*, const Place*, const int64_t*, int64_t, const T*, const T*, T*, const Straight<T>&);
-
-template <class T, int MR, int NR>
-constexpr Micro<T> micro_or_none() {
-    if constexpr (NR <= vectors_for(MR)) return micro<T, MR, NR>;
-    else return nullptr;
-}
-
-template <class T, size_t... I>
-Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<I...>) {
-    static constexpr Micro<T> table[] = {micro_or_none<T, int(I) / max_NR + 1, int(I) % max_NR + 1>()...};
-    return table[(rows - 1) * max_NR + vectors - 1];
-}
 
 // ---- one call
 
@@ -162,6 +39,7 @@ struct Direct {
     bool simple;  // whole vectors can be stored straight from the registers
     bool rounds;  // products, see rounds_products
     Packing packing;
+    bool gather;  // inputs of a tile, for all panels of weights but the first
     Blocking blocking;
     Tasks tasks;
     Strides strides;
@@ -170,8 +48,7 @@ struct Direct {
     Direct(const Region& region, int threads)
         : p(region.p), slice(p), call(region.call), kept(region), raw(readable(p, call.input)),
           simple(call.output.space[2] == 1 && (!call.residual.data || call.residual.space[2] == 1) && Epilogue<T>(p).is_limit()),
-          rounds(rounds_products(p)),
-          packing(p, kept.taps), blocking(p, limits(threads), sizeof(T)),
+          rounds(rounds_products(p)), packing(p, kept.taps), gather(worth_gathering()), blocking(p, limits(threads), sizeof(T)),
           tasks(p, blocking, packing.panels, 0.5, threads), strides(raw ? input_strides(p, call.input) : blocking.slab),
           tile_vectors(vectors_for(int(ceil_div(packing.channels, packing.panels)))) {}
 
@@ -211,14 +88,12 @@ struct Direct {
 
     // A vector may not reach past the caller's array: rows at least a vector wide end with one that overlaps its neighbour.
     static bool readable(const Problem& q, const View& v) {
-        return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L && !worth_aligning(q, v);
+        return v.data && !is_padded(q) && v.space[2] == 1 && q.stride[2] == 1 && q.output[2] >= L;
     }
 
-    // Half of the loads of a 1x1 kernel would touch two lines; with many output channels a copy in which none does costs less.
-    static bool worth_aligning(const Problem& q, const View& v) {
-        constexpr int64_t many_channels = 96;
-        return aligns && kernel_volume(q) == 1 && !same_place_in_line(v) && q.out_channels >= many_channels;
-    }
+    // Of a 1x1 kernel each product's inputs lie on a page of their own, and half of the loads touch two lines.
+    bool worth_gathering() const { return gathers && raw && kernel_volume(p) == 1 && !rounds && packing.panels > 2; }
+
     static bool same_place_in_line(const View& v) {  // all channels of all images
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         return v.channel % line == 0 && v.batch % line == 0;
@@ -230,9 +105,9 @@ struct Direct {
     static bool finite(const Problem& p, const void* packed) { return static_cast<const T*>(packed)[Packing(p).spoiled(p)] == 0; }
 
     struct Scratch {
-        T *slab, *tile, *weights;
-        int64_t *tap, *kept;
-        Place* places;
+        T *slab, *tile, *weights, *panels;
+        int64_t *tap, *kept, *step;  // step: the taps of a panel
+        Place *places, *gathered;    // gathered: the same, read in a panel
         Tile* tiles;
         size_t bytes;
         Scratch(const Direct& j, void* base) {
@@ -240,10 +115,13 @@ struct Direct {
             slab = arena.take<T>(j.raw ? 0 : j.blocking.slab_elements + L);
             tile = arena.take<T>(max_sums * L);
             weights = arena.take<T>(j.kept.some ? k_of(j.p) * max_MR : 0);
+            panels = arena.take<T>(j.gather ? j.tiles_in_l1() * j.tile_inputs() : 0);
             tap = arena.take<int64_t>(k_of(j.p));
+            step = arena.take<int64_t>(j.gather ? k_of(j.p) : 0);
             kept = arena.take<int64_t>(j.kept.some ? k_of(j.p) : 0);
             const int64_t vectors = j.blocking.box[0] * j.blocking.box[1] * ceil_div(j.blocking.box[2], L) + 2;  // 2: before a line
             places = arena.take<Place>(vectors);
+            gathered = arena.take<Place>(j.gather ? vectors : 0);
             tiles = arena.take<Tile>(vectors);
             bytes = arena.used();
         }
@@ -268,7 +146,9 @@ struct Direct {
                                        od * y.space[0] + oh * y.space[1] + ow * y.space[2],
                                        od * r.space[0] + oh * r.space[1] + ow * r.space[2], again ? 0 : back, back + n};
                 }
-        return list_tiles(count, s);
+        const int64_t tiles = list_tiles(count, s);
+        if (gather) list_gathered(tiles, s);
+        return tiles;
     }
 
     // The next row begins where one ends, in the slab and in the output: they are one long row.
@@ -282,7 +162,7 @@ struct Direct {
     int64_t unaligned(const Box& box) const {
         constexpr int64_t line = 64 / int64_t(sizeof(T));
         const View& x = call.input;
-        if (!aligns || !raw || kernel_volume(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
+        if (gather || !gathers || !raw || kernel_volume(p) > 1 || box.size[0] * box.size[1] > 1 || !same_place_in_line(x)) return 0;
         const T* first = static_cast<const T*>(x.data) + strides.pixel(box.begin[0], box.begin[1], box.begin[2]);
         return std::min<int64_t>(-(reinterpret_cast<intptr_t>(first) / int64_t(sizeof(T))) & (line - 1), box.size[2]);
     }
@@ -296,6 +176,18 @@ struct Direct {
         }
         return tiles;
     }
+
+    // The same places in the panels of as many tiles as are gathered together.
+    void list_gathered(int64_t tiles, Scratch& s) const {
+        for (int64_t k = 0; k < k_of(p); ++k) s.step[k] = k * tile_vectors * L;
+        for (int64_t t = 0; t < tiles; ++t)
+            for (int64_t v = 0, i = s.tiles[t].first; v < s.tiles[t].count; ++v, ++i) {
+                s.gathered[i] = s.places[i];
+                s.gathered[i].input = t % tiles_in_l1() * tile_inputs() + v * L;
+            }
+    }
+
+    int64_t tile_inputs() const { return k_of(p) * tile_vectors * L; }
 
     int64_t tiles_in_l1() const {
         const int64_t rows = p.in_channels * p.kernel[0] * p.kernel[1], pixels = l1_bytes / int64_t(sizeof(T)) / rows - p.kernel[2];
@@ -320,12 +212,22 @@ struct Direct {
             x = s.slab;
         }
         const int64_t fit = kept.some ? tiles : tiles_in_l1(), begin = tasks.first_panel(t.chunk), end = tasks.first_panel(t.chunk + 1);
-        for (int64_t i = 0; i < tiles; i += fit)
-            for (int64_t panel = begin; panel < end; ++panel)
-                compute_panel(t, panel, x, s.tiles + i, s.tiles + std::min(i + fit, tiles), s);
+        const Source from{x, s.places, s.tap}, again = gather ? Source{s.panels, s.gathered, s.step} : from;
+        for (int64_t i = 0; i < tiles; i += fit) {
+            const Tile *tile = s.tiles + i, *last = s.tiles + std::min(i + fit, tiles);
+            if (gather) compute_panel<gathers>(t, begin, from, tile, last, s);
+            for (int64_t panel = begin + gather; panel < end; ++panel) compute_panel<false>(t, panel, again, tile, last, s);
+        }
     }
 
-    void compute_panel(const Tasks::Task& t, int64_t panel, const T* x, const Tile* tile, const Tile* end, const Scratch& s) const {
+    struct Source {  // of inputs
+        const T* x;
+        const Place* places;
+        const int64_t* tap;
+    };
+
+    template <bool Gather>
+    void compute_panel(const Tasks::Task& t, int64_t panel, const Source& from, const Tile* tile, const Tile* end, const Scratch& s) const {
         constexpr auto all = std::make_index_sequence<size_t(max_MR * max_NR)>{};
         const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
         const int64_t channel = t.group * packing.channels + first;
@@ -334,20 +236,21 @@ struct Direct {
         const T* r = at<const T>(call.residual, t.image, channel);
         const Epilogue<T> epilogue(p);
         const bool asks = r && vector_bytes == 64 && call.residual.channel * p.out_channels * int64_t(sizeof(T)) > far_bytes;
-        const Micro<T> full = micro_at<T>(rows, tile_vectors, all);
+        const Micro<T> full = micro_at<T, Gather>(rows, tile_vectors, all);
         for (; tile < end; ++tile) {
-            const Place* places = s.places + tile->first;
+            const Place* places = from.places + tile->first;
             if (rounds) {
                 constexpr auto vectors = std::make_index_sequence<size_t(max_NR)>{};
-                rounded_micro_at<T>(tile->count, vectors)(x, places, s.tap, k_of(p), rows, w, bias, s.tile);
+                rounded_micro_at<T>(tile->count, vectors)(from.x, places, from.tap, k_of(p), rows, w, bias, s.tile);
                 finish(s.tile, places, rows, tile->count, y, r);
                 continue;
             }
-            const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T>(rows, tile->count, all);
+            const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T, Gather>(rows, tile->count, all);
             const Straight<T> straight{tile->straight ? y : nullptr, r, call.output.channel, call.residual.channel,
                                        epilogue.least(), epilogue.most()};
             if (asks) ask_for(r, places, rows, tile->count);
-            kernel(x, places, s.tap, k_of(p), w, bias, s.tile, straight);
+            const Gathered<T> gathered{Gather ? s.panels + s.gathered[tile->first].input : nullptr, tile_vectors * L, ahead * call.input.channel};
+            kernel(from.x, places, from.tap, k_of(p), w, bias, s.tile, straight, gathered);
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }
     }

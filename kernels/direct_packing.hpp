@@ -26,7 +26,7 @@ struct DirectPacking {
     explicit DirectPacking(const Problem& p) : DirectPacking(p, kernel_volume(p)) {}
     DirectPacking(const Problem& p, int64_t volume)
         : k(p.in_channels * volume), channels(p.out_channels), panels(ceil_div(p.out_channels, max_MR)) {}
-    int64_t first(int64_t panel) const { return channels * panel / panels; }
+    int64_t first(int64_t panel) const { return ceil_div(channels * panel, panels); }
     int64_t spoiled(const Problem& p) const { return p.groups * channels; }
     int64_t before(const Problem& p) const { return round_up(spoiled(p) + 1, 64 / int64_t(sizeof(T))); }
     size_t bytes(const Problem& p) const { return size_t(before(p) + p.groups * channels * k) * sizeof(T); }

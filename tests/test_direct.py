@@ -1,4 +1,4 @@
-"""The direct algorithm: residuals in registers, vectors across lines, boxes of patches, panels packed by vectors."""
+"""The direct algorithm: residuals in registers, vectors across lines, boxes of patches, gathered inputs, panels by vectors."""
 
 from __future__ import annotations
 
@@ -50,9 +50,12 @@ PATCHES = [  # read once each, more than one box holds
 ]
 PANELS = [plain((channels, outputs), (3, 17), 1) for channels in (1, 15, 16, 17, 33) for outputs in (1, 5, 7, 8, 9, 25)]
 
+GATHERED = [plain((channels, outputs), (1, pixels), 1) for channels in (1, 20, 300) for outputs in (11, 13, 40)
+            for pixels in (7, 8, 9, 17, 33, 1100)]  # inputs of one tile, of several, of more than L1 holds
+
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("p", PATCHES + PANELS, ids=lambda p: p.text)
+@pytest.mark.parametrize("p", PATCHES + PANELS + GATHERED, ids=lambda p: p.text)
 def test_patches_and_panels(p: ConvProblem, isa: str) -> None:
     verify(p, "direct", isa)
     verify(dataclasses.replace(p, dtype="float64"), "direct", isa)

@@ -53,6 +53,8 @@ FAULTS = [
     Fault("the last zero of a row is not written", "slab.hpp", "for (int64_t i = s.end; i < s.count; ++i) out[i] = T(0);",
           "for (int64_t i = s.end; i + 1 < s.count; ++i) out[i] = T(0);"),
 ]
+FAULTS += [Fault("inputs of several tiles are gathered in one place", "direct.cpp", "t % tiles_in_l1() * tile_inputs()", "0",
+                 ("direct",))]
 OUTER = ("outer",)
 FAULTS += [Fault(name, "outer.cpp", right, wrong, OUTER) for name, right, wrong in (
     ("a slice is not added", "apart < slices; apart *= 2", "2 * apart < slices; apart *= 2"),

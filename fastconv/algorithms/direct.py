@@ -25,9 +25,9 @@ _LOADS = {1: 1.3, 2: 0.8, 3: 0.4, 4: 0.05}  # beside one multiply-add, by output
 def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of pixels along rows times output channels; loads bound it below four output channels, and the caches where the
     inputs of 16 pixels take much of L1, the more the fewer products share an input; not so where the copy has a plane for each
-    tap, whose lines are read whole, nor in the tiles of AVX-512, which load less. Regions narrower than a vector are copied, a
-    tap at a time. Inputs and outputs whose channels are side by side move one by one, the slower the farther pixels are
-    apart."""
+    tap, whose lines are read whole, where a tile's inputs are gathered, nor in the tiles of AVX-512, which load less. Regions
+    narrower than a vector are copied, a tap at a time. Inputs and outputs whose channels are side by side move one by one, the
+    slower the farther pixels are apart."""
     p = _merged(p)
     rows, width, channels = math.prod(p.output_size[:-1]), p.output_size[-1], p.out_channels // p.groups
     planes = _has_planes(p)
@@ -35,11 +35,12 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
         rows, width = 1, rows * width
     inputs = p.in_channels // p.groups * math.prod(p.kernel_size[:-1]) * (2 * lanes * p.stride[-1] + p.kernel_size[-1])
     widest = is_widest(p, lanes)
+    gathers = not widest and channels > 12 and not p.channels_last and _is_plain(p)
     loads = _LOADS.get(channels, 0.09) + (0.1 if planes and p.kernel_volume == 1 else 0)
-    loads += 1.11 if widest else 0.9 + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
+    loads += 1.11 if widest else 0.87 if gathers else 0.9 + (0.01 * inputs / p.k if inputs > 1500 and not planes else 0)
     computed, vectors = products(p), p.groups * rows * math.ceil(width / lanes) * channels
     spent = with_weights(p, lanes, {"products": vectors * computed * loads, "outputs": (4.5 if widest else 6) * vectors})
-    spent["inputs"] = slab(p) * (0.5 if widest else 0.7)
+    spent["inputs"] = slab(p) * (0.5 if widest else 0.7) + (1.5 * vectors / channels * computed if gathers else 0)
     if computed < p.k and _narrowest(p) < lanes:
         spent["inputs"] += 55 * p.groups * math.prod(p.output_size[:-1]) * computed
     if p.channels_last:  # to a plane of each channel
@@ -72,6 +73,11 @@ def _narrowest(p: ConvProblem) -> int:
     borders = {-((tap * p.dilation[-1] - edge) // stride) for tap in taps for edge in edges}
     inside = sorted({0, width} | {border for border in borders if 0 < border < width})
     return min(end - begin for begin, end in itertools.pairwise(inside))
+
+
+def _is_plain(p: ConvProblem) -> bool:
+    """A 1x1 kernel over inputs that are read where they lie."""
+    return p.kernel_volume == 1 and set(p.stride) == {1} and not any(map(any, p.padding))
 
 
 def _has_planes(p: ConvProblem) -> bool:
