@@ -35,15 +35,15 @@ struct Target {  // where sums go
     const Epilogue<T>* epilogue;
     T* sums;   // for those that are not stored straight
     T least, most;  // straight stores: limits of the outputs (relu, relu6)
-    T *output, *end;  // end: whole vectors may be stored up to there, null if not at all
+    T *output, *end;  // end: whole vectors may be stored up to there, null if not at all; of the first channel, as is
     const T* residual;
 };
 
 template <class T>
-struct Reading {  // one output channel of one plane
-    const T* const* row;  // of each padded input row that is read, for each kd
-    const T* weight;
-    T bias;
+struct Reading {  // some output channels of one plane each, or of the same one
+    const T* const* row;  // of each padded input row of the first that is read, for each kd
+    const T *weight, *bias;
+    int64_t channels, input_step, weight_step, output_step, residual_step;  // from channel to channel
     Steps steps;
     Columns<T> columns;
     Target<T> to;
@@ -66,16 +66,31 @@ struct Form {
     using Few = std::conditional_t<(H == 3 && S == X) || H == 9, Form, Form<0, X == 1, X>>;
 };
 
+// From the sums to the output, where they are stored straight but not as whole vectors beyond the channel.
+template <class T>
+FASTCONV_INLINE void finish_simply(const Reading<T>& in, int64_t channel, int64_t h, int64_t w, int64_t rows, int64_t count) {
+    constexpr int L = lanes<T>;
+    const Limited<T> limited(in.to.least, in.to.most);
+    const T* const end = in.to.end + channel * in.output_step;
+    T* y = in.to.output + channel * in.output_step + h * in.to.row + w;
+    for (int64_t r = 0; r < rows; ++r, y += in.to.row) {
+        const Vec<T> sum = limited(load(in.to.sums + r * L));
+        if (y + L <= end) store(y, sum);
+        else store_first(y, sum, count);
+    }
+}
+
 // From the sums to the output.
 template <class T>
-FASTCONV_KERNEL void finish(const Reading<T>& in, int64_t h, int64_t w, int64_t rows) {
+FASTCONV_KERNEL void finish(const Reading<T>& in, int64_t channel, int64_t h, int64_t w, int64_t rows) {
     constexpr int L = lanes<T>;
     const Target<T>& to = in.to;
     const int64_t count = std::min<int64_t>(L, in.columns.outputs - w);
+    if (to.end) return finish_simply(in, channel, h, w, rows, count);
     const bool dense = to.step == 1 && (!to.residual || to.residual_step == 1);
     for (int64_t r = 0; r < rows; ++r) {
-        T* y = to.output + (h + r) * to.row + w * to.step;
-        const T* more = to.residual ? to.residual + (h + r) * to.residual_row + w * to.residual_step : nullptr;
+        T* y = to.output + channel * in.output_step + (h + r) * to.row + w * to.step;
+        const T* more = to.residual ? to.residual + channel * in.residual_step + (h + r) * to.residual_row + w * to.residual_step : nullptr;
         T* sums = to.sums + r * L;
         if (more && !dense)
             for (int64_t l = 0; l < count; ++l) sums[l] += more[l * to.residual_step];
@@ -85,7 +100,7 @@ FASTCONV_KERNEL void finish(const Reading<T>& in, int64_t h, int64_t w, int64_t 
         if (!dense) {
             store(sums, sum);
             for (int64_t l = 0; l < count; ++l) y[l * to.step] = sums[l];
-        } else if (count == L || y + L <= to.end) store(y, sum);
+        } else if (count == L) store(y, sum);
         else store_first(y, sum, count);
     }
 }
@@ -99,18 +114,20 @@ struct Inputs {
     int64_t at;  // in a row, of the first lane
     Mask<T> mask, more;
 
-    FASTCONV_INLINE Inputs(const Columns<T>& columns, const T* const* from, int64_t w, int64_t kw, int64_t edge)
-        : row(from), at(w * X + columns.shift[kw]) {
+    // offset: of the channel
+    FASTCONV_INLINE Inputs(const Columns<T>& columns, const T* const* from, int64_t offset, int64_t w, int64_t kw, int64_t edge)
+        : row(from), at(offset + w * X + columns.shift[kw]) {
         if (!Edge) return;
         mask = columns.mask[edge + kw];
         if (X == 2) more = columns.more[edge + kw];
     }
     // of any columns, which are not listed
-    FASTCONV_INLINE Inputs(const Columns<T>& columns, const T* const* from, int64_t w, int64_t kw)
-        : row(from), at(w * X + columns.shift[kw]) {
+    FASTCONV_INLINE Inputs(const Columns<T>& columns, const T* const* from, int64_t offset, int64_t w, int64_t kw)
+        : row(from), at(offset + w * X + columns.shift[kw]) {
         if (!Edge) return;
-        mask = lanes_between<T>(-at, columns.inputs - at);
-        if (X == 2) more = lanes_between<T>(-at - lanes<T>, columns.inputs - at - lanes<T>);
+        const int64_t first = at - offset;
+        mask = lanes_between<T>(-first, columns.inputs - first);
+        if (X == 2) more = lanes_between<T>(-first - lanes<T>, columns.inputs - first - lanes<T>);
     }
 
     FASTCONV_INLINE Vec<T> of_row(int64_t i) const {
@@ -136,17 +153,18 @@ struct Tile {
     using Column = Inputs<T, F::X, Edge>;
 
     const Reading<T>& in;
-    int64_t w, edge;  // edge: of its masks, see Columns
+    int64_t channel, offset, w, edge;  // offset: of the channel's inputs; edge: of the masks, see Columns
     const T *const* row, *weight;
     Vec<T> sum[R];
 
-    FASTCONV_INLINE Tile(const Reading<T>& reading, const T* const* first_row, int64_t place, int64_t masks)
-        : in(reading), w(place), edge(masks), row(first_row), weight(reading.weight) {
+    FASTCONV_INLINE Tile(const Reading<T>& reading, int64_t c, const T* const* first_row, int64_t place, int64_t masks)
+        : in(reading), channel(c), offset(c * reading.input_step), w(place), edge(masks), row(first_row),
+          weight(reading.weight + c * reading.weight_step) {
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
+        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias[c]);
     }
 
-    FASTCONV_INLINE Column column(int64_t kw) const { return Column(in.columns, row, w, kw, edge); }
+    FASTCONV_INLINE Column column(int64_t kw) const { return Column(in.columns, row, offset, w, kw, edge); }
 
     FASTCONV_INLINE void add_kernel() {
         if constexpr (F::pairs) {
@@ -177,7 +195,7 @@ struct Tile {
         for (int64_t kd = 0; kd < in.steps.kd; ++kd, first += in.steps.depth)
 #pragma GCC unroll 1
             for (int64_t kw = 0; kw < in.steps.kw; ++kw, taps += in.steps.kh)
-                body(Column(in.columns, first, w, kw, edge), taps);
+                body(Column(in.columns, first, offset, w, kw, edge), taps);
     }
 
     // Input row i, to all sums that want it.
@@ -248,26 +266,37 @@ struct Tile {
         if constexpr (F::X == 2)
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], std::make_index_sequence<size_t(L)>{});
-        T* y = in.to.output + h * in.to.row + w;
-        if (y + (R - 1) * in.to.row + L <= in.to.end) {
+        T *const y = in.to.output + channel * in.output_step + h * in.to.row + w, *const end = in.to.end + channel * in.output_step;
+        if (y + (R - 1) * in.to.row + L <= end) {
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) store(y + r * in.to.row, limited(sum[r]));
+        } else if (Edge && in.to.end) {
+            write_up_to(end, y, limited);
         } else {
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) store(in.to.sums + r * L, sum[r]);
-            finish(in, h, w, R);
+            finish(in, channel, h, w, R);
+        }
+    }
+
+    FASTCONV_INLINE void write_up_to(const T* end, T* y, const Limited<T>& limited) const {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r, y += in.to.row) {
+            if (y + L <= end) store(y, limited(sum[r]));
+            else store_first(y, limited(sum[r]), std::min<int64_t>(L, in.columns.outputs - w));
         }
     }
 };
 
-// Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; masks: how many are listed up to that vector.
+// Rows h .. h + R - 1 of a channel, vectors of columns last, last - lanes, ... first; masks: how many are listed up to that vector.
 template <class T, class F, int R, bool Edge>
-FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t masks = 0) {
+FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t channel, int64_t h, int64_t last, int64_t first,
+                           [[maybe_unused]] int64_t masks = 0) {
     const T* const* const row = in.row + h * in.steps.stride;
     const Limited<T> limited(in.to.least, in.to.most);
     for (int64_t w = last; w >= first; w -= lanes<T>) {
         masks -= in.steps.kw;
-        Tile<T, F, R, Edge> tile(in, row, w, masks);
+        Tile<T, F, R, Edge> tile(in, channel, row, w, masks);
         tile.add_kernel();
         tile.write(h, limited);
     }
@@ -279,11 +308,13 @@ template <class T, class F, int R>
 void band(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
     const Columns<T>& c = in.columns;
-    if constexpr (reads_in_place)  // else there are none
-        if (c.last_inside < c.last) tiles<T, F, R, true>(in, h, c.last, c.last_inside + L, c.masks);
-    if (c.first_inside <= c.last_inside) tiles<T, F, R, false>(in, h, c.last_inside, c.first_inside);
-    if constexpr (reads_in_place)
-        if (c.first_inside > 0) tiles<T, F, R, true>(in, h, c.first_inside - L, 0, c.left_masks);
+    for (int64_t i = 0; i < in.channels; ++i) {
+        if constexpr (reads_in_place)  // else there are none
+            if (c.last_inside < c.last) tiles<T, F, R, true>(in, i, h, c.last, c.last_inside + L, c.masks);
+        if (c.first_inside <= c.last_inside) tiles<T, F, R, false>(in, i, h, c.last_inside, c.first_inside);
+        if constexpr (reads_in_place)
+            if (c.first_inside > 0) tiles<T, F, R, true>(in, i, h, c.first_inside - L, 0, c.left_masks);
+    }
 }
 
 // Bands of 8, 7, 4, 2 and 1 rows, as few as possible.
@@ -308,10 +339,11 @@ void plane(const Reading<T>& in, int64_t rows) {
 
 // R rows of a plane where products are rounded (see rounds_products); X: step along w.
 template <class T, int R, int X>
-FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t h) {
+FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t channel, int64_t h) {
     constexpr int L = lanes<T>;
     const Steps& steps = in.steps;
     const int64_t rows = steps.kd * steps.kh;
+    const T* const weight = in.weight + channel * in.weight_step;
     for (int64_t w = in.columns.last; w >= 0; w -= L) {
         struct Product {
             Inputs<T, X, reads_in_place> input;
@@ -322,10 +354,11 @@ FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t h) {
         const auto product = [&](int64_t k, int64_t kw) __attribute__((always_inline)) {
             const int64_t kd = steps.kd == 1 ? 0 : k / steps.kh, kh = k - kd * steps.kh;
             const T* const* row = in.row + kd * steps.depth + h * steps.stride + kh * steps.dilation;
-            return Product{{in.columns, row, w, kw}, broadcast(in.weight[(kd * steps.kw + kw) * steps.kh + kh]), steps.stride};
+            return Product{{in.columns, row, channel * in.input_step, w, kw}, broadcast(weight[(kd * steps.kw + kw) * steps.kh + kh]),
+                           steps.stride};
         };
         Vec<T> sum[R];
-        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias);
+        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias[channel]);
         for_opposites(rows, steps.kw, [&](int64_t k, int64_t kw) __attribute__((always_inline)) {
             const Product one = product(k, kw), other = product(rows - 1 - k, steps.kw - 1 - kw);
 #pragma GCC unroll 4
@@ -338,15 +371,17 @@ FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t h) {
             if (middle) sum[r] += one.of_row(r);
             store(in.to.sums + r * L, X == 1 ? sum[r] : sorted<T>(sum[r], std::make_index_sequence<size_t(L)>{}));
         }
-        finish(in, h, w, R);
+        finish(in, channel, h, w, R);
     }
 }
 
 template <class T, int X>
 void rounded_plane(const Reading<T>& in, int64_t rows) {
-    int64_t h = 0;
-    for (; h + 4 <= rows; h += 4) rounded_tiles<T, 4, X>(in, h);
-    for (; h < rows; ++h) rounded_tiles<T, 1, X>(in, h);
+    for (int64_t channel = 0; channel < in.channels; ++channel) {
+        int64_t h = 0;
+        for (; h + 4 <= rows; h += 4) rounded_tiles<T, 4, X>(in, channel, h);
+        for (; h < rows; ++h) rounded_tiles<T, 1, X>(in, channel, h);
+    }
 }
 
 template <class T>
