@@ -22,7 +22,7 @@ from fastconv.problem import ConvProblem
 
 pytest.importorskip("numba")
 
-ALGORITHMS = ("gemm", "direct")
+ALGORITHMS = ("gemm", "direct", "broadcast")
 
 
 def integers(shape, dtype="float32", seed=0):
@@ -43,7 +43,7 @@ def call(ndim, *arguments, **keywords):
     return getattr(fastconv, f"conv{ndim}d")(*arguments, **keywords)
 
 
-def both(ndim, *arguments, **keywords):
+def each(ndim, *arguments, **keywords):
     for algorithm in ALGORITHMS:
         yield algorithm, call(ndim, *arguments, backend="numba", algorithm=algorithm, **keywords)
 
@@ -85,7 +85,7 @@ def test_exact_on_integers(case, layout):
     if layout == "channels_last":
         x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
     expected = call(ndim, x, w, b, layout=layout, backend="naive", **keywords)
-    for algorithm, y in both(ndim, x, w, b, layout=layout, **keywords):
+    for algorithm, y in each(ndim, x, w, b, layout=layout, **keywords):
         np.testing.assert_array_equal(y, expected, err_msg=algorithm)
 
 
@@ -96,7 +96,7 @@ def test_within_the_bound(case):
     x, w = rng.standard_normal(x_shape, dtype=np.float32), rng.standard_normal(w_shape, dtype=np.float32)
     ndim = len(x_shape) - 2
     exact = call(ndim, x.astype(np.float64), w.astype(np.float64), backend="naive", **keywords)
-    for algorithm, y in both(ndim, x, w, **keywords):
+    for algorithm, y in each(ndim, x, w, **keywords):
         assert (abs(y - exact) <= bound(x, w, **keywords)).all(), algorithm
 
 
@@ -105,7 +105,7 @@ def test_padding_modes(mode):
     x, w = integers((1, 3, 6, 7)), integers((4, 3, 3, 4), seed=1)
     for keywords in ({"padding": ((2, 1), (3, 0))}, {"padding": ((1, 5), (2, 4)), "stride": 3}, {"padding": 3, "dilation": 2}):
         expected = fastconv.conv2d(x, w, padding_mode=mode, backend="naive", **keywords)
-        for algorithm, y in both(2, x, w, padding_mode=mode, **keywords):
+        for algorithm, y in each(2, x, w, padding_mode=mode, **keywords):
             np.testing.assert_array_equal(y, expected, err_msg=f"{algorithm} {keywords}")
 
 
@@ -114,7 +114,7 @@ def test_float64():
     for keywords in ({"padding": 1, "groups": 2}, {"stride": 2, "groups": 2, "layout": "channels_last"}):
         given = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if "layout" in keywords else x
         expected = fastconv.conv2d(given, w, backend="naive", **keywords)
-        for algorithm, y in both(2, given, w, **keywords):
+        for algorithm, y in each(2, given, w, **keywords):
             np.testing.assert_array_equal(y, expected, err_msg=algorithm)
 
 
@@ -125,7 +125,7 @@ def test_epilogue(activation):
     x[0, 0, 0, 0] = np.nan
     residual = integers((1, 5, 5, 4), seed=3)
     expected = fastconv.conv2d(x, w, b, activation=activation, residual=residual, backend="naive")
-    for algorithm, y in both(2, x, w, b, activation=activation, residual=residual):
+    for algorithm, y in each(2, x, w, b, activation=activation, residual=residual):
         np.testing.assert_array_max_ulp(y[~np.isnan(expected)], expected[~np.isnan(expected)], 4)
         assert np.isnan(y[np.isnan(expected)]).all(), algorithm
     for algorithm in ALGORITHMS:  # the residual is the output
@@ -176,11 +176,12 @@ def test_bits_depend_on_neither_threads_nor_batch(algorithm, shape, w_shape, key
             np.testing.assert_array_equal(fastconv.conv2d(x, w, **keywords), expected)
 
 
-def test_both_algorithms_give_the_same_bits():
+def test_algorithms_in_the_same_frame_give_the_same_bits():
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((1, 40, 12, 13), dtype=np.float32), rng.standard_normal((20, 40, 3, 3), dtype=np.float32)
-    (_, one), (_, other) = both(2, x, w, padding=1)
-    np.testing.assert_array_equal(one, other)
+    (_, one), *others = each(2, x, w, padding=1)
+    for _, other in others:
+        np.testing.assert_array_equal(one, other)
 
 
 def test_concurrent_calls():
@@ -206,7 +207,7 @@ def test_a_prepared_operator_takes_a_shortcut_and_leaves_it():
     x, w = rng.standard_normal((2, 6, 20, 31), dtype=np.float32), rng.standard_normal((8, 6, 3, 3), dtype=np.float32)
     spoilt = x.copy()
     spoilt[1, 2, 3, 4] = np.nan
-    for algorithm in ("gemm", "direct", "winograd", "fft"):
+    for algorithm in (*ALGORITHMS, "winograd", "fft"):
         conv = fastconv.prepare(w, padding=1, backend="numba", algorithm=algorithm, input_shape=x.shape)
         assert conv.shortcut is not None
         expected, first = conv(x), conv.shortcut.take(settings.current(), (), x, None, None, None, None)
@@ -262,7 +263,7 @@ def guarded_calls(case):
                                   "trailing input unread", "1-D", "3-D", "tails of every tile"])
 def test_nothing_beyond_the_arrays_is_touched(case):
     for ndim, arrays, out, expected, keywords in guarded_calls(CASES[case]):
-        for algorithm, y in both(ndim, *arrays, out=out, **keywords):
+        for algorithm, y in each(ndim, *arrays, out=out, **keywords):
             np.testing.assert_array_equal(y, expected, err_msg=algorithm)
             out[...] = np.nan
 
