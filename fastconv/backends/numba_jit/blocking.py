@@ -54,8 +54,10 @@ class Shape:
         self.width = (2 * self.lanes, len(SPAN), len(PIXELS) * self.lanes)[self.algorithm]
         self.blocks = -(-self.outputs // self.width)
         self.vectors = -(-self.outputs // self.lanes)
-        stored = (self.blocks * self.width, self.outputs, self.vectors * self.lanes)[self.algorithm]
-        self.packed_bytes = p.groups * stored * p.k * self.item
+        self.unit = (self.width, 1, self.lanes)[self.algorithm]
+        self.units = -(-self.outputs // self.unit)
+        self.stored = self.units * self.unit
+        self.packed_bytes = p.groups * self.stored * p.k * self.item
         self.unpadded = all(low == 0 and high <= 0 for low, high in p.padding)
         self.pointwise = self.unpadded and p.kernel_volume == 1
         # along an axis only every step-th padded coordinate is read
@@ -74,7 +76,7 @@ class Shape:
         c = np.zeros((), CONTEXT)
         c["algorithm"], c["groups"], c["blocks"] = self.algorithm, self.problem.groups, self.blocks
         c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.problem.k
-        c["vectors"] = self.vectors
+        c["packed"], c["units"], c["unit"] = self.stored, self.units, self.unit
         return c
 
     # ---- packing
@@ -90,9 +92,8 @@ class Shape:
         """What else than the stages have written belongs to packed weights."""
 
     def bias(self, bias: np.ndarray | None) -> np.ndarray:
-        """As the kernels read it: of each group, by whole vectors in broadcast; zeros where there is none."""
-        length = self.vectors * self.lanes if self.algorithm == BROADCAST else self.outputs
-        padded = np.zeros((self.problem.groups, length), self.problem.dtype)
+        """As the kernels read it: like the weights of a k; zeros where there is none."""
+        padded = np.zeros((self.problem.groups, self.stored), self.problem.dtype)
         if bias is not None:
             padded[:, : self.outputs] = bias.reshape(self.problem.groups, -1)
         return padded

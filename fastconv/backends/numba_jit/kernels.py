@@ -264,37 +264,21 @@ def activation_stage(name: str) -> Any:
 
 
 @jit
-def channel_range(c: Any, block: Any, size: Any) -> Any:
-    """First and last output channel of a block: full vectors (gemm), or equal shares (direct), of full vectors (broadcast)."""
-    if c.algorithm == DIRECT:
-        return block * c.outputs // c.blocks, (block + 1) * c.outputs // c.blocks
-    if c.algorithm == BROADCAST:
-        lanes = VECTOR_BYTES // size
-        return block * c.vectors // c.blocks * lanes, min((block + 1) * c.vectors // c.blocks * lanes, c.outputs)
-    width = 2 * VECTOR_BYTES // size
-    return block * width, min((block + 1) * width, c.outputs)
-
-
-@jit
-def packed_place(c: Any, group: Any, block: Any, first: Any, size: Any) -> Any:
-    """Where the weights of a block begin, in bytes."""
-    if c.algorithm == DIRECT:
-        return (group * c.outputs + first) * c.depth * size
-    if c.algorithm == BROADCAST:
-        return (group * c.vectors * VECTOR_BYTES + first * size) * c.depth
-    return (group * c.blocks + block) * c.depth * 2 * VECTOR_BYTES
+def channel_range(c: Any, block: Any) -> Any:
+    """First and last output channel of a block: an equal share of single ones (direct), of vectors (broadcast) or of pairs."""
+    return block * c.units // c.blocks * c.unit, min((block + 1) * c.units // c.blocks * c.unit, c.outputs)
 
 
 @jit
 def compute_block(c: Any, x: Any, scratch: Any, group: Any, block: Any, begin: Any, count: Any, height: Any, width: Any,
                   out: Any, residual: Any, size: Any) -> None:
     """A block of output channels, at `count` entries of the table of pixels; `out` and `residual`: of channel 0."""
-    first, last = channel_range(c, block, size)
+    first, last = channel_range(c, block)
     channel, channels = group * c.outputs + first, last - first
-    weights, pixels = c.weights + packed_place(c, group, block, first, size), scratch + c.pixels + 8 * begin
+    stored = (group * c.packed + first) * size  # before it, of the bias, and of each k of the weights
+    weights, bias, pixels = c.weights + stored * c.depth, c.bias + stored, scratch + c.pixels + 8 * begin
     out += channel * c.oc
     residual = residual + channel * c.rc if residual != 0 else 0
-    bias = c.bias + (group * c.vectors * VECTOR_BYTES + first * size if c.algorithm == BROADCAST else channel * size)
     if c.straight != 0:
         invoke(c.tile, (c.self, x, weights, pixels, out, channels, count, bias, residual))
     elif c.algorithm != GEMM:
@@ -347,9 +331,9 @@ def pack_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     units = c.groups * c.blocks
     for unit in range(part * units // c.parts, (part + 1) * units // c.parts):
         group, block = unit // c.blocks, unit % c.blocks
-        first, last = channel_range(c, block, size)
+        first, last = channel_range(c, block)
         source = c.x + (group * c.outputs + first) * c.depth * size
-        target = c.weights + packed_place(c, group, block, first, size)
+        target = c.weights + (group * c.packed + first) * c.depth * size
         count = width = last - first
         if c.algorithm != DIRECT:
             width = (count + lanes - 1) // lanes * lanes
