@@ -7,18 +7,25 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides, integers_exactly_and_random_data_within_bounds, stays_inside, verify
+from native_cases import (
+    any_strides,
+    integers_exactly_and_random_data_within_bounds,
+    isas_and_numba,
+    kernel_of,
+    stays_inside,
+    verify,
+)
 from problems import problem
 
 from fastconv import plan, settings
-from fastconv.backends import Candidate, cython_native
+from fastconv.backends import cython_native
 from fastconv.problem import ConvProblem
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
 
-ISAS = cython_native.runnable_isas()
+ISAS = isas_and_numba()
 CASES = [
     problem((1, 1), (1,), (1,)),
     problem((3, 5), (1, 1), (3, 3), batch=3),  # one pixel
@@ -39,7 +46,7 @@ CASES = [
 
 
 def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    kernel = cython_native.backend.bind(p, Candidate("broadcast", isa))
+    kernel = kernel_of(p, "broadcast", isa)
     made = np.full(p.result_shape, np.nan, p.dtype) if out is None else out
     with settings.config(num_threads=threads):
         kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), made, arrays.residual)

@@ -17,7 +17,7 @@ import fastconv
 
 TICK = 0.02
 FORMS = {"cython": ["gemm", "direct", "winograd", "depthwise", "fft", "dot"],
-         "numba": ["gemm", "direct", "winograd", "fft"], "im2col": ["im2col"]}
+         "numba": ["gemm", "direct", "broadcast", "winograd", "fft"], "im2col": ["im2col"]}
 CASES = [(name, algorithm) for name, algorithms in FORMS.items() if fastconv.backends()[name] is None
          for algorithm in algorithms]
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer's signals")

@@ -23,7 +23,7 @@ from fastconv.problem import ConvProblem
 
 pytest.importorskip("numba")
 
-ALGORITHMS = ("gemm", "direct")
+ALGORITHMS = ("gemm", "direct", "broadcast")
 needs_native = pytest.mark.skipif(native.runtime() is None, reason="no native kernels, which have the shortcut")
 
 
@@ -45,7 +45,7 @@ def call(ndim, *arguments, **keywords):
     return getattr(fastconv, f"conv{ndim}d")(*arguments, **keywords)
 
 
-def both(ndim, *arguments, **keywords):
+def each(ndim, *arguments, **keywords):
     for algorithm in ALGORITHMS:
         yield algorithm, call(ndim, *arguments, backend="numba", algorithm=algorithm, **keywords)
 
@@ -87,7 +87,7 @@ def test_exact_on_integers(case, layout):
     if layout == "channels_last":
         x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
     expected = call(ndim, x, w, b, layout=layout, backend="naive", **keywords)
-    for algorithm, y in both(ndim, x, w, b, layout=layout, **keywords):
+    for algorithm, y in each(ndim, x, w, b, layout=layout, **keywords):
         np.testing.assert_array_equal(y, expected, err_msg=algorithm)
 
 
@@ -98,7 +98,7 @@ def test_within_the_bound(case):
     x, w = rng.standard_normal(x_shape, dtype=np.float32), rng.standard_normal(w_shape, dtype=np.float32)
     ndim = len(x_shape) - 2
     exact = call(ndim, x.astype(np.float64), w.astype(np.float64), backend="naive", **keywords)
-    for algorithm, y in both(ndim, x, w, **keywords):
+    for algorithm, y in each(ndim, x, w, **keywords):
         assert (abs(y - exact) <= bound(x, w, **keywords)).all(), algorithm
 
 
@@ -107,7 +107,7 @@ def test_padding_modes(mode):
     x, w = integers((1, 3, 6, 7)), integers((4, 3, 3, 4), seed=1)
     for keywords in ({"padding": ((2, 1), (3, 0))}, {"padding": ((1, 5), (2, 4)), "stride": 3}, {"padding": 3, "dilation": 2}):
         expected = fastconv.conv2d(x, w, padding_mode=mode, backend="naive", **keywords)
-        for algorithm, y in both(2, x, w, padding_mode=mode, **keywords):
+        for algorithm, y in each(2, x, w, padding_mode=mode, **keywords):
             np.testing.assert_array_equal(y, expected, err_msg=f"{algorithm} {keywords}")
 
 
@@ -116,7 +116,7 @@ def test_float64():
     for keywords in ({"padding": 1, "groups": 2}, {"stride": 2, "groups": 2, "layout": "channels_last"}):
         given = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if "layout" in keywords else x
         expected = fastconv.conv2d(given, w, backend="naive", **keywords)
-        for algorithm, y in both(2, given, w, **keywords):
+        for algorithm, y in each(2, given, w, **keywords):
             np.testing.assert_array_equal(y, expected, err_msg=algorithm)
 
 
@@ -127,7 +127,7 @@ def test_epilogue(activation):
     x[0, 0, 0, 0] = np.nan
     residual = integers((1, 5, 5, 4), seed=3)
     expected = fastconv.conv2d(x, w, b, activation=activation, residual=residual, backend="naive")
-    for algorithm, y in both(2, x, w, b, activation=activation, residual=residual):
+    for algorithm, y in each(2, x, w, b, activation=activation, residual=residual):
         np.testing.assert_array_max_ulp(y[~np.isnan(expected)], expected[~np.isnan(expected)], 4)
         assert np.isnan(y[np.isnan(expected)]).all(), algorithm
     for algorithm in ALGORITHMS:  # the residual is the output
@@ -178,11 +178,12 @@ def test_bits_depend_on_neither_threads_nor_batch(algorithm, shape, w_shape, key
             np.testing.assert_array_equal(fastconv.conv2d(x, w, **keywords), expected)
 
 
-def test_both_algorithms_give_the_same_bits():
+def test_algorithms_in_the_same_frame_give_the_same_bits():
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((1, 40, 12, 13), dtype=np.float32), rng.standard_normal((20, 40, 3, 3), dtype=np.float32)
-    (_, one), (_, other) = both(2, x, w, padding=1)
-    np.testing.assert_array_equal(one, other)
+    (_, one), *others = each(2, x, w, padding=1)
+    for _, other in others:
+        np.testing.assert_array_equal(one, other)
 
 
 def test_concurrent_calls():
@@ -209,7 +210,7 @@ def test_a_prepared_operator_takes_a_shortcut_and_leaves_it():
     x, w = rng.standard_normal((2, 6, 20, 31), dtype=np.float32), rng.standard_normal((8, 6, 3, 3), dtype=np.float32)
     spoilt = x.copy()
     spoilt[1, 2, 3, 4] = np.nan
-    for algorithm in ("gemm", "direct", "winograd", "fft"):
+    for algorithm in (*ALGORITHMS, "winograd", "fft"):
         conv = fastconv.prepare(w, padding=1, backend="numba", algorithm=algorithm, input_shape=x.shape)
         assert conv.shortcut is not None
         expected, first = conv(x), conv.shortcut.take(settings.current(), (), x, None, None, None, None)
@@ -303,7 +304,7 @@ def guarded_calls(case):
                                   "trailing input unread", "1-D", "3-D", "tails of every tile"])
 def test_nothing_beyond_the_arrays_is_touched(case):
     for ndim, arrays, out, expected, keywords in guarded_calls(CASES[case]):
-        for algorithm, y in both(ndim, *arrays, out=out, **keywords):
+        for algorithm, y in each(ndim, *arrays, out=out, **keywords):
             np.testing.assert_array_equal(y, expected, err_msg=algorithm)
             out[...] = np.nan
 

@@ -1,15 +1,16 @@
 """numba: the CPU kernels that Numba compiles here, for this CPU, when first used; then cached on disk.
 
-Two algorithms over the same frame (`kernels`: padded slabs in L2, tables of offsets, one chain of multiply-adds per
-output), around register tiles written as LLVM vector code (`vectors`), and three of their own:
+Three algorithms over the same frame (`kernels`: padded slabs in L2, tables of offsets, one chain of multiply-adds per
+output), around register tiles written as LLVM vector code (`vectors`, `broadcast_tiles`), and three of their own:
 
     gemm       output channels on the vector, pixels broadcast: any geometry, at its best with many output channels
     direct     neighbouring pixels on the vector, weights broadcast: any geometry, few channels, images
+    broadcast  output channels on the vector, more of them: inputs from where they lie, all products of an output in one pass
     winograd   fused, with gemm's tiles (`winograd`, `winograd_stages`, `transforms`): whatever `algorithms/winograd.py` takes
     fft        by tiles (`fft`, `fft_stages`, `fourier`, `spectra`, `fft_spoiled`): whatever `algorithms/fft.py` takes
     depthwise  rows where they lie (`depthwise`, `depthwise_stages`, `depthwise_tiles`): square kernels of 3, 5, 7 and 9
 
-gemm and direct give the same bits; all do for any number of threads and for an image alone or in a batch.
+The first three give the same bits; all do for any number of threads and for an image alone or in a batch.
 
 What is compiled is bounded, whatever there is to compute: shapes are data, tables made in Python, but for the lengths of a
 transform and the kernel, stride and rows of a depthwise tile; see `compile`.
@@ -36,7 +37,7 @@ from .. import Candidate, PoolKernel, refuses_direction, weights_of
 from .threads import perform
 
 SERIAL_BELOW = 400_000  # multiply-adds: less is not worth waking a thread
-ALGORITHMS = ("gemm", "direct", "winograd", "depthwise", "fft")
+ALGORITHMS = ("gemm", "direct", "broadcast", "winograd", "depthwise", "fft")
 _LANES = {"baseline": 4, "avx2": 8, "avx512": 16}  # floats of a vector
 _OF_A_CALL = struct.Struct("9q")  # the fields of a context that differ between calls: `contexts.CONTEXT` begins with them
 _SPOILT = 9  # the field that follows: set by a call that has to be done again, see `blocking.Call`

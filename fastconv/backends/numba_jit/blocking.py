@@ -13,11 +13,12 @@ import numpy as np
 from ...problem import ConvProblem
 from ...window import index_map
 from .compile import stage
-from .contexts import CONTEXT, DIRECT, GEMM, MAX_SPAN, MOST_SHARERS, SPAN, VECTOR_BYTES
+from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIXELS, SPAN, SURPLUS, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
 NEAR_BYTES = 64 << 10  # of the inputs of tiles that go through all blocks of output channels before the next ones
+BROADCAST_BYTES = 128 << 10  # of broadcast, which reads the weights of a block once for each
 LINES_BYTES = 96 << 10  # of direct, whose lines are as long as can be
 ROUND_FLOPS = 1 << 30  # of a part in a round, after which Python may handle signals: some 20 ms
 PASS_DEPTH = 128  # products per pass over the pixels of a block: 8 KB of weights and as many lines of pixels stay in L1
@@ -55,11 +56,15 @@ class Shape:
         self.item = np.dtype(p.dtype).itemsize
         self.lanes = VECTOR_BYTES // self.item
         self.inputs, self.outputs = p.in_channels // p.groups, p.out_channels // p.groups
-        self.algorithm = GEMM if algorithm == "gemm" else DIRECT
-        self.width = 2 * self.lanes if self.algorithm == GEMM else len(SPAN)  # output channels of a block, at most
+        self.algorithm = {"gemm": GEMM, "direct": DIRECT, "broadcast": BROADCAST}[algorithm]
+        # output channels of a block, at most
+        self.width = (2 * self.lanes, len(SPAN), len(PIXELS) * self.lanes)[self.algorithm]
         self.blocks = -(-self.outputs // self.width)
-        stored = self.blocks * self.width if self.algorithm == GEMM else self.outputs
-        self.packed_bytes = p.groups * stored * p.k * self.item
+        self.vectors = -(-self.outputs // self.lanes)
+        self.unit = (self.width, 1, self.lanes)[self.algorithm]
+        self.units = -(-self.outputs // self.unit)
+        self.stored = self.units * self.unit
+        self.packed_bytes = p.groups * self.stored * p.k * self.item
         self.unpadded = all(low == 0 and high <= 0 for low, high in p.padding)
         self.pointwise = self.unpadded and p.kernel_volume == 1
         # along an axis only every step-th padded coordinate is read
@@ -78,6 +83,7 @@ class Shape:
         c = np.zeros((), CONTEXT)
         c["algorithm"], c["groups"], c["blocks"] = self.algorithm, self.problem.groups, self.blocks
         c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.problem.k
+        c["packed"], c["units"], c["unit"] = self.stored, self.units, self.unit
         return c
 
     # ---- packing
@@ -93,8 +99,11 @@ class Shape:
         """What else than the stages have written belongs to packed weights."""
 
     def bias(self, bias: np.ndarray | None) -> np.ndarray:
-        """As the kernels read it."""
-        return np.zeros(self.problem.out_channels, self.problem.dtype) if bias is None else np.array(bias)
+        """As the kernels read it: like the weights of a k; zeros where there is none."""
+        padded = np.zeros((self.problem.groups, self.stored), self.problem.dtype)
+        if bias is not None:
+            padded[:, : self.outputs] = bias.reshape(self.problem.groups, -1)
+        return padded
 
 
 def strides_of(array: np.ndarray, shape: Shape) -> list[int]:
@@ -137,7 +146,7 @@ class Call:
         self.input, self.output = shape.size, shape.output
         self._flatten(residual is not None)
         self.slab = not self._in_place()
-        self.straight, self.fit = False, 1
+        self.straight, self.spreads, self.place_w, self.fit = False, False, shape.item, 1
         self._choose_blocks(threads)
         self._lay_out_slab()
         self._lay_out_scratch()
@@ -165,6 +174,8 @@ class Call:
     def _in_place(self) -> bool:
         """Whether pixels can be read where they are."""
         s = self.shape
+        if s.algorithm == BROADCAST:
+            return s.unpadded
         if s.algorithm == GEMM:
             return s.pointwise and set(s.stride) == {1}
         return s.pointwise and s.stride[2] == 1 and self.steps[0][4] == s.item and self.output[2] >= s.lanes
@@ -187,8 +198,8 @@ class Call:
         s = self.shape
         planes, rows, columns = self.output
         width = columns
-        room = SUMS_BYTES if s.algorithm == GEMM else LINES_BYTES
-        pixels = room // (min(s.width, _up(s.outputs, s.lanes) if s.algorithm == GEMM else s.outputs) * s.item)
+        room = (SUMS_BYTES, LINES_BYTES, BROADCAST_BYTES)[s.algorithm]
+        pixels = room // (min(s.width, s.outputs if s.algorithm == DIRECT else s.vectors * s.lanes) * s.item)
         least = 4 * s.lanes
         while width > least and (self._slab_bytes(1, width) > SLAB_BYTES or width > pixels):
             width = -(-width // 2)
@@ -205,17 +216,26 @@ class Call:
         self._choose_places()
 
     def _choose_places(self) -> None:
-        """direct: whether vectors of pixels go from the registers to the output: whole ones do, of which the last of a row may
-        overlap its neighbour, unless their residual was where they are now; and how many go through all blocks together."""
-        s, out, residual = self.shape, self.steps[1], self.steps[2]
-        if s.algorithm == GEMM or s.problem.activation not in (None, ("relu", 0.0)) or out[4] != s.item:
-            return
-        narrowest = self.output[2] // self.blocks_w
-        whole = self.blocks_w == 1 and narrowest % s.lanes == 0 and residual[3:] == out[3:]
+        """Whether sums go from the registers to the output, and if not, whether they are but transposed."""
+        s, out = self.shape, self.steps[1]
+        limited = s.problem.activation in (None, ("relu", 0.0))
+        plain = limited and not s.problem.residual
+        if s.algorithm == BROADCAST:
+            self.straight = plain and (out[1] == s.item or s.outputs == 1)
+            self.spreads = plain and out[4] == s.item
+            self.place_w = out[4] if self.straight else -(-s.vectors // s.blocks) * VECTOR_BYTES
+        elif s.algorithm == DIRECT and limited and out[4] == s.item:
+            self._choose_vectors()
+
+    def _choose_vectors(self) -> None:
+        """direct: whole vectors of pixels go straight, of which the last of a row may overlap its neighbour, unless their
+        residual was where they are now. And how many go through all blocks of output channels together."""
+        s, narrowest = self.shape, self.output[2] // self.blocks_w
+        whole = self.blocks_w == 1 and narrowest % s.lanes == 0 and self.steps[1][3:] == self.steps[2][3:]
         self.straight = narrowest >= s.lanes and (not s.problem.residual or whole)
-        inputs = s.inputs * s.kernel[0] * s.kernel[1]  # rows
+        rows = s.inputs * s.kernel[0] * s.kernel[1]
         tile = SPAN[-(-s.outputs // s.blocks) - 1]  # vectors of it
-        self.fit = tile * max(1, NEAR_BYTES // (inputs * tile * VECTOR_BYTES * min(s.stride[2], s.kernel[2])))
+        self.fit = tile * max(1, NEAR_BYTES // (rows * tile * VECTOR_BYTES * min(s.stride[2], s.kernel[2])))
 
     def _share(self, threads: int, outer: int) -> None:
         """Blocks for all threads. Chunks of output channels where the weights are larger than the input: then each thread
@@ -248,12 +268,12 @@ class Call:
     # ---- memory
 
     def _lay_out_slab(self) -> None:
-        """Strides of the slab: channels side by side as in a channels_last input (gemm), else rows, de-interleaved for
+        """Strides of the slab: channels side by side as in a channels_last input (not direct), else rows, de-interleaved for
         direct so that neighbouring outputs read neighbouring columns."""
         s = self.shape
         rows, columns = self._reach(self.height, self.width)
         self.phases, self.slab_phase = 1, 0
-        if s.algorithm == GEMM and self.steps[0][1] == s.item and s.inputs > 1:
+        if s.algorithm != DIRECT and self.steps[0][1] == s.item and s.inputs > 1:
             self.slab_c, self.slab_w = s.item, s.inputs * s.item
             self.slab_h = columns * self.slab_w
             self.slab_d = rows * self.slab_h
@@ -279,11 +299,12 @@ class Call:
         if self.line_pitch % 1024 == 0:
             self.line_pitch += ALIGN
         self.sums = _up(self.slab_bytes + VECTOR_BYTES if self.slab else 0)
-        self.lines = self.sums + (_up((count + s.lanes) * 2 * VECTOR_BYTES) if s.algorithm == GEMM else 0)
+        vectors = (2, 0, -(-s.vectors // s.blocks))[s.algorithm]
+        self.lines = self.sums + _up((count + s.lanes) * vectors * VECTOR_BYTES)
         self.pixels = self.lines + max(s.width, s.lanes) * self.line_pitch
-        entries = count if s.algorithm == GEMM else self.height * -(-self.width // s.lanes)
-        self.places = self.pixels + _up((entries + MAX_SPAN) * 8)
-        self.scratch_bytes = _up(self.places + (entries + MAX_SPAN) * 8, 4096) + ALIGN
+        entries = self.height * -(-self.width // s.lanes) if s.algorithm == DIRECT else count
+        self.places = self.pixels + _up((entries + SURPLUS) * 8)
+        self.scratch_bytes = _up(self.places + (entries + SURPLUS) * 8, 4096) + ALIGN
 
     def _taps(self) -> np.ndarray:
         """Byte offset of each product's operand from its pixel, in the order of the weights: channel, then kernel axes."""
@@ -315,9 +336,9 @@ class Call:
         self._place(c)
         c["past"] = math.prod(p.output_shape) * s.item >= BEYOND
         name, c["parameter"] = p.activation or (None, 0.0)
-        stages = {"tile": "gemm" if s.algorithm == GEMM else "direct"}
+        stages = {"tile": ("gemm", "direct", "broadcast")[s.algorithm]}
         if not self.straight:
-            stages["finish"] = "finish"
+            stages["finish"] = "spread" if self.spreads else "finish"
         if self.slab:
             stages["fill"] = "fill"
         if name == "relu":
@@ -342,6 +363,7 @@ class Call:
         else:
             c["pixel_h"], c["pixel_w"] = s.stride[1] * self.steps[0][3], s.stride[2] * self.steps[0][4]
         for name in ("blocks_h", "blocks_w", "chunks", "slab_c", "slab_d", "slab_h", "slab_w", "slab_phase", "phases", "sums",
-                     "lines", "pixels", "places", "line_pitch", "scratch_bytes", "straight", "fit"):
+                     "lines", "pixels", "places", "line_pitch", "scratch_bytes", "straight", "place_w",
+                     "fit"):
             c[name] = getattr(self, name)
         return c

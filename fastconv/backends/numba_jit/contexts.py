@@ -18,8 +18,10 @@ SUMS, CHANNELS = (24, 8) if VECTOR_BYTES == 64 else (18, 6) if ARM else (12, 6) 
 
 
 SPAN = tuple(min(8, SUMS // channels) for channels in range(1, CHANNELS + 1))  # vectors of a tile of 1, 2, ... of these
-MAX_SPAN = max(SPAN)
-GEMM, DIRECT = 0, 1
+# of broadcast, pixels of a tile of 1, 2, ... vectors
+PIXELS = (12, 12, 8, 6) if ARM or VECTOR_BYTES == 64 else (8, 6, 4)
+SURPLUS = max(*SPAN, *PIXELS)  # entries of a table that a tile may read beyond the last
+GEMM, DIRECT, BROADCAST = 0, 1, 2
 
 # ---- of a convolution
 
@@ -41,8 +43,11 @@ _INTEGERS = (
     "slab slab_c slab_d slab_h slab_w slab_phase phases span_h span_w grow_h grow_w "
     # tables and scratch: offsets within the scratch of a part; byte steps between output pixels in the slab or input
     "taps pixel_h pixel_w scratch_bytes sums lines pixels places line_pitch "
-    # direct: whether vectors go to the output from the registers; how many of them go through all blocks together
-    "straight fit "
+    # output channels of a group, as they are packed; what blocks are shares of: so many units of so many channels
+    "packed units unit "
+    # whether sums go to the output from the registers, bytes from those of a pixel to the next; entries of the table of pixels
+    # that go through all blocks together
+    "straight place_w fit "
     # winograd: stages that transform; per axis outputs and inputs of a tile; tiles of all images, and along the axes
     "in_h in_w out_h out_w repair m_h m_w n_h n_w tiles tiles_h tiles_w "
     # components of the kernel, vectors of all their input channels, lanes of each; columns in the table of one component;

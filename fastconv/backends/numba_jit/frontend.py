@@ -26,7 +26,7 @@ from numba.core.registry import cpu_target
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, register_model
 
-from . import depthwise_stages, fft_spoiled, fft_stages, kernels, pool_stages, winograd_stages
+from . import broadcast_stages, depthwise_stages, fft_spoiled, fft_stages, kernels, pool_stages, winograd_stages
 from .contexts import CONTEXT, POOL_CONTEXT
 
 # name: the function and how many int64 it takes besides the context
@@ -34,6 +34,8 @@ STAGES: dict[str, tuple[Any, int]] = {
     "fill": (kernels.fill_stage, 7),
     "gemm": (kernels.gemm_stage, 8),
     "direct": (kernels.direct_stage, 8),
+    "broadcast": (broadcast_stages.broadcast_stage, 8),
+    "spread": (broadcast_stages.spread_stage, 7),
     "depthwise": (depthwise_stages.depthwise_stage, 1),
     "finish": (kernels.finish_stage, 7),
     "convolve": (kernels.convolve_stage, 1),

@@ -28,7 +28,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .contexts import DIRECT, GEMM, MAX_SPAN, ROWS, VECTOR_BYTES
+from .contexts import BROADCAST, DIRECT, GEMM, ROWS, SURPLUS, VECTOR_BYTES
 from .rows import copy_row, finish_row, transpose
 from .vectors import channels_tiles, invoke, load, pixels_tiles, store
 
@@ -123,21 +123,21 @@ def fill_stage(c: Any, image: Any, slab: Any, od: Any, h0: Any, height: Any, w0:
 def list_pixels(c: Any, pixels: Any, places: Any, height: Any, width: Any, size: Any) -> Any:
     """Write the tables of a block, and return their length.
 
-    gemm: where each pixel reads. direct: where each vector of pixels reads, and where it belongs in a line of sums or in the
-    output. The last vector of a row begins earlier, and is computed in part again; one that is longer than the row has a
-    surplus, which the next row overwrites.
+    gemm: where each pixel reads; broadcast: and where its sums go. direct: where each vector of pixels reads, and where it
+    belongs in a line of sums or in the output. The last vector of a row begins earlier, and is computed in part again; one
+    that is longer than the row has a surplus, which the next row overwrites.
     """
     count = 0
-    step = 1 if c.algorithm == GEMM else VECTOR_BYTES // size
-    pitch = c.oh if c.straight != 0 else width * size
+    step = VECTOR_BYTES // size if c.algorithm == DIRECT else 1
+    pitch = c.oh if c.straight != 0 else width * c.place_w
     for h in range(height):
         for w in range(0, width, step):
             if c.algorithm == DIRECT:
                 w = min(w, max(width - step, 0))
             store(pixels, count, h * c.pixel_h + w * c.pixel_w, 0)
-            store(places, count, h * pitch + w * size, 0)
+            store(places, count, h * pitch + w * c.place_w, 0)
             count += 1
-    for i in range(MAX_SPAN):  # a tile may take more vectors than there are
+    for i in range(SURPLUS):  # a tile may take more vectors than there are
         store(pixels, count + i, load(pixels, count - 1, 0), 0)
         store(places, count + i, load(places, count - 1, 0), 0)
     return count
@@ -215,19 +215,20 @@ def finish_line(c: Any, line: Any, count: Any, out: Any, out_step: Any, residual
 
 def finish_stage(c: Any, scratch: Any, channels: Any, height: Any, width: Any, out: Any, residual: Any, bias: Any, like: Any,
                  size: Any) -> None:
-    """Sums to outputs. gemm has a line of channels per pixel: transposed, unless the output is channels_last as well."""
+    """Sums to outputs. But for direct these are a line of channels per pixel: transposed, unless the output is channels_last as
+    well."""
     lanes = VECTOR_BYTES // size
     count = height * width
-    vectors = 2 if channels > lanes else 1
-    pitch = vectors * VECTOR_BYTES
+    vectors = (channels + lanes - 1) // lanes
+    pitch = c.place_w if c.algorithm == BROADCAST else vectors * VECTOR_BYTES
     sums, lines = scratch + c.sums, scratch + c.lines
-    if c.algorithm == GEMM and c.oc == size and channels > 1:
+    if c.algorithm != DIRECT and c.oc == size and channels > 1:
         for p in range(count):
             h, w = p // width, p % width
             finish_line(c, sums + p * pitch, channels, out + h * c.oh + w * c.ow, 1,
                         residual + h * c.rh + w * c.rw if residual != 0 else 0, c.rc // size, bias, 1, like, size)
         return
-    if c.algorithm == GEMM:
+    if c.algorithm != DIRECT:
         for v in range(vectors):
             for p in range(0, count, lanes):
                 transpose(sums + p * pitch + v * VECTOR_BYTES, pitch, lines + v * lanes * c.line_pitch + p * size, c.line_pitch,
@@ -263,36 +264,26 @@ def activation_stage(name: str) -> Any:
 
 
 @jit
-def channel_range(c: Any, block: Any, size: Any) -> Any:
-    """First and last output channel of a block: full vectors (gemm), or equal shares (direct)."""
-    if c.algorithm == DIRECT:
-        return block * c.outputs // c.blocks, (block + 1) * c.outputs // c.blocks
-    width = 2 * VECTOR_BYTES // size
-    return block * width, min((block + 1) * width, c.outputs)
-
-
-@jit
-def packed_place(c: Any, group: Any, block: Any, first: Any, size: Any) -> Any:
-    """Where the weights of a block begin, in bytes."""
-    if c.algorithm == DIRECT:
-        return (group * c.outputs + first) * c.depth * size
-    return (group * c.blocks + block) * c.depth * 2 * VECTOR_BYTES
+def channel_range(c: Any, block: Any) -> Any:
+    """First and last output channel of a block: an equal share of single ones (direct), of vectors (broadcast) or of pairs."""
+    return block * c.units // c.blocks * c.unit, min((block + 1) * c.units // c.blocks * c.unit, c.outputs)
 
 
 @jit
 def compute_block(c: Any, x: Any, scratch: Any, group: Any, block: Any, begin: Any, count: Any, height: Any, width: Any,
                   out: Any, residual: Any, size: Any) -> None:
     """A block of output channels, at `count` entries of the table of pixels; `out` and `residual`: of channel 0."""
-    first, last = channel_range(c, block, size)
+    first, last = channel_range(c, block)
     channel, channels = group * c.outputs + first, last - first
-    weights, pixels = c.weights + packed_place(c, group, block, first, size), scratch + c.pixels + 8 * begin
+    stored = (group * c.packed + first) * size  # before it, of the bias, and of each k of the weights
+    weights, bias, pixels = c.weights + stored * c.depth, c.bias + stored, scratch + c.pixels + 8 * begin
     out += channel * c.oc
     residual = residual + channel * c.rc if residual != 0 else 0
-    bias = c.bias + channel * size
     if c.straight != 0:
         invoke(c.tile, (c.self, x, weights, pixels, out, channels, count, bias, residual))
-    elif c.algorithm == DIRECT:
-        invoke(c.tile, (c.self, x, weights, pixels, scratch + c.lines, channels, count, bias, 0))
+    elif c.algorithm != GEMM:
+        sums = scratch + (c.lines if c.algorithm == DIRECT else c.sums)
+        invoke(c.tile, (c.self, x, weights, pixels, sums, channels, count, bias, 0))
         invoke(c.finish, (c.self, scratch, channels, height, width, out, residual, 0))
     else:
         invoke(c.tile, (c.self, x, weights, pixels, scratch + c.sums, c.taps, c.depth, channels, count))
@@ -326,7 +317,7 @@ def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
             listed = height * c.columns + width
         out = c.out + n * c.on + od * c.od + h0 * c.oh + w0 * c.ow
         residual = c.residual + n * c.rn + od * c.rd + h0 * c.rh + w0 * c.rw if c.residual != 0 else 0
-        fit = c.fit if c.straight != 0 else count
+        fit = c.fit if c.algorithm == DIRECT and c.straight != 0 else count
         vector = 0
         while vector < count:  # a range of unknown step could raise
             for block in range(chunk * c.blocks // c.chunks, (chunk + 1) * c.blocks // c.chunks):
@@ -335,17 +326,17 @@ def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
 
 
 def pack_stage(c: Any, part: Any, like: Any, size: Any) -> None:
-    """Weights (output, k) at c.x to [block][k][width] at c.weights; in gemm, full vectors, with zeros beyond the last."""
+    """Weights (output, k) at c.x to [block][k][width] at c.weights; full vectors but for direct, with zeros beyond the last."""
     lanes = VECTOR_BYTES // size
     units = c.groups * c.blocks
     for unit in range(part * units // c.parts, (part + 1) * units // c.parts):
         group, block = unit // c.blocks, unit % c.blocks
-        first, last = channel_range(c, block, size)
+        first, last = channel_range(c, block)
         source = c.x + (group * c.outputs + first) * c.depth * size
-        target = c.weights + packed_place(c, group, block, first, size)
+        target = c.weights + (group * c.packed + first) * c.depth * size
         count = width = last - first
-        if c.algorithm == GEMM:
-            width = lanes if count <= lanes else 2 * lanes
+        if c.algorithm != DIRECT:
+            width = (count + lanes - 1) // lanes * lanes
         whole = count // lanes * lanes  # channels in full vectors: transposed a square at a time
         even = c.depth // lanes * lanes if whole > 0 else 0
         for k in range(0, even, lanes):

@@ -332,7 +332,7 @@ def channels_tiles(typingctx: Any, rows: Any, count: Any, depth: Any, taps: Any,
     """sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i] + bias[i] + residual[i·residual_pitch +
     places[j] ...], i < rows, j < count; at least 0 if `relu`. residual = 0: none.
 
-    count > 0; up to MAX_SPAN more are read of the tables, and computed as well. Each vector has its own place; they are stored
+    count > 0; up to SURPLUS more are read of the tables, and computed as well. Each vector has its own place; they are stored
     in order, so a later one may overlap an earlier, unless there is a residual, which may lie where the sums go. All but the
     weights are byte offsets.
     """

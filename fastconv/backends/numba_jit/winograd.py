@@ -130,13 +130,6 @@ class Shape(blocking.Shape):
         d, (h, w) = component[0], (self.h.tap(component[1], i), self.w.tap(component[2], j))
         return -1 if h is None or w is None else (d * self.kernel[1] + h) * self.kernel[2] + w
 
-    def bias(self, bias: np.ndarray | None) -> np.ndarray:
-        """Whole vectors, of zeros where there is none."""
-        padded = np.zeros((self.problem.groups, self.blocks * 2 * self.lanes), self.problem.dtype)
-        if bias is not None:
-            padded[:, : self.outputs] = bias.reshape(self.problem.groups, -1)
-        return padded
-
 
 class Call(blocking.Call):
     """A call's context, the tables it points to, and how its tiles are cut into blocks."""
