@@ -68,7 +68,7 @@ _INTEGERS = (
     "sharers shares shares_apart").split()
 CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
 SPOILT = _INTEGERS.index("spoilt")  # its number
-SHARES, MOST_SHARERS = 192, 256  # the number of the first word for them; how many parts there may be
+SHARES, MOST_SHARERS = 240, 256  # the number of the first word for them; how many parts there may be
 
 # ---- of pooling
 
