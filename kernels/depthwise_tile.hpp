@@ -326,7 +326,10 @@ void plane(const Reading<T>& in, int64_t rows) {
         const bool seven = left == 7 || left == 9 || left == 11 || left == 13 || left == 14 || left == 21
                            || (most == 7 && left > 14);
         const int64_t few = std::min<int64_t>(left, 2);
-        n = in.crowded ? few : most > 4 && seven ? 7 : left >= 8 && most == 8 ? 8 : left >= 4 ? 4 : few;
+        // Crowded ones: what four gain in loads they lose in misses where a vector is less than a line, and there are few loads.
+        const bool four = in.steps.stride == 1 && (F::H != 3 || vector_bytes == 64);
+        if (in.crowded) n = four && left >= 4 ? 4 : few;
+        else n = most > 4 && seven ? 7 : left >= 8 && most == 8 ? 8 : left >= 4 ? 4 : few;
         switch (n) {
             case 8: if constexpr (most >= 8) band<T, F, 8>(in, h); break;
             case 7: if constexpr (most >= 7) band<T, F, 7>(in, h); break;

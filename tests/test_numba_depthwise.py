@@ -38,10 +38,11 @@ def test_every_kernel(kernel: int, stride: int, dtype: str) -> None:
     depthwise(2, (16, 50), 3, padding=((0, 3), (4, 1)), activation="silu"), depthwise(3, (1, 70), 3, padding=(1, 0)),
     depthwise(1, (3, 2), 3, padding=4), depthwise(3, (9, 33), 3, stride=2, residual=True, activation="relu"),
     depthwise(50, (8, 7), 3, padding=1), depthwise(2, (1, 25), 3, stride=2, padding=1),
-    depthwise(2, (25, 1), 3, stride=2, padding=1),
+    depthwise(2, (25, 1), 3, stride=2, padding=1), depthwise(2, (13, 1024), 3, padding=1),
 ], ids=lambda p: p.text)
 def test_every_kind_of_problem(p: ConvProblem) -> None:
-    """Of many channels some go through a tile together; along an axis of one output a stride of 2 is as good as one of 1."""
+    """Of many channels some go through a tile together, of rows 4 KB apart four are computed at a time; along an axis of one
+    output a stride of 2 is as good as one of 1."""
     verify(p, "depthwise", "numba")
     same_bits(dataclasses.replace(p, residual=False, batch=3), "depthwise", "numba")
 

@@ -50,3 +50,10 @@ def test_parts_compute_what_others_have_not_begun(algorithm: str, p: ConvProblem
         kernel.run(arrays.x, packed, out)
     assert set(rounds) == {3} and (len(rounds) > 1) == (flops is not None)
     assert np.array_equal(out, whole)
+
+
+def test_there_is_room_behind_a_context() -> None:
+    from fastconv.backends.numba_jit import contexts
+
+    assert len(contexts.CONTEXT.fields or ()) <= contexts.SHARES == numba_jit._SHARES
+    assert 8 * (contexts.SHARES + contexts.MOST_SHARERS) <= numba_jit.Scratch.CONTEXT_BYTES

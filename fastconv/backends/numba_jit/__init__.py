@@ -41,6 +41,7 @@ ALGORITHMS = ("gemm", "direct", "broadcast", "winograd", "depthwise", "fft")
 _LANES = {"baseline": 4, "avx2": 8, "avx512": 16}  # floats of a vector
 _OF_A_CALL = struct.Struct("9q")  # the fields of a context that differ between calls: `contexts.CONTEXT` begins with them
 _SPOILT = 9  # the field that follows: set by a call that has to be done again, see `blocking.Call`
+_SHARES = 240  # where words begin that count what is gone of a round: `contexts.SHARES`
 SMALL = 1 << 16  # bytes of tables that a kernel keeps for itself
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
@@ -172,6 +173,8 @@ class NumbaKernel:
         context = scratch.address
         scratch.context[: len(template)] = template
         for first in range(0, parts * rounds, parts):
+            if first and len(template) > _SHARES:
+                scratch.context[_SHARES: len(template)] = 0
             _OF_A_CALL.pack_into(scratch.head, 0, context, x, weights, bias, out, residual,
                                  context + scratch.CONTEXT_BYTES, parts * rounds, first)
             perform(entry, parts, context)

@@ -13,7 +13,7 @@ import numpy as np
 from ...problem import ConvProblem
 from ...window import index_map
 from .compile import stage
-from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIXELS, SPAN, SURPLUS, VECTOR_BYTES
+from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIXELS, SHARES, SPAN, SURPLUS, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
@@ -32,9 +32,9 @@ def _up(size: int, multiple: int = ALIGN) -> int:
 
 def with_shares(context: np.ndarray, parts: int) -> np.ndarray:
     """A context with the words of so many parts of a round behind it (`shares`), each in a cache line if there is room."""
-    named, apart = context.view(CONTEXT), 64 if parts <= MOST_SHARERS // 8 else 8
-    named["sharers"], named["shares"], named["shares_apart"] = parts, CONTEXT.itemsize, apart
-    return np.concatenate((context, np.zeros(parts * apart // 8, np.int64)))
+    named, apart = context.view(CONTEXT), min(8, MOST_SHARERS // parts)
+    named["sharers"], named["shares"], named["shares_apart"] = parts, 8 * SHARES, 8 * apart
+    return np.concatenate((context, np.zeros(SHARES - len(context) + parts * apart, np.int64)))
 
 
 def words(context: np.ndarray) -> np.ndarray:

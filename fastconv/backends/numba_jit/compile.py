@@ -4,15 +4,17 @@
 `frontend` has Numba write a stage in LLVM's language; here that is optimised, once, for this CPU. Machine code is kept in files
 of ours, which are read without Numba: its import alone takes half a second.
 
-What a first call takes with no cache, seconds of one Zen 4 core (numba 0.68): 0.7 Numba's import and 0.5 its waking up, then
-0.2 to 0.5 each stage, a third of it LLVM's: 5 of gemm and direct, 6 of winograd with 4 to 8 transforms of 0.1, 7 of fft, 2 of
-depthwise; 0.1 an activation other than relu. Stages for what is not finite are compiled where it is first met.
+What a first call takes with no cache, seconds of one Zen 4 core (numba 0.68): 0.7 Numba's import and 0.5 its waking up (0.3 of
+it the import of SciPy, if there is one), then 0.2 to 0.5 each stage, a third of it LLVM's: 5 of gemm and direct, 6 of winograd
+with 4 to 8 transforms of 0.1, 7 of fft, 2 of depthwise; 0.1 an activation other than relu. Stages for what is not finite are
+compiled where it is first met.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -20,7 +22,8 @@ import os
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,12 +87,25 @@ def _code(name: str, dtype: str, directory: str | None) -> Code:
         if found is not None and _has_all(found):
             return found
     begin = time.perf_counter()
-    made = _optimised(*_written(name, dtype))
+    with _no_collection():
+        made = _optimised(*_written(name, dtype))
     _spent[0] += time.perf_counter() - begin
     for place in places:
         if _write(place, key, made):
             break
     return made
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's search for cycles, among all that a compiler keeps, would take a seventh of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _written(name: str, dtype: str) -> tuple[str, str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from .contexts import HALF, HALVES, MASKED, MOST_SHARERS, OF_A_STRETCH, VECTOR_B
 BAND_BYTES = 32 << 10  # of the inputs and outputs of a band of rows of channels that a tile goes through
 ZERO_BYTES = 256 << 10  # between rows of zeros that move on from channel to channel, as those of the input do
 ZEROS = np.zeros(2 * ZERO_BYTES, np.uint8)  # of all problems but those of very long rows
+WAYS = 8  # lines of a set of L1
 PIECES = 4  # items of a thread, at least, where there are as many
 
 
@@ -40,7 +42,7 @@ class Call(blocking.Call):
     def _choose_blocks(self, threads: int) -> None:
         s = self.shape
         rows = s.output[1]
-        self.band = _rows_of_a_band(rows, s.kernel[1], s.stride[1], s.problem.residual)
+        self.band = _rows_of_a_band(rows, s.kernel[1], s.stride[1], s.problem.residual, 4 if self._crowded() else 8)
         self.bands = [min(begin, rows - self.band) for begin in range(0, rows, self.band)]
         self.blocks_h, self.blocks_w = len(self.bands), 1
         each, lots = (s.problem.groups, 1) if s.outputs == 1 else (s.outputs, s.problem.groups)
@@ -50,6 +52,12 @@ class Call(blocking.Call):
         items = outer * self.chunks
         self.parts = min(threads, items, MOST_SHARERS)
         self.rounds = max(1, min(s.problem.flops // (threads * blocking.ROUND_FLOPS), items // max(1, self.parts)))
+
+    def _crowded(self) -> bool:
+        """Whether the rows of a tile drive each other out of L1, whose sets repeat every 4 KB."""
+        s = self.shape
+        rows = 7 * s.stride[1] + s.kernel[1], 8
+        return sum(-(-n * math.gcd(steps[3], 4096) // 4096) for n, steps in zip(rows, self.steps, strict=False)) > WAYS
 
     def _together(self) -> int:
         """Channels that a tile goes on to: so many that a band of theirs stays in L1, while it goes through the columns."""
@@ -129,9 +137,9 @@ def _bits(begin: int, end: int, lanes: int) -> int:
     return (1 << end) - (1 << begin) if begin < end else 0
 
 
-def _rows_of_a_band(rows: int, kernel: int, stride: int, apart: bool) -> int:
+def _rows_of_a_band(rows: int, kernel: int, stride: int, apart: bool, most: int) -> int:
     """The same for all bands, so that there is one tile to compile; of what takes least, where each band costs as much as a row
     and a half. The last band begins earlier if it would reach too far, and computes what is there already; not where bands have
     to be `apart`, as with a residual that may be the output itself."""
-    fitting = [n for n in rows_of(kernel, stride) if n <= rows and not (apart and rows % n)]
+    fitting = [n for n in rows_of(kernel, stride) if n <= min(rows, most) and not (apart and rows % n)]
     return min(fitting, key=lambda n: -(-rows // n) * (n + 1.5))

@@ -11,7 +11,7 @@ from typing import Any
 from .contexts import OF_A_STRETCH, VECTOR_BYTES
 from .depthwise_tiles import tiles
 from .kernels import finish_line, jit
-from .shares import claim
+from .shares import PIECES, claim
 from .vectors import invoke, load
 
 
@@ -54,26 +54,29 @@ def finish_block(c: Any, lines: Any, count: Any, out: Any, residual: Any, like: 
 def depthwise_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     """What one part gets of the items of a round."""
     items = c.batch * (1 if c.outputs == 1 else c.groups) * c.chunks * c.blocks_h
-    begin, end = claim(c, part, items)
-    while begin < end:
-        for item in range(begin, end):
-            compute(c, item, c.scratch + part * c.scratch_bytes, like, size)
-        begin, end = claim(c, part, items)
+    pieces = c.parts * PIECES
+    while True:
+        piece = claim(c.self + c.shares, c.shares_apart, c.sharers, part)
+        if piece < 0:
+            return
+        piece += c.first * PIECES
+        for item in range(piece * items // pieces, (piece + 1) * items // pieces):
+            image, channel, channels, h = place(c, item)
+            for i in range(c.tiles_w):
+                compute(c, c.of_w + 8 * OF_A_STRETCH * i, image, channel, channels, h, part, like, size)
 
 
 @jit
-def compute(c: Any, item: Any, lines: Any, like: Any, size: Any) -> None:
-    image, channel, channels, h = place(c, item)
-    for i in range(c.tiles_w):
-        stretch = c.of_w + 8 * OF_A_STRETCH * i
-        if c.residual != 0 or c.activate != 0 or c.ow != size:
-            for one in range(channel, channel + channels):
-                by_lines(c, stretch, image, one, h, lines, like, size)
-            continue
-        w = load(stretch, 1, 0)
-        out = c.out + image * c.on + channel * c.oc + h * c.oh + w * size
-        x = source(c, image, channel, w, size)
-        invoke(c.tile, (c.self, stretch, load(stretch, 2, 0), h, x, channel, channels, out, c.oh, c.relu))
+def compute(c: Any, stretch: Any, image: Any, channel: Any, channels: Any, h: Any, part: Any, like: Any, size: Any) -> None:
+    """A stretch of some channels."""
+    if c.residual != 0 or c.activate != 0 or c.ow != size:
+        for one in range(channel, channel + channels):
+            by_lines(c, stretch, image, one, h, c.scratch + part * c.scratch_bytes, like, size)
+        return
+    w = load(stretch, 1, 0)
+    out = c.out + image * c.on + channel * c.oc + h * c.oh + w * size
+    x = source(c, image, channel, w, size)
+    invoke(c.tile, (c.self, stretch, load(stretch, 2, 0), h, x, channel, channels, out, c.oh, c.relu))
 
 
 @jit

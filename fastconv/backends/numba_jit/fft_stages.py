@@ -24,7 +24,7 @@ from .contexts import CHUNK, FINE, OF_A_TILE, SPOILT, VECTOR_BYTES
 from .fourier import transform
 from .kernels import finish_line, jit
 from .rows import put_square, take_square, transpose
-from .shares import claim
+from .shares import PIECES, claim
 from .spectra import clear_vectors, copy_vectors, deal_row, gather_row, join_columns, products, split_columns, turn_columns
 from .vectors import invoke, load, store
 
@@ -59,10 +59,13 @@ def fft_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     if c.sharers == 0:  # packing
         whole_tiles(c, part * tiles // c.parts, (part + 1) * tiles // c.parts, board)
         return
-    begin, end = claim(c, part, tiles)
-    while begin < end:
-        whole_tiles(c, begin, end, board)
-        begin, end = claim(c, part, tiles)
+    pieces = c.parts * PIECES
+    while True:
+        piece = claim(c.self + c.shares, c.shares_apart, c.sharers, part)
+        if piece < 0:
+            return
+        piece += c.first * PIECES
+        whole_tiles(c, piece * tiles // pieces, (piece + 1) * tiles // pieces, board)
 
 
 @jit

@@ -23,7 +23,7 @@ from typing import Any
 from .contexts import SPOILT, VECTOR_BYTES
 from .kernels import finish_line, jit
 from .rows import put_square, take_square, transpose
-from .shares import claim
+from .shares import PIECES, claim
 from .transforms import columns
 from .vectors import invoke, load, store
 
@@ -262,35 +262,35 @@ def repair_stage(c: Any, group: Any, pair: Any, tile: Any, count: Any, scratch: 
 def winograd_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     """What one part gets of the items of a round: (chunk of output channels, group, block of tiles)."""
     items = c.groups * c.blocks_w * c.chunks
-    begin, end = claim(c, part, items)
-    while begin < end:
-        convolve(c, begin, end, c.scratch + part * c.scratch_bytes, size)
-        begin, end = claim(c, part, items)
+    scratch, pieces = c.scratch + part * c.scratch_bytes, c.parts * PIECES
+    while True:
+        piece = claim(c.self + c.shares, c.shares_apart, c.sharers, part)
+        if piece < 0:
+            return
+        piece += c.first * PIECES
+        for item in range(piece * items // pieces, (piece + 1) * items // pieces):
+            convolve(c, item, scratch, size)
 
 
 @jit
-def convolve(c: Any, begin: Any, last: Any, scratch: Any, size: Any) -> None:
-    lanes = VECTOR_BYTES // size
-    places = c.groups * c.blocks_w
-    made = -1
-    for item in range(begin, last):
-        chunk, place = item // places, item % places
-        group, block = place // c.blocks_w, place % c.blocks_w
-        first, end = block * c.tiles // c.blocks_w, (block + 1) * c.tiles // c.blocks_w
-        if place != made:
-            invoke(c.fill, (c.self, group, first, end, scratch))
-            made = place
-        for pair in range(chunk * c.blocks // c.chunks, (chunk + 1) * c.blocks // c.chunks):
-            channels = min(2 * lanes, c.outputs - pair * 2 * lanes)
-            pitch = 2 * VECTOR_BYTES if channels > lanes else VECTOR_BYTES
-            u = c.weights + c.transformed + (group * c.blocks + pair) * c.terms * 2 * VECTOR_BYTES
-            for product in range(c.products):
-                kind = load(c.kinds, product, 0)
-                depth = load(c.depths, kind, 0)
-                invoke(c.tile, (c.self, scratch + c.v + product * c.v_plane, u, c.pixel_at, scratch + c.m + product * c.m_plane,
-                                load(c.taps_of, kind, 0), depth, channels, end - first))
-                u += depth * pitch
-            invoke(c.finish, (c.self, group, pair, first, end, scratch))
+def convolve(c: Any, item: Any, scratch: Any, size: Any) -> None:
+    """A block of tiles, of a chunk of the output channels."""
+    lanes, places = VECTOR_BYTES // size, c.groups * c.blocks_w
+    chunk, place = item // places, item % places
+    group, block = place // c.blocks_w, place % c.blocks_w
+    first, end = block * c.tiles // c.blocks_w, (block + 1) * c.tiles // c.blocks_w
+    invoke(c.fill, (c.self, group, first, end, scratch))
+    for pair in range(chunk * c.blocks // c.chunks, (chunk + 1) * c.blocks // c.chunks):
+        channels = min(2 * lanes, c.outputs - pair * 2 * lanes)
+        pitch = 2 * VECTOR_BYTES if channels > lanes else VECTOR_BYTES
+        u = c.weights + c.transformed + (group * c.blocks + pair) * c.terms * 2 * VECTOR_BYTES
+        for product in range(c.products):
+            kind = load(c.kinds, product, 0)
+            depth = load(c.depths, kind, 0)
+            invoke(c.tile, (c.self, scratch + c.v + product * c.v_plane, u, c.pixel_at, scratch + c.m + product * c.m_plane,
+                            load(c.taps_of, kind, 0), depth, channels, end - first))
+            u += depth * pitch
+        invoke(c.finish, (c.self, group, pair, first, end, scratch))
 
 
 def transform_weights_stage(c: Any, part: Any, like: Any, size: Any) -> None:
