@@ -25,7 +25,7 @@ from setuptools.command.build_ext import build_ext
 
 # kernels/<name>.cpp, defining `const Algorithm& <name>_algorithm()`
 ALGORITHMS = ["gemm", "direct", "winograd", "depthwise", "depthwise_input", "fft", "dot", "winograd_weight", "outer", "pairs",
-              "inner", "col2im", "broadcast"]
+              "inner", "col2im", "broadcast", "grouped"]
 POOLING = ["pool", "pool_indices", "pool_gradient", "pool_apart"]  # all of a module's: `const Pool& pool()` in the first
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")

@@ -349,6 +349,7 @@ TILES = {  # kernel: function, as it is mangled, and how many sums it keeps in r
     "winograd": ("WinogradTileIfLi6ELi2ELb0E", 12),
     "direct": ("microIfLi6ELi2E", 12),
     "broadcast": ("microIfLi6ELi2E", 12),
+    "grouped": ("microIfLi6ELNS1_6InputsE0E", 6),
     "dot": ("DotTileIfLi4ELi3E", 12),
     "outer": ("OuterTileIfLi6ELi2ELb0E", 12),
     "winograd_weight": ("OuterTileIfLi6ELi2ELb1E", 12),

@@ -54,7 +54,11 @@ FAULTS = [
           "for (int64_t i = s.end; i + 1 < s.count; ++i) out[i] = T(0);"),
 ]
 FAULTS += [Fault("inputs of several tiles are gathered in one place", "direct.cpp", "t % tiles_in_l1() * tile_inputs()", "0",
-                 ("direct",))]
+                 ("direct",)),
+           Fault("a lane has inputs of another group", "grouped.cpp", "output / packing.outputs * packing.inputs + c",
+                 "output / packing.inputs * packing.inputs + c", ("grouped",)),
+           Fault("a vector reaches past the last channel", "grouped.cpp", "whole = inputs() == L || !raw", "whole = true",
+                 ("grouped",))]
 OUTER = ("outer",)
 FAULTS += [Fault(name, "outer.cpp", right, wrong, OUTER) for name, right, wrong in (
     ("a slice is not added", "apart < slices; apart *= 2", "2 * apart < slices; apart *= 2"),
