@@ -6,7 +6,8 @@
 // added up at the end. Nothing is packed: where pixels are few, that takes longer than all the rest.
 // Tile: MR output channels x NR pixels of sums in registers (AVX2 4 x 3, AVX-512 4 x 6). k in blocks of up to 3 KB, so that the rows of
 // a tile stay in L1 while all pixels of a block pass by; the inputs of a block of pixels and of k are gathered to [pixel][k], padding
-// included, unless they lie side by side as they are. What an output sums, and in which order, depends on K alone.
+// included, unless they lie side by side as they are; of a single tile of pixels, whose weights are read once, all k at once. What an
+// output sums, and in which order, depends on K alone.
 // Bottleneck: memory, where the weights come from there for a few pixels; else FMA, with MR + NR loads for MR NR of them.
 #include "crew.hpp"
 #include "finish.hpp"
@@ -24,6 +25,7 @@ constexpr int max_MR = 4, max_NR = 3;
 constexpr int64_t k_bytes = 3 << 10;          // of a row of weights and of a pixel, in a block of k
 constexpr int64_t block_pixels = 64;          // whose inputs of a block of k stay in L2
 constexpr int64_t block_offsets = 32 << 10;   // where those come from: fewer pixels of large kernels
+constexpr int64_t far_bytes = 512 << 10;      // more than stay in L2
 constexpr int64_t chunk_rows = 256;           // output channels for which inputs are gathered once, at most
 
 // ---- micro-kernel: sums[row][pixel] += sum over k of x[pixel][k] * w[row][k]
@@ -41,19 +43,26 @@ FASTCONV_INLINE Vec<T> add_lanes(Vec<T> (&row)[N]) {
     else return row[0];
 }
 
-template <class T, int MR, int NR>
+// All: ask for MR vectors with each vector of k, from memory to L2; else for one, from L2.
+template <class T, int MR, int NR, bool All>
 struct DotTile {
     static constexpr int L = lanes<T>;
 
-    // w: rows `step` apart; x: the pixels' inputs; sums: [row][pixel]; ahead: a row of weights that is wanted next.
+    // w: rows `step` apart; x: the pixels' inputs; sums: [row][pixel]; ahead: weights that are wanted next.
     FASTCONV_NOINLINE static void run(const T* w, int64_t step, const T* const* x, int64_t count, T* sums, const T* ahead) {
+        constexpr int line = 64 / int(sizeof(T));
         Vec<T> sum[MR * NR] = {};
         const T* pixel[NR];
 #pragma GCC unroll 8
         for (int i = 0; i < NR; ++i) pixel[i] = x[i];
         int64_t k = 0;
         for (; k + L <= count; k += L) {
-            __builtin_prefetch(ahead + k);
+            if constexpr (All) {
+#pragma GCC unroll 8
+                for (int i = 0; i < MR * L; i += line) __builtin_prefetch(ahead + k * MR + i, 0, 2);
+            } else {
+                __builtin_prefetch(ahead + k);
+            }
             add(sum, [&](int r) __attribute__((always_inline)) { return load(w + r * step + k); },
                 [&](int i) __attribute__((always_inline)) { return load(pixel[i] + k); });
         }
@@ -91,12 +100,16 @@ struct DotTile {
 };
 
 template <class T>
-using RunTile = decltype(&DotTile<T, 1, 1>::run);
+using RunTile = decltype(&DotTile<T, 1, 1, false>::run);
 
-template <class T, int... I>
+template <class T, bool All, int... I>
 constexpr RunTile<T> tile_at(int64_t rows, int64_t pixels, std::integer_sequence<int, I...>) {
-    constexpr RunTile<T> table[] = {DotTile<T, I / max_NR + 1, I % max_NR + 1>::run...};
+    constexpr RunTile<T> table[] = {DotTile<T, I / max_NR + 1, I % max_NR + 1, All>::run...};
     return table[(rows - 1) * max_NR + pixels - 1];
+}
+template <class T, bool All>
+RunTile<T> tile_at(int64_t rows, int64_t pixels) {
+    return tile_at<T, All>(rows, pixels, std::make_integer_sequence<int, max_MR * max_NR>{});
 }
 
 // ---- one call
@@ -118,6 +131,7 @@ struct Dot {
     Problem p;
     Call call;
     bool dense, raw;  // the inputs of a pixel lie side by side; and are read where they lie
+    bool few, far;    // pixels of a block, all k of which are gathered at once; weights beyond L2
     int64_t volume, k, kc, pitch;  // kc: of a block; pitch: from a pixel to the next
     int64_t pixels, block, blocks;         // of all images; of a block; how many
     int64_t chunk, chunks, width, parts;   // output channels of an item; from the sums of a pixel to those of the next
@@ -126,13 +140,15 @@ struct Dot {
         : p(problem), call(c), dense(side_by_side), volume(kernel_volume(p)), k(k_of(p)) {
         constexpr int64_t most = k_bytes / int64_t(sizeof(T)), line = 64 / int64_t(sizeof(T));
         kc = round_up(ceil_div(k, ceil_div(k, most)), L);
-        pitch = (ceil_div(kc, line) | 1) * line;
         pixels = p.batch * p.output[0] * p.output[1] * p.output[2];
         blocks = ceil_div(pixels, std::min(block_pixels, std::max<int64_t>(1, block_offsets / volume)));
         block = ceil_div(pixels, blocks);
+        few = block <= max_NR && (dense || block * k <= far_bytes / int64_t(sizeof(T)));
+        pitch = (ceil_div(few ? k : kc, line) | 1) * line;
         // Of many pixels the inputs may lie in the same sets of L1, which weighs where many output channels read them.
-        raw = dense && (block <= max_NR || p.out_channels <= chunk_rows / 4);
+        raw = dense && (few || p.out_channels <= chunk_rows / 4);
         const double work = double(p.groups * p.out_channels) * double(k), bytes = work * sizeof(T);
+        far = bytes > double(far_bytes);
         parts = threads_for(std::max(bytes, work * double(pixels)), worth_a_thread::dot, threads);
         // Where inputs are gathered, each chunk does it again; small ones let threads help each other.
         const int64_t rows = raw || block == 1 ? chunk_rows / 4 : chunk_rows;
@@ -276,11 +292,13 @@ struct Dot {
         const T* bias = call.bias ? static_cast<const T*>(call.bias) + channel : nullptr;
         const int64_t tiles = ceil_div(rows.size, max_MR) * ceil_div(s.count, max_NR);
         clear(s.sums, tiles * tile_sums);
-        for (int64_t first = 0; first < k; first += kc) {
-            const int64_t count = std::min(kc, k - first);
-            gather(group, first, count, s);
-            multiply(w + first, rows.size, count, s);
-        }
+        if (few) multiply_few(w, rows.size, p.groups * p.out_channels - channel, group, s);
+        else
+            for (int64_t first = 0; first < k; first += kc) {
+                const int64_t count = std::min(kc, k - first);
+                gather(group, first, count, s);
+                multiply(w + first, rows.size, count, s);
+            }
         settle(rows.size, bias, s);
         const Finish<T> put(p, call);
         for (int64_t i = 0; i < s.run_count; ++i) {
@@ -300,10 +318,27 @@ struct Dot {
     }
 
     void multiply(const T* w, int64_t rows, int64_t count, const Scratch& s) const {
-        constexpr auto all = std::make_integer_sequence<int, max_MR * max_NR>{};
         for_tiles(rows, s, [&](Part row, Part pixel, T* sums, int64_t j) {
             const T* ahead = w + std::min(row.first + row.size + std::min<int64_t>(j, max_MR - 1), rows - 1) * k;
-            tile_at<T>(row.size, pixel.size, all)(w + row.first * k, k, s.x + pixel.first, count, sums, ahead);
+            tile_at<T, false>(row.size, pixel.size)(w + row.first * k, k, s.x + pixel.first, count, sums, ahead);
+        });
+    }
+
+    // One tile of pixels, whose time is that of reading the weights: all k of a tile's rows, while the next ones are asked for in the
+    // order of memory. Rows by turns, as a tile reads them, come at two thirds of its speed. there: rows from w on, those of other
+    // items among them, which come next.
+    void multiply_few(const T* w, int64_t rows, int64_t there, int64_t group, const Scratch& s) const {
+        gather(group, 0, k, s);
+        for_tiles(rows, s, [&](Part row, Part pixel, T* sums, int64_t) {
+            const auto tile = far ? tile_at<T, true>(row.size, pixel.size) : tile_at<T, false>(row.size, pixel.size);
+            const T* x[max_NR];
+            for (int64_t i = 0; i < pixel.size; ++i) x[i] = s.x[i];
+            const T* ahead = w + std::min(row.first + row.size, there - row.size) * k;
+            for (int64_t first = 0; first < k; first += kc) {
+                const int64_t count = std::min(kc, k - first);
+                tile(w + row.first * k + first, k, x, count, sums, ahead + (far ? row.size : 1) * first);
+                for (int64_t i = 0; i < pixel.size; ++i) x[i] += count;
+            }
         });
     }
 

@@ -1,6 +1,7 @@
 // From sums with the output channels side by side to the output: residual, activation, and the memory order of the arrays.
 #pragma once
 #include "epilogue.hpp"
+#include "squares.hpp"
 #include "window.hpp"
 
 namespace fastconv {
@@ -26,17 +27,18 @@ struct Finish {
     }
 
    private:
-    // Limit: no residual, and the activation is none but limits; then no output needs a branch, and the last vector of pixels may
-    // overlap its neighbour: the same bits again.
+    // Limit: no residual, and the activation is none but limits; then no output needs a branch.
     template <bool Limit>
     FASTCONV_NOINLINE void transposed(const T* tile, int64_t width, int64_t channels, int64_t pixels, T* y, const T* r) const {
-        const int64_t step = output.channel, step_r = residual.channel;
-        const int64_t vectors = Limit && pixels >= L ? pixels : pixels / L * L;  // the pixels that whole vectors cover
+        const int64_t step = output.channel, step_r = residual.channel, vectors = pixels / L * L;  // the pixels of whole vectors
         const Limited<T> limited(epilogue);
         for (int64_t v = 0; v < channels; v += L, tile += L, y += L * step, r = r ? r + L * step_r : nullptr) {
             const int64_t n = std::min<int64_t>(L, channels - v);
-            for (int64_t begin = 0; begin < vectors; begin += L) {
-                const int64_t i = std::min(begin, pixels - L);
+            if (Limit && n == L && pixels >= side<T>) {
+                limited_squares(tile, width, pixels, y);
+                continue;
+            }
+            for (int64_t i = 0; i < vectors; i += L) {
                 Vec<T> row[L];
                 for (int l = 0; l < L; ++l) row[l] = load(tile + (i + l) * width);
                 transpose<T>(row);
@@ -65,6 +67,20 @@ struct Finish {
                 }
             }
         }
+    }
+
+    // A vector of channels; the last squares overlap their neighbours, with the same bits again.
+    FASTCONV_INLINE void limited_squares(const T* tile, int64_t width, int64_t pixels, T* y) const {
+        const Side<T> least = epilogue.least() - Side<T>{}, most = epilogue.most() - Side<T>{};
+        for (int64_t c = 0; c < L; c += side<T>)
+            for (int64_t i = 0; i < pixels; i += side<T>) {
+                const int64_t at = std::min<int64_t>(i, pixels - side<T>);
+                transpose_square<T>(tile + at * width + c, width, y + c * output.channel + at, output.channel,
+                                    [&](Side<T> x) __attribute__((always_inline)) {
+                                        x = x < least ? least : x;
+                                        return most < x ? most : x;
+                                    });
+            }
     }
 
     template <bool Limit>

@@ -1,5 +1,6 @@
 // Filling slabs: the input of a box with the padding written out, so that what follows is a valid convolution.
 #pragma once
+#include "squares.hpp"
 #include "window.hpp"
 
 namespace fastconv {
@@ -246,19 +247,13 @@ FASTCONV_INLINE void fill_channels(const T* from, int64_t channel, int64_t strid
         return;
     }
     const int64_t whole = stride == 1 ? channels / L * L : 0;
-    for (int64_t i = 0; i < count; i += L)
+    if (count >= side<T>) transpose_rows(from, channel, whole, count, out, step);
+    else
         for (int64_t c = 0; c < whole; c += L) {
-            const int64_t n = std::min<int64_t>(L, count - i);
             Vec<T> row[L];
-            if (n == L) {  // constant trip counts: the rows stay in registers
-                for (int l = 0; l < L; ++l) row[l] = load(from + (c + l) * channel + i);
-                transpose<T>(row);
-                for (int l = 0; l < L; ++l) store(out + (i + l) * step + c, row[l]);
-            } else {
-                for (int l = 0; l < L; ++l) row[l] = load_first(from + (c + l) * channel + i, n);
-                transpose<T>(row);
-                for (int64_t l = 0; l < n; ++l) store(out + (i + l) * step + c, row[l]);
-            }
+            for (int l = 0; l < L; ++l) row[l] = load_first(from + (c + l) * channel, count);
+            transpose<T>(row);
+            for (int64_t l = 0; l < count; ++l) store(out + l * step + c, row[l]);
         }
     for (int64_t c = whole; c < channels; ++c)
         for (int64_t i = 0; i < count; ++i) out[i * step + c] = from[c * channel + i * stride];

@@ -127,7 +127,7 @@ struct Winograd {
             if (job.call.in_place) {
                 u = mine.take<T>(job.tiles.products * job.u_plane);
                 plain = mine.take<T>(k_of(job.p) * L), bias = mine.take<T>(L);
-                weights = {job.p, mine};
+                weights = {job.p, WinogradWeights<T>::in_place(job.p), mine};
             }
             common_bytes = ours.used(), bytes = mine.used();
         }
@@ -282,25 +282,46 @@ struct Winograd {
 
     // The same sums, slices of input channels outside of the products.
     void multiply_in_place(int64_t count, int64_t group, int64_t chunk, const Scratch& s) const {
-        const WinogradWeights<T> weights{p, static_cast<const T*>(call.packed), call.lie ? &lie : nullptr};
+        const WinogradWeights<T> weights = this->weights();
+        const bool all = tiles.split.count() > 1;  // input channels are dealt at once
+        const int64_t pieces = tiles.products * ceil_div(count, max_MR);
+        Ahead<T> ahead{};
         for (int64_t first = 0; first < packing.width(chunk); first += packing.wide) {
-            const int64_t width = std::min(packing.wide, packing.width(chunk) - first);
+            const int64_t width = std::min(packing.wide, packing.width(chunk) - first), oc = packing.first(chunk) + first;
             weights.begin(width, s.weights);
             for (int64_t k = 0; k < packing.inner; k += slice) {
                 const int64_t k_count = std::min(slice, packing.inner - k);
-                for (int64_t c = 0, n; c < k_count; c += n) {
-                    n = std::min(weights.at_once(p), k_count - c);
-                    weights.deal(group, packing.first(chunk) + first, packing.channels, width, k + c, n, weights.places(width, s.weights));
-                    weights.transform(tiles, 0, n, width, s.u + c * width, u_plane, false, s.weights);
+                transform_slice(weights, group, oc, width, k, k_count, s);
+                const int64_t next_k = k + k_count < packing.inner ? k + k_count : 0, next = next_k ? oc : oc + width;
+                if (!all) ahead = weights.ahead(group, next, packing.channels, width, next_k, std::min(slice, packing.inner - next_k),
+                                                std::max<int64_t>(1, pieces * (k_count / L)));
+                else if (k == 0) ahead = weights.ahead(group, oc + width, packing.channels, width, 0, p.in_channels,
+                                                       std::max<int64_t>(1, pieces * (packing.inner / L)));
+                for (int64_t x = 0; x < tiles.products; ++x) {
+                    const auto [begin, end] = terms(x);
+                    const int64_t from = std::max(begin, k), n = std::min(end, k + k_count) - from;
+                    const T* u = s.u + x * u_plane + (from - k) * width;
+                    if (n > 0) multiply_tiles(count, x, first, width, from, n, u, from == begin, &ahead, s);
                 }
-                const bool last = k + k_count == packing.inner;
-                const int64_t next = packing.first(chunk) + first + (last ? width : 0), next_k = last ? 0 : k + k_count;
-                Ahead<T> ahead = weights.ahead(group, next, packing.channels, width, next_k, std::min(slice, packing.inner - next_k),
-                                               std::max<int64_t>(1, tiles.products * ceil_div(count, max_MR) * (k_count / L)));
-                for (int64_t x = 0; x < tiles.products; ++x)
-                    multiply_tiles(count, x, first, width, k, k_count, s.u + x * u_plane, k == 0, &ahead, s);
             }
         }
+    }
+
+    // A slice of U, of two vectors of output channels from oc on.
+    void transform_slice(const WinogradWeights<T>& weights, int64_t group, int64_t oc, int64_t width, int64_t k, int64_t k_count,
+                         const Scratch& s) const {
+        const bool all = tiles.split.count() > 1;  // the slices of a block of output channels find them dealt
+        const auto place = weights.places(width, s.weights);
+        if (all && k == 0) weights.deal(group, oc, packing.channels, width, 0, p.in_channels, place);
+        for (int64_t c = 0, n; c < k_count; c += n) {
+            const int64_t channel = (k + c) % p.in_channels;
+            n = std::min({weights.at_once, k_count - c, p.in_channels - channel});
+            if (!all) weights.deal(group, oc, packing.channels, width, channel, n, place);
+            weights.transform(tiles, (k + c) / p.in_channels, all ? channel : 0, n, width, s.u + c * width, u_plane, false, s.weights);
+        }
+    }
+    WinogradWeights<T> weights() const {
+        return {p, static_cast<const T*>(call.packed), call.lie ? &lie : nullptr, WinogradWeights<T>::in_place(p)};
     }
 
     // M of product x and a block of output channels, `first` of its chunk, += k_count of its terms from k on.
@@ -367,8 +388,7 @@ struct Winograd {
     const T* plain(int64_t group, int64_t oc, const Scratch& s) const {
         const int64_t k = k_of(p);
         if (!call.in_place) return static_cast<const T*>(call.packed) + packing.plain(p) + (group * packing.padded + oc) * k;
-        const WinogradWeights<T> weights{p, static_cast<const T*>(call.packed), call.lie ? &lie : nullptr};
-        weights.deal(group, oc, packing.channels, L, 0, p.in_channels,
+        weights().deal(group, oc, packing.channels, L, 0, p.in_channels,
                      [&](int64_t channel, int64_t tap) { return s.plain + (channel * kernel_volume(p) + tap) * L; });
         return s.plain;
     }
@@ -415,10 +435,10 @@ struct WinogradAlgorithm : Defaults {
         return chosen ? nullptr : "no tile was chosen";
     }
     // U is written and read once less if its slices are used up in L2, unless they are made for several blocks of tiles, or by every
-    // thread. Components would have to be dealt out again for each. Where calls share U, reading it takes less than making it: 512@14 of
-    // two threads 1.9 ms, 2.5 in place, though it comes from memory.
+    // thread. Where calls share U, reading it takes less than making it: 512@14 of two threads 1.9 ms, 2.5 in place, though it comes
+    // from memory.
     static bool in_place(const Problem& p, bool once) {
-        if (!once || p.batch == 0 || Split(upright(p)).count() > 1) return false;
+        if (!once || p.batch == 0 || !WinogradWeights<T>::fits(upright(p))) return false;
         const Winograd<T> job(p, unpacked(), 1);
         return job.packing.chunks > 1 && (job.far || job.blocks == 1);
     }

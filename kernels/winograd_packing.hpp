@@ -11,6 +11,7 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 
 constexpr int64_t far_bytes = 4 << 20;  // more transformed weights than stay in L2
+constexpr int64_t dealt_bytes = 1 << 20;  // of the weights of two vectors of output channels, of all components: they stay in L2
 constexpr int64_t most_packed_taps = 1024;  // of all components, those that they lack among them: a block's stay in L2
 
 template <class T>
@@ -75,26 +76,32 @@ struct WinogradWeights {
     static constexpr int64_t in_l1 = 8;    // vectors of taps that go through both transforms at a time
     const Problem& p;
     const T* weight;
-    const View* lie;  // null: C-contiguous
+    const View* lie;   // null: C-contiguous
+    int64_t at_once;   // input channels that are dealt
 
     struct Scratch {
         T *dealt, *half;  // taps of a block, and some of a component of them transformed along h; see deal, transform
         int64_t* place;   // of each tap in `dealt`
         Scratch() = default;
-        Scratch(const Problem& p, Arena& arena) {
+        Scratch(const Problem& p, int64_t at_once, Arena& arena) {
             const Tiles<T> tiles(p);
-            dealt = arena.take<T>(tiles.split.taps() * at_once(p) * WinogradPacking<T>::wide);
+            dealt = arena.take<T>(tiles.split.taps() * at_once * WinogradPacking<T>::wide);
             half = arena.take<T>(tiles.h.size * tiles.w.taps * in_l1 * L);
             place = arena.take<int64_t>(kernel_volume(p));
         }
     };
-    static int64_t at_once(const Problem& p) { return std::min(slice, most_packed_taps / Split(p).taps()); }  // input channels
+    static int64_t few(const Problem& p) { return std::min(slice, most_packed_taps / Split(p).taps()); }  // input channels
+    // In place all of them are dealt at once for all components, which are further channels there, one component after another.
+    static int64_t in_place(const Problem& p) { return Split(p).count() > 1 ? p.in_channels : few(p); }
+    static bool fits(const Problem& p) {
+        return Split(p).taps() * in_place(p) * WinogradPacking<T>::wide * int64_t(sizeof(T)) <= dealt_bytes;
+    }
 
     // Before blocks of so many output channels. Their taps are dealt[tap][channel][width], every axis as long as its components
     // reach, 0 where they lack taps; then a component is a stride through them.
     void begin(int64_t width, const Scratch& s) const {
         const Split split(p);
-        const int64_t rows = split.h.reach(), columns = split.w.reach(), step = at_once(p) * width;
+        const int64_t rows = split.h.reach(), columns = split.w.reach(), step = at_once * width;
         for (int64_t i = 0; i < kernel_volume(p); ++i) {
             const int64_t w = i % p.kernel[2], h = i / p.kernel[2] % p.kernel[1], d = i / p.kernel[2] / p.kernel[1];
             s.place[i] = ((d * rows + h) * columns + w) * step;
@@ -144,14 +151,14 @@ struct WinogradWeights {
         return {from, by_outputs ? outer : inner, lines, rows * lines, ceil_div(rows * lines, pieces)};
     }
 
-    // to[product][channel][width], products a plane apart: n dealt channels of a component. Some vectors at a time, whose transforms
-    // along h stay in L1.
-    void transform(const Tiles<T>& tiles, int64_t component, int64_t n, int64_t width, T* to, int64_t plane, bool past,
+    // to[product][channel][width], products a plane apart: n dealt channels of a component, from `first` on. Some vectors at a time,
+    // whose transforms along h stay in L1.
+    void transform(const Tiles<T>& tiles, int64_t component, int64_t first, int64_t n, int64_t width, T* to, int64_t plane, bool past,
                    const Scratch& s) const {
         const Axis<T>&h = tiles.h, &w = tiles.w;
         const Component c = tiles.split.at(component);
-        const int64_t step = at_once(p) * width, columns = tiles.split.w.reach();
-        const T* from = s.dealt + ((c.d * tiles.split.h.reach() + c.h) * columns + c.w) * step;
+        const int64_t step = at_once * width, columns = tiles.split.w.reach();
+        const T* from = s.dealt + ((c.d * tiles.split.h.reach() + c.h) * columns + c.w) * step + first * width;
         for (int64_t v = 0; v < n * width; v += in_l1 * L, from += in_l1 * L, to += in_l1 * L) {
             const int64_t vectors = std::min(in_l1, (n * width - v) / L);
             for (int64_t j = 0; j < w.taps; ++j)
@@ -180,7 +187,7 @@ struct WinogradPack {
 
     size_t part_bytes() const {
         Arena arena(nullptr);
-        typename Weights::Scratch(p, arena);
+        typename Weights::Scratch(p, Weights::few(p), arena);
         return arena.used();
     }
     size_t workspace_bytes() const { return size_t(parts) * part_bytes(); }
@@ -190,7 +197,7 @@ struct WinogradPack {
         const size_t bytes = part_bytes();
         for_ranges(call.parallel_for, parts, p.groups * packing.blocks, [&](int64_t begin, int64_t end, int64_t part) {
             Arena arena(static_cast<char*>(call.workspace) + size_t(part) * bytes);
-            const typename Weights::Scratch s(p, arena);
+            const typename Weights::Scratch s(p, Weights::few(p), arena);
             for (int64_t i = begin; i < end; ++i) block(packing, i / packing.blocks, i % packing.blocks, s);
             stored_past();
         });
@@ -199,19 +206,19 @@ struct WinogradPack {
     // A block of two vectors of output channels of a group.
     void block(const Packing& packing, int64_t group, int64_t index, const typename Weights::Scratch& s) const {
         const Tiles<T> tiles(p);
-        const Weights weights{p, static_cast<const T*>(call.weight), call.lie ? &lie : nullptr};
+        const Weights weights{p, static_cast<const T*>(call.weight), call.lie ? &lie : nullptr, Weights::few(p)};
         const int64_t first = index * packing.wide, width = std::min(packing.wide, packing.padded - first), row = k_of(p);
         const int64_t chunk = packing.chunk(index), plane = packing.inner * packing.width(chunk);  // of a product
         T* const u = out + packing.transformed(p, group, chunk) + (first - packing.first(chunk)) * packing.inner;
         T* plain = out + packing.plain(p) + (group * packing.padded + first) * row;
         weights.begin(width, s);
         for (int64_t k = 0, n; k < p.in_channels; k += n) {
-            n = std::min(weights.at_once(p), p.in_channels - k);
+            n = std::min(weights.at_once, p.in_channels - k);
             weights.deal(group, first, packing.channels, width, k, n, weights.places(width, s));
             for (int64_t v = 0; v < width; v += lanes<T>)
                 keep_plain(plain + v * row + k * kernel_volume(p) * lanes<T>, s.dealt + v, s.place, width, n);
             for (int64_t i = 0; i < tiles.split.count(); ++i)
-                weights.transform(tiles, i, n, width, u + (i * p.in_channels + k) * width, plane, call.shared, s);
+                weights.transform(tiles, i, 0, n, width, u + (i * p.in_channels + k) * width, plane, call.shared, s);
         }
         for (int64_t c = first; c < first + width; ++c)
             out[group * packing.padded + c] = bias && c < packing.channels ? bias[group * packing.channels + c] : T(0);

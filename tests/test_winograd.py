@@ -186,7 +186,8 @@ NATIVE = cython_native.runnable_isas()
     problem((33, 97), (14, 14), (3, 3), dilation=2, padding=2, dtype="float64"), problem((37, 100), (12, 13), (5, 5), batch=2),
     problem((40, 80), (61,), (3,), bias=False), problem((20, 130), (9, 7, 2), (3, 1, 1)), problem((512, 66), (7, 7), (3, 3)),
     problem((18, 72), (15, 4), (2, 4), activation="gelu", padding_mode="reflect"),
-    problem((600, 1200), (1, 20), (1, 3), groups=2, padding=0),
+    problem((600, 1200), (1, 20), (1, 3), groups=2, padding=0), problem((130, 200), (9, 11), (3, 3), stride=2, batch=2),
+    problem((37, 150), (17, 13), (5, 7), stride=(2, 3), dtype="float64"), problem((20, 130), (5, 9, 7), (3, 3, 3)),
 ], ids=lambda p: p.text)
 def test_weights_in_place_give_the_same_bits(p: ConvProblem, isa: str, guarded: Guarded) -> None:
     """Read where they lie, if they are used once, and transformed on the way; by any threads, beside NaN and with weights that
@@ -208,7 +209,8 @@ def test_weights_in_place_give_the_same_bits(p: ConvProblem, isa: str, guarded: 
 
 @pytest.mark.parametrize("isa", NATIVE)
 @pytest.mark.parametrize("p", [problem((37, 67), (9, 8), (3, 3)), problem((64, 80), (20,), (4,), dtype="float64"),
-                               problem((20, 130), (9, 7, 2), (3, 1, 1)), problem((128, 72), (6, 5), (2, 3), padding=0)],
+                               problem((20, 130), (9, 7, 2), (3, 1, 1)), problem((128, 72), (6, 5), (2, 3), padding=0),
+                               problem((21, 70), (9, 13), (3, 3), stride=2)],
                          ids=lambda p: p.text)
 def test_weights_in_place_lie_in_any_order(p: ConvProblem, isa: str) -> None:
     """As do those of a gradient: channels swapped, taps backwards; and where all rows begin in the middle of a line."""

@@ -42,6 +42,7 @@ POINTS = {
 ERROR = {4: 0.9, 5: 1.3, 6: 1.5, 7: 2.45, 8: 3.1}  # of 3 taps: RMS over direct's along one axis, zero-mean data, 16 channels
 SPILLED = 160e3  # bytes of a tile's transformed inputs, of which a block's (24 tiles at least) are beyond any L2
 L2 = 1 << 20  # bytes of transformed weights that it holds
+DEALT = 1 << 20  # bytes of the weights of two vectors of output channels, at most, where calls read several components in place
 FAR, OF_ONE = 4 << 20, 256  # bytes of transformed weights beyond L2; of the output channels that one item computes at most
 ADMITTED = {"fast": 4.0, "loose": math.inf}  # of `error`, by accuracy
 
@@ -275,7 +276,8 @@ def packing_cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | Non
     written = depth * math.prod(axis.number * size(m, axis.taps) for m, axis in zip(made[-2:], along))
     channels = problem.in_channels // problem.groups
     pairs = problem.out_channels * (channels + 2)
-    if written < 2 * math.prod(size(m, axis.taps) for m, axis in zip(made[-2:], along)) and work.outputs * item > OF_ONE:
+    one = written < 2 * math.prod(size(m, axis.taps) for m, axis in zip(made[-2:], along))  # component
+    if (one or dealt * channels * 2 * lanes * item <= DEALT) and work.outputs * item > OF_ONE:
         tiles = work.before * math.prod(axis[m].tiles for m, axis in zip(made[-len(along):], work.along))
         blocks = math.ceil(tiles * (current().expected_batch or 1) / max(30, 5e6 / (written * (channels * item + OF_ONE))))
         if blocks == 1 or written * channels * work.outputs * item > FAR:
