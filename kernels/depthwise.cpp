@@ -56,11 +56,8 @@ void pack_channels(const Problem& p, const PackCall& call) {
 
 // ---- one call: units are (plane, band of rows), a plane is one group of one image at one depth
 
-alignas(64) char zero_bytes[128 << 10];  // rows of padding, of channel after channel; nobody writes there, so that it is one page
-
 template <class T>
 struct Depthwise {
-    static constexpr int64_t zero_count = int64_t(sizeof(zero_bytes) / sizeof(T));
     static constexpr int64_t line = 64 / int64_t(sizeof(T)), most_listed = 4096;  // masks
     static constexpr int64_t most_bytes = 12 << 10;  // of inputs and outputs of the planes that tiles go on to
     Problem p;
@@ -92,12 +89,13 @@ struct Depthwise {
 
     // Groups that a tile goes on to, whose planes stay in L1: rows of zeros move on as those of the input do.
     int64_t groups_together() const {
-        const int64_t step = call.input.channel;
-        if (!raw || p.out_channels > 1 || step < 0) return 1;
-        const int64_t near = most_bytes / int64_t(sizeof(T)) / (p.input[1] * p.input[2] + p.output[1] * p.output[2]);
-        const int64_t room = zero_count - p.input[2] - line;
-        return std::max<int64_t>(1, step ? std::min(near, room / step) : near);
+        const bool dense = p.input[0] == 1 && call.input.channel == p.input[1] * p.input[2];
+        return raw && dense && p.out_channels == 1 && reads_in_place ? most_together() : 1;
     }
+    int64_t most_together() const {  // whatever the arrays
+        return std::max<int64_t>(1, most_bytes / int64_t(sizeof(T)) / (p.input[1] * p.input[2] + p.output[1] * p.output[2]));
+    }
+    int64_t zero_count() const { return (most_together() - 1) * p.input[1] * p.input[2] + p.input[2] + line; }
 
     void find_inside() {
         constexpr int64_t L = lanes<T>;
@@ -134,7 +132,7 @@ struct Depthwise {
             shift = arena.take<int64_t>(job.p.kernel[2]);
             mask = arena.take<Mask<T>>(job.most_masks());
             more = arena.take<Mask<T>>(job.most_masks());
-            zeros = raw && job.p.input[2] + line > zero_count ? arena.take<T>(job.p.input[2] + line) : nullptr;
+            zeros = raw ? arena.take<T>(job.zero_count()) : nullptr;
             slab = raw ? nullptr : arena.take<T>(job.p.kernel[0] * job.band_inputs * job.pitch);
             bytes = arena.used();
         }
@@ -160,7 +158,7 @@ struct Depthwise {
                     if (listed != place) list_rows(unit.depth, unit.band * band_rows, s);
                     listed = place;
                     groups = bands > 1 ? 1 : std::min({together, p.groups - unit.group, end - i});
-                    compute(unit, groups, reading, s);
+                    compute(unit, groups, i + groups < end && unit.group + groups < p.groups, reading, s);
                 }
             });
         });
@@ -186,7 +184,7 @@ struct Depthwise {
     // What is known of the columns.
     void list_columns(const Scratch& s) const {
         constexpr int64_t L = lanes<T>;
-        if (s.zeros) clear(s.zeros, p.input[2] + line);
+        if (raw) clear(s.zeros, zero_count());
         for (int64_t k = 0; k < p.kernel[2]; ++k) s.shift[k] = shift(k);
         for (int64_t i = 0; i < masks(); ++i) {
             const int64_t v = i / p.kernel[2] * L, w = v < first_inside ? v : v - first_inside + last_inside + L;
@@ -204,7 +202,7 @@ struct Depthwise {
                      s.mask, s.more, masks(), first_inside / lanes<T> * p.kernel[2]};
         r.to = {call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2], epilogue, sums,
                 epilogue->least(), epilogue->most(), nullptr, nullptr, nullptr};
-        r.input_step = p.out_channels > 1 ? 0 : call.input.channel, r.weight_step = DepthwisePacking<T>(p).volume;
+        r.input_step = call.input.channel, r.weight_step = DepthwisePacking<T>(p).volume;
         r.output_step = call.output.channel, r.residual_step = call.residual.channel;
         r.rounds = rounds_products(p);
         r.crowded = crowds(call.output.space[1]) || crowds(raw ? call.input.space[1] : pitch);
@@ -224,29 +222,34 @@ struct Depthwise {
         }
     }
 
-    // Some groups, one after the other, or all output channels of one.
-    void compute(const Unit& unit, int64_t groups, Reading<T>& reading, const Scratch& s) const {
-        const int64_t first = unit.band * band_rows, rows = std::min(band_rows, p.output[1] - first), c = unit.group * p.out_channels;
+    // Some groups, one after the other. followed: this thread goes on with the next one of this image.
+    void compute(const Unit& unit, int64_t groups, bool followed, Reading<T>& reading, const Scratch& s) const {
+        const int64_t first = unit.band * band_rows, rows = std::min(band_rows, p.output[1] - first);
         place_rows(at<const T>(call.input, unit.image, unit.group), p.kernel[0] * band_inputs, s);
         const T* packed = static_cast<const T*>(call.packed);
         const DepthwisePacking<T> packing(p);
         const bool dense = call.output.space[1] == p.output[2] && call.output.space[2] == 1;
         const bool simple = !call.residual.data && reading.to.epilogue->is_limit();
-        T* y = at<T>(call.output, unit.image, c) + unit.depth * call.output.space[0] + first * call.output.space[1];
-        const T* r = at<const T>(call.residual, unit.image, c);
-        if (r) r += unit.depth * call.residual.space[0] + first * call.residual.space[1];
-        reading.weight = packed + packing.rows() + c * packing.volume, reading.bias = packed + c, reading.to.residual = r;
-        reading.to.output = y, reading.to.end = dense && simple ? y + rows * p.output[2] : nullptr;
-        reading.channels = groups * p.out_channels;
-        reading.plane(reading, rows);
+        // a vector may also reach into the next channel, as far as that one goes, if that is still to come
+        const bool runs_on = followed && groups == 1 && bands == 1 && p.output[0] == 1 &&
+                             call.output.channel == p.output[1] * p.output[2];
+        const int64_t beyond = runs_on ? std::min<int64_t>(lanes<T>, p.output[1] * p.output[2]) : 0;
+        reading.channels = groups;
+        for (int64_t c = unit.group * p.out_channels, end = c + p.out_channels; c < end; ++c) {
+            T* y = at<T>(call.output, unit.image, c) + unit.depth * call.output.space[0] + first * call.output.space[1];
+            const T* r = at<const T>(call.residual, unit.image, c);
+            if (r) r += unit.depth * call.residual.space[0] + first * call.residual.space[1];
+            reading.weight = packed + packing.rows() + c * packing.volume, reading.bias = packed + c, reading.to.residual = r;
+            reading.to.output = y, reading.to.end = dense && simple ? y + rows * p.output[2] + beyond : nullptr;
+            reading.plane(reading, rows);
+        }
     }
 
     static bool crowds(int64_t stride) { return stride * int64_t(sizeof(T)) % 4096 == 0; }
 
     void place_rows(const T* x, int64_t count, const Scratch& s) const {
         if (!raw) return copy_rows(x, count, s);
-        const T* const zeros = s.zeros ? s.zeros : reinterpret_cast<const T*>(zero_bytes);
-        for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] == nowhere ? zeros : x + s.from[i];
+        for (int64_t i = 0; i < count; ++i) s.row[i] = s.from[i] == nowhere ? s.zeros : x + s.from[i];
     }
 
     void copy_rows(const T* x, int64_t count, const Scratch& s) const {

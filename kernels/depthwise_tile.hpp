@@ -147,7 +147,8 @@ struct Inputs {
 };
 
 // R rows of one vector of columns: sums, which add the columns of the kernel one after the other.
-template <class T, class F, int R, bool Edge>
+// Many: of any of some channels, else of the first.
+template <class T, class F, int R, bool Edge, bool Many>
 struct Tile {
     static constexpr int L = lanes<T>, H = F::H, S = F::S, reads = (R - 1) * S + H;  // reads: rows of inputs, where H is known
     using Column = Inputs<T, F::X, Edge>;
@@ -158,10 +159,10 @@ struct Tile {
     Vec<T> sum[R];
 
     FASTCONV_INLINE Tile(const Reading<T>& reading, int64_t c, const T* const* first_row, int64_t place, int64_t masks)
-        : in(reading), channel(c), offset(c * reading.input_step), w(place), edge(masks), row(first_row),
-          weight(reading.weight + c * reading.weight_step) {
+        : in(reading), channel(Many ? c : 0), offset(Many ? c * reading.input_step : 0), w(place), edge(masks), row(first_row),
+          weight(reading.weight + (Many ? c * reading.weight_step : 0)) {
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias[c]);
+        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias[Many ? c : 0]);
     }
 
     FASTCONV_INLINE Column column(int64_t kw) const { return Column(in.columns, row, offset, w, kw, edge); }
@@ -266,11 +267,12 @@ struct Tile {
         if constexpr (F::X == 2)
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], std::make_index_sequence<size_t(L)>{});
-        T *const y = in.to.output + channel * in.output_step + h * in.to.row + w, *const end = in.to.end + channel * in.output_step;
+        const int64_t offset = Many ? channel * in.output_step : 0;
+        T *const y = in.to.output + offset + h * in.to.row + w, *const end = in.to.end + offset;
         if (y + (R - 1) * in.to.row + L <= end) {
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) store(y + r * in.to.row, limited(sum[r]));
-        } else if (Edge && in.to.end) {
+        } else if (Many && in.to.end) {
             write_up_to(end, y, limited);
         } else {
 #pragma GCC unroll 8
@@ -288,33 +290,39 @@ struct Tile {
     }
 };
 
-// Rows h .. h + R - 1 of a channel, vectors of columns last, last - lanes, ... first; masks: how many are listed up to that vector.
-template <class T, class F, int R, bool Edge>
-FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t channel, int64_t h, int64_t last, int64_t first,
-                           [[maybe_unused]] int64_t masks = 0) {
+// Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; masks: how many are listed up to that vector. Many: from channel
+// to channel, so that where rows are and what is masked is found out once for all, which for short rows takes as long as their sums.
+template <class T, class F, int R, bool Edge, bool Many>
+FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t masks = 0) {
     const T* const* const row = in.row + h * in.steps.stride;
     const Limited<T> limited(in.to.least, in.to.most);
-    for (int64_t w = last; w >= first; w -= lanes<T>) {
-        masks -= in.steps.kw;
-        Tile<T, F, R, Edge> tile(in, channel, row, w, masks);
-        tile.add_kernel();
-        tile.write(h, limited);
-    }
+    for (int64_t channel = 0; channel < (Many ? in.channels : 1); ++channel)
+        for (int64_t w = last, edge = masks; w >= first; w -= lanes<T>) {
+            edge -= in.steps.kw;
+            Tile<T, F, R, Edge, Many> tile(in, channel, row, w, edge);
+            tile.add_kernel();
+            tile.write(h, limited);
+        }
 }
 
 // All columns of R rows, from right to left: a vector that reaches beyond its row spoils first columns of the next rows, which
 // are still to come.
-template <class T, class F, int R>
-void band(const Reading<T>& in, int64_t h) {
+template <class T, class F, int R, bool Many>
+void band_of(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
     const Columns<T>& c = in.columns;
-    for (int64_t i = 0; i < in.channels; ++i) {
-        if constexpr (reads_in_place)  // else there are none
-            if (c.last_inside < c.last) tiles<T, F, R, true>(in, i, h, c.last, c.last_inside + L, c.masks);
-        if (c.first_inside <= c.last_inside) tiles<T, F, R, false>(in, i, h, c.last_inside, c.first_inside);
-        if constexpr (reads_in_place)
-            if (c.first_inside > 0) tiles<T, F, R, true>(in, i, h, c.first_inside - L, 0, c.left_masks);
-    }
+    if constexpr (reads_in_place)  // else there are none
+        if (c.last_inside < c.last) tiles<T, F, R, true, Many>(in, h, c.last, c.last_inside + L, c.masks);
+    if (c.first_inside <= c.last_inside) tiles<T, F, R, false, Many>(in, h, c.last_inside, c.first_inside);
+    if constexpr (reads_in_place)
+        if (c.first_inside > 0) tiles<T, F, R, true, Many>(in, h, c.first_inside - L, 0, c.left_masks);
+}
+
+template <class T, class F, int R>
+void band(const Reading<T>& in, int64_t h) {
+    if constexpr (reads_in_place)
+        if (in.channels > 1) return band_of<T, F, R, true>(in, h);
+    band_of<T, F, R, false>(in, h);
 }
 
 // Bands of 8, 7, 4, 2 and 1 rows, as few as possible.

@@ -104,7 +104,7 @@ def small_planes(p: ConvProblem, lanes: int, arranged: bool = False) -> Parts:
     inputs, outputs, taps = math.prod(p.input_size), math.prod(p.output_size), p.kernel_volume
     blocks, weights = math.ceil(p.groups / lanes), math.ceil(taps / lanes) / 4 if arranged else 0
     chunk = blocks * lanes * (4 + 0.7 * lanes)
-    return {"products": blocks * taps * outputs * (2.2 if is_widest(p, lanes) else 1.3),
+    return {"products": blocks * taps * outputs * (1.6 if is_widest(p, lanes) else 1.3),
             "inputs": chunk * (math.ceil(inputs / lanes) + weights), "outputs": chunk * math.ceil(outputs / lanes),
             "start": 200 * blocks}
 

@@ -14,6 +14,7 @@ from ._costs import packed_in_panels as packing_cost
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
+TOGETHER_BYTES = 12 << 10  # of the planes that tiles go on to, inputs and outputs (kernels/depthwise.cpp)
 MOST_WIDENED = 512 << 10  # bytes of rows that a thread keeps widened (kernels/depthwise_last.hpp)
 
 
@@ -34,17 +35,20 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
         return {"products": rows * vectors * 2.2 * p.k, "outputs": rows * vectors * 9, "inputs": widened, "start": 100.0 * rows}
     if _small_planes_pay(p, lanes):
         return small_planes(p, lanes)
-    plane = p.kernel_size[-2:]
-    depths = p.kernel_volume // math.prod(plane)
-    tuned = plane in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
-    near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and plane[0] > 2
+    kernel = p.kernel_size[-2:]
+    depths = p.kernel_volume // math.prod(kernel)
+    tuned = kernel in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
+    near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and kernel[0] > 2
     copied = 0 if p.stride[-1] <= 2 else depths * (slab(p) + p.in_channels * math.prod(p.input_size))
     loads = 8.0 if rows == 1 else (1.3 if tuned else 1.4 if near else 3.5)
     if p.stride[-1] == 2:
-        loads *= 1.6 if width > lanes else 2.0  # masked at both ends
+        loads *= 2.0
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
     vectors = p.out_channels * rows * math.ceil(width / lanes)
-    return {"products": vectors * loads * p.k, "inputs": copied, "start": 80.0 * p.out_channels,
+    plane = TABLE[p.dtype].itemsize * (math.prod(p.input_size) + rows * width)
+    together = 2 * plane <= TOGETHER_BYTES and p.groups == p.out_channels  # tiles go on to the next channel
+    start = 35.0 if together and lanes * TABLE[p.dtype].itemsize > 16 else 80.0
+    return {"products": vectors * loads * p.k, "inputs": copied, "start": start * p.out_channels,
             "outputs": (5 if is_widest(p, lanes) else 4) * vectors + transposed}
 
 
