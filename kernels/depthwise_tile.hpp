@@ -268,7 +268,7 @@ struct Tile {
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], std::make_index_sequence<size_t(L)>{});
         const int64_t offset = Many ? channel * in.output_step : 0;
-        T *const y = in.to.output + offset + h * in.to.row + w, *const end = in.to.end + offset;
+        T *const y = in.to.output + offset + h * in.to.row + w, *const end = in.to.end ? in.to.end + offset : nullptr;
         if (y + (R - 1) * in.to.row + L <= end) {
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) store(y + r * in.to.row, limited(sum[r]));

@@ -27,7 +27,7 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     else:
         gathered = 1.2 if p.channels_last and p.kernel_volume <= lanes <= p.in_channels // p.groups else 2.8
     gathered *= math.ceil(channels / 256)
-    each = p.groups * pixels * (1.0 if pixels == 1 else 1.25)
+    each = p.groups * pixels
     return with_weights(p, lanes, {"products": each * channels * step / (rows * at_once), "inputs": each * gathered * p.k,
                                    "start": each * 80 + p.groups * 200})
 

@@ -32,6 +32,7 @@ def _up(size: int, multiple: int = ALIGN) -> int:
 
 def with_shares(context: np.ndarray, parts: int) -> np.ndarray:
     """A context with the words of so many parts of a round behind it (`shares`), each in a cache line if there is room."""
+    parts = max(1, parts)  # of a call without images
     named, apart = context.view(CONTEXT), min(8, MOST_SHARERS // parts)
     named["sharers"], named["shares"], named["shares_apart"] = parts, 8 * SHARES, 8 * apart
     return np.concatenate((context, np.zeros(SHARES - len(context) + parts * apart, np.int64)))
