@@ -215,8 +215,8 @@ def test_a_number_of_threads_from_the_environment(value):
 
 
 def test_an_unknown_algorithm_is_one_line():
-    known = "broadcast, col2im, depthwise, depthwise_input, direct, dot, fft, gemm, grouped, im2col, inner, outer, pairs, winograd, " \
-            "winograd_weight"
+    known = "broadcast, col2im, depthwise, depthwise_input, direct, dot, fft, gemm, grouped, im2col, inner, outer, pairs, " \
+            "winograd, winograd_weight"
     expected = f"^algorithm must be one of {known}, got 'nosuch'$"
     for backend in ("auto", *(name for name, reason in fastconv.backends().items() if reason is None and name != "cuda")):
         with pytest.raises(ValueError, match=expected):
