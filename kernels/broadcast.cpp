@@ -9,8 +9,8 @@
 // the channels side by side are stored from the registers.
 // Bottleneck: FMA; per k a tile loads NR vectors and MR broadcasts for MR NR multiply-adds.
 #include "driver.hpp"
-#include "finish.hpp"
 #include "pack.hpp"
+#include "runs.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -118,10 +118,6 @@ void pack_one(const Problem& p, const PackCall& call, const BroadcastPacking<T>&
 
 // ---- one call
 
-struct Run {  // pixels that follow each other along w
-    int64_t first, count, output, residual;
-};
-
 template <class T>
 struct Broadcast {
     static constexpr int L = lanes<T>;
@@ -194,20 +190,11 @@ struct Broadcast {
 
     // Fill s.pixel, s.straight and s.runs for a box.
     int64_t list(const Box& box, Scratch& s) const {
-        int64_t runs = 0, count = 0;
-        const View &y = call.output, &r = call.residual;
-        for (int64_t d = 0; d < box.size[0]; ++d)
-            for (int64_t h = 0; h < box.size[1]; ++h) {
-                const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2];
-                const int64_t to = od * y.space[0] + oh * y.space[1] + ow * y.space[2];
-                s.runs[runs++] = {count, box.size[2], to, od * r.space[0] + oh * r.space[1] + ow * r.space[2]};
-                for (int64_t w = 0; w < box.size[2]; ++w, ++count) {
-                    s.pixel[count] = raw ? strides.pixel(od, oh, ow + w) : strides.pixel(d, h, w);
-                    s.straight[count] = to + w * y.space[2];
-                }
-            }
-        s.pixels = count;
-        return runs;
+        s.pixels = box.pixels();
+        return list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t w, int64_t to) {
+            s.pixel[i] = raw ? strides.pixel(box.begin[0] + d, box.begin[1] + h, box.begin[2] + w) : strides.pixel(d, h, w);
+            s.straight[i] = to;
+        });
     }
 
     void compute(const Tasks::Task& t, const Box& box, Scratch& s, int64_t runs) const {
@@ -230,7 +217,7 @@ struct Broadcast {
             target = {s.sums, s.buffered, L, -unlimited, unlimited};
         }
         multiply(t, panel, x, vectors, s, target);
-        if (!simple) finish(t, channel, channels, width, runs, s);
+        if (!simple) finish_runs(p, call, t.image, channel, channels, s.sums, width, s.runs, runs);
     }
 
     // As few tiles as possible, equal but for a pixel.
@@ -252,14 +239,6 @@ struct Broadcast {
         w += kept.first * width;
         for (int64_t k = 0; k < k_of(p); ++k) std::copy_n(w + s.kept[k] * width, width, s.weights + k * width);
         return s.weights;
-    }
-
-    void finish(const Tasks::Task& t, int64_t channel, int64_t channels, int64_t width, int64_t runs, const Scratch& s) const {
-        const Finish<T> put(p, call);
-        for (const Run* run = s.runs; run < s.runs + runs; ++run) {
-            const T* r = call.residual.data ? at<T>(call.residual, t.image, channel) + run->residual : nullptr;
-            put(s.sums + run->first * width, width, channels, run->count, at<T>(call.output, t.image, channel) + run->output, r);
-        }
     }
 };
 

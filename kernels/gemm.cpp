@@ -11,8 +11,8 @@
 // channels_first outputs or copied into channels_last ones.
 // Bottleneck: FMA; per k a tile loads 2 vectors and MR broadcasts for 2 MR FMAs.
 #include "driver.hpp"
-#include "finish.hpp"
 #include "pack.hpp"
+#include "runs.hpp"
 #include "tile.hpp"
 
 namespace fastconv {
@@ -104,10 +104,6 @@ void pack_one(const Problem& p, const PackCall& call, const GemmPacking<T>& pack
 }
 
 // ---- one call
-
-struct Run {  // pixels that follow each other along w
-    int64_t first, count, output, residual;
-};
 
 struct Tile {  // pixels of a box that are in registers together
     int64_t first, rows;
@@ -234,22 +230,10 @@ struct Gemm {
 
     // Fill s.pixel, s.tiles, the pieces and s.runs for a box.
     int64_t list(const Box& box, Scratch& s) const {
-        int64_t runs = 0, count = 0;
-        const View &y = call.output, &r = call.residual;
-        for (int64_t d = 0; d < box.size[0]; ++d)
-            for (int64_t h = 0; h < box.size[1]; ++h) {
-                const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2];
-                Run run{count, box.size[2], od * y.space[0] + oh * y.space[1] + ow * y.space[2],
-                        od * r.space[0] + oh * r.space[1] + ow * r.space[2]};
-                Run* last_run = s.runs + runs - 1;
-                const bool follows = runs && last_run->output + last_run->count * y.space[2] == run.output &&
-                                     (!r.data || last_run->residual + last_run->count * r.space[2] == run.residual);
-                if (follows) last_run->count += run.count;
-                else s.runs[runs++] = run;
-                for (int64_t w = 0; w < box.size[2]; ++w)
-                    s.pixel[count++] = raw ? strides.pixel(od, oh, ow + w) : strides.pixel(d, h, w);
-            }
-        list_tiles(count, s);
+        const int64_t runs = list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t w, int64_t) {
+            s.pixel[i] = raw ? strides.pixel(box.begin[0] + d, box.begin[1] + h, box.begin[2] + w) : strides.pixel(d, h, w);
+        });
+        list_tiles(box.pixels(), s);
         list_pieces(box, s);
         return runs;
     }
@@ -407,12 +391,7 @@ struct Gemm {
     void finish(const Tasks::Task& t, int64_t block, const Scratch& s, const T* sums, int64_t run_count) const {
         const int64_t width = packing.width(block), first = block * Packing::wide;
         const int64_t channels = std::min(width, packing.channels - first), channel = t.group * packing.channels + first;
-        const Finish<T> put(p, call);
-        for (int64_t i = 0; i < run_count; ++i) {
-            const Run& run = s.runs[i];
-            const T* r = call.residual.data ? at<const T>(call.residual, t.image, channel) + run.residual : nullptr;
-            put(sums + run.first * width, width, channels, run.count, at<T>(call.output, t.image, channel) + run.output, r);
-        }
+        finish_runs(p, call, t.image, channel, channels, sums, width, s.runs, run_count);
     }
 };
 

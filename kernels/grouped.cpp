@@ -9,8 +9,8 @@
 // the registers.
 // Bottleneck: a permutation for each multiply-add, in three pipes: three quarters of FMA peak.
 #include "driver.hpp"
-#include "finish.hpp"
 #include "pack.hpp"
+#include "runs.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -164,10 +164,6 @@ void pack_panel(const PackCall& call, const GroupedPacking<T>& packing, int64_t 
 
 // ---- one call
 
-struct Run {  // pixels that follow each other along w
-    int64_t first, count, output, residual;
-};
-
 template <class T>
 struct Grouped {
     static constexpr int L = lanes<T>;
@@ -241,22 +237,13 @@ struct Grouped {
 
     // Fill what a box has in s: pixels and runs, and the taps' weights.
     int64_t list(const Box& box, Scratch& s) const {
-        int64_t runs = 0, count = 0;
-        const View &y = call.output, &r = call.residual;
-        for (int64_t d = 0; d < box.size[0]; ++d)
-            for (int64_t h = 0; h < box.size[1]; ++h) {
-                const int64_t od = box.begin[0] + d, oh = box.begin[1] + h, ow = box.begin[2];
-                const int64_t to = od * y.space[0] + oh * y.space[1] + ow * y.space[2];
-                s.runs[runs++] = {count, box.size[2], to, od * r.space[0] + oh * r.space[1] + ow * r.space[2]};
-                for (int64_t w = 0; w < box.size[2]; ++w, ++count) {
-                    s.pixel[count] = raw ? strides.pixel(od, oh, ow + w) : strides.pixel(d, h, w);
-                    s.straight[count] = to + w * y.space[2], s.buffered[count] = count * L;
-                }
-            }
-        s.pixels = count;
+        s.pixels = box.pixels();
         if (!kept.some)
             for (int64_t t = 0; t < kernel_volume(p); ++t) s.kept[t] = t;
-        return runs;
+        return list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t w, int64_t to) {
+            s.pixel[i] = raw ? strides.pixel(box.begin[0] + d, box.begin[1] + h, box.begin[2] + w) : strides.pixel(d, h, w);
+            s.straight[i] = to, s.buffered[i] = i * L;
+        });
     }
 
     // Input c of the group that each lane belongs to.
@@ -290,7 +277,7 @@ struct Grouped {
         if (!simple) target = {s.sums, s.buffered, L, -unlimited, unlimited};
         list_lanes(panel, s);
         multiply(t, panel, x, s, target);
-        if (!simple) finish(t, channel, channels, runs, s);
+        if (!simple) finish_runs(p, call, t.image, channel, channels, s.sums, L, s.runs, runs);
     }
 
     // As few tiles as possible, equal but for a pixel.
@@ -308,14 +295,6 @@ struct Grouped {
                                     : whole ? micro_at<T, Inputs::whole>(count, all)
                                             : micro_at<T, Inputs::first>(count, all);
             kernel(x, s.pixel + first, taps, w, bias, target);
-        }
-    }
-
-    void finish(const Tasks::Task& t, int64_t channel, int64_t channels, int64_t runs, const Scratch& s) const {
-        const Finish<T> put(p, call);
-        for (const Run* run = s.runs; run < s.runs + runs; ++run) {
-            const T* r = call.residual.data ? at<T>(call.residual, t.image, channel) + run->residual : nullptr;
-            put(s.sums + run->first * L, L, channels, run->count, at<T>(call.output, t.image, channel) + run->output, r);
         }
     }
 };
