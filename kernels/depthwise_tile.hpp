@@ -35,13 +35,13 @@ struct Target {  // where sums go
     const Epilogue<T>* epilogue;
     T* sums;   // for those that are not stored straight
     T least, most;  // straight stores: limits of the outputs (relu, relu6)
-    T *output, *end;  // end: whole vectors may be stored up to there, null if not at all; of the first channel, as is
+    T *output, *end;  // of the first channel; end: whole vectors may be stored up to there, null if not at all
     const T* residual;
 };
 
 template <class T>
-struct Reading {  // some output channels of one plane each, or of the same one
-    const T* const* row;  // of each padded input row of the first that is read, for each kd
+struct Reading {  // some channels, all of them for one plane; what is addressed is that of the first
+    const T* const* row;  // of each padded input row that is read, for each kd
     const T *weight, *bias;
     int64_t channels, input_step, weight_step, output_step, residual_step;  // from channel to channel
     Steps steps;
@@ -66,27 +66,13 @@ struct Form {
     using Few = std::conditional_t<(H == 3 && S == X) || H == 9, Form, Form<0, X == 1, X>>;
 };
 
-// From the sums to the output, where they are stored straight but not as whole vectors beyond the channel.
-template <class T>
-FASTCONV_INLINE void finish_simply(const Reading<T>& in, int64_t channel, int64_t h, int64_t w, int64_t rows, int64_t count) {
-    constexpr int L = lanes<T>;
-    const Limited<T> limited(in.to.least, in.to.most);
-    const T* const end = in.to.end + channel * in.output_step;
-    T* y = in.to.output + channel * in.output_step + h * in.to.row + w;
-    for (int64_t r = 0; r < rows; ++r, y += in.to.row) {
-        const Vec<T> sum = limited(load(in.to.sums + r * L));
-        if (y + L <= end) store(y, sum);
-        else store_first(y, sum, count);
-    }
-}
-
 // From the sums to the output.
 template <class T>
 FASTCONV_KERNEL void finish(const Reading<T>& in, int64_t channel, int64_t h, int64_t w, int64_t rows) {
     constexpr int L = lanes<T>;
     const Target<T>& to = in.to;
     const int64_t count = std::min<int64_t>(L, in.columns.outputs - w);
-    if (to.end) return finish_simply(in, channel, h, w, rows, count);
+    const T* const end = to.end ? to.end + channel * in.output_step : nullptr;
     const bool dense = to.step == 1 && (!to.residual || to.residual_step == 1);
     for (int64_t r = 0; r < rows; ++r) {
         T* y = to.output + channel * in.output_step + (h + r) * to.row + w * to.step;
@@ -100,7 +86,7 @@ FASTCONV_KERNEL void finish(const Reading<T>& in, int64_t channel, int64_t h, in
         if (!dense) {
             store(sums, sum);
             for (int64_t l = 0; l < count; ++l) y[l * to.step] = sums[l];
-        } else if (count == L) store(y, sum);
+        } else if (count == L || y + L <= end) store(y, sum);
         else store_first(y, sum, count);
     }
 }

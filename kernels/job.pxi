@@ -6,15 +6,15 @@ cdef class Job:
 
     For calls under the very same settings, of C-contiguous arrays, without a residual. `packed` has `weights_address` and
     `bias_address`. `plan(False)` says what is to be done: `entry.address` of the function, `template` of the context in int64
-    fields, `workspace_bytes` of scratch memory, which lies `context_bytes` behind the context, in `parts`, and as often as there
-    are `rounds`. Where the function marks the call as spoilt, `take` leaves it to whoever validated the first one, and goes on
-    by `plan(True)`.
+    fields, `workspace_bytes` of scratch memory, which lies `context_bytes` behind the context, and in how many `parts`. Calls of
+    several `rounds`, between which Python handles signals, it leaves to whoever validated the first one; where the function marks
+    a call as spoilt that one as well, and goes on by `plan(True)`.
     """
     cdef Body body
     cdef JobHead head
     cdef cnp.ndarray template
     cdef size_t context_bytes, scratch_bytes
-    cdef int64_t rounds
+    cdef bint short
     cdef object settings, packed, plan, planned
     cdef int dtype, axes
     cdef cnp.npy_intp[2 + AXES] input_shape, output_shape
@@ -32,14 +32,15 @@ cdef class Job:
     cdef int follow(self, planned) except -1:
         cdef cnp.ndarray template = planned.template
         cdef uintptr_t body = planned.entry.address
-        cdef int64_t parts = planned.parts, rounds = planned.rounds
+        cdef int64_t parts = planned.parts
         contiguous("template", template, cnp.NPY_INT64, cnp.PyArray_SIZE(template))
-        if body == 0 or parts < 1 or rounds < 1 or self.context_bytes % 64:
-            raise ValueError("a job must have a function, a part and a round at least, and a context of whole lines")
+        if body == 0 or parts < 1 or self.context_bytes % 64:
+            raise ValueError("a job must have a function, a part at least, and a context of whole lines")
         if not sizeof(JobHead) <= <size_t> cnp.PyArray_NBYTES(template) <= self.context_bytes:
             raise ValueError(f"template must have {sizeof(JobHead)} to {self.context_bytes} bytes")
         self.scratch_bytes = planned.workspace_bytes
-        self.body, self.template, self.head.parts, self.rounds, self.planned = <Body> body, template, parts, rounds, planned
+        self.short = planned.rounds == 1
+        self.body, self.template, self.head.parts, self.planned = <Body> body, template, parts, planned
         return 0
 
     def take(self, settings, tuple arguments not None, input, weight, bias, residual, out):
@@ -50,7 +51,7 @@ cdef class Job:
         cdef const void* fields = cnp.PyArray_DATA(template)
         cdef size_t size = cnp.PyArray_NBYTES(template)
         planned = self.planned  # what `template` leads to stays until this is done: another thread may follow another plan
-        if (settings is not self.settings or arguments or weight is not None or bias is not None or residual is not None
+        if (not self.short or settings is not self.settings or arguments or weight is not None or bias is not None or residual is not None
                 or not self.fits(input, self.input_shape)):
             return None
         x = <cnp.ndarray> input
@@ -62,7 +63,7 @@ cdef class Job:
             return None
         head.x, head.out = <int64_t> cnp.PyArray_DATA(x), <int64_t> cnp.PyArray_DATA(y)
         with nogil:
-            outcome = run_job(self.body, head, fields, size, self.context_bytes, self.scratch_bytes, self.rounds)
+            outcome = run_job(self.body, head, fields, size, self.context_bytes, self.scratch_bytes)
         if outcome == done:
             return y
         if outcome == spoilt:

@@ -282,16 +282,15 @@ struct JobHead {
     int64_t self, x, weights, bias, out, residual, scratch, parts, first, spoilt;
 };
 
-// `head` with the arrays and the parts of a round, in front of what else `fields` has.
+// `head` with the arrays and the parts, in front of what else `fields` has.
 inline Outcome run_job(void (*body)(void*, int64_t), JobHead head, const void* fields, size_t bytes, size_t context_bytes,
-                       size_t scratch_bytes, int64_t rounds) {
+                       size_t scratch_bytes) {
     const Workspace workspace(context_bytes + scratch_bytes);
     if (!workspace.get()) return no_memory;
     JobHead* const here = static_cast<JobHead*>(std::memcpy(workspace.get(), fields, bytes));
-    const int64_t parts = head.parts;
     head.self = int64_t(reinterpret_cast<uintptr_t>(here)), head.scratch = head.self + int64_t(context_bytes);
-    head.parts = parts * rounds, head.spoilt = 0;
-    for (*here = head; here->first < here->parts; here->first += parts) parallel_for(parts, body, here);
+    *here = head;
+    parallel_for(head.parts, body, here);
     return here->spoilt ? spoilt : done;
 }
 

@@ -105,7 +105,7 @@ cdef extern from "runtime.hpp" namespace "fastconv" nogil:
     Outcome pack_and_run(const Algorithm&, const Problem&, const void*, const void*, size_t, Call&, size_t) noexcept
     cdef struct JobHead:
         int64_t x, weights, bias, out, parts
-    Outcome run_job(Body, JobHead, const void*, size_t, size_t, size_t, int64_t) noexcept
+    Outcome run_job(Body, JobHead, const void*, size_t, size_t, size_t) noexcept
     double measure_peak "fastconv::peak_flops"(const CModule&, Dtype, int, double) noexcept
     double measure_copy "fastconv::copy_bandwidth"(size_t, int, double) noexcept
 

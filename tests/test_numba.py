@@ -263,7 +263,7 @@ def test_a_job_says_what_is_wrong_with_it():
     for context_bytes in (128, 260):
         with pytest.raises(ValueError, match="context|template"):
             job(context_bytes=context_bytes)
-    for change in ({"entry": SimpleNamespace(address=0)}, {"parts": 0}, {"rounds": 0}, {"template": np.zeros(9, np.int64)},
+    for change in ({"entry": SimpleNamespace(address=0)}, {"parts": 0}, {"template": np.zeros(9, np.int64)},
                    {"template": np.zeros(20)}, {"template": np.zeros(40, np.int64)[::2]}):
         with pytest.raises(ValueError):
             job(Plan(**change))

@@ -10,6 +10,7 @@ from native_cases import kernel_of
 from problems import problem
 
 import fastconv
+from fastconv import stated
 from fastconv.backends import numba_jit
 from fastconv.kept import Kept
 from fastconv.problem import ConvProblem
@@ -50,6 +51,21 @@ def test_parts_compute_what_others_have_not_begun(algorithm: str, p: ConvProblem
         kernel.run(arrays.x, packed, out)
     assert set(rounds) == {3} and (len(rounds) > 1) == (flops is not None)
     assert np.array_equal(out, whole)
+
+
+@pytest.mark.parametrize(("algorithm", "p"), PROBLEMS.items(), ids=list(PROBLEMS))
+def test_a_prepared_call_of_several_rounds(algorithm: str, p: ConvProblem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes the long way, where Python handles signals between rounds, and each round begins with all of its items."""
+    from fastconv.backends.numba_jit import blocking
+
+    arrays, out = random_arrays(p, np.random.default_rng(0)), np.full(p.output_shape, np.nan, p.dtype)
+    whole = check.run(kernel_of(p, algorithm, "numba"), p, arrays)
+    monkeypatch.setattr(blocking, "ROUND_FLOPS", 100_000)
+    monkeypatch.setattr(numba_jit, "_calls", Kept(1 << 20))
+    op = stated.operator(p, arrays.w, arrays.b, backend="numba", algorithm=algorithm, input_shape=p.input_shape)
+    for _ in range(2):
+        assert np.array_equal(op(arrays.x, out=out), whole)
+        out.fill(np.nan)
 
 
 def test_there_is_room_behind_a_context() -> None:

@@ -14,7 +14,7 @@ from ._costs import packed_once, reached, with_weights
 __all__ = ["CALLS", "SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
-CALLS = 2.3
+CALLS = 3
 
 
 def cost(p: ConvProblem, lanes: int) -> Parts:
