@@ -1,11 +1,16 @@
 """How good the estimates are, by which fastconv chooses algorithms: seconds that a plan promises against seconds measured.
 
     python benchmarks/estimates.py [--layers 200] [--seed 23] [--direction forward] [--best 1] [--record FILE] [--plot FILE]
+    python benchmarks/estimates.py --taken benchmarks/results/amd-epyc-zen3-2-cores.json [--kind zen3] [--plot FILE]
 
 Layers are those of ``fastconv bench --generate``, prepared (but for gradients of weights) and per call, with one thread, `out`
 given, and as many expected images as they have. Each result is verified before it is timed; CPU time of the fastest call
 counts, or of the fastest few where calls are short. With `--best 3` the three best-ranked candidates take turns, and the
 regret is the time of the choice by that of the fastest of them. FASTCONV_ISA and FASTCONV_WISDOM are those of any call.
+
+With `--taken`, nothing is measured: what `fastconv bench` found on another machine is compared with what the model says of
+such a one, by its microarchitecture, of the algorithms and ISAs that ran there. Its threads are assumed to have shared the work
+evenly; shorter calls than 0.1 ms, which one of them may have done alone, are left out.
 """
 
 from __future__ import annotations
@@ -21,12 +26,15 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
 import fastconv
-from fastconv import lowering, settings
+from fastconv import hardware, lowering, settings
+from fastconv import machine as model
 from fastconv.backends import Candidate
+from fastconv.backends.cython_native import backend
 from fastconv.bench import machine
 from fastconv.bench.generate import generate
 from fastconv.candidates import Ranked, bind, ranked
@@ -36,6 +44,7 @@ from fastconv.verify.judge import Comparison
 
 NEAR = 1.5  # an estimate is good within this factor
 BLOCK, ROUNDS = 2e-3, 12  # seconds of a contender's turn; turns
+SHARED = 1e-4  # seconds of a call from which all threads have work
 LOOK = 30e-6  # seconds of calls from which looking at the clock does not count
 
 
@@ -118,6 +127,47 @@ def measured(problem: ConvProblem, prepared: bool, count: int) -> Row:
                tuple(each.seconds or math.nan for each in order), tuple(seconds))
 
 
+def generated(options: argparse.Namespace) -> list[Row]:
+    modes = (False,) if options.direction == "backward_weight" else (False, True)
+    rows = []
+    for layer in generate(options.layers, options.seed):
+        problem = dataclasses.replace(layer, direction=options.direction, bias=layer.bias and options.direction == "forward")
+        rows += [measured(problem, prepared, options.best) for prepared in modes]
+    return rows
+
+
+# ---- what was measured elsewhere
+
+
+def taken(path: Path, kind: str | None) -> list[Row]:
+    """What fastconv's kernels took, by a record of `fastconv bench`, and what they are estimated to take on that machine.
+
+    kind: its microarchitecture, where the record does not name it.
+    """
+    record = json.loads(path.read_text())
+    facts = record["machine_info"]["fastconv"]
+    kind = kind or facts["microarchitecture"]
+    with mock.patch.multiple(hardware, microarchitecture=lambda: kind, caches=lambda: facts["caches"]):
+        there = model.typical.__wrapped__()
+    with mock.patch.object(model, "typical", return_value=there):
+        rows = [estimated(each["extra_info"], each["stats"]["median"]) for each in record["benchmarks"]
+                if each["extra_info"]["backend"] == "cython" and each["stats"]["median"] >= SHARED]
+    return [row for row in rows if row is not None]
+
+
+def estimated(info: dict[str, Any], seconds: float) -> Row | None:
+    """None: this version has no such kernel here."""
+    problem, candidate = ConvProblem.from_text(info["problem"]), Candidate(info["algorithm"], info["isa"])
+    if backend.refuses(problem, candidate):
+        return None
+    images = 1 if problem.direction == "backward_weight" else problem.batch
+    with fastconv.config(expected_batch=problem.batch):
+        estimate = backend.seconds(problem, candidate, info["prepared"])
+    assert estimate is not None
+    spent = seconds * info["threads"] / images
+    return Row(problem, info["prepared"], (str(candidate),), candidate.algorithm, (estimate,), (spent,))
+
+
 # ---- telling
 
 
@@ -175,15 +225,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=23)
     parser.add_argument("--direction", choices=DIRECTIONS, default="forward")
     parser.add_argument("--best", type=int, default=1, help="candidates to time")
+    parser.add_argument("--taken", type=Path, metavar="RECORD", help="compare with what was measured on another machine")
+    parser.add_argument("--kind", metavar="MICROARCHITECTURE", help="of that machine; what the table has not is unknown")
     parser.add_argument("--record", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     fastconv.set_num_threads(1)
-    modes = (False,) if options.direction == "backward_weight" else (False, True)
-    rows = []
-    for layer in generate(options.layers, options.seed):
-        problem = dataclasses.replace(layer, direction=options.direction, bias=layer.bias and options.direction == "forward")
-        rows += [measured(problem, prepared, options.best) for prepared in modes]
+    rows = taken(options.taken, options.kind) if options.taken else generated(options)
     report(rows)
     if options.record:
         facts = {"machine": machine.describe(), "seed": options.seed, "direction": options.direction, "summary": summary(rows),
