@@ -2,8 +2,8 @@
 //
 //   out[pixel][lane] = bias[lane] + sum over taps and c of x[pixel + tap offset][input c of the lane's group] * w[tap][c][lane]
 //
-// As many groups as fill a vector are a block: one load has all inputs of a pixel and tap, and for each c a permutation brings
-// to every lane input c of its own group. Tile: up to MR pixels x 1 vector of output channels (AVX-512 12, AVX2 6), whose
+// Groups whose inputs fit into a vector together are a block, as many as leave the fewest lanes of outputs empty: one load has all
+// inputs of a pixel and tap, and for each c a permutation brings to every lane input c of its own group. Tile: up to MR pixels x 1 vector of output channels (AVX-512 12, AVX2 6), whose
 // inputs stay in registers beside the sums. Inputs are read where they lie if the channels of a pixel are side by side and nothing is
 // padded, else from a slab. Weights are packed [block][panel][tap][c][lanes]; all taps in one pass, and outputs are stored from
 // the registers.
@@ -135,10 +135,11 @@ struct GroupedPacking {
 
     explicit GroupedPacking(const Problem& p) : GroupedPacking(p, kernel_volume(p)) {}
     GroupedPacking(const Problem& p, int64_t volume) : inputs(p.in_channels), outputs(p.out_channels), joined(1), taps(volume) {
-        for (int64_t n = 2; n * std::max(inputs, outputs) <= L; ++n)
-            if (p.groups % n == 0) joined = n;
-        panels = ceil_div(joined * outputs, L), blocks = p.groups / joined;
+        for (int64_t n = 2; n * inputs <= L; ++n)
+            if (p.groups % n == 0 && vectors(n) * joined <= vectors(joined) * n) joined = n;
+        panels = vectors(joined), blocks = p.groups / joined;
     }
+    int64_t vectors(int64_t groups) const { return ceil_div(groups * outputs, L); }
     int64_t channels(int64_t panel) const { return std::min(L, joined * outputs - panel * L); }
     int64_t panel_weights() const { return taps * inputs * L; }
     int64_t spoiled() const { return blocks * panels * L; }
@@ -302,8 +303,8 @@ struct Grouped {
 template <class T>
 struct GroupedDriver : Driver<Grouped<T>> {
     static const char* refuses(const Problem& p) {
-        const bool few = p.in_channels > 1 && p.in_channels <= most_inputs && p.out_channels <= most_outputs;
-        return p.groups > 1 && few ? nullptr : "computes several groups of 2 to 8 input and up to 16 output channels only";
+        const bool few = p.in_channels <= most_inputs && p.out_channels <= most_outputs && p.in_channels * p.out_channels > 1;
+        return p.groups > 1 && few ? nullptr : "computes several groups of up to 8 input and 16 output channels only, and more than one pair";
     }
 };
 

@@ -27,6 +27,7 @@ CASES = [
     problem((56, 56), (7, 5), (3, 3), groups=7),  # a prime number of groups
     problem((15, 25), (7, 9), (3, 3), groups=5, activation="silu"),  # ragged
     problem((30, 12), (8, 9), (5, 3), groups=6, stride=(2, 1)),  # more inputs than outputs
+    problem((16, 192), (8, 9), (3, 3), groups=16, padding=(2, 1), stride=(1, 2)),  # one input, and outputs of parts of two groups
     problem((12, 60), (8, 9), (1, 1), groups=4, padding=0),
     problem((64, 64), (6, 7), (3, 3), groups=8, dilation=2),
     problem((24, 48), (14, 14), (3, 3), groups=3, padding=12, dilation=11),  # regions of fewer taps
@@ -55,8 +56,10 @@ def test_integers_exactly_and_random_data_within_bounds(p, dtype, layout, residu
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("outputs", [1, 2, 3, 5, 8, 11, 16])
-@pytest.mark.parametrize("inputs", range(2, 9))
+@pytest.mark.parametrize("inputs", range(1, 9))
 def test_every_number_of_channels_and_pixels(inputs, outputs, isa):
+    if inputs == outputs == 1:
+        return
     for groups in (2, 3, 4, 16):
         for pixels in (1, 6, 7, 13):
             p = problem((groups * inputs, groups * outputs), (pixels,), (3,), groups=groups, layout="channels_last")
@@ -112,5 +115,7 @@ def test_it_is_chosen_for_groups_of_few_channels_side_by_side(isa):
     for channels in (64, 128):
         p = problem((channels, channels), (28, 28), (3, 3), groups=32, layout="channels_last")
         assert chosen(p) == "grouped", p.text
+    p = problem((64, 128), (56, 56), (3, 3), groups=64, layout="channels_last")
+    assert chosen(p) == "grouped", p.text
     for p in (problem((128, 128), (56, 56), (3, 3), groups=32), problem((64, 64), (28, 28), (3, 3), layout="channels_last")):
         assert chosen(p) != "grouped", p.text

@@ -28,7 +28,7 @@ def slab(p: ConvProblem, shortest: int = 0) -> float:
         return 0
     read = reached(p)
     if p.channels_last:
-        return math.prod(read) * (10 + 0.4 * p.in_channels)
+        return math.prod(read) * (10 * p.groups + 0.4 * p.in_channels)
     taps, stride, width = p.kernel_size[-1], p.stride[-1], p.input_size[-1]
     row = 50 + width if stride <= 2 or taps >= min(4, stride) else 60 * taps + 3 * width * taps / stride
     return p.in_channels * math.prod(read[:-1]) * row

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from fractions import Fraction
 
 from ..dtypes import TABLE
 from ..native_problem import products
@@ -22,8 +24,7 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     all where there are no permutations, come lane by lane. Where something is padded pixels are copied to a slab, block by
     block; channels that are apart are transposed on the way, and back."""
     inputs, outputs = p.in_channels // p.groups, p.out_channels // p.groups
-    most = max(1, lanes // max(inputs, outputs))
-    joined = max(n for n in range(1, most + 1) if p.groups % n == 0)
+    joined = _joined(p.groups, inputs, outputs, lanes)
     blocks, pixels = p.groups // joined, math.prod(p.output_size)
     vectors = blocks * math.ceil(joined * outputs / lanes) * pixels
     permutes = joined * inputs <= lanes and lanes * TABLE[p.dtype].itemsize > 16
@@ -38,3 +39,10 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
 def packing_cost(p: ConvProblem, lanes: int) -> float:
     """One by one."""
     return packed_once(p, lanes, 1.5 * lanes)
+
+
+@functools.lru_cache(maxsize=32)
+def _joined(groups: int, inputs: int, outputs: int, lanes: int) -> int:
+    """Groups of a block: their inputs fit into a vector, and the vectors of their outputs are as few as possible."""
+    fit = [n for n in range(1, max(1, lanes // inputs) + 1) if groups % n == 0]
+    return min(fit, key=lambda n: (Fraction(math.ceil(n * outputs / lanes), n), -n))
