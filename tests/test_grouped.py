@@ -27,7 +27,7 @@ CASES = [
     problem((56, 56), (7, 5), (3, 3), groups=7),  # a prime number of groups
     problem((15, 25), (7, 9), (3, 3), groups=5, activation="silu"),  # ragged
     problem((30, 12), (8, 9), (5, 3), groups=6, stride=(2, 1)),  # more inputs than outputs
-    problem((16, 192), (8, 9), (3, 3), groups=16, padding=(2, 1), stride=(1, 2)),  # one input, and outputs of parts of two groups
+    problem((16, 192), (8, 9), (3, 3), groups=16, padding=(2, 1), stride=(1, 2)),  # outputs of parts of two groups
     problem((12, 60), (8, 9), (1, 1), groups=4, padding=0),
     problem((64, 64), (6, 7), (3, 3), groups=8, dilation=2),
     problem((24, 48), (14, 14), (3, 3), groups=3, padding=12, dilation=11),  # regions of fewer taps

@@ -28,7 +28,7 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     panels = math.ceil(vectors / (4 if widest else 3))
     apart = 0 if widest or p.channels_last else 0.3 + 4e-4 * p.k + (0.4 if p.stride[-1] > 1 else 0)
     if p.channels_last and p.groups > 1:  # of each line the inputs of a group
-        apart += 2 * p.groups / p.in_channels / panels
+        apart += 1.3 * p.groups / p.in_channels / panels
     each = p.groups * max(pixels, 2) * products(p)
     computed = {"products": (1.09 if widest else 0.8) * vectors * each, "inputs": (0.5 + apart) * panels * each}
     spent = with_weights(p, lanes, computed, 1.5 if pixels == 1 else 1.0)
