@@ -27,7 +27,6 @@ _TRAINED, _DECODED = settings.BATCH_IN_TRAINING, 2  # images that share the pack
 # settings say it: with stride 1 it is a training step's; with others as often a transposed convolution of one image
 _ARRANGED = 1.2e-9  # seconds for each weight that is put in order before it is packed; half where packing does it on the way;
 # twice for every other tap, or fewer
-_SPECTRA = 3  # of all weights are read for every image, which `_as_one_image` does not see (measured on 6 layers)
 _TILE = 4  # rows of most of winograd's: those of an image are whole
 
 
@@ -98,9 +97,11 @@ def _of_input(p: ConvProblem, each: ConvProblem, prepared: bool,
 
 def _of_weight(each: ConvProblem, algorithm: str, prepared: bool,
                of_image: Callable[[ConvProblem, bool], float | None]) -> float | None:
+    if algorithm == "fft":  # each image has tiles of its own
+        alone = dataclasses.replace(each, batch=1)
+        packed, whole = of_image(alone, True), of_image(alone, prepared)
+        return None if packed is None or whole is None else whole + (each.batch - 1) * packed
     one = of_image(_as_one_image(each), prepared)
-    if one is not None and algorithm == "fft" and each.groups == 1 and each.batch > 1:
-        return one * _SPECTRA
     if one is not None and algorithm == "winograd":
         return one * (1 + _FEW * max(each.input_size)) + each.groups * _TRANSFORM
     return one
