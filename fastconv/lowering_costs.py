@@ -22,6 +22,7 @@ _CALLED = 2e-5  # seconds for what Python and NumPy do around each forward probl
 _COPIED = 5e-10  # seconds for each element that products of pixels want beside others, by one thread
 _PLACED = 0.5e-10  # seconds for each byte of a result that phases at once are put in place of
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
+_FILLED = 3e-6, 0.7e-10  # seconds where phases without a kernel are filled, and for each byte of the result (5 layers)
 _FEW = 0.03  # images are few channels; the larger they are, the more of their transforms leave the caches (measured, 12 layers)
 _TRAINED, _DECODED = settings.BATCH_IN_TRAINING, 2  # images that share the packed weights of a gradient of the input, unless
 # settings say it: with stride 1 it is a training step's; with others as often a transposed convolution of one image
@@ -72,6 +73,8 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
         total += _COPIED * (math.prod(p.input_shape) + math.prod(p.output_shape))
     if p.direction == "backward_input" and p.stride[-1] > 1 and not p.channels_last:
         total += _APART * _image_bytes(p)
+    if not of_weight and any(part.problem is None for part in parts):
+        total += _FILLED[0] + _FILLED[1] * _image_bytes(p)
     return total
 
 

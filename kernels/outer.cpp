@@ -30,28 +30,40 @@ constexpr int64_t most_inputs_of_one_tap = 256;
 
 constexpr int64_t few_pixels = 3;           // that are sooner copied one by one than transposed
 
-// Elements 0, stride, ... (n - 1) stride of a row; with stride 2 what lies between them is read, but nothing behind the last.
+// Elements 0, 1, ... n - 1 of a row, or every other one: then what lies between them is read, but nothing behind the last.
 template <class T>
 FASTCONV_INLINE Vec<T> row_of(const T* from, int64_t stride, int64_t n) {
     constexpr int L = lanes<T>;
     if (stride == 1) return load_some(from, n);
-    if (stride == 2)
-        return every_other<T, 0>(load_masked(from, lanes_between<T>(0, 2 * n - 1)), load_masked(from + L, lanes_between<T>(0, 2 * n - 1 - L)));
-    alignas(vector_bytes) T lane[L] = {};
-    for (int64_t l = 0; l < n; ++l) lane[l] = from[l * stride];
-    return load(lane);
+    return every_other<T, 0>(load_masked(from, lanes_between<T>(0, 2 * n - 1)), load_masked(from + L, lanes_between<T>(0, 2 * n - 1 - L)));
 }
 
-// out[i][l] = from[channel[l] + i * stride] for `width` lanes, as many as make whole vectors.
+// out[i][l] = from[channel[l] + i * stride] for a vector's lanes, where pixels are few or far apart.
+template <class T>
+FASTCONV_INLINE void one_by_one(const T* from, const int64_t* channel, int64_t stride, int64_t count, T* out, int64_t step) {
+    constexpr int L = lanes<T>;
+    bool follow = true;
+    for (int l = 1; l < L; ++l) follow = follow && channel[l] == channel[0] + l;
+    for (int64_t i = 0; i < count; ++i, from += stride, out += step) {
+        if (follow) store(out, load(from + channel[0]));
+        else
+            for (int l = 0; l < L; ++l) out[l] = from[channel[l]];
+    }
+}
+
+// The same for `width` lanes, as many as make whole vectors.
 template <class T>
 FASTCONV_INLINE void side_by_side(const T* from, const int64_t* channel, int64_t width, int64_t stride, int64_t count, T* out, int64_t step) {
     constexpr int L = lanes<T>;
+    if (count <= few_pixels || (stride != 1 && stride != 2)) {
+        for (int64_t v = 0; v < width; v += L) one_by_one(from, channel + v, stride, count, out + v, step);
+        return;
+    }
     for (int64_t i = 0; i < count; i += L)
         for (int64_t v = 0; v < width; v += L) {
             const int64_t n = std::min<int64_t>(L, count - i);
             if (n <= few_pixels) {
-                for (int64_t l = 0; l < n; ++l)
-                    for (int c = 0; c < L; ++c) out[(i + l) * step + v + c] = from[channel[v + c] + (i + l) * stride];
+                one_by_one(from + i * stride, channel + v, stride, n, out + i * step + v, step);
                 continue;
             }
             Vec<T> row[L];
