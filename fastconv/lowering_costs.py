@@ -19,6 +19,9 @@ from .problem import ConvProblem
 
 _TRANSFORM = 2e-5  # seconds for the large kernel that a gradient is, in each group (measured on depthwise layers: 10 to 46 us)
 _CALLED = 2e-5  # seconds for what Python and NumPy do around each forward problem but one, which others do as well
+_BESIDE = 2.5e-5, 4.5e-5  # seconds for the same around a whole gradient of the weight, and around one as products; kernels of
+# its own have none of it (30 layers)
+_STRIDED = 1.5e-9  # seconds for each element of images whose channels lie side by side, where a gradient reads them as planes
 _COPIED = 5e-10  # seconds for each element that products of pixels want beside others, by one thread
 _PLACED = 0.5e-10  # seconds for each byte of a result that phases at once are put in place of
 _APART = 3e-10  # seconds for each byte of a result that is written a stride apart (both measured on 20 layers)
@@ -69,6 +72,9 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
         if one is None:
             return None
         total += often * (one + _CALLED)
+    if of_weight:
+        total += _BESIDE[as_products(p, algorithm)]
+        total += _STRIDED * (math.prod(p.input_shape) + math.prod(p.output_shape)) if p.channels_last else 0
     if as_products(p, algorithm):
         total += _COPIED * (math.prod(p.input_shape) + math.prod(p.output_shape))
     if p.direction == "backward_input" and p.stride[-1] > 1 and not p.channels_last:

@@ -105,6 +105,7 @@ void print_points() {
 
 int main() {
     std::printf("%d %d %d %d ", int(most_planes), most_taps, int(box_pixels), int(most_inputs_of_one_tap));
+    std::printf("%d %d ", int(box_pixels_of_lanes), int(slab_bytes));
     std::printf("%d ", int(SmallPlanes<float>::most_positions));
     std::printf("%d %d %d %d\\n", int(most_pixels), int(task_channels), int(enough_blocks), int(planes_bytes));
     for (int64_t each : {most_channels, at_once_bytes, chunk_bytes, least_tiles, summed_tiles, pairs_at_once, inner_box_bytes,
@@ -148,7 +149,8 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_single_numbers(lines: list[str]) -> None:
-    mine = [direct.MOST_PLANES, winograd.MOST_TAPS, outer.BOX_PIXELS, outer.MOST_INPUTS, _costs.MOST_POSITIONS,
+    mine = [direct.MOST_PLANES, winograd.MOST_TAPS, outer.BOX_PIXELS, outer.MOST_INPUTS, outer.BOX_PIXELS_OF_LANES,
+            outer.SLAB_BYTES, _costs.MOST_POSITIONS,
             col2im.PIXELS, col2im.CHANNELS, col2im.BLOCKS, col2im.PLANES_BYTES]
     assert [int(word) for word in lines[0].split()] == mine
     of_weight = winograd_weight

@@ -20,24 +20,23 @@ CHANNELS, BLOCKS, PLANES_BYTES = 64, 8, 384 << 10  # of a task, at most; for thr
 
 def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors of columns, for every pixel and output channel; the copies of the weights, and of the gradient for every block of
-    channels; each column is added to its place alone, and the planes become the output in runs. Many weights for few pixels take
-    as long as they take to be read. Fitted to 380 calls on Zen 4: nine of ten within 1.5x."""
+    channels; each column is added to its place alone, and the planes become the output in runs. Many weights for few pixels
+    take as long as they take to be read. Fitted to 380 calls on Zen 4: nine of ten within 1.5x."""
     pixels, outputs, inputs = math.prod(p.output_size), p.out_channels // p.groups, p.in_channels // p.groups
     columns = inputs * p.kernel_volume
     channels = _channels(p, lanes, inputs)
     blocks = math.ceil(inputs / channels)
     vectors = blocks * math.ceil(channels * p.kernel_volume / lanes)
-    copied = (2.5 if pixels > 1 else 1.5) * vectors * outputs * math.ceil(pixels / PIXELS)
+    weights = (2.5 if pixels > 1 else 1.5) * vectors * outputs * math.ceil(pixels / PIXELS)
     cycle, size = 1.0 if is_widest(p, lanes) else 1.7, math.prod(p.input_size)
     if p.channels_last:
         filled, placed, run, written, runs = 16.0 / lanes, 3.6, 4.0, 32.0, p.groups * blocks * size
     else:
-        filled, placed, run, written, runs = 0.7 * cycle, 2.7, 22.0, 12.0, p.in_channels * math.prod(p.input_size[:-1])
+        filled, placed, run, written, runs = 0.5 * cycle, 2.5, 22.0, 12.0, p.in_channels * math.prod(p.input_size[:-1])
     made = placed * p.groups * columns * pixels + run * runs + (_plane(p) + written * size / cycle) * p.in_channels / lanes
-    spent = with_weights(p, lanes, {"products": p.groups * (1.06 if cycle == 1 else 0.7) * vectors * outputs * pixels,
-                                    "copies": p.groups * (copied + filled * blocks * outputs * pixels), "outputs": cycle * made})
-    spent["start"] = 4000.0
-    return spent
+    copies = p.groups * (weights + filled * blocks * outputs * pixels)
+    computed = {"products": 1.06 * p.groups * vectors * outputs * pixels, "copies": copies, "outputs": cycle * made}
+    return {**with_weights(p, lanes, computed), "start": 4000.0}
 
 
 def packing_cost(p: ConvProblem, lanes: int) -> float:
