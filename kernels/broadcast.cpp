@@ -220,12 +220,18 @@ struct Broadcast {
         if (!simple) finish_runs(p, call, t.image, channel, channels, s.sums, width, s.runs, runs);
     }
 
+    // Pixels a multiple of 4 KB apart share a set of L1, of 8 lines, each read 16 times: as many as stay there beside what else passes.
+    int64_t pixels_of_tile(int64_t vectors) const {
+        const bool one_set = strides.pixel_step[2] * int64_t(sizeof(T)) % 4096 == 0;
+        return one_set ? std::min(pixels_for(int(vectors)), vectors == 1 ? 4 : 6) : pixels_for(int(vectors));
+    }
+
     // As few tiles as possible, equal but for a pixel.
     void multiply(const Tasks::Task& t, int64_t panel, const T* x, int64_t vectors, const Scratch& s, Target<T> target) const {
         constexpr auto all = std::make_index_sequence<size_t(max_MR * max_NR)>{};
         const T* bias = static_cast<const T*>(call.packed) + t.group * packing.padded + packing.first(panel) * L;
         const T* w = weights(t, panel, vectors * L, s);
-        const int64_t k = k_of(p), tiles = ceil_div(s.pixels, pixels_for(int(vectors)));
+        const int64_t k = k_of(p), tiles = ceil_div(s.pixels, pixels_of_tile(vectors));
         for (int64_t i = 0, first = 0, count; i < tiles; ++i, first += count, target.to += count) {
             count = ceil_div(s.pixels - first, tiles - i);
             micro_at<T>(count, vectors, all)(x, s.pixel + first, s.tap, k, w, bias, target);
