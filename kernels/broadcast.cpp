@@ -3,7 +3,7 @@
 //
 //   out[pixel][oc vector] = bias[oc vector] + sum over k of x[pixel offset + tap offset(k)] * w[k][oc vector]
 //
-// Tile: up to MR pixels x NR vectors of output channels in registers (AVX-512 6 x 4, 8 x 3, 12 x 2, 12 x 1; AVX2 4 x 3, 6 x 2, 8 x 1),
+// Tile: up to MR pixels x NR vectors of output channels in registers (AVX-512 6 x 4, 8 x 3, 10 x 2, 10 x 1; AVX2 4 x 3, 6 x 2, 8 x 1),
 // pixels from anywhere in the box. What gemm copies to panels is broadcast straight from the caller's array, whatever its strides, or
 // from a slab with the padding written out. Weights are packed [panel][k][vectors of the panel]. All k in one pass, and outputs with
 // the channels side by side are stored from the registers.
@@ -16,7 +16,9 @@ namespace fastconv {
 namespace FASTCONV_ISA {
 namespace {
 
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__AVX512F__)
+constexpr int max_NR = 4, max_sums = 24, max_MR = 10;  // pointers to more pixels than that find no registers
+#elif defined(__aarch64__)
 constexpr int max_NR = 4, max_sums = 24, max_MR = 12;
 #elif defined(__AVX2__)
 constexpr int max_NR = 3, max_sums = 12, max_MR = 8;
@@ -107,11 +109,11 @@ struct BroadcastPacking {
 
 template <class T>
 void pack_one(const Problem& p, const PackCall& call, const BroadcastPacking<T>& packing, int64_t group, int64_t panel) {
-    const int64_t first = packing.first(panel) * lanes<T>, width = packing.first(panel + 1) * lanes<T> - first, taps = kernel_volume(p);
+    const int64_t first = packing.first(panel) * lanes<T>, width = packing.first(panel + 1) * lanes<T> - first;
     const int64_t channel = group * packing.channels + first, there = std::min(width, packing.channels - first);
     const T* bias = static_cast<const T*>(call.bias);
     T *packed = static_cast<T*>(call.packed), *out = packed + packing.offset(p, group, panel);
-    const bool finite = pack_as_they_lie<T>(p, call, channel, there, width, [&](int64_t c, int64_t tap) { return out + (c * taps + tap) * width; });
+    const bool finite = pack_as_they_lie(p, call, channel, there, width, out);
     packed[packing.spoiled(p, group, panel)] = T(!finite);
     for (int64_t c = 0; c < width; ++c) packed[group * packing.padded + first + c] = bias && c < there ? bias[channel + c] : T(0);
 }
@@ -138,10 +140,10 @@ struct Broadcast {
           blocking(p, limits(threads), sizeof(T)), tasks(p, blocking, packing.panels, 0.5, threads),
           strides(raw ? input_strides(p, call.input) : blocking.slab) {}
 
-    // Boxes are smaller where panels are few and do not come out even among the threads.
+    // Boxes are smaller where panels are few and do not come out even among the threads; one thread alone takes a small image whole.
     Limits limits(int threads) const {
         const bool uneven = 8 * ceil_div(packing.panels, threads) * threads >= 9 * packing.panels;
-        const int64_t least = (uneven ? 2 : 8) * max_MR, share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
+        const int64_t least = (threads == 1 ? 16 : uneven ? 2 : 8) * max_MR, share = ceil_div(p.batch * p.groups * p.output[0] * p.output[1] * p.output[2], 4 * threads);
         return {std::min(std::max(share, least), most_pixels), raw ? int64_t(1) << 60 : 192 << 10, 4 * max_MR, 1, false, false, true,
                 threads_per_image(p, threads)};
     }
@@ -191,9 +193,9 @@ struct Broadcast {
     // Fill s.pixel, s.straight and s.runs for a box.
     int64_t list(const Box& box, Scratch& s) const {
         s.pixels = box.pixels();
-        return list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t w, int64_t to) {
-            s.pixel[i] = raw ? strides.pixel(box.begin[0] + d, box.begin[1] + h, box.begin[2] + w) : strides.pixel(d, h, w);
-            s.straight[i] = to;
+        return list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t to) {
+            fill_steps(s.pixel + i, first_pixel(strides, raw, box, d, h), strides.pixel_step[2], box.size[2]);
+            fill_steps(s.straight + i, to, call.output.space[2], box.size[2]);
         });
     }
 
@@ -213,7 +215,7 @@ struct Broadcast {
         Target<T> target{at<T>(call.output, t.image, channel), s.straight, channels - (vectors - 1) * L, epilogue.least(), epilogue.most()};
         if (!simple) {
             constexpr T unlimited = std::numeric_limits<T>::infinity();
-            for (int64_t i = 0; i < s.pixels; ++i) s.buffered[i] = i * width;
+            fill_steps(s.buffered, 0, width, s.pixels);
             target = {s.sums, s.buffered, L, -unlimited, unlimited};
         }
         multiply(t, panel, x, vectors, s, target);

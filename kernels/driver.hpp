@@ -90,16 +90,20 @@ struct Driver : Defaults {
         run_as_it_is(joined, of_all);
     }
 
+    // As many threads as a call is worth: for others it need not be cut.
+    static int worth(const Problem& p, int threads) { return int(threads_for(multiply_adds(p), worth_a_thread::gemm, threads)); }
+
     static void run_as_it_is(const Problem& p, const Call& call) {
         const Regions cut(p, true);
         const bool good = cut.whole() || Job::finite(p, call.packed);
-        const Running running(p, call, good ? cut : Regions(p, false), call.threads, max_axes - 1);
+        const Running running(p, call, good ? cut : Regions(p, false), worth(p, call.threads), max_axes - 1);
         running.crew.share(running.first[running.regions],
                            [&](int64_t part, const auto& each) { running.part(running.crew.own(part), each); });
     }
 
     static size_t workspace_bytes(Problem p, int threads) {
         if (joins(p)) join_images(p);
+        threads = worth(p, threads);
         size_t bytes = 0;
         for (bool finite : {false, true}) {
             const Regions cut(p, finite);
@@ -124,6 +128,7 @@ struct Driver : Defaults {
     // Whether two tasks of different threads have the same weights.
     static bool shares_packed(Problem p, int threads) {
         if (joins(p)) join_images(p);
+        threads = worth(p, threads);
         const Tasks tasks = Job(Regions(p, false).at(p, Call{}, 0), threads).tasks;
         return tasks.parts > 1 && tasks.boxes * tasks.images > 1;
     }

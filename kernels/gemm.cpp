@@ -94,10 +94,10 @@ struct GemmPacking {
 template <class T>
 void pack_one(const Problem& p, const PackCall& call, const GemmPacking<T>& packing, int64_t group, int64_t block) {
     const int64_t first = block * packing.wide, channel = group * packing.channels + first, width = packing.width(block);
-    const int64_t there = std::min(width, packing.channels - first), taps = kernel_volume(p);
+    const int64_t there = std::min(width, packing.channels - first);
     const T* bias = static_cast<const T*>(call.bias);
     T *packed = static_cast<T*>(call.packed), *out = packed + packing.offset(p, group, block);
-    const bool finite = pack_as_they_lie<T>(p, call, channel, there, width, [&](int64_t c, int64_t tap) { return out + (c * taps + tap) * width; });
+    const bool finite = pack_as_they_lie(p, call, channel, there, width, out);
     packed[packing.spoiled(p, group, block)] = T(!finite);
     for (int64_t c = 0; c < width; ++c)
         packed[group * packing.padded + first + c] = bias && first + c < packing.channels ? bias[channel + c] : T(0);
@@ -230,8 +230,8 @@ struct Gemm {
 
     // Fill s.pixel, s.tiles, the pieces and s.runs for a box.
     int64_t list(const Box& box, Scratch& s) const {
-        const int64_t runs = list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t w, int64_t) {
-            s.pixel[i] = raw ? strides.pixel(box.begin[0] + d, box.begin[1] + h, box.begin[2] + w) : strides.pixel(d, h, w);
+        const int64_t runs = list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t) {
+            fill_steps(s.pixel + i, first_pixel(strides, raw, box, d, h), strides.pixel_step[2], box.size[2]);
         });
         list_tiles(box.pixels(), s);
         list_pieces(box, s);

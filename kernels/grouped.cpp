@@ -241,9 +241,10 @@ struct Grouped {
         s.pixels = box.pixels();
         if (!kept.some)
             for (int64_t t = 0; t < kernel_volume(p); ++t) s.kept[t] = t;
-        return list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t w, int64_t to) {
-            s.pixel[i] = raw ? strides.pixel(box.begin[0] + d, box.begin[1] + h, box.begin[2] + w) : strides.pixel(d, h, w);
-            s.straight[i] = to, s.buffered[i] = i * L;
+        fill_steps(s.buffered, 0, L, s.pixels);
+        return list_runs(call, box, s.runs, [&](int64_t i, int64_t d, int64_t h, int64_t to) {
+            fill_steps(s.pixel + i, first_pixel(strides, raw, box, d, h), strides.pixel_step[2], box.size[2]);
+            fill_steps(s.straight + i, to, call.output.space[2], box.size[2]);
         });
     }
 

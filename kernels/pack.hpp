@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "abi.hpp"
-#include "simd.hpp"
+#include "squares.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
@@ -56,6 +56,21 @@ void pack_block(const T* w, int64_t stride, int64_t tap_count, int64_t k_count, 
             for (int64_t i = 0; i < m; i += L)
                 transpose_block(w + v * stride + k + i, stride, channels - v, m - i, out_row + i, v, past);
     }
+}
+
+// The same where the places follow each other: out[k][width]. Equal distances need no register each, and squares fewer shuffles.
+template <class T>
+void pack_rows(const T* w, int64_t k_count, int64_t channels, int64_t width, T* out) {
+    constexpr int64_t line = 64 / int64_t(sizeof(T)), S = side<T>;
+    const auto same = [](Side<T> v) { return v; };
+    for (int64_t k = 0; k < k_count; k += line)
+        for (int64_t v = 0; v < width; v += S)
+            for (int64_t i = k; i < std::min(k + line, k_count); i += S) {
+                const int64_t at = std::min(i, k_count - S);  // the last ones overlap their neighbours
+                const T* from = w + v * k_count + at;
+                if (v + S <= channels) transpose_square<T>(from, k_count, out + at * width + v, width, same);
+                else transpose_square<T>(from, k_count, out + at * width + v, width, same, channels - v);
+            }
 }
 
 // The same of weights that lie in another order, as those of a gradient of the input do: output channels side by side, or the taps of
@@ -137,13 +152,15 @@ class AnyOrder {
     }
 };
 
-// Weights of `n` output channels from `channel` (of all groups) on, as pack_block packs them, however they lie; whether all are finite.
-template <class T, class Place>
-bool pack_as_they_lie(const Problem& p, const PackCall& call, int64_t channel, int64_t n, int64_t width, Place place) {
+// Weights of `n` output channels from `channel` (of all groups) on, however they lie, to out[k][width]; whether all are finite.
+template <class T>
+bool pack_as_they_lie(const Problem& p, const PackCall& call, int64_t channel, int64_t n, int64_t width, T* out) {
     const int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2], k = p.in_channels * taps;
     const T* const weight = static_cast<const T*>(call.weight) + channel * (call.lie ? call.lie->batch : k);
+    const auto place = [&](int64_t c, int64_t tap) { return out + (c * taps + tap) * width; };
     if (call.lie) return AnyOrder<T>(p, *call.lie).pack(weight, n, width, place, call.shared);
-    pack_block(weight, k, taps, k, n, width, place, call.shared);
+    if (call.shared || k < side<T>) pack_block(weight, k, taps, k, n, width, place, call.shared);
+    else pack_rows(weight, k, n, width, out);
     return all_finite(weight, n * k);
 }
 

@@ -11,8 +11,18 @@ struct Run {  // pixels that follow each other: the first of the box, how many, 
     int64_t first, count, output, residual;
 };
 
-// visit(pixel, d, h, w, output): its number, its place in the box, and where the output has it. How many runs there are; rows that go
-// on from each other are one.
+// Where the first pixel of a row of a box is read: the caller's array, if that is read where it lies (raw), or a slab.
+inline int64_t first_pixel(const Strides& s, bool raw, const Box& box, int64_t d, int64_t h) {
+    return raw ? s.pixel(box.begin[0] + d, box.begin[1] + h, box.begin[2]) : s.pixel(d, h, 0);
+}
+
+// to[i] = first + i step
+inline void fill_steps(int64_t* to, int64_t first, int64_t step, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) to[i] = first + i * step;
+}
+
+// visit(pixel, d, h, output) for each row: the number of its first pixel, its place in the box, and where the output has that. How many
+// runs there are; rows that go on from each other are one.
 template <class Visit>
 int64_t list_runs(const Call& call, const Box& box, Run* runs, const Visit& visit) {
     const View &y = call.output, &r = call.residual;
@@ -27,7 +37,8 @@ int64_t list_runs(const Call& call, const Box& box, Run* runs, const Visit& visi
                                  (!r.data || last->residual + last->count * r.space[2] == run.residual);
             if (follows) last->count += run.count;
             else runs[listed++] = run;
-            for (int64_t w = 0; w < box.size[2]; ++w, ++count) visit(count, d, h, w, run.output + w * y.space[2]);
+            visit(count, d, h, run.output);
+            count += run.count;
         }
     return listed;
 }

@@ -101,6 +101,12 @@ struct RowsAtOnce {
         for (int64_t v = 0; v < S; ++v) mask[v] = lanes_between<T>(begin - i * S - v * L, end - i * S - v * L);
     }
 
+    // The lines of a row that comes soon.
+    FASTCONV_INLINE void ask_for(const T* row) const {
+        constexpr int64_t line = 64 / int64_t(sizeof(T));
+        for (int64_t i = begin; i < end; i += line) __builtin_prefetch(row + first + i);
+    }
+
     FASTCONV_INLINE void fill(const T* row, T* out) const {
         put(row, out, 0, low);
         int64_t i = L;
@@ -133,17 +139,27 @@ struct RowsAtOnce {
     }
 };
 
-template <class T, int S, bool All>
-FASTCONV_NOINLINE void fill_rows_at_once(const Problem& p, const Blocking& blocking, const Box& box, const T* image,
-                                         const View& view, T* slab) {
+// Asks: for the next channel's row meanwhile.
+template <class T, int S, bool All, bool Asks>
+FASTCONV_NOINLINE void fill_rows_asking(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
     const RowsAtOnce<T, S, All> rows(p, blocking, box);
     const bool zeros = p.padding_mode == PaddingMode::zeros;
     for_rows(p, blocking, box, image, view, slab, p.in_channels, [&](const T* row, T* out) __attribute__((always_inline)) {
+        if (Asks && row) rows.ask_for(row + view.channel);
         if (row) rows.fill(row, out);
         else
             for (int64_t v = 0; v < rows.strands; ++v) clear(out + v * rows.apart, rows.count);
         if (row && !zeros) rows.mirror(p, row, out);
     });
+}
+
+// Where inputs come from L3 or memory no processor foresees at which row of the next channel a box goes on; of few channels, which have
+// many rows each, it need not.
+template <class T, int S, bool All>
+void fill_rows_at_once(const Problem& p, const Blocking& blocking, const Box& box, const T* image, const View& view, T* slab) {
+    const int64_t bytes = p.in_channels * p.input[0] * p.input[1] * p.input[2] * int64_t(sizeof(T));
+    const bool asks = p.in_channels >= 16 && bytes > 512 << 10;
+    (asks ? fill_rows_asking<T, S, All, true> : fill_rows_asking<T, S, All, false>)(p, blocking, box, image, view, slab);
 }
 
 // The same for longer strides, or where only the first inputs of each stride are read: lanes outputs by lanes taps at a time,

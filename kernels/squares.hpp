@@ -49,12 +49,13 @@ FASTCONV_INLINE void transpose_sides(Side<T> (&row)[side<T>]) {
     if constexpr (H > 1) transpose_sides<T, H / 2>(row);
 }
 
-// to[j * to_step + i] = finish(from[i * from_step + j]) for i, j < side
+// to[j * to_step + i] = finish(from[i * from_step + j]) for i, j < side; rows that do not exist count as 0
 template <class T, class Finish>
-FASTCONV_INLINE void transpose_square(const T* from, int64_t from_step, T* to, int64_t to_step, Finish finish) {
+FASTCONV_INLINE void transpose_square(const T* from, int64_t from_step, T* to, int64_t to_step, Finish finish, int64_t rows = side<T>) {
     Side<T> row[side<T>];
 #pragma GCC unroll 8
-    for (int i = 0; i < side<T>; ++i) row[i] = *reinterpret_cast<const typename SideOf<T>::unaligned*>(from + i * from_step);
+    for (int i = 0; i < side<T>; ++i)
+        row[i] = i < rows ? *reinterpret_cast<const typename SideOf<T>::unaligned*>(from + i * from_step) : Side<T>{};
     transpose_sides<T>(row);
 #pragma GCC unroll 8
     for (int i = 0; i < side<T>; ++i) *reinterpret_cast<typename SideOf<T>::unaligned*>(to + i * to_step) = finish(row[i]);
