@@ -5,6 +5,7 @@ Nothing here changes a result: every output is summed in the same order however 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from ...problem import ConvProblem
 from ...window import index_map
 from .compile import stage
-from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIXELS, SHARES, SPAN, SURPLUS, VECTOR_BYTES
+from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIXELS, ROWS, SHARES, SPAN, SURPLUS, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
@@ -128,6 +129,16 @@ def _one_row(steps: list[int], size: tuple[int, ...]) -> int | None:
             return None
         length *= n
     return pitch or 0
+
+
+def _rows(count: int) -> set[int]:
+    """Of the register tiles that go through so many pixels, of equal sizes, to one: no small one at the end."""
+    return shares(count, -(-count // ROWS))
+
+
+def shares(length: int, pieces: int) -> set[int]:
+    """Lengths of pieces of equal sizes, to one."""
+    return {length // pieces, -(-length // pieces)}
 
 
 class Call:
@@ -266,6 +277,21 @@ class Call:
                 return more
         return min(max(blocks, threads // others), most)
 
+    def _tiles(self, counts: set[int]) -> np.ndarray:
+        """Addresses of the register tiles that blocks of so many pixels need: gemm's by [vectors][rows], direct's by output
+        channels, broadcast's by vectors of these."""
+        s = self.shape
+        table = np.zeros((3, ROWS + 1), np.int64)
+        if s.algorithm == GEMM:
+            widths = {-(-min(s.width, s.outputs - block * s.width) // s.lanes) for block in (0, s.blocks - 1)}
+            for vectors, rows in itertools.product(widths, set().union(*map(_rows, counts))):
+                table[vectors, rows] = stage(f"pixels {rows} {vectors}", s.problem.dtype).address
+        else:
+            kind = "channels" if s.algorithm == DIRECT else "vectors"
+            for size in shares(s.units, s.blocks):
+                table.ravel()[size] = stage(f"{kind} {size}", s.problem.dtype).address
+        return table
+
     # ---- memory
 
     def _lay_out_slab(self) -> None:
@@ -342,6 +368,9 @@ class Call:
             stages["finish"] = "spread" if self.spreads else "finish"
         if self.slab:
             stages["fill"] = "fill"
+        heights, widths = shares(self.output[1], self.blocks_h), shares(self.output[2], self.blocks_w)
+        self.tables = {"tile_of": self._tiles({h * w for h in heights for w in widths})}
+        c["tile_of"] = self.tables["tile_of"].ctypes.data
         if name == "relu":
             c["relu"] = 1
         elif name is not None:

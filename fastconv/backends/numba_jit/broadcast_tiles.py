@@ -13,8 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from .contexts import PIXELS, VECTOR_BYTES
 from .rows import _SHORT, _mask, _masked
@@ -22,7 +20,6 @@ from .vectors import (
     _BYTE,
     _INT,
     _bases,
-    _dispatch,
     _element,
     _function,
     _in_order,
@@ -94,7 +91,14 @@ def _put(builder: Any, places: list[Any], values: list[Any], last: Any, size: in
                 _masked(builder, "store", kind, [value, place, _SHORT(size), mask])
 
 
-def _emit_tiles(scalar: Any, vectors: int) -> Any:
+def broadcast_tiles(scalar: Any, vectors: int) -> Any:
+    """(count, depth, taps, pixels, places, x, weights, target, bias, last, relu):
+
+    target[places[i] ...][o] = Σ_k x[pixels[i] + taps[k]] · weights[k][o] + bias[o], at least 0 if `relu`, for i < count and
+    o < vectors·lanes, of the last vector `last` lanes.
+
+    count > 0; up to SURPLUS more are read of the tables, and computed as well. All but weights and bias are byte offsets.
+    """
     rows = PIXELS[vectors - 1]
     half = (rows + 1) // 2
 
@@ -111,21 +115,3 @@ def _emit_tiles(scalar: Any, vectors: int) -> Any:
             builder.call(tile, [_INT(1), depth, taps, builder.add(pixels, done), builder.add(places, done), *rest])
 
     return emit
-
-
-@intrinsic
-def broadcast_tiles(typingctx: Any, vectors: Any, count: Any, depth: Any, taps: Any, pixels: Any, places: Any, x: Any,
-                    weights: Any, target: Any, bias: Any, last: Any, relu: Any, like: Any) -> Any:
-    """target[places[i] ...][o] = Σ_k x[pixels[i] + taps[k]] · weights[k][o] + bias[o], at least 0 if `relu`, for i < count and
-    o < vectors·lanes, of the last vector `last` lanes.
-
-    count > 0; up to SURPLUS more are read of the tables, and computed as well. All but weights and bias are byte offsets.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        choices = {vectors: _function(builder.module, f"fastconv.broadcast.{like}.{vectors}", 11, _emit_tiles(like, vectors))
-                   for vectors in range(1, len(PIXELS) + 1)}
-        _dispatch(builder, args[0], choices, list(args[1:12]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 12, like), codegen

@@ -43,6 +43,8 @@ _INTEGERS = (
     "slab slab_c slab_d slab_h slab_w slab_phase phases span_h span_w grow_h grow_w "
     # tables and scratch: offsets within the scratch of a part; byte steps between output pixels in the slab or input
     "taps pixel_h pixel_w scratch_bytes sums lines pixels places line_pitch "
+    # register tiles by their sizes (see blocking.py)
+    "tile_of "
     # output channels of a group, as they are packed; what blocks are shares of: so many units of so many channels
     "packed units unit "
     # whether sums go to the output from the registers, bytes from those of a pixel to the next; entries of the table of pixels

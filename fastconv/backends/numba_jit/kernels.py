@@ -29,14 +29,15 @@ from numba.extending import register_jitable
 
 from ... import activations
 from .contexts import BROADCAST, DIRECT, GEMM, ROWS, SURPLUS, VECTOR_BYTES
+from .pipeline import Pipeline
 from .rows import copy_row, finish_row, transpose
-from .vectors import channels_tiles, invoke, load, pixels_tiles, store
+from .vectors import invoke, load, store
 
 
 def jit(function: Callable[..., Any]) -> Any:
     """A helper, without the wrappers that Python would call; once, not again for each constant that is an argument."""
     options = dict(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    made = numba.njit(nogil=True, **options)(function)
+    made = numba.njit(nogil=True, pipeline_class=Pipeline, **options)(function)
     template = made.get_call_template
     made.get_call_template = lambda arguments, named: template(tuple(map(numba.types.unliteral, arguments)), named)
     return made
@@ -152,26 +153,27 @@ def gemm_stage(c: Any, x: Any, weights: Any, pixels: Any, sums: Any, taps: Any, 
     pixels."""
     vectors = 2 if channels * size > VECTOR_BYTES else 1
     pitch = vectors * VECTOR_BYTES
-    tiles = (count + ROWS - 1) // ROWS  # of equal sizes, to one: no small one at the end
+    tiles = (count + ROWS - 1) // ROWS  # see `blocking._rows`
     rows, larger = count // tiles, count % tiles
+    tile_of = c.tile_of + 8 * (vectors * (ROWS + 1) + rows)
     split = larger * (rows + 1)  # so many pixels are in the larger tiles
     k = 0
     while k < all_taps:  # a range of unknown step could raise
         depth = min(c.pass_depth, all_taps - k)
-        fresh = np.int64(k == 0)
+        fresh, left = np.int64(k == 0), tiles - larger
         offsets, factors = taps + 8 * k, weights + k * pitch
         if larger > 0:
-            pixels_tiles(vectors * 64 + rows + 1, larger, depth, offsets, pixels, x, factors, sums, fresh, like)
-        pixels_tiles(vectors * 64 + rows, tiles - larger, depth, offsets, pixels + 8 * split, x, factors, sums + split * pitch,
-                     fresh, like)
+            invoke(load(tile_of, 1, 0), (larger, depth, offsets, pixels, x, factors, sums, fresh))
+        invoke(load(tile_of, 0, 0), (left, depth, offsets, pixels + 8 * split, x, factors, sums + split * pitch, fresh))
         k += c.pass_depth
 
 
 def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, target: Any, channels: Any, count: Any, bias: Any, residual: Any,
                  like: Any, size: Any) -> None:
     """Neighbouring pixels on the vector, `count` of them: to the output at `target`, or to lines."""
-    channels_tiles(channels, count, c.depth, c.taps, pixels, pixels + c.places - c.pixels, x, weights, target,
-                   c.oc if c.straight != 0 else c.line_pitch, bias, residual, c.rc, c.relu * c.straight, like)
+    invoke(load(c.tile_of, channels, 0), (
+        count, c.depth, c.taps, pixels, pixels + c.places - c.pixels, x, weights, target,
+        c.oc if c.straight != 0 else c.line_pitch, bias, residual, c.rc, c.relu * c.straight))
 
 
 # ---- the epilogue

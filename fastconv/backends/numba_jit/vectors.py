@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .contexts import ARM, FEATURES, FUSED, ROWS, SPAN, VECTOR_BYTES
+from .contexts import ARM, FEATURES, FUSED, SPAN, VECTOR_BYTES
 
 # of inline assembly: a vector register
 _REGISTER = "w" if ARM else "v" if VECTOR_BYTES == 64 else "x" if FEATURES else None
@@ -203,7 +203,14 @@ def _plus(builder: Any, address: Any, values: list[Any], places: Any, size: int)
     return phis
 
 
-def _emit_pixels_tile(scalar: Any, rows: int, vectors: int) -> Any:
+def pixels_tiles(scalar: Any, rows: int, vectors: int) -> Any:
+    """(count, depth, taps, pixels, x, weights, sums, fresh):
+
+    sums[i][o] (+)= Σ_k x[pixels[i] + taps[k]] · weights[k][o], for i < count·rows, o < vectors·lanes.
+
+    count > 0. `taps` and `pixels` are tables of byte offsets; `weights` and `sums` are aligned; `fresh` starts from zero, not
+    from sums.
+    """
     element, size, lanes = _llvm_type(scalar)
     vector = ir.VectorType(element, lanes)
     width = vectors * lanes * size
@@ -237,27 +244,6 @@ def _emit_pixels_tile(scalar: Any, rows: int, vectors: int) -> Any:
         _tile_after_tile(builder, count, [(pixels, rows * 8), (sums, rows * width)], tile)
 
     return emit
-
-
-@intrinsic
-def pixels_tiles(typingctx: Any, shape: Any, count: Any, depth: Any, taps: Any, pixels: Any, x: Any, weights: Any, sums: Any,
-                 fresh: Any, like: Any) -> Any:
-    """sums[i][o] (+)= Σ_k x[pixels[i] + taps[k]] · weights[k][o], for i < count·rows, o < vectors·lanes.
-
-    shape = vectors·64 + rows; count > 0. `taps` and `pixels` are tables of byte offsets; `weights` and `sums` are aligned;
-    `fresh` starts from zero instead of from sums.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        choices = {}
-        for vectors in (1, 2):
-            for rows in range(1, ROWS + 1):
-                name = f"fastconv.pixels.{like}.{rows}x{vectors}"
-                choices[vectors * 64 + rows] = _function(builder.module, name, 8, _emit_pixels_tile(like, rows, vectors))
-        _dispatch(builder, args[0], choices, list(args[1:9]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 9, like), codegen
 
 
 def _emit_channels_tile(scalar: Any, rows: int, span: int) -> Any:
@@ -305,8 +291,16 @@ def _emit_channels_tile(scalar: Any, rows: int, span: int) -> Any:
     return emit
 
 
-def _emit_channels_tiles(scalar: Any, rows: int) -> Any:
-    """Tiles of SPAN[rows - 1] vectors, and at the end, if that is enough, one of half as many."""
+def channels_tiles(scalar: Any, rows: int) -> Any:
+    """(count, depth, taps, pixels, places, x, weights, sums, pitch, bias, residual, residual pitch, relu):
+
+    sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i] + bias[i] + residual[i·residual_pitch +
+    places[j] ...], i < rows, j < count; at least 0 if `relu`. residual = 0: none.
+
+    count > 0; up to SURPLUS more are read of the tables, and computed as well. Each vector has its own place; they are stored
+    in order, so a later one may overlap an earlier, unless there is a residual, which may lie where the sums go. All but the
+    weights are byte offsets. Tiles of SPAN[rows - 1] vectors, and at the end, if that is enough, one of half as many.
+    """
     span = SPAN[rows - 1]
     half = (span + 1) // 2
 
@@ -323,24 +317,3 @@ def _emit_channels_tiles(scalar: Any, rows: int) -> Any:
             builder.call(tile, [_INT(1), depth, taps, builder.add(pixels, done), builder.add(places, done), *rest])
 
     return emit
-
-
-@intrinsic
-def channels_tiles(typingctx: Any, rows: Any, count: Any, depth: Any, taps: Any, pixels: Any, places: Any, x: Any,
-                   weights: Any, sums: Any, pitch: Any, bias: Any, residual: Any, residual_pitch: Any, relu: Any,
-                   like: Any) -> Any:
-    """sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i] + bias[i] + residual[i·residual_pitch +
-    places[j] ...], i < rows, j < count; at least 0 if `relu`. residual = 0: none.
-
-    count > 0; up to SURPLUS more are read of the tables, and computed as well. Each vector has its own place; they are stored
-    in order, so a later one may overlap an earlier, unless there is a residual, which may lie where the sums go. All but the
-    weights are byte offsets.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        choices = {rows: _function(builder.module, f"fastconv.channels.{like}.{rows}", 13, _emit_channels_tiles(like, rows))
-                   for rows in range(1, len(SPAN) + 1)}
-        _dispatch(builder, args[0], choices, list(args[1:14]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 14, like), codegen
