@@ -20,6 +20,8 @@ from fastconv.verify.data import random_arrays
 pytest.importorskip("numba")
 
 PROBLEMS = {
+    "gemm": problem((16, 40), (40, 42), 3, batch=3), "direct": problem((3, 20), (80, 120), 3, batch=3),
+    "broadcast": problem((24, 40), (40, 42), 3, batch=3),
     "depthwise": problem((12, 12), (40, 70), 3, groups=12, batch=3), "winograd": problem((16, 16), (40, 42), 3, batch=3),
     "fft": problem((1, 1), (200, 210), (15, 15), batch=3)}
 

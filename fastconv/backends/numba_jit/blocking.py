@@ -14,7 +14,7 @@ import numpy as np
 from ...problem import ConvProblem
 from ...window import index_map
 from .compile import stage
-from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIXELS, ROWS, SHARES, SPAN, SURPLUS, VECTOR_BYTES
+from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIECES, PIXELS, ROWS, SHARES, SPAN, SURPLUS, VECTOR_BYTES
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
@@ -35,6 +35,7 @@ def with_shares(context: np.ndarray, parts: int) -> np.ndarray:
     """A context with the words of so many parts of a round behind it (`shares`), each in a cache line if there is room."""
     parts = max(1, parts)  # of a call without images
     named, apart = context.view(CONTEXT), min(8, MOST_SHARERS // parts)
+    named["pieces"] = PIECES if parts > 1 else 1
     named["sharers"], named["shares"], named["shares_apart"] = parts, 8 * SHARES, 8 * apart
     return np.concatenate((context, np.zeros(SHARES - len(context) + parts * apart, np.int64)))
 
@@ -169,7 +170,7 @@ class Call:
 
     def _complete(self, context: np.ndarray) -> np.ndarray:
         """With what lies behind it."""
-        return context
+        return with_shares(context, self.parts)
 
     def _flatten(self, residual: bool) -> None:
         """A pointwise convolution sees one long row, where the arrays allow it."""
@@ -223,7 +224,7 @@ class Call:
         self._share(threads, s.problem.batch * s.problem.groups * planes)
         self.height, self.width = -(-rows // self.blocks_h), -(-columns // self.blocks_w)
         items = self.outer * self.blocks_h * self.blocks_w * self.chunks
-        self.parts = min(threads, items)
+        self.parts = min(threads, items, MOST_SHARERS)
         self.rounds = max(1, min(s.problem.flops // (threads * ROUND_FLOPS), items // max(1, self.parts)))
         self._choose_places()
 

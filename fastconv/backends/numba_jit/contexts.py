@@ -72,10 +72,11 @@ _INTEGERS = (
     "strip_out of_d of_h of_w factor "
     # offsets in a tile's memory, a part's, packed weights
     "board_bytes desk_bytes spectra next own product buffer plain odd "
-    # the parts of a round; words behind the context that count pieces of the range of each, and how far apart (see shares.py)
-    "sharers shares shares_apart").split()
+    # the parts of a round, pieces of the range of each; words behind the context that count them, how far apart (shares.py)
+    "sharers pieces shares shares_apart").split()
 CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
 SPOILT = _INTEGERS.index("spoilt")  # its number
+PIECES = 8  # of a part's range
 SHARES, MOST_SHARERS = 240, 256  # the number of the first word for them; how many parts there may be
 
 # ---- of pooling

@@ -37,7 +37,7 @@ from . import (
     winograd_stages,
 )
 from .contexts import CONTEXT, POOL_CONTEXT
-from .pipeline import Pipeline, as_written
+from .pipeline import Pipeline, as_written, jit
 
 # name: the function and how many int64 it takes besides the context
 STAGES: dict[str, tuple[Any, int]] = {
@@ -135,7 +135,7 @@ def _emitted(emit: Callable[[Any, Any], None], arguments: int) -> tuple[str, str
 def _entry(function: Callable[..., None], arguments: int, dtype: str) -> FunctionType:
     """The stage with a scalar of this dtype and its size as last arguments: ``body(context, a, b, like, size)``."""
     kind = np.dtype(dtype)
-    names = {"__name__": __name__, "body": kernels.jit(function), "like": kind.type(0), "size": kind.itemsize}
+    names = {"__name__": __name__, "body": jit(function), "like": kind.type(0), "size": kind.itemsize}
     letters = ", ".join("abcdefghi"[:arguments])
     exec(f"def entry(context, {letters}):\n    body(context, {letters}, like, size)", names)
     made = names["entry"]

@@ -3,10 +3,10 @@
 """The compiled loops of the Numba backend, as *stages*: C functions ``void(Context*, int64 ...)`` that find each other by
 address, in the context.
 
-A convolution is cut into items: (chunk of output channels, image, group, output plane, block of rows and columns). A thread
-takes a contiguous range of items. For each block it fills a *slab*, a padded copy of what the block reads that fits in L2,
-so that everything after it is a valid convolution: pixel p of the block reads tap k at ``pixels[p] + taps[k]``, two tables
-of byte offsets. Where nothing is padded and pixels can be read in place, the slab is the input itself.
+A convolution is cut into items: (chunk of output channels, image, group, output plane, block of rows and columns), which
+threads take as `shares` deals them out. For each block it fills a *slab*, a padded copy of what the block reads that fits in
+L2, so that everything after it is a valid convolution: pixel p of the block reads tap k at ``pixels[p] + taps[k]``, two
+tables of byte offsets. Where nothing is padded and pixels can be read in place, the slab is the input itself.
 
 k runs over (channel, kernel axes) in the order of the weights. Each sum is one chain of multiply-adds in that order,
 whatever the blocks, threads and tiles, so results do not depend on any of them.
@@ -20,28 +20,17 @@ compilation per shape: the inner loop already has its tile size fixed, and reads
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
 from .contexts import BROADCAST, DIRECT, GEMM, ROWS, SURPLUS, VECTOR_BYTES
-from .pipeline import Pipeline
+from .pipeline import jit
 from .rows import copy_row, finish_row, transpose
+from .shares import next_item
 from .vectors import invoke, load, store
-
-
-def jit(function: Callable[..., Any]) -> Any:
-    """A helper, without the wrappers that Python would call; once, not again for each constant that is an argument."""
-    options = dict(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    made = numba.njit(nogil=True, pipeline_class=Pipeline, **options)(function)
-    template = made.get_call_template
-    made.get_call_template = lambda arguments, named: template(tuple(map(numba.types.unliteral, arguments)), named)
-    return made
-
 
 for _function in (activations.two_product, activations.logistic):
     register_jitable(_function)
@@ -293,13 +282,15 @@ def compute_block(c: Any, x: Any, scratch: Any, group: Any, block: Any, begin: A
 
 
 def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
-    """The items of one part of a round."""
+    """What one part gets of the items of a round."""
     places = c.batch * c.groups * c.planes * c.blocks_h * c.blocks_w
-    items = places * c.chunks
     scratch = c.scratch + part * c.scratch_bytes
     filled, listed, count = -1, -1, 0
-    part += c.first
-    for item in range(part * items // c.parts, (part + 1) * items // c.parts):
+    item, end = -1, 0
+    while True:
+        item, end = next_item(c, places * c.chunks, part, item, end)
+        if item < 0:
+            return
         chunk, place = item // places, item % places
         rest, block_w = place // c.blocks_w, place % c.blocks_w
         rest, block_h = rest // c.blocks_h, rest % c.blocks_h

@@ -8,10 +8,11 @@ is assigned to it), after each of these the analysis of all variables' lives; th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numba
 from numba.core import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
@@ -32,6 +33,15 @@ class Pipeline(CompilerBase):
             manager.add_pass(each, each.__name__)
         manager.finalize()
         return [manager]
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """A helper, without the wrappers that Python would call; once, not again for each constant that is an argument."""
+    options = dict(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    made = numba.njit(nogil=True, pipeline_class=Pipeline, **options)(function)
+    template = made.get_call_template
+    made.get_call_template = lambda arguments, named: template(tuple(map(types.unliteral, arguments)), named)
+    return made
 
 
 class _AsWritten(JITCodeLibrary):

@@ -186,8 +186,6 @@ class Call(blocking.Call):
             self.offsets[name], end = end, end + blocking._up(size)
         self.scratch_bytes = blocking._up(end, 4096) + blocking.ALIGN
 
-    def _complete(self, context: np.ndarray) -> np.ndarray:
-        return blocking.with_shares(context, self.parts)
 
     def _tables(self) -> dict[str, np.ndarray]:
         s, maps = self.shape, self.maps

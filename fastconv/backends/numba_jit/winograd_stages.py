@@ -21,9 +21,10 @@ from __future__ import annotations
 from typing import Any
 
 from .contexts import SPOILT, VECTOR_BYTES
-from .kernels import finish_line, jit
+from .kernels import finish_line
+from .pipeline import jit
 from .rows import put_square, take_square, transpose
-from .shares import PIECES, claim
+from .shares import next_item
 from .vectors import invoke, load, store
 
 
@@ -251,15 +252,12 @@ def repair_stage(c: Any, group: Any, pair: Any, tile: Any, count: Any, scratch: 
 
 def winograd_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     """What one part gets of the items of a round: (chunk of output channels, group, block of tiles)."""
-    items = c.groups * c.blocks_w * c.chunks
-    scratch, pieces = c.scratch + part * c.scratch_bytes, c.parts * PIECES
+    item, end = -1, 0
     while True:
-        piece = claim(c.self + c.shares, c.shares_apart, c.sharers, part)
-        if piece < 0:
+        item, end = next_item(c, c.groups * c.blocks_w * c.chunks, part, item, end)
+        if item < 0:
             return
-        piece += c.first * PIECES
-        for item in range(piece * items // pieces, (piece + 1) * items // pieces):
-            convolve(c, item, scratch, size)
+        convolve(c, item, c.scratch + part * c.scratch_bytes, size)
 
 
 @jit
