@@ -46,14 +46,20 @@ SMALL = 1 << 16  # bytes of tables that a kernel keeps for itself
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
 
+def address_of(array: np.ndarray) -> int:
+    runtime = native.runtime()
+    return array.ctypes.data if runtime is None else runtime.address_of(array)  # NumPy's way takes a microsecond
+
+
 class Memory:
     """Uninitialised bytes that start at a multiple of 64."""
 
     def __init__(self, size: int) -> None:
         raw = np.empty(size + 64, np.uint8)
         self.size = size
-        self.address = -(-raw.ctypes.data // 64) * 64
-        self.bytes = raw[self.address - raw.ctypes.data:]
+        begin = address_of(raw)
+        self.address = -(-begin // 64) * 64
+        self.bytes = raw[self.address - begin:]
 
 
 class Scratch(Memory):
@@ -74,7 +80,7 @@ class Packed:
     def __init__(self, weights: Memory, bias: np.ndarray | None) -> None:
         self.weights, self._bias = weights, bias
         self.weights_address = weights.address
-        self.bias_address = 0 if bias is None else bias.ctypes.data
+        self.bias_address = 0 if bias is None else address_of(bias)
 
 
 class NumbaKernel:
@@ -130,7 +136,7 @@ class NumbaKernel:
         threads = settings.current().num_threads if weight.size >= SERIAL_BELOW // 4 else 1
         parts = min(threads, self.problem.groups * self._shape.blocks)
         scratch = _borrow(parts * self._shape.packing_bytes)
-        source = weight.ctypes.data
+        source = address_of(weight)
         if not self._packing:
             packed.bytes[: weight.nbytes] = weight.reshape(-1).view(np.uint8)
         for entry, template in self._packing:  # the first from the weights, the next from what it has packed
@@ -159,8 +165,8 @@ class NumbaKernel:
             self._run_copies(array, packed, out, residual)
             return
         scratch = _borrow(call.workspace_bytes)
-        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, array.ctypes.data, packed.weights_address,
-                      packed.bias_address, out.ctypes.data, 0 if residual is None else residual.ctypes.data)
+        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, address_of(array), packed.weights_address,
+                      packed.bias_address, address_of(out), 0 if residual is None else address_of(residual))
         spoilt = scratch.head[_SPOILT]
         _give_back(scratch)
         if spoilt:  # once more, by a careful one, as from now on all are
@@ -274,6 +280,8 @@ class NumbaBackend:
         few = problem.in_channels < 3 * problem.groups and problem.stride[-1] == 1  # of which each takes a vector
         if candidate.algorithm == "winograd" and few:
             parts = {name: part * (1 if name == "packing" else 1 + lanes) for name, part in parts.items()}
+        if candidate.algorithm == "direct" and problem.stride[-1] > 1:
+            parts = {**parts, "inputs": parts.get("inputs", 0) + _phases(problem)}
         return parts, machine.this().multiply_adds[isa] / 1.05
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NumbaKernel:
@@ -286,6 +294,11 @@ class NumbaBackend:
         from .pooling import NumbaPool
 
         return NumbaPool(problem)
+
+
+def _phases(p: ConvProblem) -> int:
+    """What direct spends in every row of an input on each phase of a stride, which the native kernels copy all at once."""
+    return 24 * p.in_channels * math.prod(p.input_size[:-1]) * min(p.stride[-1], p.kernel_size[-1])
 
 
 DEPTHWISE_KERNELS = (3, 5, 7, 9)  # square ones; with the strides these are all the tiles that are ever compiled

@@ -312,6 +312,8 @@ class Call:
         if s.algorithm == DIRECT:
             self.phases = s.grow[2]
             self.slab_phase = -(-columns // self.phases) * s.item
+            if self.phases > 1:  # whole vectors are written
+                self.slab_phase += VECTOR_BYTES - s.item
             self.slab_h = self.phases * self.slab_phase
         self.slab_c = rows * self.slab_h
         if self.slab_c % 1024 == 0:  # or all channels of a pixel would fall into few sets of L1

@@ -22,6 +22,8 @@ SPAN = tuple(min(8, SUMS // channels) for channels in range(1, CHANNELS + 1))  #
 PIXELS = (12, 12, 8, 6) if ARM or VECTOR_BYTES == 64 else (8, 6, 4)
 SURPLUS = max(*SPAN, *PIXELS)  # entries of a table that a tile may read beyond the last
 GEMM, DIRECT, BROADCAST = 0, 1, 2
+# elements so far apart are copied by whole vectors, where some lanes of these can be read
+LEAST_HOP, MOST_HOP = 2, 4 if VECTOR_BYTES > 16 else 0
 
 # ---- of a convolution
 

@@ -26,9 +26,9 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .contexts import BROADCAST, DIRECT, GEMM, ROWS, SURPLUS, VECTOR_BYTES
+from .contexts import BROADCAST, DIRECT, GEMM, LEAST_HOP, MOST_HOP, ROWS, SURPLUS, VECTOR_BYTES
 from .pipeline import jit
-from .rows import copy_row, finish_row, transpose
+from .rows import copy_every, copy_row, finish_row, transpose
 from .shares import next_item
 from .vectors import invoke, load, store
 
@@ -62,6 +62,9 @@ def fill_line(c: Any, source: Any, hop: Any, line: Any, start: Any, step: Any, l
         copy_row(first, line, begin, end, length, like)
         if c.zeros != 0:
             return
+    elif LEAST_HOP <= hop <= MOST_HOP:
+        if begin < end:
+            copy_every(first + begin * hop * size, line + begin * size, end - begin, hop, like)
     else:
         copy_line(first + begin * hop * size, hop, line + begin * size, end - begin, like)
     for i in range(length - (end - begin)):
