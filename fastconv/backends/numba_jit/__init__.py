@@ -8,7 +8,8 @@ output), around register tiles written as LLVM vector code (`vectors`, `broadcas
     broadcast  output channels on the vector, more of them: inputs from where they lie, all products of an output in one pass
     winograd   fused, with gemm's tiles (`winograd`, `winograd_stages`, `transforms`): whatever `algorithms/winograd.py` takes
     fft        by tiles (`fft`, `fft_stages`, `fourier`, `spectra`, `fft_spoiled`): whatever `algorithms/fft.py` takes
-    depthwise  rows where they lie (`depthwise`, `depthwise_stages`, `depthwise_tiles`): square kernels of 3, 5, 7 and 9
+    depthwise  rows where they lie (`depthwise`, `depthwise_stages`, `depthwise_tiles`): square kernels of 3, 5, 7 and 9;
+               channels side by side as vectors, in broadcast's frame (`depthwise_last`): any kernel
 
 The first three give the same bits; all do for any number of threads and for an image alone or in a batch.
 
@@ -85,7 +86,7 @@ class Packed:
 
 class NumbaKernel:
     def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
-        from . import blocking, depthwise, fft, winograd
+        from . import blocking, depthwise, depthwise_last, fft, winograd
         from .compile import spent
 
         begin = spent()
@@ -98,7 +99,8 @@ class NumbaKernel:
         problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
         self._unit = tuple(axis + (1 if problem.channels_last else 2) for axis in unit)
-        self._cut: Any = {"winograd": winograd, "depthwise": depthwise, "fft": fft}.get(algorithm, blocking)
+        rows = depthwise_last if problem.channels_last else depthwise
+        self._cut: Any = {"winograd": winograd, "depthwise": rows, "fft": fft}.get(algorithm, blocking)
         self._shape = self._cut.Shape(problem, algorithm, tile)
         self._packing = self._shape.packing()
         self._flops = problem.flops
@@ -134,7 +136,7 @@ class NumbaKernel:
         weight = np.ascontiguousarray(weight)
         packed = Memory(self.packed_bytes)
         threads = settings.current().num_threads if weight.size >= SERIAL_BELOW // 4 else 1
-        parts = min(threads, self.problem.groups * self._shape.blocks)
+        parts = min(threads, self._shape.groups * self._shape.blocks)
         scratch = _borrow(parts * self._shape.packing_bytes)
         source = address_of(weight)
         if not self._packing:
@@ -309,11 +311,20 @@ def _refuses_depthwise(p: ConvProblem) -> str | None:
     """Why it does not apply, in one line: rows are read where they lie, by tiles that were unrolled for the kernel."""
     if p.in_channels != p.groups:
         return "computes groups of one input channel"
+    if p.channels_last:
+        return _refuses_side_by_side(p)
     square = p.ndim == 2 and len({*p.kernel_size}) == len({*p.stride}) == 1
     if not (square and p.kernel_size[0] in DEPTHWISE_KERNELS and p.stride[0] in DEPTHWISE_STRIDES and set(p.dilation) == {1}):
         return "computes square kernels of 3, 5, 7 or 9 with stride 1 or 2, without dilation"
-    if p.channels_last or p.padding_mode != "zeros":
-        return "reads rows where they lie: no channels_last, no padding but zeros"
+    if p.padding_mode != "zeros":
+        return "reads rows where they lie: no padding but zeros"
+    return "contracts products and sums" if p.accuracy == "strict" else None
+
+
+def _refuses_side_by_side(p: ConvProblem) -> str | None:
+    whole = 64 // TABLE[p.dtype].itemsize  # of the longest vectors, so that it does not depend on this CPU
+    if p.out_channels != p.groups or p.groups % whole:
+        return f"computes channels side by side by whole vectors: as many outputs as inputs, a multiple of {whole}"
     return "contracts products and sums" if p.accuracy == "strict" else None
 
 

@@ -58,6 +58,7 @@ class Shape:
         self.output = ones + p.output_size
         self.item = np.dtype(p.dtype).itemsize
         self.lanes = VECTOR_BYTES // self.item
+        self.groups, self.depth = p.groups, p.k
         self.inputs, self.outputs = p.in_channels // p.groups, p.out_channels // p.groups
         self.algorithm = {"gemm": GEMM, "direct": DIRECT, "broadcast": BROADCAST}[algorithm]
         # output channels of a block, at most
@@ -67,7 +68,7 @@ class Shape:
         self.unit = (self.width, 1, self.lanes)[self.algorithm]
         self.units = -(-self.outputs // self.unit)
         self.stored = self.units * self.unit
-        self.packed_bytes = p.groups * self.stored * p.k * self.item
+        self.packed_bytes = self.groups * self.stored * self.depth * self.item
         self.unpadded = all(low == 0 and high <= 0 for low, high in p.padding)
         self.pointwise = self.unpadded and p.kernel_volume == 1
         # along an axis only every step-th padded coordinate is read
@@ -84,8 +85,8 @@ class Shape:
     def common(self) -> np.ndarray:
         """The fields that packing and convolving share."""
         c = np.zeros((), CONTEXT)
-        c["algorithm"], c["groups"], c["blocks"] = self.algorithm, self.problem.groups, self.blocks
-        c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.problem.k
+        c["algorithm"], c["groups"], c["blocks"] = self.algorithm, self.groups, self.blocks
+        c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.depth
         c["packed"], c["units"], c["unit"] = self.stored, self.units, self.unit
         return c
 
@@ -103,9 +104,9 @@ class Shape:
 
     def bias(self, bias: np.ndarray | None) -> np.ndarray:
         """As the kernels read it: like the weights of a k; zeros where there is none."""
-        padded = np.zeros((self.problem.groups, self.stored), self.problem.dtype)
+        padded = np.zeros((self.groups, self.stored), self.problem.dtype)
         if bias is not None:
-            padded[:, : self.outputs] = bias.reshape(self.problem.groups, -1)
+            padded[:, : self.outputs] = bias.reshape(self.groups, -1)
         return padded
 
 
@@ -146,6 +147,7 @@ class Call:
     """Everything about a call but the addresses: a context to be completed, and the tables it points to."""
 
     JOB = "convolve"
+    TILES = ("pixels", "channels", "vectors")  # by algorithm
     tables: dict[str, np.ndarray] = {}  # more of them, by the fields that point there
 
     def __init__(self, shape: Shape, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None, threads: int,
@@ -221,7 +223,7 @@ class Call:
         while (height < rows and self._slab_bytes(height + 1, width) <= SLAB_BYTES and (height + 1) * width <= pixels):
             height += 1
         self.blocks_h = -(-rows // height)
-        self._share(threads, s.problem.batch * s.problem.groups * planes)
+        self._share(threads, s.problem.batch * s.groups * planes)
         self.height, self.width = -(-rows // self.blocks_h), -(-columns // self.blocks_w)
         items = self.outer * self.blocks_h * self.blocks_w * self.chunks
         self.parts = min(threads, items, MOST_SHARERS)
@@ -258,7 +260,7 @@ class Call:
         if threads == 1:
             return
         pixels = math.prod(self.input) * s.inputs
-        if outer < threads and s.blocks >= threads and s.outputs * s.problem.k > pixels:
+        if outer < threads and s.blocks >= threads and s.outputs * s.depth > pixels:
             self.chunks = threads
             return
         places = outer * self.blocks_h * self.blocks_w
@@ -288,7 +290,7 @@ class Call:
             for vectors, rows in itertools.product(widths, set().union(*map(_rows, counts))):
                 table[vectors, rows] = stage(f"pixels {rows} {vectors}", s.problem.dtype).address
         else:
-            kind = "channels" if s.algorithm == DIRECT else "vectors"
+            kind = self.TILES[s.algorithm]
             for size in shares(s.units, s.blocks):
                 table.ravel()[size] = stage(f"{kind} {size}", s.problem.dtype).address
         return table

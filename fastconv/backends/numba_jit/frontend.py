@@ -61,6 +61,7 @@ VECTOR_CODE: dict[str, tuple[Any, int]] = {
     "pixels": (vectors.pixels_tiles, 8),
     "channels": (vectors.channels_tiles, 13),
     "vectors": (broadcast_tiles.broadcast_tiles, 11),
+    "each": (functools.partial(broadcast_tiles.broadcast_tiles, each=True), 11),
     **{kind: (functools.partial(transforms.columns, kind), 9) for kind in ("weights", "in", "out", "last")},
 }
 

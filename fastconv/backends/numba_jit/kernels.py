@@ -28,7 +28,7 @@ from numba.extending import register_jitable
 from ... import activations
 from .contexts import BROADCAST, DIRECT, GEMM, LEAST_HOP, MOST_HOP, ROWS, SURPLUS, VECTOR_BYTES
 from .pipeline import jit
-from .rows import copy_every, copy_row, finish_row, transpose
+from .rows import copy_every, copy_row, copy_vector, finish_row, transpose
 from .shares import next_item
 from .vectors import invoke, load, store
 
@@ -80,7 +80,9 @@ def fill_pixels(c: Any, source: Any, target: Any, first: Any, count: Any, like: 
     for i in range(count):
         index = load(c.map_w, first + i * c.step_w, 0) if source != 0 else -1
         line = target + i * c.slab_w
-        if index >= 0:
+        if c.slab_w == VECTOR_BYTES:
+            copy_vector(source + index * c.xw if index >= 0 else 0, line, like)
+        elif index >= 0:
             copy_line(source + index * c.xw, 1, line, c.inputs, like)
         else:
             for channel in range(c.inputs):

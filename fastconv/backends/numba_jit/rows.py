@@ -102,6 +102,28 @@ def copy_row(typingctx: Any, source: Any, target: Any, begin: Any, end: Any, len
     return _calls("copy", 5, lambda builder, args: _emit_copy(builder, args, like), like)
 
 
+@intrinsic
+def copy_vector(typingctx: Any, source: Any, target: Any, like: Any) -> Any:
+    """The vector at `source` (0: zeros) to `target`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element, size, lanes = _llvm_type(like)
+        vector = ir.VectorType(element, lanes)
+        before, reading, after = builder.block, builder.append_basic_block("reading"), builder.append_basic_block("read")
+        builder.cbranch(builder.icmp_signed("!=", args[0], _INT(0)), reading, after)
+        builder.position_at_end(reading)
+        found = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=size)
+        builder.branch(after)
+        builder.position_at_end(after)
+        value = builder.phi(vector)
+        value.add_incoming(ir.Constant(vector, None), before)
+        value.add_incoming(found, reading)
+        builder.store(value, builder.inttoptr(args[1], vector.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, like), codegen
+
+
 def _emit_copy_every(builder: Any, args: Any, like: Any, hop: int) -> None:
     source, target, count = args
     element, size, lanes = _llvm_type(like)
