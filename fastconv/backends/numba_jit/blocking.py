@@ -14,7 +14,21 @@ import numpy as np
 from ...problem import ConvProblem
 from ...window import index_map
 from .compile import stage
-from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIECES, PIXELS, ROWS, SHARES, SPAN, SURPLUS, VECTOR_BYTES
+from .contexts import (
+    BROADCAST,
+    CONTEXT,
+    DIRECT,
+    GEMM,
+    HALF_BYTES,
+    MOST_SHARERS,
+    PIECES,
+    PIXELS,
+    ROWS,
+    SHARES,
+    SPAN,
+    SURPLUS,
+    VECTOR_BYTES,
+)
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
@@ -281,13 +295,14 @@ class Call:
         return min(max(blocks, threads // others), most)
 
     def _tiles(self, counts: set[int]) -> np.ndarray:
-        """Addresses of the register tiles that blocks of so many pixels need: gemm's by [vectors][rows], direct's by output
-        channels, broadcast's by vectors of these."""
+        """Addresses of the register tiles that blocks of so many pixels need: gemm's by [vectors, 0: half a one][rows],
+        direct's by output channels, broadcast's by vectors of these."""
         s = self.shape
         table = np.zeros((3, ROWS + 1), np.int64)
         if s.algorithm == GEMM:
-            widths = {-(-min(s.width, s.outputs - block * s.width) // s.lanes) for block in (0, s.blocks - 1)}
-            for vectors, rows in itertools.product(widths, set().union(*map(_rows, counts))):
+            widths = {min(s.width, s.outputs - block * s.width) for block in (0, s.blocks - 1)}
+            numbers = {-(-width // s.lanes) if width * s.item > HALF_BYTES else 0 for width in widths}
+            for vectors, rows in itertools.product(numbers, set().union(*map(_rows, counts))):
                 table[vectors, rows] = stage(f"pixels {rows} {vectors}", s.problem.dtype).address
         else:
             kind = self.TILES[s.algorithm]

@@ -22,6 +22,8 @@ SPAN = tuple(min(8, SUMS // channels) for channels in range(1, CHANNELS + 1))  #
 PIXELS = (12, 12, 8, 6) if ARM or VECTOR_BYTES == 64 else (8, 6, 4)
 SURPLUS = max(*SPAN, *PIXELS)  # entries of a table that a tile may read beyond the last
 GEMM, DIRECT, BROADCAST = 0, 1, 2
+HALVES = VECTOR_BYTES == 64  # whether half a vector takes less: shorter ones do not, where 512 bits pass in two halves they do
+HALF_BYTES = VECTOR_BYTES // 2 if HALVES else 0  # of channels for which one is enough
 # elements so far apart are copied by whole vectors, where some lanes of these can be read
 LEAST_HOP, MOST_HOP = 2, 4 if VECTOR_BYTES > 16 else 0
 
@@ -107,7 +109,6 @@ OF_A_TILE = 8  # of each tile along an axis: padded coordinate of its first outp
 
 _REGISTERS = 32 if VECTOR_BYTES == 64 else 16
 MASKED, HALF = 1, 2  # kinds of tiles; halves of vectors are masked
-HALVES = VECTOR_BYTES == 64  # whether they take less: shorter vectors do not, where 512 bits pass in two halves they do
 MOST_OF_THREE = 5 if _REGISTERS == 32 else 0  # kernels with stride 2 whose last three columns share loads, taps in registers
 OF_A_STRETCH = 24  # of columns that tiles of a kind compute: the kind, the first, blocks, then masks
 

@@ -26,7 +26,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .contexts import BROADCAST, DIRECT, GEMM, LEAST_HOP, MOST_HOP, ROWS, SURPLUS, VECTOR_BYTES
+from .contexts import BROADCAST, DIRECT, GEMM, HALF_BYTES, LEAST_HOP, MOST_HOP, ROWS, SURPLUS, VECTOR_BYTES
 from .pipeline import jit
 from .rows import copy_every, copy_row, copy_vector, finish_row, transpose
 from .shares import next_item
@@ -149,7 +149,7 @@ def gemm_stage(c: Any, x: Any, weights: Any, pixels: Any, sums: Any, taps: Any, 
     pitch = vectors * VECTOR_BYTES
     tiles = (count + ROWS - 1) // ROWS  # see `blocking._rows`
     rows, larger = count // tiles, count % tiles
-    tile_of = c.tile_of + 8 * (vectors * (ROWS + 1) + rows)
+    tile_of = c.tile_of + 8 * ((vectors if channels * size > HALF_BYTES else 0) * (ROWS + 1) + rows)
     split = larger * (rows + 1)  # so many pixels are in the larger tiles
     k = 0
     while k < all_taps:  # a range of unknown step could raise

@@ -203,17 +203,25 @@ def _plus(builder: Any, address: Any, values: list[Any], places: Any, size: int)
     return phis
 
 
+def _widened(builder: Any, value: Any, kind: Any) -> Any:
+    """With zeros behind it."""
+    places = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), list(range(kind.count)))
+    return builder.shuffle_vector(value, ir.Constant(value.type, None), places)
+
+
 def pixels_tiles(scalar: Any, rows: int, vectors: int) -> Any:
     """(count, depth, taps, pixels, x, weights, sums, fresh):
 
     sums[i][o] (+)= Σ_k x[pixels[i] + taps[k]] · weights[k][o], for i < count·rows, o < vectors·lanes.
 
     count > 0. `taps` and `pixels` are tables of byte offsets; `weights` and `sums` are aligned; `fresh` starts from zero, not
-    from sums.
+    from sums. vectors = 0: the first half of one, the other half of `sums` is 0.
     """
     element, size, lanes = _llvm_type(scalar)
-    vector = ir.VectorType(element, lanes)
-    width = vectors * lanes * size
+    whole, half = ir.VectorType(element, lanes), vectors == 0
+    vector = ir.VectorType(element, lanes // 2) if half else whole
+    lanes, vectors = vector.count, max(vectors, 1)
+    width = vectors * VECTOR_BYTES
 
     def emit(builder: Any, args: Any) -> None:
         count, depth, taps, pixels, x, weights, sums, fresh = args
@@ -239,7 +247,9 @@ def pixels_tiles(scalar: Any, rows: int, vectors: int) -> Any:
 
             sums = _loop(builder, depth, _start(builder, fresh, places, vector), body)
             for place, value in zip(places, sums, strict=True):
-                builder.store(value, place, align=VECTOR_BYTES)
+                if half:
+                    value = _widened(builder, value, whole)
+                builder.store(value, builder.bitcast(place, whole.as_pointer()), align=VECTOR_BYTES)
 
         _tile_after_tile(builder, count, [(pixels, rows * 8), (sums, rows * width)], tile)
 
