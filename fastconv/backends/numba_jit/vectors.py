@@ -309,21 +309,30 @@ def channels_tiles(scalar: Any, rows: int) -> Any:
 
     count > 0; up to SURPLUS more are read of the tables, and computed as well. Each vector has its own place; they are stored
     in order, so a later one may overlap an earlier, unless there is a residual, which may lie where the sums go. All but the
-    weights are byte offsets. Tiles of SPAN[rows - 1] vectors, and at the end, if that is enough, one of half as many.
+    weights are byte offsets. Tiles of SPAN[rows - 1] vectors, and for the rest the least that is enough of half as many, a
+    quarter, ... one: where there is but one vector of pixels, half of eight would take four times as long.
     """
-    span = SPAN[rows - 1]
-    half = (span + 1) // 2
+    sizes = [SPAN[rows - 1]]
+    while sizes[-1] > 1:
+        sizes.append((sizes[-1] + 1) // 2)
 
     def emit(builder: Any, args: Any) -> None:
         count, depth, taps, pixels, places, *rest = args
-        module, name = builder.module, f"fastconv.channels.{scalar}.{rows}"
-        tiles = builder.sdiv(builder.add(count, _INT(span - 1 - half)), _INT(span))
-        done = builder.mul(tiles, _INT(8 * span))
-        with builder.if_then(builder.icmp_signed(">", tiles, _INT(0))):
-            tile = _function(module, f"{name}x{span}", 13, _emit_channels_tile(scalar, rows, span))
-            builder.call(tile, [tiles, depth, taps, pixels, places, *rest])
-        with builder.if_then(builder.icmp_signed(">", count, builder.mul(tiles, _INT(span)))):
-            tile = _function(module, f"{name}x{half}", 13, _emit_channels_tile(scalar, rows, half))
-            builder.call(tile, [_INT(1), depth, taps, builder.add(pixels, done), builder.add(places, done), *rest])
+        span = sizes[0]
+        whole = builder.sdiv(count, _INT(span))
+        done = builder.mul(whole, _INT(8 * span))
+        left = builder.sub(count, builder.mul(whole, _INT(span)))
+
+        def call(size: int, *arguments: Any) -> None:
+            name = f"fastconv.channels.{scalar}.{rows}x{size}"
+            tile = _function(builder.module, name, 13, _emit_channels_tile(scalar, rows, size))
+            builder.call(tile, [arguments[0], depth, taps, *arguments[1:], *rest])
+
+        with builder.if_then(builder.icmp_signed(">", whole, _INT(0))):
+            call(span, whole, pixels, places)
+        for size, less in zip(sizes, [*sizes[1:], 0], strict=True):
+            enough = builder.and_(builder.icmp_signed("<=", left, _INT(size)), builder.icmp_signed(">", left, _INT(less)))
+            with builder.if_then(enough):
+                call(size, _INT(1), builder.add(pixels, done), builder.add(places, done))
 
     return emit
