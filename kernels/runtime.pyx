@@ -186,6 +186,11 @@ def parallel_for_address():
     return <uintptr_t> &run_parallel
 
 
+def address_of(cnp.ndarray array not None):
+    """Where the elements of an array begin: `array.ctypes.data`, which takes a microsecond."""
+    return <uintptr_t> cnp.PyArray_DATA(array)
+
+
 def copy_bandwidth(size_t nbytes, int threads, double seconds):
     """Bytes read plus bytes written per second while `threads` threads copy one buffer of nbytes to another."""
     cdef double rate

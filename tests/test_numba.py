@@ -495,3 +495,13 @@ def test_no_stage_needs_numba():
         text, entry, arguments = frontend.written(name, "float32")
         needs = compile._optimised(text, entry, arguments).needs
         assert not [need for need in needs if need.startswith(("numba", "NRT", "Py", "_"))], name
+
+
+def test_gemm_finds_the_register_tiles_that_it_calls() -> None:
+    """Those that are compiled follow from the sizes of blocks, those that are called from the number of pixels."""
+    from fastconv.backends.numba_jit import blocking, contexts
+
+    for count in range(1, 40 * contexts.ROWS):
+        tiles = -(-count // contexts.ROWS)
+        rows, larger = count // tiles, count % tiles  # as in `kernels.gemm_stage`
+        assert blocking._rows(count) == {rows, rows + (larger > 0)} and 1 <= rows <= contexts.ROWS

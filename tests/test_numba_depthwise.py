@@ -47,9 +47,29 @@ def test_every_kind_of_problem(p: ConvProblem) -> None:
     same_bits(dataclasses.replace(p, residual=False, batch=3), "depthwise", "numba")
 
 
+def side_by_side(channels: int, size: tuple[int, ...], kernel: tuple[int, ...], **more: object) -> ConvProblem:
+    return problem((channels, channels), size, kernel, groups=channels, layout="channels_last", **more)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("p", [
+    side_by_side(32, (9, 11), (3, 3), padding=1, batch=2, activation="relu"), side_by_side(48, (17, 40), (5, 3), stride=2),
+    side_by_side(16, (23,), (4,), padding=3, dilation=2, bias=False), side_by_side(16, (1, 1), (3, 3), padding=1),
+    side_by_side(16, (5, 6, 7), (3, 3, 3), padding=1, stride=(1, 2, 3), activation="silu"), side_by_side(16, (9, 8), (1, 1)),
+    side_by_side(32, (12, 13), (3, 3), padding=1, residual=True, activation="relu"),
+    side_by_side(16, (70, 70), (9, 9), padding=4),
+    side_by_side(16, (9, 9), (3, 3), padding=2, padding_mode="reflect"), side_by_side(16, (9, 9), (3, 3), dilation=(2, 3)),
+], ids=lambda p: p.text)
+def test_channels_side_by_side(p: ConvProblem, dtype: str) -> None:
+    p = dataclasses.replace(p, dtype=dtype)
+    verify(p, "depthwise", "numba")
+    same_bits(dataclasses.replace(p, residual=False, batch=3), "depthwise", "numba")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_stays_in_its_windows(value: float) -> None:
-    stays_inside(depthwise(3, (19, 40), 3, padding=1), "depthwise", "numba", value)
+    for p in (depthwise(3, (19, 40), 3, padding=1), side_by_side(16, (19, 20), (3, 3), padding=1)):
+        stays_inside(p, "depthwise", "numba", value)
 
 
 def test_a_residual_may_be_the_output() -> None:
@@ -64,7 +84,7 @@ def test_a_residual_may_be_the_output() -> None:
 
 @pytest.mark.parametrize(("p", "reason"), [
     (problem((4, 4), (9, 9), (3, 3)), "one input channel"), (depthwise(4, (9, 9), 4), "square"),
-    (depthwise(4, (9, 9), 3, dilation=2), "dilation"), (depthwise(4, (9, 9), 3, layout="channels_last"), "channels_last"),
+    (depthwise(4, (9, 9), 3, dilation=2), "dilation"), (depthwise(4, (9, 9), 3, layout="channels_last"), "whole vectors"),
     (depthwise(4, (9, 9), 3, padding=1, padding_mode="reflect"), "padding"),
     (depthwise(4, (9, 9), 3, accuracy="strict"), "sums")])
 def test_refusals(p: ConvProblem, reason: str) -> None:

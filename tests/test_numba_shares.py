@@ -20,7 +20,10 @@ from fastconv.verify.data import random_arrays
 pytest.importorskip("numba")
 
 PROBLEMS = {
+    "gemm": problem((16, 40), (40, 42), 3, batch=3), "direct": problem((3, 20), (80, 120), 3, batch=3),
+    "broadcast": problem((24, 40), (40, 42), 3, batch=3),
     "depthwise": problem((12, 12), (40, 70), 3, groups=12, batch=3), "winograd": problem((16, 16), (40, 42), 3, batch=3),
+    "depthwise side by side": problem((32, 32), (40, 70), 3, groups=32, batch=3, layout="channels_last"),
     "fft": problem((1, 1), (200, 210), (15, 15), batch=3)}
 
 
@@ -31,6 +34,7 @@ def test_parts_compute_what_others_have_not_begun(algorithm: str, p: ConvProblem
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     from fastconv.backends.numba_jit import blocking
 
+    algorithm = algorithm.split()[0]
     arrays = random_arrays(p, np.random.default_rng(0))
     whole = check.run(kernel_of(p, algorithm, "numba"), p, arrays)
     if flops is not None:
@@ -58,6 +62,7 @@ def test_a_prepared_call_of_several_rounds(algorithm: str, p: ConvProblem, monke
     """It goes the long way, where Python handles signals between rounds, and each round begins with all of its items."""
     from fastconv.backends.numba_jit import blocking
 
+    algorithm = algorithm.split()[0]
     arrays, out = random_arrays(p, np.random.default_rng(0)), np.full(p.output_shape, np.nan, p.dtype)
     whole = check.run(kernel_of(p, algorithm, "numba"), p, arrays)
     monkeypatch.setattr(blocking, "ROUND_FLOPS", 100_000)

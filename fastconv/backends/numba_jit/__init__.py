@@ -8,7 +8,8 @@ output), around register tiles written as LLVM vector code (`vectors`, `broadcas
     broadcast  output channels on the vector, more of them: inputs from where they lie, all products of an output in one pass
     winograd   fused, with gemm's tiles (`winograd`, `winograd_stages`, `transforms`): whatever `algorithms/winograd.py` takes
     fft        by tiles (`fft`, `fft_stages`, `fourier`, `spectra`, `fft_spoiled`): whatever `algorithms/fft.py` takes
-    depthwise  rows where they lie (`depthwise`, `depthwise_stages`, `depthwise_tiles`): square kernels of 3, 5, 7 and 9
+    depthwise  rows where they lie (`depthwise`, `depthwise_stages`, `depthwise_tiles`): square kernels of 3, 5, 7 and 9;
+               channels side by side as vectors, in broadcast's frame (`depthwise_last`): any kernel
 
 The first three give the same bits; all do for any number of threads and for an image alone or in a batch.
 
@@ -46,14 +47,20 @@ SMALL = 1 << 16  # bytes of tables that a kernel keeps for itself
 LONGEST_AXIS = 1 << 27  # padded coordinates: a table of 1 GB
 
 
+def address_of(array: np.ndarray) -> int:
+    runtime = native.runtime()
+    return array.ctypes.data if runtime is None else runtime.address_of(array)  # NumPy's way takes a microsecond
+
+
 class Memory:
     """Uninitialised bytes that start at a multiple of 64."""
 
     def __init__(self, size: int) -> None:
         raw = np.empty(size + 64, np.uint8)
         self.size = size
-        self.address = -(-raw.ctypes.data // 64) * 64
-        self.bytes = raw[self.address - raw.ctypes.data:]
+        begin = address_of(raw)
+        self.address = -(-begin // 64) * 64
+        self.bytes = raw[self.address - begin:]
 
 
 class Scratch(Memory):
@@ -74,12 +81,12 @@ class Packed:
     def __init__(self, weights: Memory, bias: np.ndarray | None) -> None:
         self.weights, self._bias = weights, bias
         self.weights_address = weights.address
-        self.bias_address = 0 if bias is None else bias.ctypes.data
+        self.bias_address = 0 if bias is None else address_of(bias)
 
 
 class NumbaKernel:
     def __init__(self, problem: ConvProblem, algorithm: str, tile: tuple[int, ...] | None = None) -> None:
-        from . import blocking, depthwise, fft, winograd
+        from . import blocking, depthwise, depthwise_last, fft, winograd
         from .compile import spent
 
         begin = spent()
@@ -92,7 +99,8 @@ class NumbaKernel:
         problem = with_near_strides(problem)
         self.problem, self.algorithm = problem, algorithm
         self._unit = tuple(axis + (1 if problem.channels_last else 2) for axis in unit)
-        self._cut: Any = {"winograd": winograd, "depthwise": depthwise, "fft": fft}.get(algorithm, blocking)
+        rows = depthwise_last if problem.channels_last else depthwise
+        self._cut: Any = {"winograd": winograd, "depthwise": rows, "fft": fft}.get(algorithm, blocking)
         self._shape = self._cut.Shape(problem, algorithm, tile)
         self._packing = self._shape.packing()
         self._flops = problem.flops
@@ -128,9 +136,9 @@ class NumbaKernel:
         weight = np.ascontiguousarray(weight)
         packed = Memory(self.packed_bytes)
         threads = settings.current().num_threads if weight.size >= SERIAL_BELOW // 4 else 1
-        parts = min(threads, self.problem.groups * self._shape.blocks)
+        parts = min(threads, self._shape.groups * self._shape.blocks)
         scratch = _borrow(parts * self._shape.packing_bytes)
-        source = weight.ctypes.data
+        source = address_of(weight)
         if not self._packing:
             packed.bytes[: weight.nbytes] = weight.reshape(-1).view(np.uint8)
         for entry, template in self._packing:  # the first from the weights, the next from what it has packed
@@ -159,8 +167,8 @@ class NumbaKernel:
             self._run_copies(array, packed, out, residual)
             return
         scratch = _borrow(call.workspace_bytes)
-        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, array.ctypes.data, packed.weights_address,
-                      packed.bias_address, out.ctypes.data, 0 if residual is None else residual.ctypes.data)
+        self._perform(call.entry, call.template, call.parts, call.rounds, scratch, address_of(array), packed.weights_address,
+                      packed.bias_address, address_of(out), 0 if residual is None else address_of(residual))
         spoilt = scratch.head[_SPOILT]
         _give_back(scratch)
         if spoilt:  # once more, by a careful one, as from now on all are
@@ -274,6 +282,8 @@ class NumbaBackend:
         few = problem.in_channels < 3 * problem.groups and problem.stride[-1] == 1  # of which each takes a vector
         if candidate.algorithm == "winograd" and few:
             parts = {name: part * (1 if name == "packing" else 1 + lanes) for name, part in parts.items()}
+        if candidate.algorithm == "direct" and problem.stride[-1] > 1:
+            parts = {**parts, "inputs": parts.get("inputs", 0) + _phases(problem)}
         return parts, machine.this().multiply_adds[isa] / 1.05
 
     def bind(self, problem: ConvProblem, candidate: Candidate) -> NumbaKernel:
@@ -288,6 +298,11 @@ class NumbaBackend:
         return NumbaPool(problem)
 
 
+def _phases(p: ConvProblem) -> int:
+    """What direct spends in every row of an input on each phase of a stride, which the native kernels copy all at once."""
+    return 24 * p.in_channels * math.prod(p.input_size[:-1]) * min(p.stride[-1], p.kernel_size[-1])
+
+
 DEPTHWISE_KERNELS = (3, 5, 7, 9)  # square ones; with the strides these are all the tiles that are ever compiled
 DEPTHWISE_STRIDES = (1, 2)
 
@@ -296,11 +311,20 @@ def _refuses_depthwise(p: ConvProblem) -> str | None:
     """Why it does not apply, in one line: rows are read where they lie, by tiles that were unrolled for the kernel."""
     if p.in_channels != p.groups:
         return "computes groups of one input channel"
+    if p.channels_last:
+        return _refuses_side_by_side(p)
     square = p.ndim == 2 and len({*p.kernel_size}) == len({*p.stride}) == 1
     if not (square and p.kernel_size[0] in DEPTHWISE_KERNELS and p.stride[0] in DEPTHWISE_STRIDES and set(p.dilation) == {1}):
         return "computes square kernels of 3, 5, 7 or 9 with stride 1 or 2, without dilation"
-    if p.channels_last or p.padding_mode != "zeros":
-        return "reads rows where they lie: no channels_last, no padding but zeros"
+    if p.padding_mode != "zeros":
+        return "reads rows where they lie: no padding but zeros"
+    return "contracts products and sums" if p.accuracy == "strict" else None
+
+
+def _refuses_side_by_side(p: ConvProblem) -> str | None:
+    whole = 64 // TABLE[p.dtype].itemsize  # of the longest vectors, so that it does not depend on this CPU
+    if p.out_channels != p.groups or p.groups % whole:
+        return f"computes channels side by side by whole vectors: as many outputs as inputs, a multiple of {whole}"
     return "contracts products and sums" if p.accuracy == "strict" else None
 
 

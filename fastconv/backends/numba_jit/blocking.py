@@ -5,6 +5,7 @@ Nothing here changes a result: every output is summed in the same order however 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,21 @@ import numpy as np
 from ...problem import ConvProblem
 from ...window import index_map
 from .compile import stage
-from .contexts import BROADCAST, CONTEXT, DIRECT, GEMM, MOST_SHARERS, PIXELS, SHARES, SPAN, SURPLUS, VECTOR_BYTES
+from .contexts import (
+    BROADCAST,
+    CONTEXT,
+    DIRECT,
+    GEMM,
+    HALF_BYTES,
+    MOST_SHARERS,
+    PIECES,
+    PIXELS,
+    ROWS,
+    SHARES,
+    SPAN,
+    SURPLUS,
+    VECTOR_BYTES,
+)
 
 SLAB_BYTES = 192 << 10  # of a slab: with the weights of a block, within L2
 SUMS_BYTES = 28 << 10  # of a block of pixels and output channels of gemm: in L1 and L2
@@ -34,6 +49,7 @@ def with_shares(context: np.ndarray, parts: int) -> np.ndarray:
     """A context with the words of so many parts of a round behind it (`shares`), each in a cache line if there is room."""
     parts = max(1, parts)  # of a call without images
     named, apart = context.view(CONTEXT), min(8, MOST_SHARERS // parts)
+    named["pieces"] = PIECES if parts > 1 else 1
     named["sharers"], named["shares"], named["shares_apart"] = parts, 8 * SHARES, 8 * apart
     return np.concatenate((context, np.zeros(SHARES - len(context) + parts * apart, np.int64)))
 
@@ -56,6 +72,7 @@ class Shape:
         self.output = ones + p.output_size
         self.item = np.dtype(p.dtype).itemsize
         self.lanes = VECTOR_BYTES // self.item
+        self.groups, self.depth = p.groups, p.k
         self.inputs, self.outputs = p.in_channels // p.groups, p.out_channels // p.groups
         self.algorithm = {"gemm": GEMM, "direct": DIRECT, "broadcast": BROADCAST}[algorithm]
         # output channels of a block, at most
@@ -65,7 +82,7 @@ class Shape:
         self.unit = (self.width, 1, self.lanes)[self.algorithm]
         self.units = -(-self.outputs // self.unit)
         self.stored = self.units * self.unit
-        self.packed_bytes = p.groups * self.stored * p.k * self.item
+        self.packed_bytes = self.groups * self.stored * self.depth * self.item
         self.unpadded = all(low == 0 and high <= 0 for low, high in p.padding)
         self.pointwise = self.unpadded and p.kernel_volume == 1
         # along an axis only every step-th padded coordinate is read
@@ -82,8 +99,8 @@ class Shape:
     def common(self) -> np.ndarray:
         """The fields that packing and convolving share."""
         c = np.zeros((), CONTEXT)
-        c["algorithm"], c["groups"], c["blocks"] = self.algorithm, self.problem.groups, self.blocks
-        c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.problem.k
+        c["algorithm"], c["groups"], c["blocks"] = self.algorithm, self.groups, self.blocks
+        c["inputs"], c["outputs"], c["depth"] = self.inputs, self.outputs, self.depth
         c["packed"], c["units"], c["unit"] = self.stored, self.units, self.unit
         return c
 
@@ -101,9 +118,9 @@ class Shape:
 
     def bias(self, bias: np.ndarray | None) -> np.ndarray:
         """As the kernels read it: like the weights of a k; zeros where there is none."""
-        padded = np.zeros((self.problem.groups, self.stored), self.problem.dtype)
+        padded = np.zeros((self.groups, self.stored), self.problem.dtype)
         if bias is not None:
-            padded[:, : self.outputs] = bias.reshape(self.problem.groups, -1)
+            padded[:, : self.outputs] = bias.reshape(self.groups, -1)
         return padded
 
 
@@ -130,10 +147,21 @@ def _one_row(steps: list[int], size: tuple[int, ...]) -> int | None:
     return pitch or 0
 
 
+def _rows(count: int) -> set[int]:
+    """Of the register tiles that go through so many pixels, of equal sizes, to one: no small one at the end."""
+    return shares(count, -(-count // ROWS))
+
+
+def shares(length: int, pieces: int) -> set[int]:
+    """Lengths of pieces of equal sizes, to one."""
+    return {length // pieces, -(-length // pieces)}
+
+
 class Call:
     """Everything about a call but the addresses: a context to be completed, and the tables it points to."""
 
     JOB = "convolve"
+    TILES = ("pixels", "channels", "vectors")  # by algorithm
     tables: dict[str, np.ndarray] = {}  # more of them, by the fields that point there
 
     def __init__(self, shape: Shape, x: np.ndarray, out: np.ndarray, residual: np.ndarray | None, threads: int,
@@ -158,7 +186,7 @@ class Call:
 
     def _complete(self, context: np.ndarray) -> np.ndarray:
         """With what lies behind it."""
-        return context
+        return with_shares(context, self.parts)
 
     def _flatten(self, residual: bool) -> None:
         """A pointwise convolution sees one long row, where the arrays allow it."""
@@ -209,10 +237,10 @@ class Call:
         while (height < rows and self._slab_bytes(height + 1, width) <= SLAB_BYTES and (height + 1) * width <= pixels):
             height += 1
         self.blocks_h = -(-rows // height)
-        self._share(threads, s.problem.batch * s.problem.groups * planes)
+        self._share(threads, s.problem.batch * s.groups * planes)
         self.height, self.width = -(-rows // self.blocks_h), -(-columns // self.blocks_w)
         items = self.outer * self.blocks_h * self.blocks_w * self.chunks
-        self.parts = min(threads, items)
+        self.parts = min(threads, items, MOST_SHARERS)
         self.rounds = max(1, min(s.problem.flops // (threads * ROUND_FLOPS), items // max(1, self.parts)))
         self._choose_places()
 
@@ -246,7 +274,7 @@ class Call:
         if threads == 1:
             return
         pixels = math.prod(self.input) * s.inputs
-        if outer < threads and s.blocks >= threads and s.outputs * s.problem.k > pixels:
+        if outer < threads and s.blocks >= threads and s.outputs * s.depth > pixels:
             self.chunks = threads
             return
         places = outer * self.blocks_h * self.blocks_w
@@ -265,6 +293,22 @@ class Call:
             if others * more % threads == 0:
                 return more
         return min(max(blocks, threads // others), most)
+
+    def _tiles(self, counts: set[int]) -> np.ndarray:
+        """Addresses of the register tiles that blocks of so many pixels need: gemm's by [vectors, 0: half a one][rows],
+        direct's by output channels, broadcast's by vectors of these."""
+        s = self.shape
+        table = np.zeros((3, ROWS + 1), np.int64)
+        if s.algorithm == GEMM:
+            widths = {min(s.width, s.outputs - block * s.width) for block in (0, s.blocks - 1)}
+            numbers = {-(-width // s.lanes) if width * s.item > HALF_BYTES else 0 for width in widths}
+            for vectors, rows in itertools.product(numbers, set().union(*map(_rows, counts))):
+                table[vectors, rows] = stage(f"pixels {rows} {vectors}", s.problem.dtype).address
+        else:
+            kind = self.TILES[s.algorithm]
+            for size in shares(s.units, s.blocks):
+                table.ravel()[size] = stage(f"{kind} {size}", s.problem.dtype).address
+        return table
 
     # ---- memory
 
@@ -285,6 +329,8 @@ class Call:
         if s.algorithm == DIRECT:
             self.phases = s.grow[2]
             self.slab_phase = -(-columns // self.phases) * s.item
+            if self.phases > 1:  # whole vectors are written
+                self.slab_phase += VECTOR_BYTES - s.item
             self.slab_h = self.phases * self.slab_phase
         self.slab_c = rows * self.slab_h
         if self.slab_c % 1024 == 0:  # or all channels of a pixel would fall into few sets of L1
@@ -342,6 +388,9 @@ class Call:
             stages["finish"] = "spread" if self.spreads else "finish"
         if self.slab:
             stages["fill"] = "fill"
+        heights, widths = shares(self.output[1], self.blocks_h), shares(self.output[2], self.blocks_w)
+        self.tables = {"tile_of": self._tiles({h * w for h in heights for w in widths})}
+        c["tile_of"] = self.tables["tile_of"].ctypes.data
         if name == "relu":
             c["relu"] = 1
         elif name is not None:

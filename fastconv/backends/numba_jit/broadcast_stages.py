@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .broadcast_tiles import broadcast_tiles
 from .contexts import VECTOR_BYTES
 from .rows import put_square
+from .vectors import invoke, load
 
 
 def broadcast_stage(c: Any, x: Any, weights: Any, pixels: Any, target: Any, channels: Any, count: Any, bias: Any, residual: Any,
@@ -19,8 +19,8 @@ def broadcast_stage(c: Any, x: Any, weights: Any, pixels: Any, target: Any, chan
     lanes = VECTOR_BYTES // size
     vectors = (channels + lanes - 1) // lanes
     last = channels - (vectors - 1) * lanes if c.straight != 0 else lanes
-    broadcast_tiles(vectors, count, c.depth, c.taps, pixels, pixels + c.places - c.pixels, x, weights, target, bias, last,
-                    c.relu * c.straight, like)
+    invoke(load(c.tile_of, vectors, 0), (count, c.depth, c.taps, pixels, pixels + c.places - c.pixels, x, weights, target, bias,
+                                         last, c.relu * c.straight))
 
 
 def spread_stage(c: Any, scratch: Any, channels: Any, height: Any, width: Any, out: Any, residual: Any, bias: Any, like: Any,

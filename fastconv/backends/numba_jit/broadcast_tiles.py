@@ -13,8 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from .contexts import PIXELS, VECTOR_BYTES
 from .rows import _SHORT, _mask, _masked
@@ -22,7 +20,6 @@ from .vectors import (
     _BYTE,
     _INT,
     _bases,
-    _dispatch,
     _element,
     _function,
     _in_order,
@@ -35,7 +32,7 @@ from .vectors import (
 )
 
 
-def _emit_tile(scalar: Any, rows: int, vectors: int) -> Any:
+def _emit_tile(scalar: Any, rows: int, vectors: int, each: bool) -> Any:
     element, size, lanes = _llvm_type(scalar)
     vector = ir.VectorType(element, lanes)
     width = vectors * VECTOR_BYTES
@@ -58,7 +55,10 @@ def _emit_tile(scalar: Any, rows: int, vectors: int) -> Any:
                 offset, factors = builder.load(builder.gep(taps, [k])), line(weights, builder.mul(k, _INT(width)))
                 result = []
                 for i in range(rows):
-                    pixel = _splat(builder, builder.load(_pointer(builder, bases[i], offset, element)), lanes)
+                    if each:
+                        pixel = builder.load(_pointer(builder, bases[i], offset, vector), align=size)
+                    else:
+                        pixel = _splat(builder, builder.load(_pointer(builder, bases[i], offset, element)), lanes)
                     sums = [_multiply_add(builder, pixel, factors[j], acc[i * vectors + j]) for j in range(vectors)]
                     result += _in_order(builder, sums)
                 return result
@@ -94,7 +94,15 @@ def _put(builder: Any, places: list[Any], values: list[Any], last: Any, size: in
                 _masked(builder, "store", kind, [value, place, _SHORT(size), mask])
 
 
-def _emit_tiles(scalar: Any, vectors: int) -> Any:
+def broadcast_tiles(scalar: Any, vectors: int, each: bool = False) -> Any:
+    """(count, depth, taps, pixels, places, x, weights, target, bias, last, relu):
+
+    target[places[i] ...][o] = Σ_k x[pixels[i] + taps[k]] · weights[k][o] + bias[o], at least 0 if `relu`, for i < count and
+    o < vectors·lanes, of the last vector `last` lanes.
+
+    count > 0; up to SURPLUS more are read of the tables, and computed as well. All but weights and bias are byte offsets.
+    each: every output channel has an input channel of its own (depthwise), x[... + o]; one vector.
+    """
     rows = PIXELS[vectors - 1]
     half = (rows + 1) // 2
 
@@ -104,28 +112,10 @@ def _emit_tiles(scalar: Any, vectors: int) -> Any:
         tiles = builder.sdiv(builder.add(count, _INT(rows - 1 - half)), _INT(rows))
         done = builder.mul(tiles, _INT(8 * rows))
         with builder.if_then(builder.icmp_signed(">", tiles, _INT(0))):
-            tile = _function(builder.module, f"{name}.{rows}x{vectors}", 11, _emit_tile(scalar, rows, vectors))
+            tile = _function(builder.module, f"{name}.{rows}x{vectors}", 11, _emit_tile(scalar, rows, vectors, each))
             builder.call(tile, [tiles, depth, taps, pixels, places, *rest])
         with builder.if_then(builder.icmp_signed(">", count, builder.mul(tiles, _INT(rows)))):
-            tile = _function(builder.module, f"{name}.{half}x{vectors}", 11, _emit_tile(scalar, half, vectors))
+            tile = _function(builder.module, f"{name}.{half}x{vectors}", 11, _emit_tile(scalar, half, vectors, each))
             builder.call(tile, [_INT(1), depth, taps, builder.add(pixels, done), builder.add(places, done), *rest])
 
     return emit
-
-
-@intrinsic
-def broadcast_tiles(typingctx: Any, vectors: Any, count: Any, depth: Any, taps: Any, pixels: Any, places: Any, x: Any,
-                    weights: Any, target: Any, bias: Any, last: Any, relu: Any, like: Any) -> Any:
-    """target[places[i] ...][o] = Σ_k x[pixels[i] + taps[k]] · weights[k][o] + bias[o], at least 0 if `relu`, for i < count and
-    o < vectors·lanes, of the last vector `last` lanes.
-
-    count > 0; up to SURPLUS more are read of the tables, and computed as well. All but weights and bias are byte offsets.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        choices = {vectors: _function(builder.module, f"fastconv.broadcast.{like}.{vectors}", 11, _emit_tiles(like, vectors))
-                   for vectors in range(1, len(PIXELS) + 1)}
-        _dispatch(builder, args[0], choices, list(args[1:12]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 12, like), codegen

@@ -4,10 +4,10 @@
 `frontend` has Numba write a stage in LLVM's language; here that is optimised, once, for this CPU. Machine code is kept in files
 of ours, which are read without Numba: its import alone takes half a second.
 
-What a first call takes with no cache, seconds of one Zen 4 core (numba 0.68): 0.7 Numba's import and 0.5 its waking up (0.3 of
-it the import of SciPy, if there is one), then 0.2 to 0.5 each stage, a third of it LLVM's: 5 of gemm and direct, 6 of winograd
-with 4 to 8 transforms of 0.1, 7 of fft, 2 of depthwise; 0.1 an activation other than relu. Stages for what is not finite are
-compiled where it is first met.
+What a first call takes with no cache, CPU seconds of one Zen 4 core (numba 0.68): 0.2 Numba's import and 0.3 its waking up (in
+which it imports SciPy, if there is one), then 0.1 to 0.5 each stage, half of it LLVM's: 4 of gemm and direct, 6 of winograd, 8
+of fft, 2 of depthwise; 0.02 what is vector code alone: register tiles, which are compiled one by one as sizes of blocks want
+them, and winograd's transforms. Stages for what is not finite are compiled where it is first met.
 """
 
 from __future__ import annotations

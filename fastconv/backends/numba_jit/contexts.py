@@ -22,6 +22,10 @@ SPAN = tuple(min(8, SUMS // channels) for channels in range(1, CHANNELS + 1))  #
 PIXELS = (12, 12, 8, 6) if ARM or VECTOR_BYTES == 64 else (8, 6, 4)
 SURPLUS = max(*SPAN, *PIXELS)  # entries of a table that a tile may read beyond the last
 GEMM, DIRECT, BROADCAST = 0, 1, 2
+HALVES = VECTOR_BYTES == 64  # whether half a vector takes less: shorter ones do not, where 512 bits pass in two halves they do
+HALF_BYTES = VECTOR_BYTES // 2 if HALVES else 0  # of channels for which one is enough
+# elements so far apart are copied by whole vectors, where some lanes of these can be read
+LEAST_HOP, MOST_HOP = 2, 4 if VECTOR_BYTES > 16 else 0
 
 # ---- of a convolution
 
@@ -43,6 +47,8 @@ _INTEGERS = (
     "slab slab_c slab_d slab_h slab_w slab_phase phases span_h span_w grow_h grow_w "
     # tables and scratch: offsets within the scratch of a part; byte steps between output pixels in the slab or input
     "taps pixel_h pixel_w scratch_bytes sums lines pixels places line_pitch "
+    # register tiles by their sizes (see blocking.py)
+    "tile_of "
     # output channels of a group, as they are packed; what blocks are shares of: so many units of so many channels
     "packed units unit "
     # whether sums go to the output from the registers, bytes from those of a pixel to the next; entries of the table of pixels
@@ -70,10 +76,11 @@ _INTEGERS = (
     "strip_out of_d of_h of_w factor "
     # offsets in a tile's memory, a part's, packed weights
     "board_bytes desk_bytes spectra next own product buffer plain odd "
-    # the parts of a round; words behind the context that count pieces of the range of each, and how far apart (see shares.py)
-    "sharers shares shares_apart").split()
+    # the parts of a round, pieces of the range of each; words behind the context that count them, how far apart (shares.py)
+    "sharers pieces shares shares_apart").split()
 CONTEXT = np.dtype([(name, np.int64) for name in _INTEGERS] + [("parameter", np.float64)])
 SPOILT = _INTEGERS.index("spoilt")  # its number
+PIECES = 8  # of a part's range
 SHARES, MOST_SHARERS = 240, 256  # the number of the first word for them; how many parts there may be
 
 # ---- of pooling
@@ -102,7 +109,6 @@ OF_A_TILE = 8  # of each tile along an axis: padded coordinate of its first outp
 
 _REGISTERS = 32 if VECTOR_BYTES == 64 else 16
 MASKED, HALF = 1, 2  # kinds of tiles; halves of vectors are masked
-HALVES = VECTOR_BYTES == 64  # whether they take less: shorter vectors do not, where 512 bits pass in two halves they do
 MOST_OF_THREE = 5 if _REGISTERS == 32 else 0  # kernels with stride 2 whose last three columns share loads, taps in registers
 OF_A_STRETCH = 24  # of columns that tiles of a kind compute: the kind, the first, blocks, then masks
 

@@ -101,9 +101,6 @@ class Call(blocking.Call):
         c["lines"], c["scratch_bytes"] = self.lines, self.scratch_bytes
         return c
 
-    def _complete(self, context: np.ndarray) -> np.ndarray:
-        return blocking.with_shares(context, self.parts)
-
 
 def _stretches(s: blocking.Shape) -> np.ndarray:
     """[stretch of columns][OF_A_STRETCH]: whole vectors that read nothing but the input are one, each of the others has its own

@@ -10,8 +10,9 @@ from typing import Any
 
 from .contexts import OF_A_STRETCH, VECTOR_BYTES
 from .depthwise_tiles import tiles
-from .kernels import finish_line, jit
-from .shares import PIECES, claim
+from .kernels import finish_line
+from .pipeline import jit
+from .shares import next_item
 from .vectors import invoke, load
 
 
@@ -54,16 +55,14 @@ def finish_block(c: Any, lines: Any, count: Any, out: Any, residual: Any, like: 
 def depthwise_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     """What one part gets of the items of a round."""
     items = c.batch * (1 if c.outputs == 1 else c.groups) * c.chunks * c.blocks_h
-    pieces = c.parts * PIECES
+    item, end = -1, 0
     while True:
-        piece = claim(c.self + c.shares, c.shares_apart, c.sharers, part)
-        if piece < 0:
+        item, end = next_item(c, items, part, item, end)
+        if item < 0:
             return
-        piece += c.first * PIECES
-        for item in range(piece * items // pieces, (piece + 1) * items // pieces):
-            image, channel, channels, h = place(c, item)
-            for i in range(c.tiles_w):
-                compute(c, c.of_w + 8 * OF_A_STRETCH * i, image, channel, channels, h, part, like, size)
+        image, channel, channels, h = place(c, item)
+        for i in range(c.tiles_w):
+            compute(c, c.of_w + 8 * OF_A_STRETCH * i, image, channel, channels, h, part, like, size)
 
 
 @jit

@@ -15,7 +15,7 @@ import numpy as np
 
 from .contexts import OF_A_TILE
 from .fft_stages import is_spoiled, spot
-from .kernels import jit
+from .pipeline import jit
 from .spectra import LARGEST
 from .vectors import load, store
 

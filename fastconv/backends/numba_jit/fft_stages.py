@@ -22,9 +22,10 @@ from typing import Any
 
 from .contexts import CHUNK, FINE, OF_A_TILE, SPOILT, VECTOR_BYTES
 from .fourier import transform
-from .kernels import finish_line, jit
+from .kernels import finish_line
+from .pipeline import jit
 from .rows import put_square, take_square, transpose
-from .shares import PIECES, claim
+from .shares import next_item
 from .spectra import clear_vectors, copy_vectors, deal_row, gather_row, join_columns, products, split_columns, turn_columns
 from .vectors import invoke, load, store
 
@@ -57,22 +58,21 @@ def fft_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     tiles = c.batch * c.groups * c.tiles_d * c.tiles_h * c.tiles_w
     board = c.scratch + part * (c.board_bytes + c.desk_bytes)
     if c.sharers == 0:  # packing
-        whole_tiles(c, part * tiles // c.parts, (part + 1) * tiles // c.parts, board)
+        for tile in range(part * tiles // c.parts, (part + 1) * tiles // c.parts):
+            whole_tile(c, tile, board)
         return
-    pieces = c.parts * PIECES
+    tile, end = -1, 0
     while True:
-        piece = claim(c.self + c.shares, c.shares_apart, c.sharers, part)
-        if piece < 0:
+        tile, end = next_item(c, tiles, part, tile, end)
+        if tile < 0:
             return
-        piece += c.first * PIECES
-        whole_tiles(c, piece * tiles // pieces, (piece + 1) * tiles // pieces, board)
+        whole_tile(c, tile, board)
 
 
 @jit
-def whole_tiles(c: Any, begin: Any, end: Any, board: Any) -> None:
-    for tile in range(begin, end):
-        for step in range(c.steps):
-            perform(c, tile, step, 0, 1, board, board + c.board_bytes)
+def whole_tile(c: Any, tile: Any, board: Any) -> None:
+    for step in range(c.steps):
+        perform(c, tile, step, 0, 1, board, board + c.board_bytes)
 
 
 @jit

@@ -8,8 +8,8 @@ contexts have a type of their own here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -18,16 +18,26 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.core.ccallback import CFunc
-from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.datamodel import models
 from numba.core.imputils import lower_getattr_generic
-from numba.core.registry import cpu_target
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, register_model
 
-from . import broadcast_stages, depthwise_stages, fft_spoiled, fft_stages, kernels, pool_stages, winograd_stages
+from . import (
+    broadcast_stages,
+    broadcast_tiles,
+    depthwise_stages,
+    fft_spoiled,
+    fft_stages,
+    kernels,
+    pool_stages,
+    transforms,
+    vectors,
+    winograd_stages,
+)
 from .contexts import CONTEXT, POOL_CONTEXT
+from .pipeline import Pipeline, as_written, jit
 
 # name: the function and how many int64 it takes besides the context
 STAGES: dict[str, tuple[Any, int]] = {
@@ -44,6 +54,15 @@ STAGES: dict[str, tuple[Any, int]] = {
     **winograd_stages.STAGES,
     **fft_stages.STAGES,
     **fft_spoiled.STAGES,
+}
+# what is vector code and nothing else, made to order: "pixels 12 2" or "out 4 3", by the first word, of a scalar's type and the
+# numbers; and how many int64 it takes
+VECTOR_CODE: dict[str, tuple[Any, int]] = {
+    "pixels": (vectors.pixels_tiles, 8),
+    "channels": (vectors.channels_tiles, 13),
+    "vectors": (broadcast_tiles.broadcast_tiles, 11),
+    "each": (functools.partial(broadcast_tiles.broadcast_tiles, each=True), 11),
+    **{kind: (functools.partial(transforms.columns, kind), 9) for kind in ("weights", "in", "out", "last")},
 }
 
 
@@ -80,62 +99,44 @@ def _field(context: Any, builder: Any, kind: Any, value: Any, name: str) -> Any:
 _CONTEXTS = {kind: Context(kind, record) for kind, record in (("context", CONTEXT), ("pool", POOL_CONTEXT))}
 
 
-class _AsWritten(JITCodeLibrary):
-    """Code that is neither optimised nor compiled."""
-
-    def _optimize_functions(self, module: Any) -> None:
-        module.data_layout = self._codegen._data_layout
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
-        """It does not go to Numba's engine, which would make machine code of it."""
-        self._finalized = True
-
-    def get_pointer_to_function(self, name: str) -> int:
-        return 0
-
-
-@contextmanager
-def _as_written() -> Iterator[None]:
-    codegen = cpu_target.target_context.codegen()
-    codegen._library_class, codegen.set_env = _AsWritten, lambda name, environment: None  # which Python objects would be in
-    try:
-        yield
-    finally:
-        del codegen._library_class, codegen.set_env
-
-
 @global_compiler_lock
 def written(name: str, dtype: str) -> tuple[str, str, int]:
     """LLVM's text of a stage, or activation, which function of it is called, and how many arguments that has."""
+    kind, *numbers = name.split()
+    if kind in VECTOR_CODE and numbers:
+        emitted, arguments = VECTOR_CODE[kind]
+        return _emitted(emitted(numba.from_dtype(np.dtype(dtype)), *map(int, numbers)), arguments)
     function, arguments = STAGES.get(name) or _made_to_order(name)
     context = _CONTEXTS["pool" if name in pool_stages.STAGES else "context"]
     options = {"nopython": True, "error_model": "numpy", "boundscheck": False}
     signature = (context, *[types.int64] * arguments), types.void
-    with _as_written():
-        made = CFunc(_entry(function, arguments, dtype), signature, locals={}, options=options)._compile_uncached()
+    with as_written():
+        made = CFunc(_entry(function, arguments, dtype), signature, locals={}, options=options,
+                     pipeline_class=Pipeline)._compile_uncached()
         made.library.finalize()
     return str(made.library._final_module), made.fndesc.llvm_cfunc_wrapper_name, 1 + arguments
 
 
 def _made_to_order(name: str) -> tuple[Any, int]:
-    """An activation, or the transform of one axis: "out 4 3" is what is done to the outputs of F(4, 3), or "tile 3 1 8", of
-    a kernel, a stride and a number of rows. These are all that is compiled for the sake of a shape: at most 100 of each dtype,
-    whatever there is to compute."""
+    """An activation, or a tile of depthwise, "tile 3 1 8" of a kernel, a stride and a number of rows."""
     kind, *lengths = name.split()
     if kind == "tile":
         return depthwise_stages.tile_stage(*map(int, lengths)), 9
-    if lengths:
-        return winograd_stages.transform_stage(kind, *map(int, lengths)), 9
     return kernels.activation_stage(name), 2
+
+
+def _emitted(emit: Callable[[Any, Any], None], arguments: int) -> tuple[str, str, int]:
+    """Vector code, which needs none of Numba's passes."""
+    module = ir.Module()
+    function = vectors._function(module, "stage", arguments, emit)
+    function.linkage = "external"
+    return str(module), function.name, arguments
 
 
 def _entry(function: Callable[..., None], arguments: int, dtype: str) -> FunctionType:
     """The stage with a scalar of this dtype and its size as last arguments: ``body(context, a, b, like, size)``."""
     kind = np.dtype(dtype)
-    names = {"__name__": __name__, "body": kernels.jit(function), "like": kind.type(0), "size": kind.itemsize}
+    names = {"__name__": __name__, "body": jit(function), "like": kind.type(0), "size": kind.itemsize}
     letters = ", ".join("abcdefghi"[:arguments])
     exec(f"def entry(context, {letters}):\n    body(context, {letters}, like, size)", names)
     made = names["entry"]

@@ -3,10 +3,10 @@
 """The compiled loops of the Numba backend, as *stages*: C functions ``void(Context*, int64 ...)`` that find each other by
 address, in the context.
 
-A convolution is cut into items: (chunk of output channels, image, group, output plane, block of rows and columns). A thread
-takes a contiguous range of items. For each block it fills a *slab*, a padded copy of what the block reads that fits in L2,
-so that everything after it is a valid convolution: pixel p of the block reads tap k at ``pixels[p] + taps[k]``, two tables
-of byte offsets. Where nothing is padded and pixels can be read in place, the slab is the input itself.
+A convolution is cut into items: (chunk of output channels, image, group, output plane, block of rows and columns), which
+threads take as `shares` deals them out. For each block it fills a *slab*, a padded copy of what the block reads that fits in
+L2, so that everything after it is a valid convolution: pixel p of the block reads tap k at ``pixels[p] + taps[k]``, two
+tables of byte offsets. Where nothing is padded and pixels can be read in place, the slab is the input itself.
 
 k runs over (channel, kernel axes) in the order of the weights. Each sum is one chain of multiply-adds in that order,
 whatever the blocks, threads and tiles, so results do not depend on any of them.
@@ -20,27 +20,17 @@ compilation per shape: the inner loop already has its tile size fixed, and reads
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba.extending import register_jitable
 
 from ... import activations
-from .contexts import BROADCAST, DIRECT, GEMM, ROWS, SURPLUS, VECTOR_BYTES
-from .rows import copy_row, finish_row, transpose
-from .vectors import channels_tiles, invoke, load, pixels_tiles, store
-
-
-def jit(function: Callable[..., Any]) -> Any:
-    """A helper, without the wrappers that Python would call; once, not again for each constant that is an argument."""
-    options = dict(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    made = numba.njit(nogil=True, **options)(function)
-    template = made.get_call_template
-    made.get_call_template = lambda arguments, named: template(tuple(map(numba.types.unliteral, arguments)), named)
-    return made
-
+from .contexts import BROADCAST, DIRECT, GEMM, HALF_BYTES, LEAST_HOP, MOST_HOP, ROWS, SURPLUS, VECTOR_BYTES
+from .pipeline import jit
+from .rows import copy_every, copy_row, copy_vector, finish_row, transpose
+from .shares import next_item
+from .vectors import invoke, load, store
 
 for _function in (activations.two_product, activations.logistic):
     register_jitable(_function)
@@ -72,6 +62,9 @@ def fill_line(c: Any, source: Any, hop: Any, line: Any, start: Any, step: Any, l
         copy_row(first, line, begin, end, length, like)
         if c.zeros != 0:
             return
+    elif LEAST_HOP <= hop <= MOST_HOP:
+        if begin < end:
+            copy_every(first + begin * hop * size, line + begin * size, end - begin, hop, like)
     else:
         copy_line(first + begin * hop * size, hop, line + begin * size, end - begin, like)
     for i in range(length - (end - begin)):
@@ -87,7 +80,9 @@ def fill_pixels(c: Any, source: Any, target: Any, first: Any, count: Any, like: 
     for i in range(count):
         index = load(c.map_w, first + i * c.step_w, 0) if source != 0 else -1
         line = target + i * c.slab_w
-        if index >= 0:
+        if c.slab_w == VECTOR_BYTES:
+            copy_vector(source + index * c.xw if index >= 0 else 0, line, like)
+        elif index >= 0:
             copy_line(source + index * c.xw, 1, line, c.inputs, like)
         else:
             for channel in range(c.inputs):
@@ -152,26 +147,27 @@ def gemm_stage(c: Any, x: Any, weights: Any, pixels: Any, sums: Any, taps: Any, 
     pixels."""
     vectors = 2 if channels * size > VECTOR_BYTES else 1
     pitch = vectors * VECTOR_BYTES
-    tiles = (count + ROWS - 1) // ROWS  # of equal sizes, to one: no small one at the end
+    tiles = (count + ROWS - 1) // ROWS  # see `blocking._rows`
     rows, larger = count // tiles, count % tiles
+    tile_of = c.tile_of + 8 * ((vectors if channels * size > HALF_BYTES else 0) * (ROWS + 1) + rows)
     split = larger * (rows + 1)  # so many pixels are in the larger tiles
     k = 0
     while k < all_taps:  # a range of unknown step could raise
         depth = min(c.pass_depth, all_taps - k)
-        fresh = np.int64(k == 0)
+        fresh, left = np.int64(k == 0), tiles - larger
         offsets, factors = taps + 8 * k, weights + k * pitch
         if larger > 0:
-            pixels_tiles(vectors * 64 + rows + 1, larger, depth, offsets, pixels, x, factors, sums, fresh, like)
-        pixels_tiles(vectors * 64 + rows, tiles - larger, depth, offsets, pixels + 8 * split, x, factors, sums + split * pitch,
-                     fresh, like)
+            invoke(load(tile_of, 1, 0), (larger, depth, offsets, pixels, x, factors, sums, fresh))
+        invoke(load(tile_of, 0, 0), (left, depth, offsets, pixels + 8 * split, x, factors, sums + split * pitch, fresh))
         k += c.pass_depth
 
 
 def direct_stage(c: Any, x: Any, weights: Any, pixels: Any, target: Any, channels: Any, count: Any, bias: Any, residual: Any,
                  like: Any, size: Any) -> None:
     """Neighbouring pixels on the vector, `count` of them: to the output at `target`, or to lines."""
-    channels_tiles(channels, count, c.depth, c.taps, pixels, pixels + c.places - c.pixels, x, weights, target,
-                   c.oc if c.straight != 0 else c.line_pitch, bias, residual, c.rc, c.relu * c.straight, like)
+    invoke(load(c.tile_of, channels, 0), (
+        count, c.depth, c.taps, pixels, pixels + c.places - c.pixels, x, weights, target,
+        c.oc if c.straight != 0 else c.line_pitch, bias, residual, c.rc, c.relu * c.straight))
 
 
 # ---- the epilogue
@@ -291,13 +287,15 @@ def compute_block(c: Any, x: Any, scratch: Any, group: Any, block: Any, begin: A
 
 
 def convolve_stage(c: Any, part: Any, like: Any, size: Any) -> None:
-    """The items of one part of a round."""
+    """What one part gets of the items of a round."""
     places = c.batch * c.groups * c.planes * c.blocks_h * c.blocks_w
-    items = places * c.chunks
     scratch = c.scratch + part * c.scratch_bytes
     filled, listed, count = -1, -1, 0
-    part += c.first
-    for item in range(part * items // c.parts, (part + 1) * items // c.parts):
+    item, end = -1, 0
+    while True:
+        item, end = next_item(c, places * c.chunks, part, item, end)
+        if item < 0:
+            return
         chunk, place = item // places, item % places
         rest, block_w = place // c.blocks_w, place % c.blocks_w
         rest, block_h = rest // c.blocks_h, rest % c.blocks_h

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import jit
+from .pipeline import jit
 from .vectors import load, store
 
 

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .contexts import VECTOR_BYTES
-from .vectors import _BYTE, _INT, _function, _llvm_type, _loop, _pointer, _splat
+from .contexts import LEAST_HOP, MOST_HOP, VECTOR_BYTES
+from .vectors import _BYTE, _INT, _dispatch, _function, _llvm_type, _loop, _pointer, _splat
 
 _SHORT = ir.IntType(32)
 
@@ -99,6 +100,68 @@ def copy_row(typingctx: Any, source: Any, target: Any, begin: Any, end: Any, len
     the last overlaps its neighbour: stores of some lanes take several times as long (Zen 4)."""
 
     return _calls("copy", 5, lambda builder, args: _emit_copy(builder, args, like), like)
+
+
+@intrinsic
+def copy_vector(typingctx: Any, source: Any, target: Any, like: Any) -> Any:
+    """The vector at `source` (0: zeros) to `target`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        element, size, lanes = _llvm_type(like)
+        vector = ir.VectorType(element, lanes)
+        before, reading, after = builder.block, builder.append_basic_block("reading"), builder.append_basic_block("read")
+        builder.cbranch(builder.icmp_signed("!=", args[0], _INT(0)), reading, after)
+        builder.position_at_end(reading)
+        found = builder.load(builder.inttoptr(args[0], vector.as_pointer()), align=size)
+        builder.branch(after)
+        builder.position_at_end(after)
+        value = builder.phi(vector)
+        value.add_incoming(ir.Constant(vector, None), before)
+        value.add_incoming(found, reading)
+        builder.store(value, builder.inttoptr(args[1], vector.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, like), codegen
+
+
+def _emit_copy_every(builder: Any, args: Any, like: Any, hop: int) -> None:
+    source, target, count = args
+    element, size, lanes = _llvm_type(like)
+    vector = ir.VectorType(element, lanes)
+    there = builder.add(builder.mul(builder.sub(count, _INT(1)), _INT(hop)), _INT(1))  # elements to the last one
+
+    def at(base: Any, i: Any) -> Any:
+        return builder.inttoptr(builder.add(base, builder.mul(i, _INT(size))), vector.as_pointer())
+
+    def body(k: Any, _: list[Any]) -> list[Any]:
+        found = None
+        for j in range(hop):
+            i = builder.add(builder.mul(k, _INT(hop * lanes)), _INT(j * lanes))
+            mask = _mask(builder, builder.sub(there, i), lanes)
+            some = _masked(builder, "load", vector, [at(source, i), _SHORT(size), mask, ir.Constant(vector, None)])
+            places = [lanes + lane * hop % lanes if lane * hop // lanes == j else lane for lane in range(lanes)]
+            found = builder.shuffle_vector(some if found is None else found, some,
+                                           ir.Constant(ir.VectorType(_SHORT, lanes), places))
+        builder.store(found, at(target, builder.mul(k, _INT(lanes))), align=size)
+        return []
+
+    _loop(builder, builder.sdiv(builder.add(count, _INT(lanes - 1)), _INT(lanes)), [], body)
+
+
+@intrinsic
+def copy_every(typingctx: Any, source: Any, target: Any, count: Any, hop: Any, like: Any) -> Any:
+    """target[i] = source[i * hop] for i < count, count > 0, LEAST_HOP <= hop <= MOST_HOP. Up to a vector less one element
+    beyond the last is written; what is not there is not read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        choices = {}
+        for hop in range(LEAST_HOP, MOST_HOP + 1):
+            emit = functools.partial(_emit_copy_every, like=like, hop=hop)
+            choices[hop] = _function(builder.module, f"fastconv.every.{hop}.{like}", 3, emit)
+        _dispatch(builder, args[3], choices, list(args[:3]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4, like), codegen
 
 
 def _emit_finish(builder: Any, args: Any, like: Any) -> None:

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from ...algorithms import winograd
 from .vectors import _BYTE, _INT, _llvm_type, _loop, _multiply_add, _pointer
@@ -79,20 +77,22 @@ def _along(kind: str, m: int, taps: int) -> tuple[int, Callable[[Any, list[Any]]
     return matrix.shape[1], lambda builder, values: _analysed(builder, matrix, pairs, values)
 
 
-def columns(kind: str, m: int, taps: int) -> Any:
-    """target[:][i] = T source[:][i] for i < count, count > 0, with T one of the matrices of F(m, taps), of vectors `stride`
+def columns(kind: str, scalar: Any, m: int, taps: int) -> Any:
+    """(source, its stride and step, target, its stride and step, count, start, flag):
+
+    target[:][i] = T source[:][i] for i < count, count > 0, with T one of the matrices of F(m, taps), of vectors `stride`
     bytes apart, and `step` from one i to the next.
 
     kind: "weights" G, "in" B^T, "out" A^T, or "last": A^T plus the vector at `start`, and at `flag` is put what is 0 in all
     lanes if all these are finite.
     """
     length, transform = _along(kind, m, taps)
+    element, size, lanes = _llvm_type(scalar)
+    vector = ir.VectorType(element, lanes)
+    zero = ir.Constant(vector, [0.0] * lanes)
 
-    def emit(builder: Any, args: Any, like: Any) -> None:
+    def emit(builder: Any, args: Any) -> None:
         source, source_stride, source_step, target, target_stride, target_step, count, start, flag = args
-        element, size, lanes = _llvm_type(like)
-        vector = ir.VectorType(element, lanes)
-        zero = ir.Constant(vector, [0.0] * lanes)
         first = builder.load(builder.inttoptr(start, vector.as_pointer()), align=size) if kind == "last" else None
 
         def body(_: Any, now: list[Any]) -> list[Any]:
@@ -112,13 +112,4 @@ def columns(kind: str, m: int, taps: int) -> Any:
         if first is not None:
             builder.store(spoilt, builder.inttoptr(flag, vector.as_pointer()), align=size)
 
-    @intrinsic
-    def transformed(typingctx: Any, source: Any, source_stride: Any, source_step: Any, target: Any, target_stride: Any,
-                    target_step: Any, count: Any, start: Any, flag: Any, like: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit(builder, args[:9], like)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 9, like), codegen
-
-    return transformed
+    return emit

@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .contexts import ARM, FEATURES, FUSED, ROWS, SPAN, VECTOR_BYTES
+from .contexts import ARM, FEATURES, FUSED, SPAN, VECTOR_BYTES
 
 # of inline assembly: a vector register
 _REGISTER = "w" if ARM else "v" if VECTOR_BYTES == 64 else "x" if FEATURES else None
@@ -203,10 +203,25 @@ def _plus(builder: Any, address: Any, values: list[Any], places: Any, size: int)
     return phis
 
 
-def _emit_pixels_tile(scalar: Any, rows: int, vectors: int) -> Any:
+def _widened(builder: Any, value: Any, kind: Any) -> Any:
+    """With zeros behind it."""
+    places = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), list(range(kind.count)))
+    return builder.shuffle_vector(value, ir.Constant(value.type, None), places)
+
+
+def pixels_tiles(scalar: Any, rows: int, vectors: int) -> Any:
+    """(count, depth, taps, pixels, x, weights, sums, fresh):
+
+    sums[i][o] (+)= Σ_k x[pixels[i] + taps[k]] · weights[k][o], for i < count·rows, o < vectors·lanes.
+
+    count > 0. `taps` and `pixels` are tables of byte offsets; `weights` and `sums` are aligned; `fresh` starts from zero, not
+    from sums. vectors = 0: the first half of one, the other half of `sums` is 0.
+    """
     element, size, lanes = _llvm_type(scalar)
-    vector = ir.VectorType(element, lanes)
-    width = vectors * lanes * size
+    whole, half = ir.VectorType(element, lanes), vectors == 0
+    vector = ir.VectorType(element, lanes // 2) if half else whole
+    lanes, vectors = vector.count, max(vectors, 1)
+    width = vectors * VECTOR_BYTES
 
     def emit(builder: Any, args: Any) -> None:
         count, depth, taps, pixels, x, weights, sums, fresh = args
@@ -232,32 +247,13 @@ def _emit_pixels_tile(scalar: Any, rows: int, vectors: int) -> Any:
 
             sums = _loop(builder, depth, _start(builder, fresh, places, vector), body)
             for place, value in zip(places, sums, strict=True):
-                builder.store(value, place, align=VECTOR_BYTES)
+                if half:
+                    value = _widened(builder, value, whole)
+                builder.store(value, builder.bitcast(place, whole.as_pointer()), align=VECTOR_BYTES)
 
         _tile_after_tile(builder, count, [(pixels, rows * 8), (sums, rows * width)], tile)
 
     return emit
-
-
-@intrinsic
-def pixels_tiles(typingctx: Any, shape: Any, count: Any, depth: Any, taps: Any, pixels: Any, x: Any, weights: Any, sums: Any,
-                 fresh: Any, like: Any) -> Any:
-    """sums[i][o] (+)= Σ_k x[pixels[i] + taps[k]] · weights[k][o], for i < count·rows, o < vectors·lanes.
-
-    shape = vectors·64 + rows; count > 0. `taps` and `pixels` are tables of byte offsets; `weights` and `sums` are aligned;
-    `fresh` starts from zero instead of from sums.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        choices = {}
-        for vectors in (1, 2):
-            for rows in range(1, ROWS + 1):
-                name = f"fastconv.pixels.{like}.{rows}x{vectors}"
-                choices[vectors * 64 + rows] = _function(builder.module, name, 8, _emit_pixels_tile(like, rows, vectors))
-        _dispatch(builder, args[0], choices, list(args[1:9]))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 9, like), codegen
 
 
 def _emit_channels_tile(scalar: Any, rows: int, span: int) -> Any:
@@ -305,42 +301,38 @@ def _emit_channels_tile(scalar: Any, rows: int, span: int) -> Any:
     return emit
 
 
-def _emit_channels_tiles(scalar: Any, rows: int) -> Any:
-    """Tiles of SPAN[rows - 1] vectors, and at the end, if that is enough, one of half as many."""
-    span = SPAN[rows - 1]
-    half = (span + 1) // 2
+def channels_tiles(scalar: Any, rows: int) -> Any:
+    """(count, depth, taps, pixels, places, x, weights, sums, pitch, bias, residual, residual pitch, relu):
 
-    def emit(builder: Any, args: Any) -> None:
-        count, depth, taps, pixels, places, *rest = args
-        module, name = builder.module, f"fastconv.channels.{scalar}.{rows}"
-        tiles = builder.sdiv(builder.add(count, _INT(span - 1 - half)), _INT(span))
-        done = builder.mul(tiles, _INT(8 * span))
-        with builder.if_then(builder.icmp_signed(">", tiles, _INT(0))):
-            tile = _function(module, f"{name}x{span}", 13, _emit_channels_tile(scalar, rows, span))
-            builder.call(tile, [tiles, depth, taps, pixels, places, *rest])
-        with builder.if_then(builder.icmp_signed(">", count, builder.mul(tiles, _INT(span)))):
-            tile = _function(module, f"{name}x{half}", 13, _emit_channels_tile(scalar, rows, half))
-            builder.call(tile, [_INT(1), depth, taps, builder.add(pixels, done), builder.add(places, done), *rest])
-
-    return emit
-
-
-@intrinsic
-def channels_tiles(typingctx: Any, rows: Any, count: Any, depth: Any, taps: Any, pixels: Any, places: Any, x: Any,
-                   weights: Any, sums: Any, pitch: Any, bias: Any, residual: Any, residual_pitch: Any, relu: Any,
-                   like: Any) -> Any:
-    """sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i] + bias[i] + residual[i·residual_pitch +
+    sums[i·pitch + places[j] ...] = Σ_k x[pixels[j] + taps[k] ...] · weights[k][i] + bias[i] + residual[i·residual_pitch +
     places[j] ...], i < rows, j < count; at least 0 if `relu`. residual = 0: none.
 
     count > 0; up to SURPLUS more are read of the tables, and computed as well. Each vector has its own place; they are stored
     in order, so a later one may overlap an earlier, unless there is a residual, which may lie where the sums go. All but the
-    weights are byte offsets.
+    weights are byte offsets. Tiles of SPAN[rows - 1] vectors, and for the rest the least that is enough of half as many, a
+    quarter, ... one: where there is but one vector of pixels, half of eight would take four times as long.
     """
+    sizes = [SPAN[rows - 1]]
+    while sizes[-1] > 1:
+        sizes.append((sizes[-1] + 1) // 2)
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        choices = {rows: _function(builder.module, f"fastconv.channels.{like}.{rows}", 13, _emit_channels_tiles(like, rows))
-                   for rows in range(1, len(SPAN) + 1)}
-        _dispatch(builder, args[0], choices, list(args[1:14]))
-        return context.get_dummy_value()
+    def emit(builder: Any, args: Any) -> None:
+        count, depth, taps, pixels, places, *rest = args
+        span = sizes[0]
+        whole = builder.sdiv(count, _INT(span))
+        done = builder.mul(whole, _INT(8 * span))
+        left = builder.sub(count, builder.mul(whole, _INT(span)))
 
-    return types.void(*[types.int64] * 14, like), codegen
+        def call(size: int, *arguments: Any) -> None:
+            name = f"fastconv.channels.{scalar}.{rows}x{size}"
+            tile = _function(builder.module, name, 13, _emit_channels_tile(scalar, rows, size))
+            builder.call(tile, [arguments[0], depth, taps, *arguments[1:], *rest])
+
+        with builder.if_then(builder.icmp_signed(">", whole, _INT(0))):
+            call(span, whole, pixels, places)
+        for size, less in zip(sizes, [*sizes[1:], 0], strict=True):
+            enough = builder.and_(builder.icmp_signed("<=", left, _INT(size)), builder.icmp_signed(">", left, _INT(less)))
+            with builder.if_then(enough):
+                call(size, _INT(1), builder.add(pixels, done), builder.add(places, done))
+
+    return emit

@@ -186,8 +186,6 @@ class Call(blocking.Call):
             self.offsets[name], end = end, end + blocking._up(size)
         self.scratch_bytes = blocking._up(end, 4096) + blocking.ALIGN
 
-    def _complete(self, context: np.ndarray) -> np.ndarray:
-        return blocking.with_shares(context, self.parts)
 
     def _tables(self) -> dict[str, np.ndarray]:
         s, maps = self.shape, self.maps
@@ -203,8 +201,13 @@ class Call(blocking.Call):
             "left_w": [sum(other == phase for other in phases[i:]) for i, phase in enumerate(phases)],
             "out_row": s.h.first_outputs, "rows_left": np.minimum(s.h.outputs_left, s.h.m), "out_column": s.w.first_outputs,
             "columns_left": s.w.outputs_left, "kinds": s.kinds, "depths": s.depths,
+            "tile_of": self._tiles(self._counts()),
             "taps_of": [each.ctypes.data for each in self.terms], "pixel_at": np.arange(self.most) * VECTOR_BYTES}
         return {name: np.ascontiguousarray(table, np.int64) for name, table in tables.items()}
+
+    def _counts(self) -> set[int]:
+        """Pixels of gemm's blocks: tiles, and outputs of a tile."""
+        return blocking.shares(self.tiles, self.blocks_w) | ({self.shape.h.m * self.shape.w.m} if self.careful else set())
 
     def _columns(self, index: np.ndarray) -> tuple[np.ndarray, list[int]]:
         """([component][phase and column] of input columns, where each tile begins among them)."""

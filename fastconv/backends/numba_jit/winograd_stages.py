@@ -21,21 +21,11 @@ from __future__ import annotations
 from typing import Any
 
 from .contexts import SPOILT, VECTOR_BYTES
-from .kernels import finish_line, jit
+from .kernels import finish_line
+from .pipeline import jit
 from .rows import put_square, take_square, transpose
-from .shares import PIECES, claim
-from .transforms import columns
+from .shares import next_item
 from .vectors import invoke, load, store
-
-
-def transform_stage(kind: str, m: int, taps: int) -> Any:
-    """See `transforms.columns`."""
-    transform = columns(kind, m, taps)
-
-    def stage(c, source, source_stride, source_step, target, target_stride, target_step, count, start, flag, like, size):  # type: ignore[no-untyped-def]
-        transform(source, source_stride, source_step, target, target_stride, target_step, count, start, flag, like)
-
-    return stage
 
 
 @jit
@@ -129,11 +119,11 @@ def inputs_stage(c: Any, group: Any, first: Any, end: Any, scratch: Any, like: A
             fill_vector(c, vector, image, group, plane, row, column, pixels, rows, like, size)
             source = rows
             if c.n_h > 1:
-                invoke(c.in_h, (c.self, rows, line, VECTOR_BYTES, half, line, VECTOR_BYTES, pixels, 0, 0))
+                invoke(c.in_h, (rows, line, VECTOR_BYTES, half, line, VECTOR_BYTES, pixels, 0, 0))
                 source = half
             v = scratch + c.v + (vector * c.most + tile - first) * VECTOR_BYTES
             for i in range(c.n_h):
-                invoke(c.in_w, (c.self, source + i * line, VECTOR_BYTES, c.m_w * VECTOR_BYTES, v + i * c.n_w * c.v_plane,
+                invoke(c.in_w, (source + i * line, VECTOR_BYTES, c.m_w * VECTOR_BYTES, v + i * c.n_w * c.v_plane,
                                 c.v_plane, VECTOR_BYTES, count, 0, 0))
         tile += count
 
@@ -180,10 +170,10 @@ def outputs_stage(c: Any, group: Any, pair: Any, first: Any, end: Any, scratch: 
         for v in range(vectors):
             m = scratch + c.m + ((tile - first) * vectors + v) * VECTOR_BYTES
             for i in range(c.n_h):
-                invoke(c.out_w, (c.self, m + i * c.n_w * c.m_plane, c.m_plane, vectors * VECTOR_BYTES, half + i * line,
+                invoke(c.out_w, (m + i * c.n_w * c.m_plane, c.m_plane, vectors * VECTOR_BYTES, half + i * line,
                                  VECTOR_BYTES, c.m_w * VECTOR_BYTES, count, 0, 0))
             outputs = scratch + c.outputs_at + v * c.outputs_plane
-            invoke(c.out_h, (c.self, half, line, VECTOR_BYTES, outputs, line, VECTOR_BYTES, width,
+            invoke(c.out_h, (half, line, VECTOR_BYTES, outputs, line, VECTOR_BYTES, width,
                              c.bias + ((group * c.blocks + pair) * 2 + v) * VECTOR_BYTES, flag))
             for i in range(lanes):
                 spoilt |= not load(flag, i, like) == like
@@ -242,18 +232,19 @@ def repair_stage(c: Any, group: Any, pair: Any, tile: Any, count: Any, scratch: 
             continue
         fill_window(c, c.x + image * c.xn + group * c.inputs * c.xc, plane, load(c.out_row, row, 0),
                     load(c.out_column, column + t, 0), window, like, size)
-        for i in range(height * width):
-            place = i // width * c.stride_h * c.window_columns + i % width * c.stride_w
+        for i in range(c.m_h * c.m_w):  # beyond the output as well, so that there are two sizes of register tiles, not all
+            place = i // c.m_w * c.stride_h * c.window_columns + i % c.m_w * c.stride_w
             store(scratch + c.pixels, i, place * size, 0)
         weights = c.weights + (group * c.blocks + pair) * c.depth * 2 * VECTOR_BYTES
-        invoke(c.tile, (c.self, window, weights, scratch + c.pixels, sums, c.taps, c.depth, channels, height * width))
+        invoke(c.tile, (c.self, window, weights, scratch + c.pixels, sums, c.taps, c.depth, channels, c.m_h * c.m_w))
         bias = c.bias + (group * c.blocks + pair) * 2 * VECTOR_BYTES
         for i in range(height * width):
+            y, z = i // width, i % width
             for v in range(vectors):
-                place = i // width * line + (t * c.m_w + i % width) * lanes
+                source, target = ((y * c.m_w + z) * vectors + v) * lanes, y * line + (t * c.m_w + z) * lanes
                 for lane in range(lanes):
-                    value = load(sums, (i * vectors + v) * lanes + lane, like) + load(bias, v * lanes + lane, like)
-                    store(outputs + v * c.outputs_plane, place + lane, value, like)
+                    value = load(sums, source + lane, like) + load(bias, v * lanes + lane, like)
+                    store(outputs + v * c.outputs_plane, target + lane, value, like)
 
 
 # ---- the two jobs
@@ -261,15 +252,12 @@ def repair_stage(c: Any, group: Any, pair: Any, tile: Any, count: Any, scratch: 
 
 def winograd_stage(c: Any, part: Any, like: Any, size: Any) -> None:
     """What one part gets of the items of a round: (chunk of output channels, group, block of tiles)."""
-    items = c.groups * c.blocks_w * c.chunks
-    scratch, pieces = c.scratch + part * c.scratch_bytes, c.parts * PIECES
+    item, end = -1, 0
     while True:
-        piece = claim(c.self + c.shares, c.shares_apart, c.sharers, part)
-        if piece < 0:
+        item, end = next_item(c, c.groups * c.blocks_w * c.chunks, part, item, end)
+        if item < 0:
             return
-        piece += c.first * PIECES
-        for item in range(piece * items // pieces, (piece + 1) * items // pieces):
-            convolve(c, item, scratch, size)
+        convolve(c, item, c.scratch + part * c.scratch_bytes, size)
 
 
 @jit
@@ -312,9 +300,9 @@ def transform_weights_stage(c: Any, part: Any, like: Any, size: Any) -> None:
                         value = load(plain + (channel * c.pass_depth + at) * pitch, i, like) if at >= 0 else like
                         store(dealt, tap * vectors * lanes + i, value, like)
                 line = c.window_columns * pitch
-                invoke(c.in_h, (c.self, dealt, line, VECTOR_BYTES, half, line, VECTOR_BYTES, c.window_columns * vectors, 0, 0))
+                invoke(c.in_h, (dealt, line, VECTOR_BYTES, half, line, VECTOR_BYTES, c.window_columns * vectors, 0, 0))
                 for i in range(c.n_h):
-                    invoke(c.in_w, (c.self, half + i * line, pitch, VECTOR_BYTES, whole + i * c.n_w * pitch, pitch,
+                    invoke(c.in_w, (half + i * line, pitch, VECTOR_BYTES, whole + i * c.n_w * pitch, pitch,
                                     VECTOR_BYTES, vectors, 0, 0))
                 u = target
                 for product in range(c.products):
