@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[str, tuple, dict, tuple[int, ...]]] = {
     "conv_transpose1d": ("ConvTranspose1d", (3, 4, 4), dict(stride=2, padding=1), (2, 3, 5)),
     "conv_transpose2d": ("ConvTranspose2d", (4, 6, 3, 2, 1, 1, 2), {}, (2, 4, 5, 4)),
     "conv_transpose2d, more than a stride": ("ConvTranspose2d", (3, 2, 3, 2, 1, 2), dict(dilation=3), (2, 3, 5, 4)),
+    "conv_transpose2d, within the padding": ("ConvTranspose2d", (3, 2, 3, 1, (3, 1), 2), dict(dilation=3), (2, 3, 5, 7)),
     "conv_transpose3d": ("ConvTranspose3d", (2, 3, 2), dict(stride=2, bias=False), (1, 2, 3, 2, 3)),
     "linear": ("Linear", (6, 5), {}, (4, 6)),
     "linear, of many": ("Linear", (6, 5), dict(bias=False), (2, 3, 6)),
