@@ -247,6 +247,7 @@ cdef class Module:
 
 include "arrays.pxi"
 include "arrange.pxi"
+include "problem.pxi"
 include "kernel.pxi"
 include "shortcut.pxi"
 include "job.pxi"
