@@ -181,11 +181,6 @@ def parallel_for(int64_t parts, address_of_body, address_of_context=0):
         run_parallel(parts, <Body> body, <void*> context)
 
 
-def parallel_for_address():
-    """Address of the C function void parallel_for(int64 parts, void (*body)(void*, int64), void* context)."""
-    return <uintptr_t> &run_parallel
-
-
 def copy_bandwidth(size_t nbytes, int threads, double seconds):
     """Bytes read plus bytes written per second while `threads` threads copy one buffer of nbytes to another."""
     cdef double rate

@@ -52,7 +52,6 @@ CASES = [
     gradient((256, 20), (2, 1, 2), (3, 2, 3), padding=1, batch=4),
     gradient((512, 8), (4, 3), (3, 3), dilation=2, padding=2, groups=2, batch=9),
 ]
-EXACT = (None, "relu")  # activations of integers
 
 
 @pytest.mark.parametrize(("dtype", "layout", "residual"), [
