@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -139,6 +140,28 @@ def test_gradients_are_finite_differences(name):
             found.append(loss(x))
         parameter.data = kept
         np.testing.assert_allclose((gradient * along).sum(), (found[0] - found[1]) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_gradients_of_random_convolutions_are_the_adjoint(number):
+    """<y, g> = <x, ∂x> = <w, ∂w>, whatever the geometry: y is linear in x and in w. Every other one is transposed."""
+    dice = random.Random(number)
+    ndim, groups, transposed = dice.choice((1, 2, 2, 3)), dice.choice((1, 2, 3)), number % 2 == 1
+    kernel, stride, dilation = (tuple(dice.randint(1, most) for _ in range(ndim)) for most in (4, 3, 3))
+    padding = tuple((dice.randint(0, k), dice.randint(0, k)) for k in kernel)
+    size = tuple(dice.randint(5, 7) + d * k for d, k in zip(dilation, kernel))
+    more = {"output_padding": tuple(dice.randrange(max(s, d)) for s, d in zip(stride, dilation))} if transposed else {}
+    module = getattr(nn, f"Conv{'Transpose' * transposed}{ndim}d")(
+        groups * dice.randint(1, 3), groups * dice.randint(1, 3), kernel, stride, padding, dilation=dilation, groups=groups,
+        bias=False, layout=dice.choice(("channels_first", "channels_last")), rng=rng(), **more).to("float64")
+    shape = (*size, module.in_channels) if module.layout == "channels_last" else (module.in_channels, *size)
+    draw = np.random.default_rng(number)
+    x = draw.normal(size=(2, *shape))
+    y = module(x)
+    g = draw.normal(size=y.shape)
+    of_input = module.backward(g)
+    for array, gradient in ((x, of_input), (module.weight.data, module.weight.grad)):
+        np.testing.assert_allclose((array * gradient).sum(), (y * g).sum(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("training", [True, False])
