@@ -39,7 +39,7 @@ check-all: $(VENV)/.installed
 	@date
 	$(BIN)/fastconv check
 	$(BIN)/python tests/fuzz.py --first $(FIRST) --count $(PROBLEMS)
-	$(BIN)/python tests/fuzz.py --first $(FIRST) --count 200 --backends numba
+	$(BIN)/python tests/fuzz.py --first $(FIRST) --count 400 --backends numba
 	$(BIN)/python -m pytest -m exhaustive
 	@date
 

@@ -21,7 +21,6 @@ import datetime
 import json
 import math
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,13 +38,13 @@ from fastconv.bench import machine
 from fastconv.bench.generate import generate
 from fastconv.candidates import Ranked, bind, ranked
 from fastconv.problem import DIRECTIONS, ConvProblem
+from fastconv.timing.fastest import fastest
 from fastconv.verify.data import Arrays, same_arrays
 from fastconv.verify.judge import Comparison
 
 NEAR = 1.5  # an estimate is good within this factor
 BLOCK, ROUNDS = 2e-3, 12  # seconds of a contender's turn; turns
 SHARED = 1e-4  # seconds of a call from which all threads have work
-LOOK = 30e-6  # seconds of calls from which looking at the clock does not count
 
 
 class Row(NamedTuple):
@@ -88,22 +87,6 @@ def call_of(problem: ConvProblem, each: Ranked, arrays: Arrays, out: np.ndarray,
     return lambda: kernel.run(x, lowering.pack_once(kernel, w, b), out, residual)
 
 
-def fastest(calls: Sequence[Callable[[], None]]) -> list[float]:
-    """CPU seconds of each one's fastest call; they take turns."""
-    best, often = [math.inf] * len(calls), [1] * len(calls)
-    for _ in range(ROUNDS):
-        for i, call in enumerate(calls):
-            end = time.thread_time() + BLOCK
-            while (before := time.thread_time()) < end:
-                for _ in range(often[i]):
-                    call()
-                taken = time.thread_time() - before
-                best[i] = min(best[i], taken / often[i])
-                if taken < LOOK:
-                    often[i] *= 2
-    return best
-
-
 def measured(problem: ConvProblem, prepared: bool, count: int) -> Row:
     """The choice, and the candidates ranked next to it.
 
@@ -121,7 +104,7 @@ def measured(problem: ConvProblem, prepared: bool, count: int) -> Row:
             calls[-1]()
             wrong = results.wrong(out, each.candidate)
             assert wrong is None, f"{problem.text}, {each}: {wrong}"
-        seconds = [found / images for found in fastest(calls)]
+        seconds = [found / images for found in fastest(calls, BLOCK, ROUNDS)]
     candidates: list[Candidate] = [each.candidate for each in order]
     return Row(problem, prepared, tuple(map(str, candidates)), candidates[0].algorithm,
                tuple(each.seconds or math.nan for each in order), tuple(seconds))

@@ -151,6 +151,8 @@ def needs_temporary(y: np.ndarray, read: tuple[Any, ...], residual: np.ndarray |
     """
     if not y.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
+    if y.size and any(n > 1 and step == 0 for n, step in zip(y.shape, y.strides)):
+        raise ValueError(f"out must have a place for each element, got strides {y.strides} of shape {y.shape}")
     if not (y.dtype.isnative and y.flags.aligned) or any(a is not None and np.may_share_memory(a, y) for a in read):
         return True
     if residual is None or not np.may_share_memory(residual, y):

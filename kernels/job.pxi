@@ -48,11 +48,12 @@ cdef class Job:
         cdef cnp.ndarray x, y, template = self.template
         cdef JobHead head = self.head
         cdef Outcome outcome
+        cdef Body body = self.body
         cdef const void* fields = cnp.PyArray_DATA(template)
-        cdef size_t size = cnp.PyArray_NBYTES(template)
-        planned = self.planned  # what `template` leads to stays until this is done: another thread may follow another plan
-        if (not self.short or settings is not self.settings or arguments or weight is not None or bias is not None or residual is not None
-                or not self.fits(input, self.input_shape)):
+        cdef size_t size = cnp.PyArray_NBYTES(template), scratch_bytes = self.scratch_bytes
+        planned = self.planned  # all of one plan, which stays until this is done: another thread may follow another one
+        if (not self.short or settings is not self.settings or arguments or weight is not None or bias is not None
+                or residual is not None or not self.fits(input, self.input_shape)):
             return None
         x = <cnp.ndarray> input
         if out is None:
@@ -63,7 +64,7 @@ cdef class Job:
             return None
         head.x, head.out = <int64_t> cnp.PyArray_DATA(x), <int64_t> cnp.PyArray_DATA(y)
         with nogil:
-            outcome = run_job(self.body, head, fields, size, self.context_bytes, self.scratch_bytes)
+            outcome = run_job(body, head, fields, size, self.context_bytes, scratch_bytes)
         if outcome == done:
             return y
         if outcome == spoilt:

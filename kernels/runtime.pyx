@@ -181,11 +181,6 @@ def parallel_for(int64_t parts, address_of_body, address_of_context=0):
         run_parallel(parts, <Body> body, <void*> context)
 
 
-def parallel_for_address():
-    """Address of the C function void parallel_for(int64 parts, void (*body)(void*, int64), void* context)."""
-    return <uintptr_t> &run_parallel
-
-
 def address_of(cnp.ndarray array not None):
     """Where the elements of an array begin: `array.ctypes.data`, which takes a microsecond."""
     return <uintptr_t> cnp.PyArray_DATA(array)
@@ -252,6 +247,7 @@ cdef class Module:
 
 include "arrays.pxi"
 include "arrange.pxi"
+include "problem.pxi"
 include "kernel.pxi"
 include "shortcut.pxi"
 include "job.pxi"

@@ -19,6 +19,7 @@
 #include "crew.hpp"
 #include "finish.hpp"
 #include "tile.hpp"
+#include "winograd_inputs.hpp"
 #include "winograd_repair.hpp"
 
 namespace fastconv {
@@ -155,7 +156,7 @@ struct Winograd {
         });
     }
 
-    int64_t vectors() const { return ceil_div(p.in_channels, L); }  // of input channels
+    int64_t vectors() const { return WinogradInputs<T>::vectors(p); }
     int64_t group(int64_t unit_) const { return unit_ / blocks; }
     int64_t first_tile(int64_t unit_) const { return tiles.count * (unit_ % blocks) / blocks; }
     int64_t last_tile(int64_t unit_) const { return tiles.count * (unit_ % blocks + 1) / blocks; }
@@ -169,99 +170,12 @@ struct Winograd {
         }
     }
 
-    // body(strip) for the strips of the tiles first .. end
-    template <class Body>
-    FASTCONV_INLINE void for_strips(int64_t first, int64_t end, Body body) const {
-        for (int64_t t = first; t < end;) {
-            const int64_t row = t / tiles.columns, slice = row / tiles.rows;
-            const Spot h(tiles.down, row % tiles.rows), w(tiles.along, t % tiles.columns);
-            const int64_t count = std::min(ceil_div(w.length - w.begin, tiles.w.m), end - t);
-            body(Strip{slice / p.output[0], slice % p.output[0], h, w, count, t - first});
-            t += count;
-        }
-    }
-
     // ---- V
 
     // some vectors of input channels
     void transform_inputs(int64_t unit_, int64_t first, int64_t end, const Scratch& s) const {
-        const T* image = static_cast<const T*>(call.input.data) + group(unit_) * p.in_channels * call.input.channel;
-        for_strips(first_tile(unit_), last_tile(unit_), [&](const Strip& t) __attribute__((always_inline)) {
-            const int64_t pixels = t.count * tiles.w.m + tiles.w.size - tiles.w.m;
-            Rows of = rows(t, tiles.split.at(0), pixels);
-            for (int64_t c = first; c < end; ++c)  // all components of a channel while its rows are in L1
-                for (int64_t k = c * L; k < packing.inner; k += vectors() * L) {
-                    if (tiles.split.count() > 1) of = rows(t, tiles.split.at(k / p.in_channels), pixels);
-                    fill(t, of, image + t.image * call.input.batch, k, pixels, s);
-                    const T* from = s.rows;
-                    if (tiles.h.size > 1) {
-                        tiles.h.input(s.rows, pixels * L, L, s.half, pixels * L, L, pixels);
-                        from = s.half;
-                    }
-                    for (int64_t i = 0; i < tiles.h.size; ++i)
-                        tiles.w.input(from + i * pixels * L, L, tiles.w.m * L,
-                                      s.v + i * tiles.w.size * v_plane + k * most + t.first * L, v_plane, L, t.count);
-                }
-        });
-    }
-
-    // What a strip reads of any input channel for one component of the kernel.
-    struct Rows {
-        int64_t plane;  // from the channel's first element; -1: zeros
-        int64_t first;  // padded coordinate of row 0
-        Strand strand;
-    };
-    Rows rows(const Strip& t, const Component& c, int64_t pixels) const {
-        const int64_t d = source(p, 0, t.depth * p.stride[0] - p.pad_lo[0] + c.d * p.dilation[0]);
-        const int64_t read = std::min(pixels, t.w.length + tiles.w.taps - 1 - t.w.begin);
-        return {d < 0 ? -1 : d, t.h.output(tiles.down, 0) * p.stride[1] - p.pad_lo[1] + c.h * tiles.down.dilation,
-                Strand(p, t.w.output(tiles.along, 0) * p.stride[2] - p.pad_lo[2] + c.w * tiles.along.dilation,
-                       p.stride[2] * tiles.along.dilation, read)};
-    }
-    const T* row(const Strip& t, const Rows& r, const T* channel, int64_t i) const {  // null: zeros, or no output needs it
-        if (r.plane < 0 || i >= t.h.length + tiles.h.taps - 1 - t.h.begin) return nullptr;
-        const int64_t h = source(p, 1, r.first + i * p.stride[1] * tiles.down.dilation);
-        return h < 0 ? nullptr : channel + r.plane * call.input.space[0] + h * call.input.space[1];
-    }
-
-    // out[row][pixel][L]: the inputs of a vector of k, which is an input channel of a component; the padding written out, and 0 where
-    // no output needs them
-    void fill(const Strip& t, const Rows& of, const T* image, int64_t k, int64_t pixels, const Scratch& s) const {
-        const View& view = call.input;
-        const int64_t count = std::min<int64_t>(L, packing.inner - k), c = k % p.in_channels;
-        if (count < L) clear(s.rows, tiles.h.size * pixels * L);
-        if (c + count > p.in_channels || (of.strand.step * view.space[2] != 1 && view.channel != 1))
-            return fill_one_by_one(t, of, image, k, count, pixels, s);
-        for (int64_t i = 0; i < tiles.h.size; ++i) {
-            const T* from = row(t, of, image + c * view.channel, i);
-            T* out = s.rows + i * pixels * L;
-            if (from) fill_strand(p, view, of.strand, from, count, pixels, out);
-            else clear(out, pixels * L);
-        }
-    }
-
-    // Channels of several components (`of` is the first one's), or with a stride along w: every channel's rows on their own, before
-    // they come together.
-    void fill_one_by_one(const Strip& t, const Rows& of, const T* image, int64_t k, int64_t count, int64_t pixels, const Scratch& s) const {
-        const int64_t channels = p.in_channels, step = pixels * L;
-        for (int64_t l = 0, n; l < count; l += n) {
-            const int64_t c = (k + l) % channels;
-            n = std::min(count - l, channels - c);
-            const Rows its = l ? rows(t, tiles.split.at((k + l) / channels), pixels) : of;
-            for (int64_t i = 0; i < tiles.h.size; ++i)
-                fill_plain(its.strand, row(t, its, image + c * call.input.channel, i), n, pixels, s.half + i * step + l * pixels);
-        }
-        for (int64_t i = 0; i < tiles.h.size; ++i)
-            fill_channels(static_cast<const T*>(s.half + i * step), pixels, 1, count, pixels, s.rows + i * step, L);
-    }
-
-    // out[channel][pixel], of a row that may be null
-    FASTCONV_INLINE void fill_plain(const Strand& strand, const T* row, int64_t channels, int64_t pixels, T* out) const {
-        if (!row) return clear(out, channels * pixels);
-        for (int64_t c = 0; c < channels; ++c, out += pixels, row += call.input.channel) {
-            fill_row(p, strand, row, call.input.space[2], out);
-            for (int64_t i = strand.count; i < pixels; ++i) out[i] = T(0);
-        }
+        const WinogradInputs<T> inputs{p, call.input, tiles, packing.inner, most, v_plane};
+        inputs.transform(first_tile(unit_), last_tile(unit_), group(unit_), first, end, {s.v, s.rows, s.half});
     }
 
     // ---- M
@@ -348,7 +262,7 @@ struct Winograd {
         const int64_t width = packing.width(chunk);
         Finish<T> finish(p, call);
         finish.output.space[2] *= tiles.along.dilation, finish.residual.space[2] *= tiles.along.dilation;
-        for_strips(first, end, [&](const Strip& t) __attribute__((always_inline)) {
+        for_strips(p, tiles, first, end, [&](const Strip& t) __attribute__((always_inline)) {
             const int64_t pixels = t.count * tiles.w.m;
             const int64_t valid_rows = std::min(tiles.h.m, t.h.length - t.h.begin), valid = std::min(pixels, t.w.length - t.w.begin);
             bool copied = false;  // to the window, once it is needed

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from fuzz_pooling import PoolFuzz
 from odd_arrays import FAR, Arena, contiguous, extent, odd_strides, repeated
-from odd_problems import odd_depthwise, odd_problem
+from odd_problems import odd_depthwise, odd_problem, odd_square
 from planted_kernels import planted
 
 import fastconv
@@ -46,7 +46,7 @@ _ROOM = 1 << 22  # bytes of an arena
 _SPECIAL = (np.nan, np.inf, -np.inf, 1e30, 1e-40)
 _NOTE = 4096
 _POOLINGS = 4  # a pooling with every fourth problem
-_DEPTHWISE = 8  # every eighth problem
+_KINDS = {3: odd_depthwise, 7: odd_square}  # by the number modulo 8
 
 
 class Expected(NamedTuple):
@@ -73,7 +73,7 @@ class Fuzz:
     def problem(self, number: int) -> None:
         """All calls of one problem."""
         dice = random.Random(number)
-        problem = (odd_depthwise if number % _DEPTHWISE == 3 else odd_problem)(dice)
+        problem = _KINDS.get(number % 8, odd_problem)(dice)
         kernels = list(self._kernels(problem))
         if self.algorithm and not kernels:
             return

@@ -23,11 +23,25 @@ def isas_and_numba() -> tuple[str, ...]:
     return cython_native.runnable_isas() + (("numba",) if get("numba").unavailable() is None else ())
 
 
-def kernel_of(p: ConvProblem, algorithm: str, isa: str) -> Kernel:
+def kernel_of(p: ConvProblem, algorithm: str, isa: str, tile: tuple[int, ...] | None = None) -> Kernel:
     """Not `candidates.bind`, which remembers an earlier tile."""
     if isa == "numba":
         return get("numba").bind(p, Candidate(algorithm))
-    return cython_native.NativeKernel(p, Candidate(algorithm, isa))
+    return cython_native.backend.bind(p, Candidate(algorithm, isa, tile))
+
+
+def runner(algorithm: str) -> Callable[..., np.ndarray]:
+    """A function that computes a problem, in its direction, by that algorithm of an ISA."""
+
+    def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None,
+            tile: tuple[int, ...] | None = None) -> np.ndarray:
+        kernel = kernel_of(p, algorithm, isa, tile)
+        made = np.full(p.result_shape, np.nan, p.dtype) if out is None else out
+        with fastconv.config(num_threads=threads):
+            kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), made, arrays.residual)
+        return made
+
+    return run
 
 
 def verify(p: ConvProblem, algorithm: str, isa: str) -> None:

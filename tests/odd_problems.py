@@ -55,6 +55,19 @@ def odd_depthwise(dice: random.Random) -> ConvProblem:
         padding_mode="zeros", direction=dice.choice(("forward", "backward_input", "backward_input")))
 
 
+def odd_square(dice: random.Random) -> ConvProblem:
+    """One of a channel per group, of images, with a square kernel: what tiles are written for that are unrolled."""
+    made = odd_problem(dice)
+    kernel, stride = dice.choice((3, 3, 5, 7, 9)), dice.choice((1, 2))
+    padding = tuple((kernel // 2 + dice.choice((0, 0, 1, kernel)), kernel // 2) for _ in range(2))
+    size, groups, _, outputs = _smaller((dice.choice(_LENGTHS), dice.choice(_LENGTHS)), (kernel,) * 2, (stride,) * 2, padding,
+                                        (1, 1), made.batch, dice.choice(_CHANNELS), 1, dice.choice((1, 1, 2)))
+    layout = dice.choice(("channels_first", "channels_first", "channels_last"))
+    return dataclasses.replace(
+        made, input_size=size, kernel_size=(kernel,) * 2, in_channels=groups, out_channels=groups * outputs, groups=groups,
+        stride=(stride,) * 2, padding=padding, dilation=(1, 1), padding_mode="zeros", layout=layout, direction="forward")
+
+
 def _of_other_direction(problem: ConvProblem, dice: random.Random) -> ConvProblem:
     """A gradient, or a transposed convolution."""
     direction = dice.choice(("backward_input", "backward_weight"))
@@ -78,7 +91,7 @@ def _channels(dice: random.Random) -> tuple[int, int, int]:
     if kind == 0:  # depthwise
         return dice.choice(_CHANNELS), 1, dice.choice((1, 1, 1, 2))
     if kind == 1:
-        return dice.choice((2, 3, 5)), dice.choice(_CHANNELS[:10]), dice.choice(_CHANNELS[:10])
+        return dice.choice((2, 3, 5, 8, 13)), dice.choice(_CHANNELS[:10]), dice.choice(_CHANNELS[:10])
     if kind == 2:  # many products, or many outputs
         return 1, *dice.sample((dice.choice((260, 515, 600)), dice.choice(_CHANNELS)), 2)
     return 1, dice.choice(_CHANNELS), dice.choice(_CHANNELS)

@@ -159,6 +159,20 @@ def test_out_must_be_an_array():
         fastconv.conv1d(x, w, out=[[[0.0]]])
 
 
+def test_out_must_have_a_place_for_each_element(backend):
+    x, w = arrays((1, 2, 5), (3, 2, 2))
+    prepared = fastconv.prepare(w, backend=backend)
+    prepared(x)
+    for repeated in ((0, 16, 4), (48, 0, 4), (48, 16, 0)):
+        out = np.lib.stride_tricks.as_strided(np.zeros(12, np.float32), (1, 3, 4), repeated)
+        if repeated[0] == 0:  # an axis of one element may have any stride
+            np.testing.assert_array_equal(prepared(x, out=out), prepared(x))
+            continue
+        for call in (lambda out=out: fastconv.conv1d(x, w, out=out, backend=backend), lambda out=out: prepared(x, out=out)):
+            with pytest.raises(ValueError, match="out must have a place for each element, got strides"):
+                call()
+
+
 def test_lists_are_arrays():
     y = fastconv.conv1d([[1.0, 2.0, 3.0]], [[[1.0, 1.0]]])
     assert isinstance(y, np.ndarray) and y.tolist() == [[3, 5]] and y.dtype == np.float64

@@ -11,13 +11,13 @@ from native_cases import (
     any_strides,
     integers_exactly_and_random_data_within_bounds,
     isas_and_numba,
-    kernel_of,
+    runner,
     stays_inside,
     verify,
 )
 from problems import problem
 
-from fastconv import plan, settings
+from fastconv import plan
 from fastconv.backends import cython_native
 from fastconv.problem import ConvProblem
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
@@ -26,6 +26,7 @@ if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
 
 ISAS = isas_and_numba()
+run = runner("broadcast")
 CASES = [
     problem((1, 1), (1,), (1,)),
     problem((3, 5), (1, 1), (3, 3), batch=3),  # one pixel
@@ -43,14 +44,6 @@ CASES = [
     problem((33, 65), (7, 7), (1, 1), batch=9),  # images that share a box
     problem((2, 3), (17, 700), (1, 3)),  # several boxes along a row
 ]
-
-
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    kernel = kernel_of(p, "broadcast", isa)
-    made = np.full(p.result_shape, np.nan, p.dtype) if out is None else out
-    with settings.config(num_threads=threads):
-        kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), made, arrays.residual)
-    return made
 
 
 @pytest.mark.parametrize(("dtype", "layout", "residual"), [

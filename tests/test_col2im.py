@@ -7,12 +7,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides, integers_exactly_and_random_data_within_bounds
+from native_cases import any_strides, integers_exactly_and_random_data_within_bounds, runner
 from problems import problem
 from test_interrupt import Alarms, Enough
 
 import fastconv
-from fastconv import plan, settings
+from fastconv import plan
 from fastconv.backends import Candidate, cython_native
 from fastconv.problem import ConvProblem
 from fastconv.verify import reference
@@ -21,6 +21,7 @@ from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
 
+run = runner("col2im")
 
 def gradient(*arguments, bias: bool = True, **keywords) -> ConvProblem:
     return problem(*arguments, bias=bias, direction="backward_input", **keywords)
@@ -51,15 +52,6 @@ CASES = [
     gradient((256, 20), (2, 1, 2), (3, 2, 3), padding=1, batch=4),
     gradient((512, 8), (4, 3), (3, 3), dilation=2, padding=2, groups=2, batch=9),
 ]
-EXACT = (None, "relu")  # activations of integers
-
-
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    kernel = cython_native.backend.bind(p, Candidate("col2im", isa))
-    made = np.full(p.result_shape, np.nan, p.dtype) if out is None else out
-    with settings.config(num_threads=threads):
-        kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), made, arrays.residual)
-    return made
 
 
 @pytest.mark.parametrize(("dtype", "layout", "residual"), [

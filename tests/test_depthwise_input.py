@@ -7,19 +7,20 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides, integers_exactly_and_random_data_within_bounds
+from native_cases import any_strides, integers_exactly_and_random_data_within_bounds, runner
 from problems import problem
 
 import fastconv
-from fastconv import plan, settings
-from fastconv.backends import Candidate, cython_native
+from fastconv import plan
+from fastconv.backends import cython_native
 from fastconv.problem import ConvProblem
 from fastconv.verify import reference
-from fastconv.verify.data import Arrays, integer_arrays, random_arrays
+from fastconv.verify.data import integer_arrays, random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
 
+run = runner("depthwise_input")
 
 def gradient(channels: int, *arguments, bias: bool = True, **keywords) -> ConvProblem:
     return problem((channels, channels), *arguments, groups=channels, bias=bias, direction="backward_input", **keywords)
@@ -44,14 +45,6 @@ CASES = [
     gradient(2, (5, 201), (1, 2), stride=2, dilation=(1, 2), padding=0),  # no tap reaches odd columns
 ]
 SMALL = CASES[:8]
-
-
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    kernel = cython_native.backend.bind(p, Candidate("depthwise_input", isa))
-    made = np.full(p.result_shape, np.nan, p.dtype) if out is None else out
-    with settings.config(num_threads=threads):
-        kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), made, arrays.residual)
-    return made
 
 
 @pytest.mark.parametrize(("dtype", "layout", "residual"), [

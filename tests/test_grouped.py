@@ -7,11 +7,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides, integers_exactly_and_random_data_within_bounds, stays_inside, verify
+from native_cases import any_strides, integers_exactly_and_random_data_within_bounds, runner, stays_inside, verify
 from problems import problem
 
 from fastconv import plan, settings
-from fastconv.backends import Candidate, cython_native
+from fastconv.backends import cython_native
 from fastconv.problem import ConvProblem
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
@@ -19,6 +19,7 @@ if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
 
 ISAS = cython_native.runnable_isas()
+run = runner("grouped")
 CASES = [
     problem((4, 4), (1,), (1,), groups=2),
     problem((64, 64), (1, 1), (3, 3), groups=16, batch=3),  # one pixel
@@ -36,14 +37,6 @@ CASES = [
     problem((8, 8), (6, 7, 8), (3, 2, 3), groups=2, stride=(1, 2, 1), padding=1, batch=2, activation=("leaky_relu", 0.1)),
     problem((8, 8), (17, 700), (1, 3), groups=4),  # several boxes along a row
 ]
-
-
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    kernel = cython_native.backend.bind(p, Candidate("grouped", isa))
-    made = np.full(p.result_shape, np.nan, p.dtype) if out is None else out
-    with settings.config(num_threads=threads):
-        kernel.run(arrays.x, kernel.pack(arrays.w, arrays.b), made, arrays.residual)
-    return made
 
 
 @pytest.mark.parametrize(("dtype", "layout", "residual"), [

@@ -7,18 +7,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides, integers_exactly_and_random_data_within_bounds
+from native_cases import any_strides, integers_exactly_and_random_data_within_bounds, runner
 from problems import problem
-from test_outer import run as run_outer
 from test_outer import weight
 
 import fastconv
 from fastconv import plan
 from fastconv.backends import cython_native
-from fastconv.problem import PADDING_MODES, ConvProblem
+from fastconv.problem import PADDING_MODES
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
 ISAS = cython_native.runnable_isas()
+run, run_outer = runner("inner"), runner("outer")
 CASES = [
     weight((1, 1), (1,), (1,)),
     weight((1, 6), (32, 32), (5, 5), padding=0, batch=5),  # dy where it lies; an output channel of each register
@@ -36,10 +36,6 @@ CASES = [
     weight((8, 8), (11, 9), (3, 3), groups=8, batch=9),
     *(weight((2, 5), (8, 9), (3, 2), dilation=2, padding=2, padding_mode=mode) for mode in PADDING_MODES),
 ]
-
-
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    return run_outer(p, isa, arrays, threads, out, "inner")
 
 
 @pytest.mark.parametrize(("dtype", "layout"), [("float32", "channels_first"), ("float64", "channels_last")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -29,6 +30,7 @@ LAYERS: dict[str, tuple[str, tuple, dict, tuple[int, ...]]] = {
     "conv_transpose1d": ("ConvTranspose1d", (3, 4, 4), dict(stride=2, padding=1), (2, 3, 5)),
     "conv_transpose2d": ("ConvTranspose2d", (4, 6, 3, 2, 1, 1, 2), {}, (2, 4, 5, 4)),
     "conv_transpose2d, more than a stride": ("ConvTranspose2d", (3, 2, 3, 2, 1, 2), dict(dilation=3), (2, 3, 5, 4)),
+    "conv_transpose2d, within the padding": ("ConvTranspose2d", (3, 2, 3, 1, (3, 1), 2), dict(dilation=3), (2, 3, 5, 7)),
     "conv_transpose3d": ("ConvTranspose3d", (2, 3, 2), dict(stride=2, bias=False), (1, 2, 3, 2, 3)),
     "linear": ("Linear", (6, 5), {}, (4, 6)),
     "linear, of many": ("Linear", (6, 5), dict(bias=False), (2, 3, 6)),
@@ -138,6 +140,28 @@ def test_gradients_are_finite_differences(name):
             found.append(loss(x))
         parameter.data = kept
         np.testing.assert_allclose((gradient * along).sum(), (found[0] - found[1]) / (2 * step), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_gradients_of_random_convolutions_are_the_adjoint(number):
+    """<y, g> = <x, ∂x> = <w, ∂w>, whatever the geometry: y is linear in x and in w. Every other one is transposed."""
+    dice = random.Random(number)
+    ndim, groups, transposed = dice.choice((1, 2, 2, 3)), dice.choice((1, 2, 3)), number % 2 == 1
+    kernel, stride, dilation = (tuple(dice.randint(1, most) for _ in range(ndim)) for most in (4, 3, 3))
+    padding = tuple((dice.randint(0, k), dice.randint(0, k)) for k in kernel)
+    size = tuple(dice.randint(5, 7) + d * k for d, k in zip(dilation, kernel))
+    more = {"output_padding": tuple(dice.randrange(max(s, d)) for s, d in zip(stride, dilation))} if transposed else {}
+    module = getattr(nn, f"Conv{'Transpose' * transposed}{ndim}d")(
+        groups * dice.randint(1, 3), groups * dice.randint(1, 3), kernel, stride, padding, dilation=dilation, groups=groups,
+        bias=False, layout=dice.choice(("channels_first", "channels_last")), rng=rng(), **more).to("float64")
+    shape = (*size, module.in_channels) if module.layout == "channels_last" else (module.in_channels, *size)
+    draw = np.random.default_rng(number)
+    x = draw.normal(size=(2, *shape))
+    y = module(x)
+    g = draw.normal(size=y.shape)
+    of_input = module.backward(g)
+    for array, gradient in ((x, of_input), (module.weight.data, module.weight.grad)):
+        np.testing.assert_allclose((array * gradient).sum(), (y * g).sum(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -72,6 +72,16 @@ def test_what_is_not_finite_stays_in_its_windows(value: float) -> None:
         stays_inside(p, "depthwise", "numba", value)
 
 
+@pytest.mark.parametrize("axis", range(4))
+def test_an_input_may_repeat_along_an_axis(axis: int) -> None:
+    """A stride of 0 is that of an axis of one element as well, whose rows are read where they lie."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 5, 9, 21), np.float32), rng.standard_normal((5, 1, 3, 3), np.float32)
+    x = np.broadcast_to(x.take([0], axis), x.shape)
+    y = fastconv.conv2d(x, w, padding=1, groups=5, backend="numba", algorithm="depthwise")
+    np.testing.assert_allclose(y, fastconv.conv2d(x, w, padding=1, groups=5, backend="naive"), rtol=1e-5, atol=1e-5)
+
+
 def test_a_residual_may_be_the_output() -> None:
     """Bands must not overlap then, or the residual would be added twice."""
     rng = np.random.default_rng(0)

@@ -7,19 +7,20 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides, integers_exactly_and_random_data_within_bounds
+from native_cases import any_strides, integers_exactly_and_random_data_within_bounds, runner
 from problems import problem
 from test_interrupt import Alarms, Enough
 
 import fastconv
-from fastconv import plan, settings
-from fastconv.backends import Candidate, cython_native
+from fastconv import plan
+from fastconv.backends import cython_native
 from fastconv.problem import PADDING_MODES, ConvProblem
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
 if cython_native.backend.unavailable():
     pytest.skip("the native kernels are not available", allow_module_level=True)
 
+run = runner("outer")
 
 def weight(*arguments, **keywords) -> ConvProblem:
     return problem(*arguments, bias=False, direction="backward_weight", **keywords)
@@ -50,15 +51,6 @@ CASES = [
     *(weight((4, 18), (8, 9), (3, 2), dilation=2, padding=2, padding_mode=mode) for mode in PADDING_MODES),
     *(weight((6, 6), (8, 9), (3, 2), dilation=2, padding=2, padding_mode=mode, groups=6) for mode in PADDING_MODES),
 ]
-
-
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None, algorithm: str = "outer",
-        tile: tuple[int, ...] | None = None) -> np.ndarray:
-    kernel = cython_native.backend.bind(p, Candidate(algorithm, isa, tile))
-    made = np.full(p.weight_shape, np.nan, p.dtype) if out is None else out
-    with settings.config(num_threads=threads):
-        kernel.run(arrays.x, kernel.pack(arrays.w, None), made)
-    return made
 
 
 @pytest.mark.parametrize(("dtype", "layout"), [("float32", "channels_first"), ("float64", "channels_last")])
@@ -116,12 +108,12 @@ def test_a_handler_that_raises_ends_the_call(algorithm):
         arrays = Arrays(x, gradient, None, None)
         try:
             with Alarms(handler):
-                run(p, cython_native.runnable_isas()[0], arrays, algorithm=algorithm)
+                runner(algorithm)(p, cython_native.runnable_isas()[0], arrays)
         except Enough:
             pass
         else:
             return False
-        return bool(np.isfinite(run(dataclasses.replace(p, batch=1), cython_native.runnable_isas()[0],
-                                    Arrays(x[:1], gradient[:1], None, None), algorithm=algorithm)).all())
+        return bool(np.isfinite(runner(algorithm)(dataclasses.replace(p, batch=1), cython_native.runnable_isas()[0],
+                                                  Arrays(x[:1], gradient[:1], None, None))).all())
 
     assert any(ends_early(2**n) for n in range(3, 11))

@@ -7,19 +7,19 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides, integers_exactly_and_random_data_within_bounds
+from native_cases import any_strides, integers_exactly_and_random_data_within_bounds, runner
 from problems import problem
-from test_outer import run as run_outer
 from test_outer import weight
 
 import fastconv
 from fastconv import plan
 from fastconv.algorithms import pairs
 from fastconv.backends import cython_native
-from fastconv.problem import PADDING_MODES, ConvProblem
-from fastconv.verify.data import Arrays, integer_arrays, random_arrays
+from fastconv.problem import PADDING_MODES
+from fastconv.verify.data import integer_arrays, random_arrays
 
 ISAS = cython_native.runnable_isas()
+run, run_outer = runner("pairs"), runner("outer")
 CASES = [
     weight((1, 1), (1,), (1,)),
     weight((3, 5), (1, 1), (3, 3)),  # of one pixel, and eight taps in the padding
@@ -43,10 +43,6 @@ CASES = [
     *(weight((5, 18), (4, 5), (3, 2), dilation=2, padding=2, padding_mode=mode, batch=2) for mode in PADDING_MODES),
     *(weight((19, 6), (5, 6), (1, 1), stride=3, padding=2, padding_mode=mode) for mode in PADDING_MODES),
 ]
-
-
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None) -> np.ndarray:
-    return run_outer(p, isa, arrays, threads, out, "pairs")
 
 
 @pytest.mark.parametrize(("dtype", "layout"), [("float32", "channels_first"), ("float64", "channels_last")])

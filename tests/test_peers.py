@@ -33,7 +33,6 @@ from fastconv.verify.matrix import matrix, other_directions
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "onnxruntime", "onnx", "openvino", "ncnn", "cv2", "scipy")
-ON_CPU = [name for name in peers.names() if not name.startswith("cudnn")]
 TRANSPOSING = ("onnxruntime", "openvino", "ncnn")
 LEAST = {"torch": 200, "onnxruntime": 80, "openvino": 80, "ncnn": 80, "opencv": 25, "scipy-direct": 150, "scipy-fft": 150}
 LEAST_GRADIENTS = {"torch": 200, "onnxruntime": 110, "openvino": 110, "ncnn": 110}

@@ -7,20 +7,20 @@ import dataclasses
 
 import numpy as np
 import pytest
-from native_cases import any_strides
+from native_cases import any_strides, runner
 from problems import problem
-from test_outer import run as run_outer
 from test_outer import weight
 
 import fastconv
 from fastconv import plan
 from fastconv.algorithms import winograd_weight
 from fastconv.backends import cython_native
-from fastconv.problem import PADDING_MODES, ConvProblem
+from fastconv.problem import PADDING_MODES
 from fastconv.verify import bounds, reference
 from fastconv.verify.data import Arrays, integer_arrays, random_arrays
 
 ISAS = cython_native.runnable_isas()
+run, run_outer = runner("winograd_weight"), runner("outer")
 CASES = [
     weight((1, 1), (10, 10), (3, 3)),
     weight((1, 1), (1, 1), (3, 3)),  # one pixel
@@ -42,11 +42,6 @@ CASES = [
 ]
 
 CHUNKS = weight((5, 7), (301, 350), (3, 3))
-
-
-def run(p: ConvProblem, isa: str, arrays: Arrays, threads: int = 2, out: np.ndarray | None = None,
-        tile: tuple[int, ...] | None = None) -> np.ndarray:
-    return run_outer(p, isa, arrays, threads, out, "winograd_weight", tile)
 
 
 @pytest.mark.parametrize(("dtype", "layout"), [("float32", "channels_first"), ("float64", "channels_last")])

@@ -13,6 +13,7 @@ from ..errors import shown
 from ..prepared import PreparedConv, prepare
 from ..receptive_field import Window
 from ..settings import current, using
+from ..window import normalize_padding
 from . import initializers
 from .module import Module, Parameter, written
 
@@ -154,8 +155,7 @@ class _ConvTranspose(_Conv):
     def backward(self, grad_output: np.ndarray, needs_input: bool = True) -> np.ndarray | None:
         """Its gradients are those of the convolution whose input's gradient it is, with the arrays in each other's place."""
         (x,) = self.kept()
-        arguments = {name: value for name, value in self.arguments.items() if name != "output_padding"}
-        read = self._read(grad_output)
+        read, arguments = self._read(grad_output, x)
         self.weight.add_grad(getattr(directions, f"conv{self.ndim}d_weight")(read, self.weight.shape, x, **arguments))
         if self.bias is not None:
             channels = self._space(grad_output).start - 1 if self.layout == "channels_first" else grad_output.ndim - 1
@@ -167,14 +167,18 @@ class _ConvTranspose(_Conv):
         last = array.ndim - (self.layout == "channels_last")
         return slice(last - self.ndim, last)
 
-    def _read(self, gradient: np.ndarray) -> np.ndarray:
-        """Without what an output_padding of a stride or more adds, where there would be room for another window."""
-        entries = (axes_of(name, self.arguments[name], self.ndim, 0) for name in ("output_padding", "stride"))
-        ends = [max(0, more - stride + 1) for more, stride in zip(*entries)]
+    def _read(self, gradient: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """What that convolution reads, and its arguments: it pads the far end by an output_padding less, as there are as many
+        windows as x has elements; of one beyond the padding it reads nothing."""
+        space, arguments = self._space(gradient), dict(self.arguments)
+        names = "output_padding", "stride", "dilation"
+        more, stride, dilation = (axes_of(name, arguments[name], self.ndim, 0) for name in names)
+        pads = normalize_padding(arguments["padding"], x.shape[space], self.kernel_size, stride, dilation)
+        del arguments["output_padding"]
+        arguments["padding"] = tuple((low, max(0, high - extra)) for (low, high), extra in zip(pads, more))
         index = [slice(None)] * gradient.ndim
-        space = self._space(gradient)
-        index[space] = [slice(size - end) for size, end in zip(gradient.shape[space], ends)]
-        return gradient[tuple(index)]
+        index[space] = [slice(size - max(0, extra - high)) for size, (_, high), extra in zip(gradient.shape[space], pads, more)]
+        return gradient[tuple(index)], arguments
 
     def window(self) -> Window:
         kernel, strides, dilation = super().window()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 
 import numpy as np
 
@@ -19,11 +18,11 @@ from ..candidates import bind
 from ..errors import Unavailable
 from ..machine import Machine, typical
 from ..problem import ConvProblem
+from ..timing.fastest import fastest
 from ..verify.data import same_arrays
 from ..verify.judge import Comparison
 
 SECONDS = 0.1  # of calls, for each figure
-LOOK = 30e-6  # seconds of calls from which looking at the clock does not count
 LAYERS = (  # by algorithms that are often chosen; what they read stays in L2
     ("winograd", "mb1_ic64ih28_oc64oh28_kh3ph1"), ("winograd", "mb1_ic96ih14_oc96oh14_kh3ph1"),
     ("gemm", "mb1_ic128ih28_oc128oh28_kh1ph0"), ("gemm", "mb1_ic32ih56_oc64oh28_kh3sh2ph1"),
@@ -77,17 +76,9 @@ def _seconds(p: ConvProblem, algorithm: str, isa: str) -> float:
     """Of the fastest call with packed weights, whose result is right."""
     candidate = Candidate(algorithm, isa)
     kernel, arrays, out = bind(p, backend.name, candidate), same_arrays(p), np.full(p.output_shape, np.nan, p.dtype)
-    packed, best = kernel.pack(arrays.w, arrays.b), math.inf
+    packed = kernel.pack(arrays.w, arrays.b)
     kernel.run(arrays.x, packed, out)
     wrong = Comparison(p, arrays).wrong(out, candidate)
     if wrong is not None:
         raise RuntimeError(f"{candidate} computes {p.text} wrong: {wrong}")
-    end, often = time.thread_time() + SECONDS, 1
-    while (begin := time.thread_time()) < end:
-        for _ in range(often):
-            kernel.run(arrays.x, packed, out)
-        taken = time.thread_time() - begin
-        best = min(best, taken / often)
-        if taken < LOOK:
-            often *= 2
-    return best
+    return fastest([lambda: kernel.run(arrays.x, packed, out)], SECONDS)[0]

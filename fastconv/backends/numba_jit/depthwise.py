@@ -35,7 +35,7 @@ class Call(blocking.Call):
     JOB = "depthwise"
 
     def _in_place(self) -> bool:
-        if self.steps[0][4] not in (0, self.shape.item):  # a row whose elements lie apart
+        if self.shape.size[2] > 1 and self.steps[0][4] != self.shape.item:  # its elements lie apart, or are the same
             self.whole_steps = False
         return True
 
