@@ -7,6 +7,7 @@
 // and in the baseline all rows that have an edge (see reads_in_place).
 // Where the channels of a pixel lie side by side see depthwise_last.hpp.
 // Bottleneck: FMA for H >= 3 while the maps stay in cache, then memory.
+#include "depthwise_last.hpp"
 #include "depthwise_planes.hpp"
 #include "depthwise_tile.hpp"
 #include "pack.hpp"
@@ -59,12 +60,11 @@ void pack_channels(const Problem& p, const PackCall& call) {
 template <class T>
 struct Depthwise {
     static constexpr int64_t line = 64 / int64_t(sizeof(T)), most_listed = 4096;  // masks
-    static constexpr int64_t most_bytes = 12 << 10;  // of inputs and outputs of the planes that tiles go on to
     Problem p;
     Call call;
     bool raw;  // rows are read where they lie
     int64_t planes, bands, parts, band_rows, band_inputs, phase, pitch;
-    int64_t last, first_inside, last_inside;  // see Columns
+    int64_t half, last, first_inside, last_inside;  // see Columns
     int64_t together;
 
     Depthwise(const Problem& problem, const Call& c, int threads) : p(problem), call(c) {
@@ -93,14 +93,16 @@ struct Depthwise {
         return raw && dense && p.out_channels == 1 && reads_in_place ? most_together() : 1;
     }
     int64_t most_together() const {  // whatever the arrays
-        return std::max<int64_t>(1, most_bytes / int64_t(sizeof(T)) / (p.input[1] * p.input[2] + p.output[1] * p.output[2]));
+        return std::max<int64_t>(1, together_bytes / int64_t(sizeof(T)) / (p.input[1] * p.input[2] + p.output[1] * p.output[2]));
     }
     int64_t zero_count() const { return (most_together() - 1) * p.input[1] * p.input[2] + p.input[2] + line; }
 
     void find_inside() {
         constexpr int64_t L = lanes<T>;
         const int64_t room = width() - step() * L - shift(p.kernel[2] - 1);
-        last = (p.output[2] - 1) / L * L;
+        const int64_t whole = p.output[2] / L * L, left = p.output[2] - whole;
+        half = has_halves && left > 0 && left <= L / 2 && p.kernel[2] <= most_listed ? whole : -1;  // whose masks are always listed
+        last = left == 0 || half >= 0 ? whole - L : whole;
         first_inside = shift(0) < 0 ? round_up(ceil_div(-shift(0), step()), L) : 0;
         last_inside = std::min(last, room < 0 ? -L : room / step() / L * L);
         if (first_inside > last_inside) first_inside = last + L, last_inside = last;  // none: all are at the left edge
@@ -113,7 +115,7 @@ struct Depthwise {
         return raw ? at - p.pad_lo[2] : phase ? at % p.stride[2] * phase + at / p.stride[2] : at;
     }
     int64_t edges() const { return (first_inside + last - last_inside) / lanes<T>; }
-    int64_t masks() const { return edges() * p.kernel[2]; }
+    int64_t masks() const { return (edges() + (half >= 0)) * p.kernel[2]; }
     int64_t most_masks() const { return std::min(most_listed, ceil_div(p.output[2], lanes<T>) * p.kernel[2]); }  // whatever the arrays
     int64_t copied_rows() const {  // of the output: the copy of what they read stays in the caches
         return std::max<int64_t>(1, (128 << 10) / int64_t(sizeof(T)) / (p.kernel[0] * pitch * p.stride[1]));
@@ -122,7 +124,7 @@ struct Depthwise {
     struct Scratch {
         const T** row;
         int64_t *from, *shift;  // of each row of a band, for each kd: where it is in a channel, or `nowhere`
-        Mask<T>*mask, *more;
+        LaneMask<T>*mask, *more;
         T *zeros, *slab;
         size_t bytes;
         Scratch(const Depthwise& job, void* base, bool raw) {
@@ -130,8 +132,8 @@ struct Depthwise {
             row = arena.take<const T*>(job.p.kernel[0] * job.band_inputs);
             from = arena.take<int64_t>(job.p.kernel[0] * job.band_inputs);
             shift = arena.take<int64_t>(job.p.kernel[2]);
-            mask = arena.take<Mask<T>>(job.most_masks());
-            more = arena.take<Mask<T>>(job.most_masks());
+            mask = arena.take<LaneMask<T>>(job.most_masks());
+            more = arena.take<LaneMask<T>>(job.most_masks());
             zeros = raw ? arena.take<T>(job.zero_count()) : nullptr;
             slab = raw ? nullptr : arena.take<T>(job.p.kernel[0] * job.band_inputs * job.pitch);
             bytes = arena.used();
@@ -148,7 +150,7 @@ struct Depthwise {
             const Scratch s(*this, crew.own(part), raw);
             list_columns(s);
             const Epilogue<T> epilogue(p);
-            alignas(vector_bytes) T sums[8 * lanes<T>];
+            alignas(vector_bytes) T sums[8 * lanes<T>] = {};  // halves leave lanes as they are
             Reading<T> reading = this->reading(s, &epilogue, sums);
             int64_t listed = -1;
             each([&](int64_t begin, int64_t end) {
@@ -187,10 +189,10 @@ struct Depthwise {
         if (raw) clear(s.zeros, zero_count());
         for (int64_t k = 0; k < p.kernel[2]; ++k) s.shift[k] = shift(k);
         for (int64_t i = 0; i < masks(); ++i) {
-            const int64_t v = i / p.kernel[2] * L, w = v < first_inside ? v : v - first_inside + last_inside + L;
-            const int64_t at = w * step() + shift(i % p.kernel[2]);
-            s.mask[i] = lanes_between<T>(-at, width() - at);
-            s.more[i] = lanes_between<T>(-at - L, width() - at - L);
+            const int64_t v = i / p.kernel[2] * L, w = v < first_inside ? v : v - first_inside + last_inside + L;  // half: the last one
+            const int64_t at = w * step() + shift(i % p.kernel[2]), next = at + (w == half ? L / 2 : L);
+            s.mask[i] = mask_between<T>(-at, width() - at);
+            s.more[i] = mask_between<T>(-next, width() - next);
         }
     }
 
@@ -198,8 +200,8 @@ struct Depthwise {
         Reading<T> r{};
         r.row = s.row;
         r.steps = {p.kernel[0], p.kernel[1], p.kernel[2], band_inputs, p.stride[1], step(), p.dilation[1]};
-        r.columns = {last, first_inside, last_inside, width(), p.output[2], s.shift,
-                     s.mask, s.more, masks(), first_inside / lanes<T> * p.kernel[2]};
+        r.columns = {half, last, first_inside, last_inside, width(), p.output[2], s.shift,
+                     s.mask, s.more, edges() * p.kernel[2], first_inside / lanes<T> * p.kernel[2]};
         r.to = {call.output.space[1], call.output.space[2], call.residual.space[1], call.residual.space[2], epilogue, sums,
                 epilogue->least(), epilogue->most(), nullptr, nullptr, nullptr};
         r.input_step = call.input.channel, r.weight_step = DepthwisePacking<T>(p).volume;
@@ -273,7 +275,8 @@ struct DepthwiseAlgorithm : Defaults {
     static bool small_planes_pay(const Problem& p) {
         constexpr int64_t L = lanes<T>;
         const int64_t width = p.output[2];
-        const bool empty = reads_in_place ? width <= std::min<int64_t>(10, 2 * L) && 5 * width <= 4 * round_up(width, L) : width <= 3 * L;
+        const int64_t rows = round_up(width, has_halves ? L / 2 : L);
+        const bool empty = reads_in_place ? width <= std::min<int64_t>(10, 2 * L) && 5 * width <= 4 * rows : width <= 3 * L;
         return empty && 2 * p.groups > L && SmallPlanes<T>::suits(p);
     }
     static const char* refuses(const Problem& p) { return p.in_channels != 1 ? "computes one input channel per group only" : nullptr; }

@@ -4,13 +4,14 @@
 // output rows that want it: H = 3, R = 8 has 13 loads for 24 multiply-adds. At the left and right edge lanes outside the image
 // are masked; of two vectors every other lane is taken where w has stride 2.
 #pragma once
-#include "depthwise_last.hpp"
+#include "depthwise_columns.hpp"
+#include "depthwise_pixels.hpp"
 
 namespace fastconv {
 namespace FASTCONV_ISA {
 
-template <class T>
-using Mask = typename VectorOf<T>::mask;
+constexpr bool many_registers = vector_bytes == 64;  // 32 of them
+constexpr int64_t together_bytes = 24 << 10;  // of inputs and outputs of the planes that tiles go on to: they stay in L1
 
 // Whether rows that have an edge are read where they lie, lanes beyond it masked. Without masked loads these lanes come one by one:
 // a copy with the padding written out is up to 10 times as fast, and there is no tile for edges and for strides along w.
@@ -18,15 +19,6 @@ constexpr bool reads_in_place = vector_bytes > 16;
 
 struct Steps {  // of the kernel, over rows of padded input
     int64_t kd, kh, kw, depth, stride, step, dilation;  // depth: rows from kd to kd; stride: along h; step: along w, 1 or 2
-};
-
-template <class T>
-struct Columns {  // of the output, in vectors
-    int64_t last, first_inside, last_inside;  // from first_inside to last_inside no lane of any kw is outside the row
-    int64_t inputs, outputs;                  // elements of a row
-    const int64_t* shift;                     // of each kw, from the place of output column 0
-    const Mask<T>*mask, *more;  // [vector at an edge][kw]: lanes inside the row, and with step 2 of the second vector of inputs
-    int64_t masks, left_masks;  // how many there are, and at the left edge
 };
 
 template <class T>
@@ -57,13 +49,16 @@ template <int H_, int S_, int X_>
 struct Form {
     static constexpr int H = H_, S = S_, X = X_;
     // so that sums and weights fit the registers
-    static constexpr int most_rows = H == 9 ? 4 : H == 7 || (H == 3 && X == 2) ? 7 : 8;
-    // kw 1 and 2 are the even and the odd elements of what is loaded once
-    static constexpr bool pairs = H == 3 && X == 2;
+    static constexpr int most_rows = many_registers ? 8 : H == 9 ? 4 : H == 7 || (H == 3 && X == 2) ? 7 : 8;
+    // Two columns of the kernel are the even and the odd elements of what is loaded once: all but the last one, of few registers 1 and 2 of
+    // 3 x 3. Of threes the last one has the even elements from the second on.
+    static constexpr bool pairs = X == 2 && (H == 3 || (H > 0 && many_registers)), threes = pairs && H == 3 && many_registers;
     // A loop over kw takes as long, and a fifth or a seventh of the code, but for 3 x 3, where it costs 3 to 9 %.
     static constexpr bool unrolled = vector_bytes > 16 && H == 3 && S == 1;
-    // For 2 and 1 rows at the end: what is unrolled for H gains nothing there, but where these are many.
-    using Few = std::conditional_t<(H == 3 && S == X) || H == 9, Form, Form<0, X == 1, X>>;
+    // Row by row, all taps in registers: a third of the pointers to load.
+    static constexpr bool by_rows = unrolled && X == 1 && many_registers;
+    // For 2 and 1 rows at the end: what is unrolled for H gains nothing there, but where these are many. Pairs are summed in another order.
+    using Few = std::conditional_t<(H == 3 && S == X) || H == 9 || pairs, Form, Form<0, X == 1, X>>;
 };
 
 // From the sums to the output.
@@ -91,72 +86,43 @@ FASTCONV_KERNEL void finish(const Reading<T>& in, int64_t channel, int64_t h, in
     }
 }
 
-// The inputs that a vector of outputs meets with one kw.
-template <class T, int X, bool Edge>
-struct Inputs {
-    static constexpr auto all = std::make_index_sequence<size_t(lanes<T>)>{};
-
-    const T* const* row;
-    int64_t at;  // in a row, of the first lane
-    Mask<T> mask, more;
-
-    // offset: of the channel
-    FASTCONV_INLINE Inputs(const Columns<T>& columns, const T* const* from, int64_t offset, int64_t w, int64_t kw, int64_t edge)
-        : row(from), at(offset + w * X + columns.shift[kw]) {
-        if (!Edge) return;
-        mask = columns.mask[edge + kw];
-        if (X == 2) more = columns.more[edge + kw];
-    }
-    // of any columns, which are not listed
-    FASTCONV_INLINE Inputs(const Columns<T>& columns, const T* const* from, int64_t offset, int64_t w, int64_t kw)
-        : row(from), at(offset + w * X + columns.shift[kw]) {
-        if (!Edge) return;
-        const int64_t first = at - offset;
-        mask = lanes_between<T>(-first, columns.inputs - first);
-        if (X == 2) more = lanes_between<T>(-first - lanes<T>, columns.inputs - first - lanes<T>);
-    }
-
-    FASTCONV_INLINE Vec<T> of_row(int64_t i) const {
-        const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
-        if constexpr (X == 1) return x;
-        else {
-            const T* next = row[i] + at + lanes<T>;
-            return every_other_unsorted<T, 0>(x, Edge ? load_masked<T>(next, more) : load(next), all);
-        }
-    }
-
-    FASTCONV_INLINE void split_row(int64_t i, Vec<T>& even, Vec<T>& odd) const {
-        const Vec<T> x = Edge ? load_masked<T>(row[i] + at, mask) : load(row[i] + at);
-        const Vec<T> next = Edge ? load_masked<T>(row[i] + at + lanes<T>, more) : load(row[i] + at + lanes<T>);
-        even = every_other_unsorted<T, 0>(x, next, all), odd = every_other_unsorted<T, 1>(x, next, all);
-    }
-};
-
-// R rows of one vector of columns: sums, which add the columns of the kernel one after the other.
+// R rows of one vector of N columns: sums, which add the columns of the kernel one after the other.
 // Many: of any of some channels, else of the first.
-template <class T, class F, int R, bool Edge, bool Many>
+template <class T, class F, int R, int N, bool Edge, bool Many>
 struct Tile {
     static constexpr int L = lanes<T>, H = F::H, S = F::S, reads = (R - 1) * S + H;  // reads: rows of inputs, where H is known
-    using Column = Inputs<T, F::X, Edge>;
+    using V = Vec<T, N>;
+    using Column = Inputs<T, N, F::X, Edge>;
 
     const Reading<T>& in;
     int64_t channel, offset, w, edge;  // offset: of the channel's inputs; edge: of the masks, see Columns
     const T *const* row, *weight;
-    Vec<T> sum[R];
+    V sum[R];
 
     FASTCONV_INLINE Tile(const Reading<T>& reading, int64_t c, const T* const* first_row, int64_t place, int64_t masks)
         : in(reading), channel(Many ? c : 0), offset(Many ? c * reading.input_step : 0), w(place), edge(masks), row(first_row),
           weight(reading.weight + (Many ? c * reading.weight_step : 0)) {
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) sum[r] = broadcast(in.bias[Many ? c : 0]);
+        for (int r = 0; r < R; ++r) sum[r] = broadcast<T, N>(in.bias[Many ? c : 0]);
     }
 
     FASTCONV_INLINE Column column(int64_t kw) const { return Column(in.columns, row, offset, w, kw, edge); }
 
     FASTCONV_INLINE void add_kernel() {
-        if constexpr (F::pairs) {
+        if constexpr (F::by_rows) {
+            add_rows();
+        } else if constexpr (F::threes) {
+            add_pair(0);
+        } else if constexpr (F::pairs && H == 3) {
             add_known(0);
             add_pair(1);
+        } else if constexpr (F::pairs) {
+#pragma GCC unroll 1
+            for (int64_t kw = 0; kw + 1 < in.steps.kw; kw += 2) {
+                asm("" : "+r"(row));
+                add_pair(kw);
+            }
+            add_known(H - 1);
         } else if constexpr (F::unrolled) {
 #pragma GCC unroll 8
             for (int kw = 0; kw < H; ++kw) add_known(kw);
@@ -186,7 +152,7 @@ struct Tile {
     }
 
     // Input row i, to all sums that want it.
-    FASTCONV_INLINE void add(int i, Vec<T> x, const Vec<T>* tap) {
+    FASTCONV_INLINE void add(int i, V x, const V* tap) {
 #pragma GCC unroll 9
         for (int k = 0; k < H; ++k)
             if (i >= k && (i - k) % S == 0 && (i - k) / S < R) sum[(i - k) / S] += x * tap[k];
@@ -194,25 +160,38 @@ struct Tile {
 
     FASTCONV_INLINE void add_known(int64_t kw) {
         const Column input = column(kw);
-        Vec<T> tap[H];
+        V tap[H];
 #pragma GCC unroll 9
-        for (int k = 0; k < H; ++k) tap[k] = broadcast(weight[kw * H + k]);
+        for (int k = 0; k < H; ++k) tap[k] = broadcast<T, N>(weight[kw * H + k]);
 #pragma GCC unroll 24
         for (int i = 0; i < reads; ++i) add(i, rounded(input.of_row(i)), tap);  // in a register, else it is loaded for each tap
     }
 
-    // kw and kw + 1
+    FASTCONV_INLINE void add_rows() {
+        const Column input[] = {column(0), column(1), column(2)};
+        V tap[3 * 3];
+#pragma GCC unroll 9
+        for (int k = 0; k < 3 * 3; ++k) tap[k] = broadcast<T, N>(weight[k]);
+#pragma GCC unroll 24
+        for (int i = 0; i < R + 2; ++i)
+#pragma GCC unroll 3
+            for (int kw = 0; kw < 3; ++kw) add(i, rounded(input[kw].of_row(i)), tap + 3 * kw);
+    }
+
+    // kw and kw + 1, and of threes kw + 2
     FASTCONV_INLINE void add_pair(int64_t kw) {
-        const Column input = column(kw);
-        Vec<T> tap[2 * H];
+        constexpr int together = F::threes ? 3 : 2;
+        const Column input = column(kw), after = F::threes ? column(kw + 1) : input;
+        V tap[together * H];
 #pragma GCC unroll 18
-        for (int k = 0; k < 2 * H; ++k) tap[k] = broadcast(weight[kw * H + k]);
+        for (int k = 0; k < together * H; ++k) tap[k] = broadcast<T, N>(weight[kw * H + k]);
 #pragma GCC unroll 24
         for (int i = 0; i < reads; ++i) {
-            Vec<T> even, odd;
+            V even, odd;
             input.split_row(i, even, odd);
             add(i, even, tap);
             add(i, odd, tap + H);
+            if constexpr (F::threes) add(i, input.third_of_row(i, even, after), tap + 2 * H);
         }
     }
 
@@ -220,10 +199,10 @@ struct Tile {
     FASTCONV_INLINE void add_near(const Column& input, const T* taps) {
         int64_t k = 0;
         for (; k + 3 <= in.steps.kh; k += 3) {
-            const Vec<T> tap[3] = {broadcast(taps[k]), broadcast(taps[k + 1]), broadcast(taps[k + 2])};
+            const V tap[3] = {broadcast<T, N>(taps[k]), broadcast<T, N>(taps[k + 1]), broadcast<T, N>(taps[k + 2])};
 #pragma GCC unroll 10
             for (int i = 0; i < R + 2; ++i) {
-                const Vec<T> x = rounded(input.of_row(k + i));
+                const V x = rounded(input.of_row(k + i));
 #pragma GCC unroll 3
                 for (int q = 0; q < 3; ++q)
                     if (i >= q && i - q < R) sum[i - q] += x * tap[q];
@@ -231,7 +210,7 @@ struct Tile {
         }
 #pragma GCC unroll 1
         for (; k < in.steps.kh; ++k) {
-            const Vec<T> tap = broadcast(taps[k]);
+            const V tap = broadcast<T, N>(taps[k]);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r] += input.of_row(k + r) * tap;
         }
@@ -243,49 +222,42 @@ struct Tile {
         const int64_t stride = Stride ? Stride : in.steps.stride;
 #pragma GCC unroll 1
         for (int64_t k = 0; k < in.steps.kh; ++k) {
-            const Vec<T> tap = broadcast(taps[k]);
+            const V tap = broadcast<T, N>(taps[k]);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) sum[r] += input.of_row(r * stride + k * in.steps.dilation) * tap;
         }
     }
 
-    FASTCONV_INLINE void write(int64_t h, const Limited<T>& limited) {
+    FASTCONV_INLINE void write(int64_t h, const Limited<T, N>& limited) {
         if constexpr (F::X == 2)
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], std::make_index_sequence<size_t(L)>{});
+            for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], std::make_index_sequence<size_t(N)>{});
         const int64_t offset = Many ? channel * in.output_step : 0;
         T *const y = in.to.output + offset + h * in.to.row + w, *const end = in.to.end ? in.to.end + offset : nullptr;
-        if (y + (R - 1) * in.to.row + L <= end) {
+        if (end && (R == 1 || y + (R - 2) * in.to.row + N <= end)) {  // a whole vector reaches too far in the last row, if at all
+            T* const last = y + (R - 1) * in.to.row;
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) store(y + r * in.to.row, limited(sum[r]));
-        } else if (Many && in.to.end) {
-            write_up_to(end, y, limited);
+            for (int r = 0; r < R - 1; ++r) store<T, N>(y + r * in.to.row, limited(sum[r]));
+            if (last + N <= end) store<T, N>(last, limited(sum[R - 1]));
+            else store_within<T, N>(last, limited(sum[R - 1]), in.columns.outputs - w);
         } else {
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) store(in.to.sums + r * L, sum[r]);
+            for (int r = 0; r < R; ++r) store<T, N>(in.to.sums + r * L, sum[r]);
             finish(in, channel, h, w, R);
-        }
-    }
-
-    FASTCONV_INLINE void write_up_to(const T* end, T* y, const Limited<T>& limited) const {
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r, y += in.to.row) {
-            if (y + L <= end) store(y, limited(sum[r]));
-            else store_first(y, limited(sum[r]), std::min<int64_t>(L, in.columns.outputs - w));
         }
     }
 };
 
-// Rows h .. h + R - 1, vectors of columns last, last - lanes, ... first; masks: how many are listed up to that vector. Many: from channel
+// Rows h .. h + R - 1, vectors of columns last, last - N, ... first; masks: how many are listed up to that vector. Many: from channel
 // to channel, so that where rows are and what is masked is found out once for all, which for short rows takes as long as their sums.
-template <class T, class F, int R, bool Edge, bool Many>
+template <class T, class F, int R, int N, bool Edge, bool Many>
 FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t masks = 0) {
     const T* const* const row = in.row + h * in.steps.stride;
-    const Limited<T> limited(in.to.least, in.to.most);
+    const Limited<T, N> limited(in.to.least, in.to.most);
     for (int64_t channel = 0; channel < (Many ? in.channels : 1); ++channel)
-        for (int64_t w = last, edge = masks; w >= first; w -= lanes<T>) {
+        for (int64_t w = last, edge = masks; w >= first; w -= N) {
             edge -= in.steps.kw;
-            Tile<T, F, R, Edge, Many> tile(in, channel, row, w, edge);
+            Tile<T, F, R, N, Edge, Many> tile(in, channel, row, w, edge);
             tile.add_kernel();
             tile.write(h, limited);
         }
@@ -297,11 +269,13 @@ template <class T, class F, int R, bool Many>
 void band_of(const Reading<T>& in, int64_t h) {
     constexpr int L = lanes<T>;
     const Columns<T>& c = in.columns;
+    if constexpr (has_halves)
+        if (c.half >= 0) tiles<T, F, R, L / 2, true, true>(in, h, c.half, c.half, c.masks + in.steps.kw);  // also of one channel
     if constexpr (reads_in_place)  // else there are none
-        if (c.last_inside < c.last) tiles<T, F, R, true, Many>(in, h, c.last, c.last_inside + L, c.masks);
-    if (c.first_inside <= c.last_inside) tiles<T, F, R, false, Many>(in, h, c.last_inside, c.first_inside);
+        if (c.last_inside < c.last) tiles<T, F, R, L, true, Many>(in, h, c.last, c.last_inside + L, c.masks);
+    if (c.first_inside <= c.last_inside) tiles<T, F, R, L, false, Many>(in, h, c.last_inside, c.first_inside);
     if constexpr (reads_in_place)
-        if (c.first_inside > 0) tiles<T, F, R, true, Many>(in, h, c.first_inside - L, 0, c.left_masks);
+        if (c.first_inside > 0) tiles<T, F, R, L, true, Many>(in, h, c.first_inside - L, 0, c.left_masks);
 }
 
 template <class T, class F, int R>
@@ -341,9 +315,9 @@ FASTCONV_NOINLINE void rounded_tiles(const Reading<T>& in, int64_t channel, int6
     const Steps& steps = in.steps;
     const int64_t rows = steps.kd * steps.kh;
     const T* const weight = in.weight + channel * in.weight_step;
-    for (int64_t w = in.columns.last; w >= 0; w -= L) {
+    for (int64_t w = (in.columns.outputs - 1) / L * L; w >= 0; w -= L) {
         struct Product {
-            Inputs<T, X, reads_in_place> input;
+            Inputs<T, L, X, reads_in_place> input;
             Vec<T> tap;
             int64_t stride;
             FASTCONV_INLINE Vec<T> of_row(int r) const { return rounded(input.of_row(r * stride) * tap); }
@@ -388,7 +362,7 @@ using Plane = void (*)(const Reading<T>&, int64_t rows);
 template <class T, int H, int X>
 Plane<T> square_plane(const Reading<T>& in) {
     if (in.steps.dilation != 1 || in.steps.kd != 1 || in.steps.kh != H || in.steps.kw != H) return nullptr;
-    if (Form<H, 2, X>::pairs && in.columns.shift[2] != in.columns.shift[1] + 1) return nullptr;
+    if (X == 2 && in.columns.shift[1] != in.columns.shift[0] + 1) return nullptr;  // see Form::pairs
     if (in.steps.stride == 2) return plane<T, Form<H, 2, X>>;
     if constexpr (X == 1)
         if (in.steps.stride == 1) return plane<T, Form<H, 1, 1>>;

@@ -74,13 +74,13 @@ class Epilogue {
 };
 
 // The epilogue where it is_limit(), for sums in registers: relu6 and what has one limit or none, by comparisons that keep NaN.
-template <class T>
+template <class T, int N = lanes<T>>
 struct Limited {
-    const Vec<T> least, most;
+    const Vec<T, N> least, most;
 
-    FASTCONV_INLINE Limited(T least_, T most_) : least(broadcast(least_)), most(broadcast(most_)) {}
+    FASTCONV_INLINE Limited(T least_, T most_) : least(broadcast<T, N>(least_)), most(broadcast<T, N>(most_)) {}
     FASTCONV_INLINE explicit Limited(const Epilogue<T>& epilogue) : Limited(epilogue.least(), epilogue.most()) {}
-    FASTCONV_INLINE Vec<T> operator()(Vec<T> x) const {
+    FASTCONV_INLINE Vec<T, N> operator()(Vec<T, N> x) const {
         x = x < least ? least : x;
         return most < x ? most : x;
     }

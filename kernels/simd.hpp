@@ -30,25 +30,25 @@ constexpr int vector_bytes = 16;
 #endif
 
 template <class T>
-struct VectorOf {
-    typedef T type __attribute__((vector_size(vector_bytes)));
-    typedef T unaligned __attribute__((vector_size(vector_bytes), aligned(alignof(T)), may_alias));
-    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Int;
-    typedef Int mask __attribute__((vector_size(vector_bytes)));
-};
-template <class T>
-using Vec = typename VectorOf<T>::type;
-template <class T>
 constexpr int lanes = vector_bytes / int(sizeof(T));
+template <class T, int N = lanes<T>>  // N: lanes, all of a register or half of them
+struct VectorOf {
+    typedef T type __attribute__((vector_size(N * sizeof(T))));
+    typedef T unaligned __attribute__((vector_size(N * sizeof(T)), aligned(alignof(T)), may_alias));
+    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Int;
+    typedef Int mask __attribute__((vector_size(N * sizeof(T))));
+};
+template <class T, int N = lanes<T>>
+using Vec = typename VectorOf<T, N>::type;
 
-template <class T>
-FASTCONV_INLINE Vec<T> load(const T* p) {
-    return *reinterpret_cast<const typename VectorOf<T>::unaligned*>(p);
+template <class T, int N = lanes<T>>
+FASTCONV_INLINE Vec<T, N> load(const T* p) {
+    return *reinterpret_cast<const typename VectorOf<T, N>::unaligned*>(p);
 }
 
-template <class T>
-FASTCONV_INLINE void store(T* p, Vec<T> v) {
-    *reinterpret_cast<typename VectorOf<T>::unaligned*>(p) = v;
+template <class T, int N = lanes<T>>
+FASTCONV_INLINE void store(T* p, Vec<T, N> v) {
+    *reinterpret_cast<typename VectorOf<T, N>::unaligned*>(p) = v;
 }
 
 // Past the caches if `past`, where a vector is a whole line: p is a multiple of it. Nobody sees it before `stored_past`.
@@ -69,9 +69,9 @@ inline void stored_past() {
 #endif
 }
 
-template <class T>
-FASTCONV_INLINE Vec<T> broadcast(T x) {
-    return x - Vec<T>{};  // x - 0 is x for every x, -0 and NaN included; compiles to a broadcast
+template <class T, int N = lanes<T>>
+FASTCONV_INLINE Vec<T, N> broadcast(T x) {
+    return x - Vec<T, N>{};  // x - 0 is x for every x, -0 and NaN included; compiles to a broadcast
 }
 
 // A product as it is rounded: what comes of it is no part of a fused multiply-add, which the compiler makes of a product and a sum.
@@ -209,26 +209,26 @@ FASTCONV_INLINE Vec<T> exchange(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
 
 // Every other element of a and b, from the first or (Odd) the second one on, in the order that one instruction per 16 bytes
 // makes; the same for every pair, so that what is computed from them can be sorted in their place.
-template <class T, int Odd, size_t... L>
-FASTCONV_INLINE Vec<T> every_other_unsorted(Vec<T> a, Vec<T> b, std::index_sequence<L...>) {
-    constexpr int E = 16 / int(sizeof(T)), half = E / 2, n = lanes<T>;
+template <class T, int Odd, class V, size_t... L>
+FASTCONV_INLINE V every_other_unsorted(V a, V b, std::index_sequence<L...>) {
+    constexpr int E = 16 / int(sizeof(T)), half = E / 2, n = int(sizeof...(L));
 #if defined(__clang__)
     return __builtin_shufflevector(
         a, b, (Odd + int(L) / E * E + (int(L) % E < half ? int(L) % E * 2 : n + (int(L) % E - half) * 2))...);
 #else
-    typename VectorOf<T>::mask index = {
+    typename VectorOf<T, n>::mask index = {
         (Odd + int(L) / E * E + (int(L) % E < half ? int(L) % E * 2 : n + (int(L) % E - half) * 2))...};
     return __builtin_shuffle(a, b, index);
 #endif
 }
 
-template <class T, size_t... L>
-FASTCONV_INLINE Vec<T> sorted(Vec<T> v, std::index_sequence<L...>) {
-    constexpr int E = 16 / int(sizeof(T)), half = E / 2, n = lanes<T>;
+template <class T, class V, size_t... L>
+FASTCONV_INLINE V sorted(V v, std::index_sequence<L...>) {
+    constexpr int E = 16 / int(sizeof(T)), half = E / 2, n = int(sizeof...(L));
 #if defined(__clang__)
     return __builtin_shufflevector(v, v, (2 * int(L) % n / E * E + 2 * int(L) % E / 2 + (2 * int(L) < n ? 0 : half))...);
 #else
-    typename VectorOf<T>::mask index = {(2 * int(L) % n / E * E + 2 * int(L) % E / 2 + (2 * int(L) < n ? 0 : half))...};
+    typename VectorOf<T, n>::mask index = {(2 * int(L) % n / E * E + 2 * int(L) % E / 2 + (2 * int(L) < n ? 0 : half))...};
     return __builtin_shuffle(v, index);
 #endif
 }

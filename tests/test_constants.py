@@ -90,7 +90,9 @@ PROGRAM = """
 #include "pairs.cpp"
 #include "col2im.cpp"
 #include "winograd_weight.cpp"
+#include "depthwise_last.hpp"
 #include "depthwise_planes.hpp"
+#include "depthwise_tile.hpp"
 #include "direct.cpp"
 #include "tiling.hpp"
 #include <cstdio>
@@ -109,7 +111,7 @@ int main() {
     std::printf("%d ", int(SmallPlanes<float>::most_positions));
     std::printf("%d %d %d %d\\n", int(most_pixels), int(task_channels), int(enough_blocks), int(planes_bytes));
     for (int64_t each : {most_channels, at_once_bytes, chunk_bytes, least_tiles, summed_tiles, pairs_at_once, inner_box_bytes,
-                         inner_box_width})
+                         inner_box_width, together_bytes, WidenedRows<float>::most_bytes})
         std::printf("%d ", int(each));
     std::printf("\\n");
     print_points<4>(), print_points<5>(), print_points<6>(), print_points<7>(), print_points<8>();
@@ -155,7 +157,7 @@ def test_single_numbers(lines: list[str]) -> None:
     assert [int(word) for word in lines[0].split()] == mine
     of_weight = winograd_weight
     mine = [of_weight.MOST_CHANNELS, of_weight.AT_ONCE, of_weight.CHUNK, of_weight.LEAST_TILES, of_weight.SUMMED,
-            pairs.AT_ONCE, inner.BOX_BYTES, inner.BOX_WIDTH]
+            pairs.AT_ONCE, inner.BOX_BYTES, inner.BOX_WIDTH, depthwise.TOGETHER_BYTES, depthwise.MOST_WIDENED]
     assert [int(word) for word in lines[1].split()] == mine
 
 

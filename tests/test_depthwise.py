@@ -81,6 +81,26 @@ def test_a_row_has_the_same_bits_in_any_tile(kernel: tuple[int, int], stride: in
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11])
+def test_rows_that_end_with_half_a_vector(kernel: int, stride: int, isa: str) -> None:
+    """Alone, behind whole ones at either edge and between them; where padding is and where none is, and rows of all numbers."""
+    for columns in (1, 4, 7, 8, 9, 12, 17, 20, 24, 25, 33, 40, 55):
+        for more in ({}, {"padding": (1, 0)}, {"dtype": "float64", "activation": "relu6"},
+                     {"residual": True, "activation": "silu", "padding": (kernel // 2, (kernel - 1, 0))}):
+            padding = more.get("padding", (kernel // 2,) * 2)
+            both = 2 * padding[1] if isinstance(padding[1], int) else sum(padding[1])
+            width = (columns - 1) * stride + kernel - both
+            p = problem((19, 19), (kernel + columns % 8, max(width, 1)), (kernel, kernel), groups=19, stride=stride,
+                        **{**more, "padding": padding})
+            verify(p, "depthwise", isa)
+    same_bits(problem((11, 11), (kernel + 2, 7), (kernel, kernel), groups=11, batch=3, stride=stride, padding=kernel // 2),
+              "depthwise", isa)
+    stays_inside(problem((11, 11), (13 + kernel, 40), (kernel, kernel), groups=11, stride=stride, padding=kernel // 2),
+                 "depthwise", isa, np.nan)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_more_masks_than_are_listed(isa: str) -> None:
     for dtype, width, kernel in (("float32", 70, 1501), ("float64", 40, 2001), ("float32", 70, 511)):
         verify(problem((2, 2), (2, width), (1, kernel), groups=2, padding=(0, kernel // 2), dtype=dtype), "depthwise", isa)

@@ -14,7 +14,7 @@ from ._costs import packed_in_panels as packing_cost
 __all__ = ["SUMS_PRODUCTS", "bound", "cost", "packing_cost"]
 
 SUMS_PRODUCTS = True
-TOGETHER_BYTES = 12 << 10  # of the planes that tiles go on to, inputs and outputs (kernels/depthwise.cpp)
+TOGETHER_BYTES = 24 << 10  # of the planes that tiles go on to, inputs and outputs (kernels/depthwise_tile.hpp)
 MOST_WIDENED = 512 << 10  # bytes of rows that a thread keeps widened (kernels/depthwise_last.hpp)
 
 
@@ -42,9 +42,9 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     copied = 0 if p.stride[-1] <= 2 else depths * (slab(p) + p.in_channels * math.prod(p.input_size))
     loads = 8.0 if rows == 1 else (1.3 if tuned else 1.4 if near else 3.5)
     if p.stride[-1] == 2:
-        loads *= 2.0
+        loads *= 1.3 if tuned and is_widest(p, lanes) else 2.0  # where columns of the kernel share them, or each has its own
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
-    vectors = p.out_channels * rows * math.ceil(width / lanes)
+    vectors = p.out_channels * rows * (width + _empty(p, lanes)) / lanes
     plane = TABLE[p.dtype].itemsize * (math.prod(p.input_size) + rows * width)
     together = 2 * plane <= TOGETHER_BYTES and p.groups == p.out_channels  # tiles go on to the next channel
     start = 35.0 if together and lanes * TABLE[p.dtype].itemsize > 16 else 80.0
@@ -52,9 +52,14 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
             "outputs": (5 if is_widest(p, lanes) else 4) * vectors + transposed}
 
 
+def _empty(p: ConvProblem, lanes: int) -> int:
+    """Lanes of a row's vectors, of which the last one may be half a vector where these are the longest."""
+    return -p.output_size[-1] % (lanes // 2 if is_widest(p, lanes) else lanes)
+
+
 def _small_planes_pay(p: ConvProblem, lanes: int) -> bool:
     """As `kernels/depthwise.cpp` has it, but for the smallest details."""
-    width, empty = p.output_size[-1], -p.output_size[-1] % lanes
+    width, empty = p.output_size[-1], _empty(p, lanes)
     few = 4 * empty >= width and width <= min(10, 2 * lanes) if lanes * TABLE[p.dtype].itemsize > 16 else width <= 3 * lanes
     sums = p.padding_mode == "zeros" and p.accuracy != "strict" and p.groups == p.out_channels
     return few and sums and 2 * p.groups > lanes and math.prod(p.input_size) < MOST_POSITIONS
