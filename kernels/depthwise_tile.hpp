@@ -234,12 +234,13 @@ struct Tile {
             for (int r = 0; r < R; ++r) sum[r] = sorted<T>(sum[r], std::make_index_sequence<size_t(N)>{});
         const int64_t offset = Many ? channel * in.output_step : 0;
         T *const y = in.to.output + offset + h * in.to.row + w, *const end = in.to.end ? in.to.end + offset : nullptr;
-        if (end && (R == 1 || y + (R - 2) * in.to.row + N <= end)) {  // a whole vector reaches too far in the last row, if at all
-            T* const last = y + (R - 1) * in.to.row;
+        if (y + (R - 1) * in.to.row + N <= end) {
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) store<T, N>(y + r * in.to.row, limited(sum[r]));
+        } else if (Many && end && (R == 1 || y + (R - 2) * in.to.row + N <= end)) {  // the last row alone reaches too far
 #pragma GCC unroll 8
             for (int r = 0; r < R - 1; ++r) store<T, N>(y + r * in.to.row, limited(sum[r]));
-            if (last + N <= end) store<T, N>(last, limited(sum[R - 1]));
-            else store_within<T, N>(last, limited(sum[R - 1]), in.columns.outputs - w);
+            store_within<T, N>(y + (R - 1) * in.to.row, limited(sum[R - 1]), in.columns.outputs - w);
         } else {
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) store<T, N>(in.to.sums + r * L, sum[r]);
@@ -248,14 +249,15 @@ struct Tile {
     }
 };
 
-// Rows h .. h + R - 1, vectors of columns last, last - N, ... first; masks: how many are listed up to that vector. Many: from channel
+// Rows h .. h + R - 1, vectors of columns last, last - step, ... first; masks: how many are listed up to that vector. Many: from channel
 // to channel, so that where rows are and what is masked is found out once for all, which for short rows takes as long as their sums.
 template <class T, class F, int R, int N, bool Edge, bool Many>
-FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t masks = 0) {
+FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_t first, [[maybe_unused]] int64_t masks = 0,
+                          int64_t step = N) {
     const T* const* const row = in.row + h * in.steps.stride;
     const Limited<T, N> limited(in.to.least, in.to.most);
     for (int64_t channel = 0; channel < (Many ? in.channels : 1); ++channel)
-        for (int64_t w = last, edge = masks; w >= first; w -= N) {
+        for (int64_t w = last, edge = masks; w >= first; w -= step) {
             edge -= in.steps.kw;
             Tile<T, F, R, N, Edge, Many> tile(in, channel, row, w, edge);
             tile.add_kernel();
@@ -264,30 +266,60 @@ FASTCONV_KERNEL void tiles(const Reading<T>& in, int64_t h, int64_t last, int64_
 }
 
 // All columns of R rows, from right to left: a vector that reaches beyond its row spoils first columns of the next rows, which
-// are still to come.
-template <class T, class F, int R, bool Many>
-void band_of(const Reading<T>& in, int64_t h) {
+// are still to come. inside: computes those from first_inside to last_inside.
+template <class T, class F, int R, bool Many, class Inside>
+FASTCONV_INLINE void band_of(const Reading<T>& in, int64_t h, Inside inside) {
     constexpr int L = lanes<T>;
     const Columns<T>& c = in.columns;
     if constexpr (has_halves)
         if (c.half >= 0) tiles<T, F, R, L / 2, true, true>(in, h, c.half, c.half, c.masks + in.steps.kw);  // also of one channel
     if constexpr (reads_in_place)  // else there are none
         if (c.last_inside < c.last) tiles<T, F, R, L, true, Many>(in, h, c.last, c.last_inside + L, c.masks);
-    if (c.first_inside <= c.last_inside) tiles<T, F, R, L, false, Many>(in, h, c.last_inside, c.first_inside);
+    if (c.first_inside <= c.last_inside) inside();
     if constexpr (reads_in_place)
         if (c.first_inside > 0) tiles<T, F, R, L, true, Many>(in, h, c.first_inside - L, 0, c.left_masks);
 }
 
 template <class T, class F, int R>
 void band(const Reading<T>& in, int64_t h) {
+    constexpr int L = lanes<T>;
+    const int64_t first = in.columns.first_inside, last = in.columns.last_inside;
     if constexpr (reads_in_place)
-        if (in.channels > 1) return band_of<T, F, R, true>(in, h);
-    band_of<T, F, R, false>(in, h);
+        if (in.channels > 1) return band_of<T, F, R, true>(in, h, [&] { tiles<T, F, R, L, false, true>(in, h, last, first); });
+    band_of<T, F, R, false>(in, h, [&] { tiles<T, F, R, L, false, false>(in, h, last, first); });
+}
+
+// Up to 8 vectors of a single row, for a kernel of one row, are the rows of a tile: a sum alone waits for its own last product.
+template <class T, class F>
+void single_row(const Reading<T>& in) {
+    constexpr int L = lanes<T>;
+    const T* row[8];
+    for (int r = 0; r < 8; ++r) row[r] = in.row[0] + r * L * F::X;
+    Reading<T> along = in;
+    along.row = row, along.steps.stride = along.steps.dilation = 1;
+    along.to.row = L * in.to.step, along.to.residual_row = L * in.to.residual_step;
+    int64_t first = in.columns.first_inside;
+    const auto vectors = [&](auto together) {
+        constexpr int R = decltype(together)::value;
+        const Columns<T>& c = in.columns;
+        const int64_t last = R > 1 ? std::min(c.last_inside, c.outputs / L * L - L) : c.last_inside;  // not all its lanes may be outputs
+        const int64_t end = first + (last + L - first) / (R * L) * (R * L);
+        tiles<T, F, R, L, false, reads_in_place>(along, 0, end - R * L, first, 0, R * L);
+        first = end;
+    };
+    band_of<T, F, 1, reads_in_place>(in, 0, [&] {
+        vectors(std::integral_constant<int, 8>{});
+        vectors(std::integral_constant<int, 4>{});
+        vectors(std::integral_constant<int, 2>{});
+        vectors(std::integral_constant<int, 1>{});
+    });
 }
 
 // Bands of 8, 7, 4, 2 and 1 rows, as few as possible.
 template <class T, class F>
 void plane(const Reading<T>& in, int64_t rows) {
+    if constexpr (F::H == 0)
+        if (rows == 1 && in.steps.kd * in.steps.kh == 1 && in.columns.first_inside < in.columns.last_inside) return single_row<T, F>(in);
     constexpr int most = F::most_rows;
     for (int64_t h = 0, n; h < rows; h += n) {
         const int64_t left = rows - h;

@@ -101,8 +101,22 @@ def test_rows_that_end_with_half_a_vector(kernel: int, stride: int, isa: str) ->
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("taps", [1, 2, 3, 9, 31])
+def test_vectors_of_a_single_row(taps: int, isa: str) -> None:
+    """Which are a tile: every number of them, with and without edges, and the same bits whatever lies beside them."""
+    for width in (31, 40, 63, 130, 200, 271, 515):
+        for more in ({}, {"padding": 0, "batch": 2}, {"residual": True, "activation": "silu", "stride": 2},
+                     {"dtype": "float64", "stride": 3}, {"dilation": 2, "stride": 2, "layout": "channels_last"},
+                     {"padding_mode": "circular", "accuracy": "strict"}):
+            if width > (taps - 1) * 2:
+                verify(problem((5, 5), (width,), taps, groups=5, **{"padding": taps // 2, **more}), "depthwise", isa)
+    same_bits(problem((7, 7), (300,), taps, groups=7, batch=3, padding=taps // 2), "depthwise", isa)
+    stays_inside(problem((7, 7), (700,), taps, groups=7, padding=taps // 2), "depthwise", isa, np.inf)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_more_masks_than_are_listed(isa: str) -> None:
-    for dtype, width, kernel in (("float32", 70, 1501), ("float64", 40, 2001), ("float32", 70, 511)):
+    for dtype, width, kernel in (("float32", 70, 1501), ("float64", 40, 2001), ("float32", 70, 511), ("float32", 36, 4999)):
         verify(problem((2, 2), (2, width), (1, kernel), groups=2, padding=(0, kernel // 2), dtype=dtype), "depthwise", isa)
         verify(problem((2, 2), (2, 2 * width), (1, kernel), groups=2, stride=(1, 2), padding=(0, kernel // 2), dtype=dtype),
                "depthwise", isa)

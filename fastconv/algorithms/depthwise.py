@@ -21,9 +21,9 @@ MOST_WIDENED = 512 << 10  # bytes of rows that a thread keeps widened (kernels/d
 def cost(p: ConvProblem, lanes: int) -> Parts:
     """Vectors along rows; loads, masks and stores beside the multiply-adds, more loads with stride 2, and the copy that splits
     the phases of longer strides, all of them. More loads but for square kernels of 3, 5, 7 and 9, and where rows of the tile
-    share no input rows; a single row has one sum at a time, and each multiply-add waits for the one before. Channels side by
-    side are vectors of a pixel's, or few of them of several pixels'; where each has several outputs, rows are widened, or if
-    they take too much memory, outputs transposed."""
+    share no input rows; a single row has one sum at a time, and each multiply-add waits for the one before, but for kernels of
+    one row, whose tiles have several vectors. Channels side by side are vectors of a pixel's, or few of them of several
+    pixels'; where each has several outputs, rows are widened, or if they take too much memory, outputs transposed."""
     rows, width = math.prod(p.output_size[:-1]), p.output_size[-1]
     few = 2 * p.out_channels <= lanes
     kept = math.prod(p.kernel_size[:-1]) * p.input_size[-1] * p.out_channels * TABLE[p.dtype].itemsize  # of widened rows
@@ -40,16 +40,18 @@ def cost(p: ConvProblem, lanes: int) -> Parts:
     tuned = kernel in ((3, 3), (5, 5), (7, 7), (9, 9)) and set(p.dilation) == {1} and depths == 1
     near = p.dilation[-2:-1] == p.stride[-2:-1] == (1,) and kernel[0] > 2
     copied = 0 if p.stride[-1] <= 2 else depths * (slab(p) + p.in_channels * math.prod(p.input_size))
-    loads = 8.0 if rows == 1 else (1.3 if tuned else 1.4 if near else 3.5)
+    widest, along = is_widest(p, lanes), rows == 1 and p.kernel_volume == p.kernel_size[-1]
+    loads = 3.1 if along else 8.0 if rows == 1 else 1.3 if tuned else 1.4 if near else 3.5
+    written = 22 if along else 5 if widest else 4
     if p.stride[-1] == 2:
-        loads *= 1.3 if tuned and is_widest(p, lanes) else 2.0  # where columns of the kernel share them, or each has its own
+        loads *= 1.3 if tuned and widest else 2.0  # where columns of the kernel share them, or each has its own
     transposed = 9.0 * p.out_channels * rows * width if p.channels_last and p.out_channels > 1 else 0
     vectors = p.out_channels * rows * (width + _empty(p, lanes)) / lanes
     plane = TABLE[p.dtype].itemsize * (math.prod(p.input_size) + rows * width)
     together = 2 * plane <= TOGETHER_BYTES and p.groups == p.out_channels  # tiles go on to the next channel
     start = 35.0 if together and lanes * TABLE[p.dtype].itemsize > 16 else 80.0
     return {"products": vectors * loads * p.k, "inputs": copied, "start": start * p.out_channels,
-            "outputs": (5 if is_widest(p, lanes) else 4) * vectors + transposed}
+            "outputs": written * vectors + transposed}
 
 
 def _empty(p: ConvProblem, lanes: int) -> int:
