@@ -65,7 +65,7 @@ struct PairTile {
 
 // One operand: [group][block of channels][pixel of all images, and one more][channel of the block]. Tiles read it in sequence.
 template <class T>
-struct Side {
+struct Operand {
     static constexpr int64_t L = lanes<T>;
     View view;
     int64_t channels, block;                 // of a group; whole vectors
@@ -86,7 +86,7 @@ struct Pairs {
     Problem p;
     Call call;
     int64_t volume, listed;           // pairs of a tap, those in the padding among them
-    Side<T> x, y;
+    Operand<T> x, y;
     bool across;                      // one tap, and its input channels side by side in the result: they are on the vectors
     bool checked;                     // whether taps lie in the padding
     int64_t rows, columns, blocks;    // channels of a group that are rows of tiles, that are on vectors; blocks of these
@@ -224,7 +224,7 @@ struct Pairs {
     // A vector of channels of an image, whose place in the first image is returned; lanes without a channel are 0. places:
     // null, all of them one after another.
     template <class Look>
-    FASTCONV_INLINE T* fill(const Side<T>& side, int64_t item, const int64_t* places, T* panel, Look look) const {
+    FASTCONV_INLINE T* fill(const Operand<T>& side, int64_t item, const int64_t* places, T* panel, Look look) const {
         const View& v = side.view;
         const int64_t channel = item % side.vectors() * L;
         const int64_t group = item / side.vectors() % p.groups, image = item / side.vectors() / p.groups;
@@ -284,7 +284,7 @@ struct Pairs {
     void multiply(int64_t item, const Scratch& s) const {
         const int64_t ranges = ceil_div(rows, range), first = item % ranges * range, block = item / ranges % blocks;
         const int64_t group = item / ranges / blocks, count = std::min(range, rows - first);
-        const Side<T>&of_a = across ? y : x, &of_b = across ? x : y;
+        const Operand<T>&of_a = across ? y : x, &of_b = across ? x : y;
         const T* const a = (across ? s.y : s.x) + group * of_a.of_group() + item % ranges * of_a.of_block();
         const T* const b = (across ? s.x : s.y) + group * of_b.of_group() + block * of_b.of_block();
         if (across) write_across(group, first, count, block, a, b, s);
