@@ -225,10 +225,10 @@ def cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...] | None = None
 
     Products, nearly a half more in vectors of 64 bytes, which wait for loads, and as of three tiles where there are fewer,
     whose sums wait for each other; then per tile 12 for each vector of products that comes out, 5 per vector of input channels
-    and element of a column that is transformed, 22 per input where a stride is taken out, 3 per input and 95 per output (40 if
-    one axis alone is transformed) between which a dilation lies; the transformed weights are read meanwhile, from L3 or memory,
-    once for every block of tiles, of all images that a call is expected to have. Fitted to 548 pairs of layer and tile on
-    Zen 4, from 3 input channels on: within 1.2x of the time from 10 to 98 %.
+    and element of a column that is transformed, 22 per input where a stride is taken out, 3 per input and 95 per output between
+    which a dilation lies; the transformed weights are read meanwhile, from L3 or memory, once for every block of tiles, of all
+    images that a call is expected to have. Fitted to 548 pairs of layer and tile on Zen 4, from 3 input channels on: within
+    1.2x of the time from 10 to 98 %.
     """
     return _cost(problem, lanes, chosen or tile(problem), current().expected_batch or 1)
 
@@ -252,7 +252,7 @@ def _cost(problem: ConvProblem, lanes: int, chosen: tuple[int, ...], images: int
     if work.strided:
         transforming += 22 * in_vectors * n * h.size
     elif work.dilated:
-        transforming += n * (3 * in_vectors * h.size + (95 if m > 1 else 40) * out_vectors * m)
+        transforming += n * (3 * in_vectors * h.size + 95 * out_vectors * m)
     times = _times_read(weights, products * (work.transformed + 64) * work.itemsize, tiles * images) / images
     tiles *= work.groups
     return while_read(problem, lanes, {"products": tiles * multiplying, "transforms": tiles * transforming}, weights,
