@@ -171,10 +171,9 @@ class _ConvTranspose(_Conv):
         """What that convolution reads, and its arguments: it pads the far end by an output_padding less, as there are as many
         windows as x has elements; of one beyond the padding it reads nothing."""
         space, arguments = self._space(gradient), dict(self.arguments)
-        names = "output_padding", "stride", "dilation"
-        more, stride, dilation = (axes_of(name, arguments[name], self.ndim, 0) for name in names)
+        stride, dilation = (axes_of(name, arguments[name], self.ndim) for name in ("stride", "dilation"))
+        more = axes_of("output_padding", arguments.pop("output_padding"), self.ndim, 0)
         pads = normalize_padding(arguments["padding"], x.shape[space], self.kernel_size, stride, dilation)
-        del arguments["output_padding"]
         arguments["padding"] = tuple((low, max(0, high - extra)) for (low, high), extra in zip(pads, more))
         index = [slice(None)] * gradient.ndim
         index[space] = [slice(size - max(0, extra - high)) for size, (_, high), extra in zip(gradient.shape[space], pads, more)]
