@@ -215,8 +215,9 @@ struct Direct {
         const Source from{x, s.places, s.tap}, again = gather ? Source{s.panels, s.gathered, s.step} : from;
         for (int64_t i = 0; i < tiles; i += fit) {
             const Tile *tile = s.tiles + i, *last = s.tiles + std::min(i + fit, tiles);
-            if (gather) compute_panel<gathers>(t, begin, from, tile, last, s);
-            for (int64_t panel = begin + gather; panel < end; ++panel) compute_panel<false>(t, panel, again, tile, last, s);
+            if (gather) compute_panel<gathers ? Reads::gathers : Reads::near>(t, begin, from, tile, last, s);
+            else if (raw) compute_panel<Reads::ahead>(t, begin, from, tile, last, s);
+            for (int64_t panel = begin + (gather || raw); panel < end; ++panel) compute_panel<Reads::near>(t, panel, again, tile, last, s);
         }
     }
 
@@ -226,7 +227,7 @@ struct Direct {
         const int64_t* tap;
     };
 
-    template <bool Gather>
+    template <Reads R>
     void compute_panel(const Tasks::Task& t, int64_t panel, const Source& from, const Tile* tile, const Tile* end, const Scratch& s) const {
         constexpr auto all = std::make_index_sequence<size_t(max_MR * max_NR)>{};
         const int64_t first = packing.first(panel), rows = packing.first(panel + 1) - first;
@@ -236,7 +237,7 @@ struct Direct {
         const T* r = at<const T>(call.residual, t.image, channel);
         const Epilogue<T> epilogue(p);
         const bool asks = r && vector_bytes == 64 && call.residual.channel * p.out_channels * int64_t(sizeof(T)) > far_bytes;
-        const Micro<T> full = micro_at<T, Gather>(rows, tile_vectors, all);
+        const Micro<T> full = micro_at<T, R>(rows, tile_vectors, all);
         for (; tile < end; ++tile) {
             const Place* places = from.places + tile->first;
             if (rounds) {
@@ -245,11 +246,11 @@ struct Direct {
                 finish(s.tile, places, rows, tile->count, y, r);
                 continue;
             }
-            const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T, Gather>(rows, tile->count, all);
+            const Micro<T> kernel = tile->count == tile_vectors ? full : micro_at<T, R>(rows, tile->count, all);
             const Straight<T> straight{tile->straight ? y : nullptr, r, call.output.channel, call.residual.channel,
                                        epilogue.least(), epilogue.most()};
             if (asks) ask_for(r, places, rows, tile->count);
-            const Gathered<T> gathered{Gather ? s.panels + s.gathered[tile->first].input : nullptr, tile_vectors * L, ahead * call.input.channel};
+            const Gathered<T> gathered{R == Reads::gathers ? s.panels + s.gathered[tile->first].input : nullptr, tile_vectors * L, ahead * call.input.channel};
             kernel(from.x, places, from.tap, k_of(p), w, bias, s.tile, straight, gathered);
             if (!tile->straight) finish(s.tile, places, rows, tile->count, y, r);
         }

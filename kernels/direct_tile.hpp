@@ -25,6 +25,10 @@ struct Straight {
     T least, most;
 };
 
+// Inputs: from near by; from where more streams begin than the hardware follows, so that those of a few tiles ahead are asked for into
+// L2; or gathered on the way.
+enum class Reads { near, ahead, gathers };
+
 // Where the inputs of a tile are put side by side for the next panels of weights, and how far ahead they are asked for.
 template <class T>
 struct Gathered {
@@ -34,7 +38,7 @@ struct Gathered {
 
 // ---- micro-kernel: tile[m][v][:] = bias[m] + sum over k of w[k][m] * x[place[v] + tap[k]]
 
-template <class T, int MR, int NR, bool Gather>
+template <class T, int MR, int NR, Reads R>
 FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap, int64_t k_count, const T* w, const T* bias, T* tile,
                              const Straight<T>& straight, const Gathered<T>& gathered) {
     constexpr int L = lanes<T>;
@@ -49,11 +53,15 @@ FASTCONV_NOINLINE void micro(const T* x, const Place* place, const int64_t* tap,
     }
     for (int64_t k = 0; k < k_count; ++k, w += MR) {
         const int64_t offset = tap[k];
+        if constexpr (R == Reads::ahead) {
+#pragma GCC unroll 8
+            for (int v = 0; v < NR; v += 64 / vector_bytes) __builtin_prefetch(p[v] + offset + 4 * NR * L, 0, 2);
+        }
         if constexpr (MR >= NR) {  // the fewer operands stay in registers, the others pass through one
             Vec<T> value[NR];
 #pragma GCC unroll 8
             for (int v = 0; v < NR; ++v) value[v] = load(p[v] + offset);
-            if constexpr (Gather) {
+            if constexpr (R == Reads::gathers) {
 #pragma GCC unroll 8
                 for (int v = 0; v < NR; ++v) store(to + v * L, value[v]);
                 __builtin_prefetch(p[NR - 1] + L - 1 + offset + gathered.ahead);
@@ -133,15 +141,15 @@ auto rounded_micro_at(int64_t vectors, std::index_sequence<I...>) {
 template <class T>
 using Micro = void (*)(const T*, const Place*, const int64_t*, int64_t, const T*, const T*, T*, const Straight<T>&, const Gathered<T>&);
 
-template <class T, int MR, int NR, bool Gather>
+template <class T, int MR, int NR, Reads R>
 constexpr Micro<T> micro_or_none() {
-    if constexpr (NR <= vectors_for(MR) && (!Gather || (gathers && MR >= NR))) return micro<T, MR, NR, Gather>;
+    if constexpr (NR <= vectors_for(MR) && (R != Reads::gathers || (gathers && MR >= NR))) return micro<T, MR, NR, R>;
     else return nullptr;
 }
 
-template <class T, bool Gather, size_t... I>
+template <class T, Reads R, size_t... I>
 Micro<T> micro_at(int64_t rows, int64_t vectors, std::index_sequence<I...>) {
-    static constexpr Micro<T> table[] = {micro_or_none<T, int(I) / max_NR + 1, int(I) % max_NR + 1, Gather>()...};
+    static constexpr Micro<T> table[] = {micro_or_none<T, int(I) / max_NR + 1, int(I) % max_NR + 1, R>()...};
     return table[(rows - 1) * max_NR + vectors - 1];
 }
 
