@@ -73,10 +73,8 @@ def seconds(p: ConvProblem, algorithm: str, parts: tuple[Part, ...], prepared: b
             return None
         total += often * (one + _CALLED)
     if of_weight:
-        total += _BESIDE[as_products(p, algorithm)]
-        total += _STRIDED * (math.prod(p.input_shape) + math.prod(p.output_shape)) if p.channels_last else 0
-    if as_products(p, algorithm):
-        total += _COPIED * (math.prod(p.input_shape) + math.prod(p.output_shape))
+        products, elements = as_products(p, algorithm), math.prod(p.input_shape) + math.prod(p.output_shape)
+        total += _BESIDE[products] + elements * ((_STRIDED if p.channels_last else 0) + (_COPIED if products else 0))
     if p.direction == "backward_input" and p.stride[-1] > 1 and not p.channels_last:
         total += _APART * _image_bytes(p)
     if not of_weight and any(part.problem is None for part in parts):
