@@ -15,7 +15,7 @@ from toy_backend import backend as toy
 import fastconv
 from fastconv import algorithms, candidates, plan
 from fastconv.algorithms import named
-from fastconv.backends import get
+from fastconv.backends import Candidate, get
 from fastconv.backends.cython_native import chosen_isas
 from fastconv.bench.generate import generate
 from fastconv.problem import DIRECTIONS
@@ -84,6 +84,16 @@ def test_a_cost_is_a_dict_of_its_own(name):
     first = named()[name].cost(p, 8)
     first["packing"] = 1.0
     assert "packing" not in named()[name].cost(p, 8)
+
+
+@pytest.mark.skipif(not chosen_isas(), reason="the native kernels are not available")
+def test_each_input_channel_has_tiles_of_its_own():
+    """By fft, in a gradient of the weight: images of the forward problem, whose rows are not those of one long image."""
+    native, isa = get("cython"), chosen_isas()[0]
+    few, many = (dataclasses.replace(problem((channels, 2), (2000,), (3,), groups=2, bias=False), direction="backward_weight")
+                 for channels in (16, 64))
+    seconds = [candidates.seconds(native, p, Candidate("fft", isa), False) for p in (few, many)]
+    assert None not in seconds and seconds[1] > 3 * seconds[0], seconds
 
 
 @pytest.mark.skipif("avx2" not in chosen_isas(), reason="these kernels do not run here")
